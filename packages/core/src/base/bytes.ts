@@ -1,0 +1,204 @@
+/**
+ * Bytes: compare, join, UTF-8, varints. No opinions, no state.
+ *
+ * Invariants: nothing here keeps a reference to its input after it returns, except `Reader`, whose
+ * `bytes` are views of the input. Varints are unsigned LEB128 of safe integers (at most 8 bytes).
+ */
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder("utf-8", { fatal: true });
+
+/** UTF-8 bytes of a string. Lone surrogates must have been refused before (they would become U+FFFD). */
+export function utf8(text: string): Uint8Array {
+  return encoder.encode(text);
+}
+
+/** The string of UTF-8 bytes; throws a `TypeError` for bytes that are not valid UTF-8. */
+export function fromUtf8(bytes: Uint8Array): string {
+  return decoder.decode(bytes);
+}
+
+/** True when the string holds a UTF-16 surrogate without its partner. */
+export function hasLoneSurrogate(text: string): boolean {
+  for (let i = 0; i < text.length; i++) {
+    const unit = text.charCodeAt(i);
+    if (unit < 0xd800 || unit > 0xdfff) continue;
+    const next = text.charCodeAt(i + 1);
+    if (unit > 0xdbff || !(next >= 0xdc00 && next <= 0xdfff)) return true;
+    i++;
+  }
+  return false;
+}
+
+/** Byte order: negative, zero or positive like a sort comparator. */
+export function compareBytes(a: Uint8Array, b: Uint8Array): number {
+  const shared = Math.min(a.length, b.length);
+  for (let i = 0; i < shared; i++) {
+    const difference = a[i]! - b[i]!;
+    if (difference !== 0) return difference;
+  }
+  return a.length - b.length;
+}
+
+export function equalBytes(a: Uint8Array | undefined, b: Uint8Array | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b;
+  return a.length === b.length && compareBytes(a, b) === 0;
+}
+
+export function concatBytes(parts: readonly Uint8Array[]): Uint8Array {
+  let length = 0;
+  for (const part of parts) length += part.length;
+  const out = new Uint8Array(length);
+  let at = 0;
+  for (const part of parts) {
+    out.set(part, at);
+    at += part.length;
+  }
+  return out;
+}
+
+export function toHex(bytes: Uint8Array): string {
+  let out = "";
+  for (const byte of bytes) out += byte.toString(16).padStart(2, "0");
+  return out;
+}
+
+/** The bytes of a hexadecimal string; throws a `TypeError` when it is not one. */
+export function fromHex(text: string): Uint8Array {
+  if (text.length % 2 !== 0 || !/^[0-9a-fA-F]*$/.test(text)) throw new TypeError("not a hexadecimal string");
+  return Uint8Array.from({ length: text.length / 2 }, (_, i) =>
+    Number.parseInt(text.slice(2 * i, 2 * i + 2), 16),
+  );
+}
+
+/** Bytes that a varint of `value` takes. */
+export function varintLength(value: number): number {
+  let length = 1;
+  while (value >= 0x80) {
+    value = Math.floor(value / 0x80);
+    length++;
+  }
+  return length;
+}
+
+/** A growing byte buffer. `finish` returns a copy-free view of exactly what was written. */
+export class Writer {
+  #bytes: Uint8Array;
+  #at = 0;
+
+  constructor(bytesExpected = 256) {
+    this.#bytes = new Uint8Array(bytesExpected);
+  }
+
+  get length(): number {
+    return this.#at;
+  }
+
+  #reserve(count: number): void {
+    if (this.#at + count <= this.#bytes.length) return;
+    const grown = new Uint8Array(Math.max(this.#bytes.length * 2, this.#at + count));
+    grown.set(this.#bytes.subarray(0, this.#at));
+    this.#bytes = grown;
+  }
+
+  byte(value: number): this {
+    this.#reserve(1);
+    this.#bytes[this.#at++] = value;
+    return this;
+  }
+
+  /** Little-endian, like everything fixed-width inside values (keys alone are big-endian). */
+  uint32(value: number): this {
+    this.#reserve(4);
+    this.#bytes[this.#at++] = value & 0xff;
+    this.#bytes[this.#at++] = (value >>> 8) & 0xff;
+    this.#bytes[this.#at++] = (value >>> 16) & 0xff;
+    this.#bytes[this.#at++] = value >>> 24;
+    return this;
+  }
+
+  varint(value: number): this {
+    if (!Number.isSafeInteger(value) || value < 0) throw new RangeError(`not a varint: ${value}`);
+    this.#reserve(8);
+    while (value >= 0x80) {
+      this.#bytes[this.#at++] = (value % 0x80) | 0x80;
+      value = Math.floor(value / 0x80);
+    }
+    this.#bytes[this.#at++] = value;
+    return this;
+  }
+
+  raw(bytes: Uint8Array): this {
+    this.#reserve(bytes.length);
+    this.#bytes.set(bytes, this.#at);
+    this.#at += bytes.length;
+    return this;
+  }
+
+  /** Length as a varint, then the bytes. */
+  sized(bytes: Uint8Array): this {
+    return this.varint(bytes.length).raw(bytes);
+  }
+
+  finish(): Uint8Array {
+    return this.#bytes.subarray(0, this.#at);
+  }
+}
+
+/** Reads what `Writer` wrote. Every method throws a `RangeError` rather than read past the end. */
+export class Reader {
+  readonly #bytes: Uint8Array;
+  #at: number;
+
+  constructor(bytes: Uint8Array, at = 0) {
+    this.#bytes = bytes;
+    this.#at = at;
+  }
+
+  get at(): number {
+    return this.#at;
+  }
+
+  get left(): number {
+    return this.#bytes.length - this.#at;
+  }
+
+  byte(): number {
+    const value = this.#bytes[this.#at];
+    if (value === undefined) throw new RangeError("bytes end too early");
+    this.#at++;
+    return value;
+  }
+
+  uint32(): number {
+    const bytes = this.raw(4);
+    return (bytes[0]! | (bytes[1]! << 8) | (bytes[2]! << 16) | (bytes[3]! << 24)) >>> 0;
+  }
+
+  varint(): number {
+    let value = 0;
+    let scale = 1;
+    for (let i = 0; i < 8; i++) {
+      const byte = this.byte();
+      value += (byte & 0x7f) * scale;
+      if (byte < 0x80) {
+        if (!Number.isSafeInteger(value)) break;
+        return value;
+      }
+      scale *= 0x80;
+    }
+    throw new RangeError("varint is too large");
+  }
+
+  /** A view, not a copy. */
+  raw(count: number): Uint8Array {
+    if (count > this.left) throw new RangeError("bytes end too early");
+    const bytes = this.#bytes.subarray(this.#at, this.#at + count);
+    this.#at += count;
+    return bytes;
+  }
+
+  sized(): Uint8Array {
+    return this.raw(this.varint());
+  }
+}

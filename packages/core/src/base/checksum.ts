@@ -1,0 +1,55 @@
+/**
+ * CRC-32 (IEEE 802.3, the polynomial of zlib and Ethernet), eight bytes a step.
+ *
+ * In JavaScript because core runs in browsers; about 1 GB/s, far above what a disk makes durable. Method:
+ * "slicing by 8", Kounavis and Berry, "A systematic approach to building high performance, software-based,
+ * CRC generators" (2005). The values equal `zlib.crc32`, which the tests compare.
+ */
+
+const TABLES: readonly Uint32Array[] = makeTables();
+
+function makeTables(): Uint32Array[] {
+  const tables = Array.from({ length: 8 }, () => new Uint32Array(256));
+  for (let i = 0; i < 256; i++) {
+    let crc = i;
+    for (let bit = 0; bit < 8; bit++) crc = crc & 1 ? (crc >>> 1) ^ 0xedb88320 : crc >>> 1;
+    tables[0]![i] = crc;
+  }
+  for (let i = 0; i < 256; i++) {
+    for (let t = 1; t < 8; t++) {
+      const before = tables[t - 1]![i]!;
+      tables[t]![i] = (before >>> 8) ^ tables[0]![before & 0xff]!;
+    }
+  }
+  return tables;
+}
+
+/** CRC-32 of the bytes, continuing from the CRC of what came before them (0 at the start). */
+export function crc32(bytes: Uint8Array, previous = 0): number {
+  const [t0, t1, t2, t3, t4, t5, t6, t7] = TABLES as [
+    Uint32Array,
+    Uint32Array,
+    Uint32Array,
+    Uint32Array,
+    Uint32Array,
+    Uint32Array,
+    Uint32Array,
+    Uint32Array,
+  ];
+  let crc = ~previous;
+  let i = 0;
+  for (const end = bytes.length - 7; i < end; i += 8) {
+    const low = crc ^ (bytes[i]! | (bytes[i + 1]! << 8) | (bytes[i + 2]! << 16) | (bytes[i + 3]! << 24));
+    crc =
+      t7[low & 0xff]! ^
+      t6[(low >>> 8) & 0xff]! ^
+      t5[(low >>> 16) & 0xff]! ^
+      t4[low >>> 24]! ^
+      t3[bytes[i + 4]!]! ^
+      t2[bytes[i + 5]!]! ^
+      t1[bytes[i + 6]!]! ^
+      t0[bytes[i + 7]!]!;
+  }
+  for (; i < bytes.length; i++) crc = t0[(crc ^ bytes[i]!) & 0xff]! ^ (crc >>> 8);
+  return ~crc >>> 0;
+}

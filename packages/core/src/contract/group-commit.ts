@@ -1,0 +1,145 @@
+/**
+ * Group commit: while one commit is on its way to the disk, later ones gather and go down together as one
+ * write and one sync.
+ *
+ * Invariants:
+ * - one backend commit is in flight at a time;
+ * - two members of a group never touch the same document, so no member's expectation can depend on another
+ *   member of its own group;
+ * - members of one document are committed in the order they came;
+ * - a conflict fails only the member that expected in vain; any other failure fails every member.
+ */
+
+import type { Env } from "../base/env.js";
+import { CoppiceError, isCoppiceError } from "../base/errors.js";
+import type { Limits } from "../base/limits.js";
+import type { Batch, Key } from "./backend.js";
+import { isRangeDeletion, keyName } from "./keys.js";
+
+interface Member {
+  readonly batch: Batch;
+  readonly ids: ReadonlySet<string>;
+  readonly bytes: number;
+  readonly operations: number;
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+}
+
+export class GroupCommit {
+  readonly #commit: (batch: Batch) => Promise<void>;
+  readonly #env: Env;
+  readonly #limits: Limits;
+  #queue: Member[] = [];
+  #draining = false;
+  #idle: (() => void)[] = [];
+
+  constructor(commit: (batch: Batch) => Promise<void>, env: Env, limits: Limits) {
+    this.#commit = commit;
+    this.#env = env;
+    this.#limits = limits;
+  }
+
+  /** Resolves or rejects like `Backend.commit` would for this batch alone. */
+  submit(batch: Batch): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ batch, ...measure(batch), resolve, reject });
+      if (this.#draining) return;
+      this.#draining = true;
+      this.#env.turn(() => void this.#drain());
+    });
+  }
+
+  /** Resolves when nothing is queued or in flight. */
+  idle(): Promise<void> {
+    if (!this.#draining) return Promise.resolve();
+    return new Promise((resolve) => this.#idle.push(resolve));
+  }
+
+  async #drain(): Promise<void> {
+    while (this.#queue.length > 0) {
+      await this.#commitGroup(this.#takeGroup());
+      // What just resolved is about to submit its next commits: let them join this group.
+      await new Promise<void>((resolve) => this.#env.turn(resolve));
+    }
+    this.#draining = false;
+    for (const resolve of this.#idle.splice(0)) resolve();
+  }
+
+  #takeGroup(): Member[] {
+    const group: Member[] = [];
+    const rest: Member[] = [];
+    const taken = new Set<string>();
+    let bytes = 0;
+    let operations = 0;
+    for (const member of this.#queue) {
+      const fits =
+        group.length === 0 ||
+        (bytes + member.bytes <= this.#limits.groupBytesMax &&
+          operations + member.operations <= this.#limits.groupOperationsMax);
+      const apart = ![...member.ids].some((id) => taken.has(id));
+      for (const id of member.ids) taken.add(id);
+      if (fits && apart) {
+        group.push(member);
+        bytes += member.bytes;
+        operations += member.operations;
+      } else {
+        rest.push(member);
+      }
+    }
+    this.#queue = rest;
+    return group;
+  }
+
+  async #commitGroup(group: Member[]): Promise<void> {
+    while (group.length > 0) {
+      try {
+        await this.#commit(group.length === 1 ? group[0]!.batch : merge(group));
+        for (const member of group) member.resolve();
+        return;
+      } catch (error) {
+        const losers = isCoppiceError(error, "COMMIT_CONFLICT")
+          ? group.filter((member) => expects(member.batch, error.details.key as Key))
+          : [];
+        if (losers.length === 0) {
+          for (const member of group) member.reject(error);
+          return;
+        }
+        for (const member of losers) member.reject(error);
+        group = group.filter((member) => !losers.includes(member));
+      }
+    }
+  }
+}
+
+/** The error of a commit whose expectation failed. */
+export function commitConflict(key: Key): CoppiceError {
+  return new CoppiceError("COMMIT_CONFLICT", "another writer changed what this commit relied on", {
+    details: { key },
+  });
+}
+
+function measure(batch: Batch): { ids: Set<string>; bytes: number; operations: number } {
+  const ids = new Set<string>();
+  let bytes = 0;
+  for (const { key, value } of batch.put ?? []) {
+    ids.add(key[1]);
+    bytes += value.length;
+  }
+  for (const deletion of batch.delete ?? []) ids.add(isRangeDeletion(deletion) ? deletion.id : deletion[1]);
+  for (const { key } of batch.expect ?? []) ids.add(key[1]);
+  return { ids, bytes, operations: (batch.put?.length ?? 0) + (batch.delete?.length ?? 0) };
+}
+
+function merge(group: readonly Member[]): Batch {
+  return {
+    put: group.flatMap((member) => member.batch.put ?? []),
+    delete: group.flatMap((member) => member.batch.delete ?? []),
+    expect: group.flatMap((member) => member.batch.expect ?? []),
+  };
+}
+
+function expects(batch: Batch, key: Key | undefined): boolean {
+  if (key === undefined) return false;
+  const name = keyName(key);
+  return (batch.expect ?? []).some((expectation) => keyName(expectation.key) === name);
+}

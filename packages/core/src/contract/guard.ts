@@ -1,0 +1,195 @@
+/**
+ * The guard: wraps any backend once and gives it what every backend needs, so that backends stay small:
+ * lifecycle, argument checks, limits, group commit, and poison.
+ *
+ * Invariants:
+ * - after `close` every call rejects with `CLOSED`, and the backend is called no more;
+ * - a backend that `poisonsItself` gets no further commit after one that failed for any reason but a
+ *   conflict: all waiting and later ones reject with `POISONED` until it is reopened. Reads go on: they only
+ *   show what was committed;
+ * - a commit that fails with an error the contract does not name counts as `OUTCOME_UNKNOWN`;
+ * - what a backend returns is a plain `Uint8Array`.
+ */
+
+import type { Env } from "../base/env.js";
+import { CoppiceError, isCoppiceError } from "../base/errors.js";
+import type { Limits } from "../base/limits.js";
+import type { Backend, Batch, Entry, Key, Range, ScanOptions, Traits } from "./backend.js";
+import { GroupCommit } from "./group-commit.js";
+import { checkId, checkKey, checkRange, isRangeDeletion, keyName } from "./keys.js";
+
+/** Told after each backend commit: how many operations and bytes went down together, and how long it took. */
+export type CommitListener = (commit: {
+  readonly operations: number;
+  readonly bytes: number;
+  readonly durationMs: number;
+  readonly error: unknown;
+}) => void;
+
+export class Guard implements Backend {
+  readonly traits: Traits;
+  readonly #backend: Backend;
+  readonly #env: Env;
+  readonly #limits: Limits;
+  readonly #group: GroupCommit;
+  readonly #onCommit: CommitListener | undefined;
+  #closed: Promise<void> | undefined;
+  #poison: CoppiceError | undefined;
+
+  constructor(backend: Backend, env: Env, limits: Limits, onCommit?: CommitListener) {
+    this.traits = backend.traits;
+    this.#backend = backend;
+    this.#env = env;
+    this.#limits = limits;
+    this.#onCommit = onCommit;
+    this.#group = new GroupCommit((batch) => this.#commitNow(batch), env, limits);
+  }
+
+  /** The failure that stopped all writes, until the backend is reopened. */
+  get poison(): CoppiceError | undefined {
+    return this.#poison;
+  }
+
+  async get(key: Key): Promise<Uint8Array | undefined> {
+    this.#assertOpen();
+    checkKey(key);
+    const value = await this.#translate(() => this.#backend.get(key));
+    return value === undefined ? undefined : plain(value);
+  }
+
+  async *scan(range: Range, options: ScanOptions = {}): AsyncGenerator<readonly Entry[]> {
+    this.#assertOpen();
+    checkRange(range);
+    const { limit, signal } = options;
+    if (limit !== undefined && (!Number.isSafeInteger(limit) || limit < 0)) {
+      throw new CoppiceError("ARGUMENT_INVALID", "limit must be a safe integer from 0", {
+        details: { limit },
+      });
+    }
+    signal?.throwIfAborted();
+    if (limit === 0) return;
+    const pages = this.#backend
+      .scan(range, { pageBytesMax: this.#limits.pageBytesMax, ...options })
+      [Symbol.asyncIterator]();
+    try {
+      for (;;) {
+        const page = await this.#translate(() => pages.next());
+        signal?.throwIfAborted();
+        if (page.done) return;
+        yield page.value.map((entry) => ({ key: entry.key, value: plain(entry.value) }));
+        this.#assertOpen();
+      }
+    } finally {
+      await pages.return?.();
+    }
+  }
+
+  async commit(batch: Batch): Promise<void> {
+    this.#assertOpen();
+    this.#checkBatch(batch);
+    if (this.#poison !== undefined) throw poisoned(this.#poison);
+    return this.#group.submit(batch);
+  }
+
+  watch(listener: () => void): () => void {
+    return this.#backend.watch?.(listener) ?? (() => undefined);
+  }
+
+  /** Resolves when all submitted commits have settled. */
+  idle(): Promise<void> {
+    return this.#group.idle();
+  }
+
+  /** Waits for what is in flight, then closes the backend. Repeated calls get the first outcome. */
+  close(): Promise<void> {
+    this.#closed ??= this.#group.idle().then(() => this.#backend.close());
+    return this.#closed;
+  }
+
+  async #commitNow(batch: Batch): Promise<void> {
+    if (this.#poison !== undefined) throw poisoned(this.#poison);
+    const started = this.#env.elapsed();
+    let failure: unknown;
+    try {
+      await this.#backend.commit(batch);
+    } catch (error) {
+      failure = isCoppiceError(error)
+        ? error
+        : new CoppiceError("OUTCOME_UNKNOWN", "a commit failed and may have been written; call recover()", {
+            cause: error,
+          });
+      if (this.traits.poisonsItself && !isCoppiceError(error, "COMMIT_CONFLICT")) {
+        this.#poison = failure as CoppiceError;
+      }
+      throw failure;
+    } finally {
+      this.#onCommit?.({
+        operations: (batch.put?.length ?? 0) + (batch.delete?.length ?? 0),
+        bytes: (batch.put ?? []).reduce((sum, entry) => sum + entry.value.length, 0),
+        durationMs: this.#env.elapsed() - started,
+        error: failure,
+      });
+    }
+  }
+
+  #assertOpen(): void {
+    if (this.#closed !== undefined) throw new CoppiceError("CLOSED", "the backend is closed");
+  }
+
+  async #translate<T>(read: () => Promise<T>): Promise<T> {
+    try {
+      return await read();
+    } catch (error) {
+      if (isCoppiceError(error)) throw error;
+      throw new CoppiceError("UNAVAILABLE", "the backend could not read", { cause: error });
+    }
+  }
+
+  #checkBatch(batch: Batch): void {
+    const names = new Set<string>();
+    let bytes = 0;
+    for (const { key, value } of batch.put ?? []) {
+      checkKey(key);
+      if (!(value instanceof Uint8Array)) throw new TypeError("a value must be a Uint8Array");
+      if (value.length > this.traits.valueBytesMax) {
+        throw new CoppiceError("BATCH_TOO_LARGE", "a value is larger than the backend takes", {
+          details: { limit: "valueBytesMax", max: this.traits.valueBytesMax, actual: value.length },
+        });
+      }
+      const name = keyName(key);
+      if (names.has(name)) {
+        throw new CoppiceError("ARGUMENT_INVALID", "a commit puts one key twice", {
+          details: { key: [...key] },
+        });
+      }
+      names.add(name);
+      bytes += value.length;
+    }
+    if (bytes > this.traits.commitBytesMax) {
+      throw new CoppiceError("BATCH_TOO_LARGE", "a commit is larger than the backend takes", {
+        details: { limit: "commitBytesMax", max: this.traits.commitBytesMax, actual: bytes },
+      });
+    }
+    for (const deletion of batch.delete ?? []) {
+      if (isRangeDeletion(deletion)) {
+        checkId(deletion.id);
+        checkRange(deletion);
+      } else {
+        checkKey(deletion);
+      }
+    }
+    for (const { key } of batch.expect ?? []) checkKey(key);
+  }
+}
+
+function poisoned(cause: CoppiceError): CoppiceError {
+  return new CoppiceError("POISONED", "an earlier write failed, nothing more is written until recover()", {
+    cause,
+  });
+}
+
+/** A `Buffer` is a `Uint8Array` with other habits (`slice`, `toJSON`); callers get the plain class. */
+function plain(bytes: Uint8Array): Uint8Array {
+  if (Object.getPrototypeOf(bytes) === Uint8Array.prototype) return bytes;
+  return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
