@@ -36,7 +36,7 @@ const KINDS = {
   MODEL_UNKNOWN: "unsupported",
   STATE_FORMAT_UNSUPPORTED: "unsupported",
   TRAIT_MISSING: "unsupported",
-} as const satisfies Record<string, ErrorKind>;
+} as const;
 
 /** See `docs/errors.md`, which has a heading for each. */
 export type ErrorCode = keyof typeof KINDS;
