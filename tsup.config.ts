@@ -25,6 +25,13 @@ export default defineConfig([
     outDir: "packages/core/dist",
   },
   { ...shared, entry: { index: "packages/level/src/index.ts" }, outDir: "packages/level/dist" },
-  { ...shared, entry: { index: "packages/yjs/src/index.ts" }, outDir: "packages/yjs/dist" },
+  {
+    ...shared,
+    entry: {
+      index: "packages/yjs/src/index.ts",
+      "coppice-yjs-thread": "packages/yjs/src/coppice-yjs-thread.ts",
+    },
+    outDir: "packages/yjs/dist",
+  },
   { ...shared, entry: { main: "packages/cli/src/main.ts" }, outDir: "packages/cli/dist" },
 ]);

@@ -1,5 +1,6 @@
 /** The public API of core on one screen. */
 
+export { type MemoryBackendOptions, memoryBackend } from "./backends/memory.js";
 export { compareBytes, concatBytes, equalBytes, fromHex, Reader, toHex, Writer } from "./base/bytes.js";
 export { crc32 } from "./base/checksum.js";
 export { type Env, systemEnv } from "./base/env.js";
@@ -40,3 +41,35 @@ export {
   keyName,
 } from "./contract/keys.js";
 export type { AnyModel, Applied, Folded, Model, Refusal, StoredState, Tracker } from "./contract/model.js";
+export type { CheckOptions, CheckProblem, CheckReport } from "./storage/check.js";
+export type { CompactAllOptions, CompactAllResult, CompactProgress } from "./storage/compact-all.js";
+export type { CompactOptions, CompactResult } from "./storage/compaction.js";
+export type { AppendResult } from "./storage/document-log.js";
+export type { Folder } from "./storage/folding.js";
+export { DocumentHandle, type HandleOptions, type Received } from "./storage/handle.js";
+export { ABSENT } from "./storage/head.js";
+export type { HeldEvent } from "./storage/loader.js";
+export type { Observer } from "./storage/observer.js";
+export {
+  allOf,
+  anyOf,
+  defaultPolicy,
+  everyBytes,
+  everyEvents,
+  never,
+  onFrontierCollapse,
+  type SnapshotPolicy,
+  type SnapshotStats,
+  whenTailOutweighs,
+} from "./storage/policy.js";
+export type { DocumentInfo, HistoryEntry, ListOptions, StoredEvent } from "./storage/queries.js";
+export {
+  type AppendInfo,
+  type AppendOptions,
+  type DocOf,
+  DocumentStorage,
+  type LoadOptions,
+  type OpenOptions,
+  type RecoverReport,
+  type StorageOptions,
+} from "./storage/storage.js";

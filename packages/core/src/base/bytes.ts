@@ -6,7 +6,8 @@
  */
 
 const encoder = new TextEncoder();
-const decoder = new TextDecoder("utf-8", { fatal: true });
+// A leading U+FEFF is a character like any other: without `ignoreBOM` it would be dropped.
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** UTF-8 bytes of a string. Lone surrogates must have been refused before (they would become U+FFFD). */
 export function utf8(text: string): Uint8Array {

@@ -19,6 +19,56 @@ export interface Env {
    * commit. Costs microseconds, not the 1–4 ms of a timer.
    */
   turn(callback: () => void): void;
+  /**
+   * Starts a thread that runs the CommonJS source, with `parentPort` of `node:worker_threads`; `undefined`
+   * where there are no threads. It keeps the process alive only while an answer is awaited.
+   */
+  thread?(source: string): Thread | undefined;
+}
+
+/** The other end of a thread's `parentPort`; each message that is sent gets one answer. */
+export interface Thread {
+  send(message: unknown): void;
+  /** `error` is set when the thread died, or ended. */
+  receive(listener: (message: unknown, error?: unknown) => void): void;
+  stop(): Promise<void>;
+}
+
+interface NodeThreads {
+  readonly Worker: new (source: string, options: { eval: true }) => NodeWorker;
+}
+
+interface NodeWorker {
+  on(event: "message" | "error" | "exit", listener: (value: unknown) => void): void;
+  postMessage(message: unknown): void;
+  unref(): void;
+  ref(): void;
+  terminate(): Promise<number>;
+}
+
+/** Node's threads without an import, so that core still loads in browsers. */
+function thread(source: string): Thread | undefined {
+  const { process } = globalThis as { process?: { getBuiltinModule?: (name: string) => unknown } };
+  const threads = process?.getBuiltinModule?.("node:worker_threads") as NodeThreads | undefined;
+  if (threads === undefined) return undefined;
+  const worker = new threads.Worker(source, { eval: true });
+  let awaited = 0;
+  worker.unref();
+  return {
+    send(message) {
+      if (awaited++ === 0) worker.ref();
+      worker.postMessage(message);
+    },
+    receive(listener) {
+      worker.on("message", (message) => {
+        if (--awaited === 0) worker.unref();
+        listener(message);
+      });
+      worker.on("error", (error) => listener(undefined, error));
+      worker.on("exit", (code) => listener(undefined, new Error(`the thread ended with code ${code}`)));
+    },
+    stop: () => worker.terminate().then(() => undefined),
+  };
 }
 
 interface Immediate {
@@ -58,5 +108,6 @@ export function systemEnv(): Env {
         signal?.addEventListener("abort", abort, { once: true });
       }),
     turn: turn(),
+    thread,
   };
 }

@@ -1,8 +1,9 @@
 /**
  * One error class. `code` says what happened and is stable between majors; `kind` says what to do next.
  *
- * Programming mistakes (a wrong type, a broken assertion) are `TypeError`s, not these. Absence is `undefined`.
- * An aborted call rejects with the reason of its signal. `docs/errors.md` has a heading for each code.
+ * Programming mistakes (a wrong type, a broken assertion) are `TypeError`s, not these. Absence is
+ * `undefined`. An aborted call rejects with the reason of its signal. `docs/errors.md` has a heading for each
+ * code.
  */
 
 /**

@@ -73,7 +73,7 @@ export class Guard implements Backend {
       [Symbol.asyncIterator]();
     try {
       for (;;) {
-        const page = await this.#translate(() => pages.next());
+        const page = await this.#translate(() => pages.next(), signal);
         signal?.throwIfAborted();
         if (page.done) return;
         yield page.value.map((entry) => ({ key: entry.key, value: plain(entry.value) }));
@@ -92,6 +92,7 @@ export class Guard implements Backend {
   }
 
   watch(listener: () => void): () => void {
+    this.#assertOpen();
     return this.#backend.watch?.(listener) ?? (() => undefined);
   }
 
@@ -136,10 +137,11 @@ export class Guard implements Backend {
     if (this.#closed !== undefined) throw new CoppiceError("CLOSED", "the backend is closed");
   }
 
-  async #translate<T>(read: () => Promise<T>): Promise<T> {
+  async #translate<T>(read: () => Promise<T>, signal?: AbortSignal): Promise<T> {
     try {
       return await read();
     } catch (error) {
+      if (signal?.aborted) throw signal.reason;
       if (isCoppiceError(error)) throw error;
       throw new CoppiceError("UNAVAILABLE", "the backend could not read", { cause: error });
     }

@@ -11,7 +11,9 @@
  *   its bytes and offers them again.
  */
 
-/** An event that a model will never apply, and why. `index` counts from 0 within the events that were passed. */
+/**
+ * An event that a model will never apply, and why. `index` counts from 0 within the events that were passed.
+ */
 export interface Refusal {
   readonly index: number;
   readonly reason: string;
@@ -22,7 +24,9 @@ export interface Applied<Doc> {
   /** The same document for models that mutate, a new one for immutable models. */
   readonly doc: Doc;
   readonly applied: number;
-  /** Indexes of events that cannot be applied (completely) yet: something they build on is missing. Ascending. */
+  /**
+   * Indexes of events that cannot be applied (completely) yet: something they build on is missing. Ascending.
+   */
   readonly held: readonly number[];
   readonly refused: readonly Refusal[];
 }
@@ -77,7 +81,9 @@ export interface Model<Doc = unknown, Event = Uint8Array> {
   restore(snapshot: Uint8Array): Doc;
   dispose?(doc: Doc): void;
 
-  /** Applies events at once (one transaction, one notification). Never throws for a bad event: it is refused. */
+  /**
+   * Applies events at once (one transaction, one notification). Never throws for a bad event: it is refused.
+   */
   apply(doc: Doc, events: readonly Event[]): Applied<Doc>;
 
   /** A local edit: mutating models run `fn` in one transaction, immutable ones return what it returns. */
@@ -88,7 +94,10 @@ export interface Model<Doc = unknown, Event = Uint8Array> {
   /** Validates events without a document. Throws any error for bytes that no document could ever apply. */
   check?(events: readonly Event[]): void;
 
-  /** Bytes of the document without held and refused events. Same content, same replicas: need not be equal bytes. */
+  /**
+   * Bytes of the document without held and refused events. Same content, same replicas: need not be equal
+   * bytes.
+   */
   snapshot(doc: Doc): Uint8Array;
   /** Equal exactly when the content is equal, deletions included; held events do not count. */
   version(doc: Doc): Uint8Array;
@@ -114,7 +123,11 @@ export interface Model<Doc = unknown, Event = Uint8Array> {
     size(event: Event): number;
   };
 
-  /** How to make this model again in a worker: module address, exported factory, its options. */
+  /**
+   * How to make this model again in a thread: module address, exported factory, its options. The module must
+   * be a file of its own that does nothing but export the factory: never `import.meta.url`, which in a
+   * bundled application is the application.
+   */
   readonly worker?: { readonly module: string; readonly export: string; readonly options: unknown };
 }
 

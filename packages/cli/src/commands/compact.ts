@@ -1,0 +1,192 @@
+/**
+ * `coppice compact`: snapshots documents and trims what the snapshots cover. Made for cron and timers.
+ *
+ * Two runs never overlap: LevelDB's lock lets one process in, the other ends with exit code 4 or waits (`--wait`).
+ * Invariants: one document's failure stops no other and decides the exit code; a stop (Ctrl-C, `--budget`) comes
+ * between two steps and leaves nothing half done.
+ */
+
+import type { Command } from "commander";
+import {
+  type CompactAllOptions,
+  type CompactAllResult,
+  type CompactResult,
+  type DocumentStorage,
+  isCoppiceError,
+} from "coppice";
+import { CommandError, EXIT, type ExitCode, worst } from "../errors.js";
+import {
+  examples,
+  parseCount,
+  parseDuration,
+  parsePositive,
+  type StoreOptions,
+  storeCommand,
+} from "../options.js";
+import { byteSize, count, duration, printable } from "../output.js";
+import { Progress } from "../progress.js";
+import type { Runtime } from "../runtime.js";
+import { withStorage } from "../store.js";
+import { noDocument } from "./document.js";
+
+interface Options extends StoreOptions {
+  readonly all?: true;
+  readonly prefix?: string;
+  readonly minEvents?: number;
+  readonly idle?: number;
+  readonly concurrency?: number;
+  readonly budget?: number;
+  readonly force?: true;
+  readonly dryRun?: true;
+}
+
+const ONLY_ALL = ["prefix", "minEvents", "idle", "concurrency", "budget"] as const;
+
+export function compactCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
+  return storeCommand("compact", "snapshot documents and trim the events that the snapshots cover")
+    .argument("[id...]", "the documents")
+    .option("--all", "every document of the store that is due")
+    .option("--prefix <text>", "with --all: only ids that begin with it")
+    .option("--min-events <count>", "with --all: only with so many events since the snapshot", parseCount)
+    .option("--idle <duration>", "with --all: only documents unchanged for so long", parseDuration)
+    .option("--concurrency <count>", "with --all: documents at a time (default: 2)", parsePositive)
+    .option("--budget <duration>", "with --all: begin no further document after so long", parseDuration)
+    .option("--force", "also when nothing is new")
+    .option("--dry-run", "change nothing, say what would be done")
+    .addHelpText(
+      "after",
+      examples(
+        ["coppice compact notes", "one document"],
+        ["coppice compact --all --min-events 100 --idle 10m --budget 50s --json", "for cron"],
+        ["coppice compact --all --wait 30s", "wait while another run has the store"],
+      ),
+    )
+    .action(async (ids: string[], options: Options) => done(await compact(runtime, ids, options)));
+}
+
+async function compact(runtime: Runtime, ids: readonly string[], options: Options): Promise<ExitCode> {
+  if (ids.length > 0 === (options.all === true)) {
+    throw new CommandError("USAGE", "compact wants either ids or --all", {
+      hint: "coppice compact notes, or coppice compact --all",
+    });
+  }
+  const misplaced = ONLY_ALL.find((name) => options[name] !== undefined);
+  if (!options.all && misplaced !== undefined) {
+    const flag = misplaced.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+    throw new CommandError("USAGE", `--${flag} belongs to --all`, { hint: "coppice compact --help" });
+  }
+  return withStorage(runtime, options, (storage) =>
+    options.all ? compactAll(runtime, storage, options) : compactSome(runtime, storage, ids, options),
+  );
+}
+
+async function compactSome(
+  runtime: Runtime,
+  storage: DocumentStorage,
+  ids: readonly string[],
+  options: Options,
+): Promise<ExitCode> {
+  const { out, signal } = runtime;
+  const results: CompactResult[] = [];
+  for (const id of ids) {
+    const result = await storage.compact(id, { ...work(options), signal });
+    if (result.outcome === "not-found" && ids.length === 1) throw noDocument(id);
+    results.push(result);
+    if (!options.json) await out.line(sentence(result, options));
+  }
+  if (options.json) await out.json({ dryRun: options.dryRun === true, documents: results });
+  return worst(results.map(exitOf));
+}
+
+async function compactAll(runtime: Runtime, storage: DocumentStorage, options: Options): Promise<ExitCode> {
+  const { out, err, signal } = runtime;
+  const { prefix, minEvents, idle, concurrency, budget } = options;
+  const range = prefix === undefined ? {} : { prefix };
+  const total = err.terminal ? await countDocuments(storage, range, signal) : undefined;
+  const progress = new Progress(err, options.dryRun ? "looking" : "compacting", total);
+  const all: CompactAllOptions = {
+    ...range,
+    ...(minEvents === undefined ? {} : { minEvents }),
+    ...(idle === undefined ? {} : { idleMs: idle }),
+    ...(concurrency === undefined ? {} : { concurrency }),
+    ...(budget === undefined ? {} : { budgetMs: budget }),
+    ...work(options),
+    signal,
+    onProgress: ({ seen, failed }) => progress.update(seen, failed > 0 ? `${failed} failed` : ""),
+  };
+  const result = await storage.compactAll(all).finally(() => progress.finish());
+  await (options.json ? out.json(summary(result, options)) : tell(runtime, result, options));
+  signal.throwIfAborted();
+  return worst(
+    result.failures.map(({ error }) =>
+      isCoppiceError(error) && error.kind === "corrupt" ? EXIT.corrupt : EXIT.failed,
+    ),
+  );
+}
+
+function work({ force, dryRun }: Options): { force?: boolean; dryRun?: boolean } {
+  return { ...(force ? { force } : {}), ...(dryRun ? { dryRun } : {}) };
+}
+
+async function countDocuments(
+  storage: DocumentStorage,
+  range: { prefix?: string },
+  signal: AbortSignal,
+): Promise<number> {
+  let total = 0;
+  for await (const _ of storage.list(range)) {
+    signal.throwIfAborted();
+    total++;
+  }
+  return total;
+}
+
+function exitOf({ outcome }: CompactResult): ExitCode {
+  if (outcome === "not-found") return EXIT.notFound;
+  return outcome === "refused" || outcome === "lost-race" ? EXIT.failed : EXIT.ok;
+}
+
+function sentence(result: CompactResult, options: Options): string {
+  const id = printable(result.id);
+  switch (result.outcome) {
+    case "compacted": {
+      const trimmed = `${count(result.eventsTrimmed)} events (${byteSize(result.bytesTrimmed)})`;
+      if (options.dryRun) return `${id}: would snapshot at clock ${count(result.clock)} and trim ${trimmed}`;
+      const held = result.held > 0 ? `, ${count(result.held)} events held` : "";
+      const snapshot = `snapshot at clock ${count(result.clock)} (${byteSize(result.snapshotBytes)})`;
+      return `${id}: ${snapshot}, trimmed ${trimmed}${held}, in ${duration(result.durationMs)}`;
+    }
+    case "nothing-to-do":
+      return `${id}: nothing to do`;
+    case "not-found":
+      return `${id}: there is no such document`;
+    case "lost-race":
+      return `${id}: other writers kept changing it; repeat`;
+    case "refused":
+      return `${id}: refused: ${printable(result.reason ?? "")}`;
+  }
+}
+
+function summary(result: CompactAllResult, options: Options): object {
+  const failures = result.failures.map(({ id, error }) => ({
+    id,
+    code: isCoppiceError(error) ? error.code : "REFUSED",
+    message: isCoppiceError(error) ? error.message : error,
+  }));
+  return { dryRun: options.dryRun === true, ...result, failures };
+}
+
+async function tell({ out }: Runtime, result: CompactAllResult, options: Options): Promise<void> {
+  const trimmed = `${count(result.eventsTrimmed)} events (${byteSize(result.bytesTrimmed)})`;
+  const verb = options.dryRun ? "would compact" : "compacted";
+  const trim = options.dryRun ? "would trim" : "trimmed";
+  await out.line(
+    `${verb} ${count(result.compacted)} of ${count(result.seen)} documents, ${trim} ${trimmed}, in ${duration(result.durationMs)}`,
+  );
+  for (const { id, error } of result.failures) {
+    const message = isCoppiceError(error) ? error.message : error;
+    await out.line(`${out.style("red", "failed")} ${printable(id)}: ${printable(message)}`);
+  }
+  if (result.stopped === "budget")
+    await out.line("stopped: the time budget was used up; the next run goes on");
+}

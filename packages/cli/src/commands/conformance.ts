@@ -1,0 +1,123 @@
+/**
+ * `coppice conformance`: runs the conformance cases of `coppice/conformance` against a backend, on this machine's disk
+ * and with this machine's packages. It works on stores of its own: an existing store is never touched.
+ */
+
+import { cp, mkdir, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import type { Command } from "commander";
+import type { Backend, BackendFactory } from "coppice";
+import type { BackendSubject, CaseResult, Report } from "coppice/conformance";
+import { EXIT, type ExitCode } from "../errors.js";
+import { type CommonOptions, examples, plainCommand } from "../options.js";
+import { count, duration, printable } from "../output.js";
+import { Progress } from "../progress.js";
+import { abortable, type Runtime } from "../runtime.js";
+import { loadBackend, parseStore } from "../store.js";
+
+export function conformanceCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
+  return plainCommand("conformance", "run the conformance cases against a backend")
+    .argument(
+      "<url>",
+      "level:<directory that may hold temporary stores>, level: for the system's, or memory:",
+    )
+    .addHelpText(
+      "after",
+      examples(
+        ["coppice conformance memory:", "the memory backend"],
+        ["coppice conformance level:/mnt/data", "LevelDB, on the disk that will hold the store"],
+      ),
+    )
+    .action(async (url: string, options: CommonOptions) => done(await run(runtime, url, options)));
+}
+
+async function run(runtime: Runtime, url: string, options: CommonOptions): Promise<ExitCode> {
+  const { out, err, signal } = runtime;
+  const address = parseStore(url === "level:" ? `level:${tmpdir()}` : url);
+  const { backendCases, runCases } = await import("coppice/conformance");
+  const home = address.scheme === "level" ? await temporaryHome(address.location) : undefined;
+  const progress = new Progress(err, "cases", backendCases.length);
+  let ran = 0;
+  try {
+    const subject = home === undefined ? await memorySubject() : levelSubject(home);
+    const onResult = ({ title }: CaseResult) => {
+      signal.throwIfAborted();
+      progress.update(++ran, title);
+    };
+    const report = await abortable(signal, runCases(backendCases, subject, { onResult }));
+    progress.finish();
+    await (options.json ? out.json(withoutErrors(report)) : tell(runtime, report));
+    return report.failed > 0 ? EXIT.failed : EXIT.ok;
+  } finally {
+    progress.finish();
+    if (home !== undefined) await rm(home, { recursive: true, force: true });
+  }
+}
+
+async function temporaryHome(directory: string): Promise<string> {
+  await mkdir(resolve(directory), { recursive: true });
+  return mkdtemp(join(resolve(directory), "coppice-conformance-"));
+}
+
+async function memorySubject(): Promise<BackendSubject> {
+  return { name: "memory", create: () => loadBackend({ scheme: "memory" }, true) };
+}
+
+/** Every store is a directory of its own below `home`. */
+function levelSubject(home: string): BackendSubject {
+  const stores = new Map<BackendFactory, { readonly location: string; readonly opened: Backend[] }>();
+  let made = 0;
+  const create = async (location = join(home, String(++made))): Promise<BackendFactory> => {
+    const inner = await loadBackend({ scheme: "level", location }, true);
+    const opened: Backend[] = [];
+    const factory: BackendFactory = {
+      name: inner.name,
+      async open(env) {
+        const backend = await inner.open(env);
+        opened.push(backend);
+        return backend;
+      },
+    };
+    stores.set(factory, { location, opened });
+    return factory;
+  };
+  const storeOf = (factory: BackendFactory) => {
+    const store = stores.get(factory);
+    if (store === undefined) throw new TypeError("this factory was not made here");
+    return store;
+  };
+  return {
+    name: "level",
+    create: () => create(),
+    destroy: (factory) => rm(storeOf(factory).location, { recursive: true, force: true }),
+    // What a killed process leaves is what the kernel has: the files as another process can read them now.
+    async crash(factory) {
+      const { location, opened } = storeOf(factory);
+      const left = join(home, String(++made));
+      await cp(location, left, { recursive: true });
+      await Promise.allSettled(opened.map((backend) => backend.close()));
+      await rm(location, { recursive: true, force: true });
+      return create(left);
+    },
+  };
+}
+
+function withoutErrors(report: Report): object {
+  return { ...report, results: report.results.map(({ error: _, ...result }) => result) };
+}
+
+async function tell({ out }: Runtime, report: Report): Promise<void> {
+  const marks = {
+    passed: out.style("green", "passed "),
+    failed: out.style("red", "failed "),
+    skipped: out.style("yellow", "skipped"),
+  };
+  for (const { status, rule, title, reason, durationMs } of report.results) {
+    const why = reason === undefined ? "" : `: ${printable(reason)}`;
+    await out.line(`${marks[status]} ${rule.padEnd(5)} ${title} (${duration(durationMs)})${why}`);
+  }
+  await out.line(
+    `${report.subject}: ${count(report.passed)} passed, ${count(report.failed)} failed, ${count(report.skipped)} skipped`,
+  );
+}

@@ -1,0 +1,19 @@
+/** What commands about one document share: telling that there is none. */
+
+import type { DocumentInfo, DocumentStorage } from "coppice";
+import { CommandError } from "../errors.js";
+import { printable } from "../output.js";
+
+/** Rejects with "not found" (exit code 3) for a document that never existed or was deleted. */
+export async function existing(storage: DocumentStorage, id: string): Promise<DocumentInfo> {
+  const info = await storage.info(id);
+  if (info === undefined) throw noDocument(id);
+  return info;
+}
+
+export function noDocument(id: string): CommandError {
+  return new CommandError("NOT_FOUND", `there is no document "${printable(id)}"`, {
+    hint: "`coppice ls` lists those that there are.",
+    details: { id },
+  });
+}

@@ -1,0 +1,42 @@
+/** `coppice info`: clocks, counts, bytes and times of one document, from two or three small reads. */
+
+import type { Command } from "commander";
+import { EXIT, type ExitCode } from "../errors.js";
+import { examples, type StoreOptions, storeCommand } from "../options.js";
+import { byteSize, count, printable, timestamp } from "../output.js";
+import type { Runtime } from "../runtime.js";
+import { withStorage } from "../store.js";
+import { existing } from "./document.js";
+
+export function infoCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
+  return storeCommand("info", "show what is known of a document")
+    .argument("<id>", "the document")
+    .addHelpText("after", examples(["coppice info notes", "one document"], ["coppice info notes --json", ""]))
+    .action(async (id: string, options: StoreOptions) => done(await show(runtime, id, options)));
+}
+
+function show(runtime: Runtime, id: string, options: StoreOptions): Promise<ExitCode> {
+  const { out } = runtime;
+  return withStorage(runtime, options, async (storage) => {
+    const info = await existing(storage, id);
+    if (options.json) {
+      await out.json(info);
+      return EXIT.ok;
+    }
+    const snapshot =
+      info.snapshotClock === undefined
+        ? "none"
+        : `at clock ${count(info.snapshotClock)}, ${byteSize(info.snapshotBytes)}, ${timestamp(info.snapshotTime)}`;
+    await out.pairs([
+      ["id", printable(info.id)],
+      ["model", info.model],
+      ["clock", `${count(info.clock)} (events are kept from clock ${count(info.oldestClock)} on)`],
+      ["log", byteSize(info.logBytes)],
+      ["snapshot", snapshot],
+      ["to replay", `${count(info.eventsSinceSnapshot)} events, ${byteSize(info.bytesSinceSnapshot)}`],
+      ["created", timestamp(info.created)],
+      ["changed", timestamp(info.changed)],
+    ]);
+    return EXIT.ok;
+  });
+}

@@ -1,0 +1,125 @@
+/** `coppice ls`: the documents of a store, in the order of their ids. It looks into no document without `--long`. */
+
+import type { Command } from "commander";
+import { type DocumentInfo, type DocumentStorage, isCoppiceError } from "coppice";
+import { EXIT, type ExitCode } from "../errors.js";
+import { examples, parseCount, type StoreOptions, storeCommand } from "../options.js";
+import { byteSize, count, type Output, printable, Table, timestamp } from "../output.js";
+import type { Runtime } from "../runtime.js";
+import { withStorage } from "../store.js";
+
+interface Options extends StoreOptions {
+  readonly prefix?: string;
+  readonly after?: string;
+  readonly limit?: number;
+  readonly long?: true;
+}
+
+/** What `--long` shows of one document; a damaged one has an error instead of facts. */
+type Row =
+  | { readonly id: string; readonly info: DocumentInfo }
+  | { readonly id: string; readonly error: Error };
+
+/** Rows that are aligned with each other, and held in memory. */
+const PORTION = 500;
+
+export function lsCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
+  return storeCommand("ls", "list documents")
+    .option("--prefix <text>", "only ids that begin with it")
+    .option("--after <id>", "only ids after this one")
+    .option("--limit <count>", "at most so many", parseCount)
+    .option("-l, --long", "with model, clocks, sizes and times")
+    .addHelpText(
+      "after",
+      examples(
+        ["coppice ls -s level:./data", "all ids, one on each line"],
+        ["coppice ls --prefix notes/ --long", "a table of some of them"],
+        ["coppice ls --json | jq -r .id", "ids exactly as they are, whatever is in them"],
+      ),
+    )
+    .action(async (options: Options) => done(await list(runtime, options)));
+}
+
+function list(runtime: Runtime, options: Options): Promise<ExitCode> {
+  const { out, signal } = runtime;
+  return withStorage(runtime, options, async (storage) => {
+    const { prefix, after, limit } = options;
+    const ids = storage.list({
+      ...(prefix === undefined ? {} : { prefix }),
+      ...(after === undefined ? {} : { after }),
+      ...(limit === undefined ? {} : { limit }),
+    });
+    if (options.long) return listLong(storage, ids, out, options, signal);
+    for await (const id of ids) {
+      signal.throwIfAborted();
+      await (options.json ? out.json({ id }) : out.line(printable(id)));
+    }
+    return EXIT.ok;
+  });
+}
+
+async function listLong(
+  storage: DocumentStorage,
+  ids: AsyncIterable<string>,
+  out: Output,
+  options: Options,
+  signal: AbortSignal,
+): Promise<ExitCode> {
+  const table = new Table([
+    { name: "id" },
+    { name: "model" },
+    { name: "clock", align: "right" },
+    { name: "to replay", align: "right" },
+    { name: "log", align: "right" },
+    { name: "snapshot", align: "right" },
+    { name: "changed" },
+  ]);
+  let portion: string[][] = [];
+  let code: ExitCode = EXIT.ok;
+  let headed = false;
+  const flush = async () => {
+    const header = headed ? "" : table.header((text) => out.style("dim", text), portion);
+    if (portion.length > 0) await out.write(header + table.rows(portion));
+    headed ||= portion.length > 0;
+    portion = [];
+  };
+  for await (const id of ids) {
+    signal.throwIfAborted();
+    const row = await look(storage, id);
+    if (row === undefined) continue;
+    if ("error" in row) code = EXIT.corrupt;
+    if (options.json) {
+      await out.json("info" in row ? row.info : { id, error: row.error.message });
+      continue;
+    }
+    portion.push(cells(row));
+    if (portion.length === PORTION) await flush();
+  }
+  await flush();
+  return code;
+}
+
+/** `undefined` when it was deleted meanwhile. */
+async function look(storage: DocumentStorage, id: string): Promise<Row | undefined> {
+  try {
+    const info = await storage.info(id);
+    return info && { id, info };
+  } catch (error) {
+    if (!isCoppiceError(error) || error.kind === "closed") throw error;
+    return { id, error };
+  }
+}
+
+function cells(row: Row): string[] {
+  if ("error" in row) return [printable(row.id), "damaged", "", "", "", "", "run coppice check"];
+  const { info } = row;
+  return [
+    printable(info.id),
+    info.model,
+    count(info.clock),
+    count(info.eventsSinceSnapshot),
+    byteSize(info.logBytes),
+    info.snapshotClock === undefined ? "-" : byteSize(info.snapshotBytes),
+    timestamp(info.changed),
+  ];
+}

@@ -1,0 +1,46 @@
+/**
+ * `coppice read`: the stored events of a document as JSON lines, on terminals too. Bytes are base64; events of models
+ * that are not binary are JSON as they are.
+ */
+
+import type { Command } from "commander";
+import { toHex } from "coppice";
+import { EXIT, type ExitCode } from "../errors.js";
+import { examples, parseCount, type StoreOptions, storeCommand } from "../options.js";
+import type { Runtime } from "../runtime.js";
+import { withStorage } from "../store.js";
+import { existing } from "./document.js";
+
+interface Options extends StoreOptions {
+  readonly from?: number;
+  readonly to?: number;
+}
+
+export function readCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
+  return storeCommand("read", "print the stored events of a document as JSON lines")
+    .argument("<id>", "the document")
+    .option("--from <clock>", "events from this clock on; default: from the first that is kept", parseCount)
+    .option("--to <clock>", "events before this clock", parseCount)
+    .addHelpText(
+      "after",
+      `${examples(
+        ["coppice read notes --from 100 --to 110", "events 101 to 110"],
+        ["coppice read notes | wc -l", "how many are kept"],
+      )}\n
+Each line: {"clock":<clock before the event>,"time":<ms since 1970>,"commitId":<hexadecimal>,"event":<base64>}
+event is null where its bytes were damaged and set aside by a repair.`,
+    )
+    .action(async (id: string, options: Options) => done(await read(runtime, id, options)));
+}
+
+function read(runtime: Runtime, id: string, { from, to, ...options }: Options): Promise<ExitCode> {
+  const { out, signal } = runtime;
+  return withStorage(runtime, options, async (storage) => {
+    const info = await existing(storage, id);
+    const range = { from: from ?? info.oldestClock, ...(to === undefined ? {} : { to }), signal };
+    for await (const { clock, time, commitId, event } of storage.read(id, range)) {
+      await out.json({ clock, time, commitId: toHex(commitId), event });
+    }
+    return EXIT.ok;
+  });
+}

@@ -1,0 +1,67 @@
+/**
+ * `coppice rm`: removes documents and leaves tombstones, so that their clocks are never used again. On a terminal it
+ * asks; elsewhere it wants `--yes`, because nothing that runs by itself should delete by a slip.
+ */
+
+import { createInterface } from "node:readline/promises";
+import type { Command } from "commander";
+import { CommandError, EXIT, type ExitCode } from "../errors.js";
+import { examples, type StoreOptions, storeCommand } from "../options.js";
+import { printable } from "../output.js";
+import type { Runtime } from "../runtime.js";
+import { withStorage } from "../store.js";
+import { noDocument } from "./document.js";
+
+interface Options extends StoreOptions {
+  readonly yes?: true;
+}
+
+export function rmCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
+  return storeCommand("rm", "remove documents")
+    .argument("<id...>", "the documents")
+    .option("-y, --yes", "do not ask; needed where there is no terminal")
+    .addHelpText("after", examples(["coppice rm notes", "asks first"], ["coppice rm a b c --yes", ""]))
+    .action(async (ids: string[], options: Options) => done(await remove(runtime, ids, options)));
+}
+
+async function remove(runtime: Runtime, ids: readonly string[], options: Options): Promise<ExitCode> {
+  const { out, err, signal } = runtime;
+  const asks = runtime.input.isTTY === true && err.terminal && !options.json;
+  if (!options.yes && !asks) {
+    throw new CommandError("USAGE", "rm asks only on a terminal; nothing was removed", {
+      hint: "Say --yes to remove without being asked.",
+    });
+  }
+  return withStorage(runtime, options, async (storage) => {
+    const found = await Promise.all(ids.map(async (id) => (await storage.info(id)) !== undefined));
+    const missing = ids.filter((_, index) => !found[index]);
+    if (missing[0] !== undefined) throw noDocument(missing[0]);
+    if (!options.yes && !(await confirmed(runtime, ids))) {
+      throw new CommandError("FAILED", "nothing was removed");
+    }
+    const removed: string[] = [];
+    for (const id of ids) {
+      signal.throwIfAborted();
+      if (await storage.delete(id)) removed.push(id);
+      if (!options.json) await out.line(`removed ${printable(id)}`);
+    }
+    if (options.json) await out.json({ removed });
+    return EXIT.ok;
+  });
+}
+
+async function confirmed(runtime: Runtime, ids: readonly string[]): Promise<boolean> {
+  const what = ids.length === 1 ? `"${printable(ids[0]!)}"` : `${ids.length} documents`;
+  const dialogue = createInterface({ input: runtime.input, output: process.stderr });
+  try {
+    // In raw mode the terminal hands Ctrl-C to readline, which passes it on to the process here.
+    dialogue.on("SIGINT", () => process.kill(process.pid, "SIGINT"));
+    const answer = await dialogue.question(`Remove ${what}? [y/N] `, { signal: runtime.signal });
+    return /^y(es)?$/i.test(answer.trim());
+  } catch (error) {
+    runtime.signal.throwIfAborted();
+    throw error;
+  } finally {
+    dialogue.close();
+  }
+}

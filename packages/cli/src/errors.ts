@@ -1,0 +1,140 @@
+/**
+ * What goes wrong, as a person or a script at the command line meets it: one message, one line on what to do,
+ * and an exit code that says which kind it was. Errors of the library are described here, never changed.
+ *
+ * Exit codes are part of the interface: a number keeps its meaning. `EXIT_HELP` is the table that `--help` prints.
+ */
+
+import { isCoppiceError } from "coppice";
+
+export const EXIT = {
+  ok: 0,
+  failed: 1,
+  usage: 2,
+  notFound: 3,
+  locked: 4,
+  corrupt: 5,
+  interrupted: 130,
+} as const;
+
+export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
+
+export const EXIT_HELP: string = `
+Exit codes:
+  0    it is done
+  1    it failed or was refused; check: there are problems
+  2    the command line is wrong
+  3    the document, store or recording does not exist
+  4    another process has the store open
+  5    stored bytes are damaged
+  130  interrupted (Ctrl-C); what was in flight is finished, nothing is half done`;
+
+export type CommandErrorCode = "USAGE" | "NOT_FOUND" | "FAILED" | "LOCKED" | "CORRUPT" | "INTERRUPTED";
+
+/** A failure that the command line itself finds. */
+export class CommandError extends Error {
+  readonly code: CommandErrorCode;
+  readonly kind: string;
+  readonly exitCode: ExitCode;
+  /** One line on what to do. */
+  readonly hint: string | undefined;
+  readonly details: Readonly<Record<string, unknown>>;
+
+  constructor(
+    code: CommandErrorCode,
+    message: string,
+    options: { hint?: string; details?: Readonly<Record<string, unknown>>; cause?: unknown } = {},
+  ) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.code = code;
+    const [kind, exitCode] = FACTS[code];
+    this.kind = kind;
+    this.exitCode = exitCode;
+    this.hint = options.hint;
+    this.details = options.details ?? {};
+  }
+}
+
+const FACTS: Record<CommandErrorCode, readonly [kind: string, exitCode: ExitCode]> = {
+  USAGE: ["invalid", EXIT.usage],
+  NOT_FOUND: ["not-found", EXIT.notFound],
+  FAILED: ["failed", EXIT.failed],
+  LOCKED: ["busy", EXIT.locked],
+  CORRUPT: ["corrupt", EXIT.corrupt],
+  INTERRUPTED: ["interrupted", EXIT.interrupted],
+};
+
+/** An error as it is shown and ended with. */
+export interface Described {
+  readonly exitCode: ExitCode;
+  readonly code: string;
+  readonly kind: string;
+  readonly message: string;
+  readonly details: Readonly<Record<string, unknown>>;
+  readonly hint: string | undefined;
+}
+
+export function describeError(error: unknown): Described {
+  if (error instanceof CommandError) {
+    const { code, kind, exitCode, hint, details } = error;
+    return { code, kind, exitCode, hint, details, message: withCause(error) };
+  }
+  if (isCoppiceError(error)) {
+    const { code, kind, details } = error;
+    const exitCode = exitCodeOf(kind, code);
+    return { code, kind, exitCode, details, hint: hintFor(kind, code), message: withCause(error) };
+  }
+  const code = (error as { code?: unknown } | null)?.code;
+  return {
+    code: typeof code === "string" ? code : "FAILED",
+    kind: "failed",
+    exitCode: EXIT.failed,
+    message: error instanceof Error ? withCause(error) : String(error),
+    details: {},
+    hint: undefined,
+  };
+}
+
+/** Of several failures in one run, the one that the exit code tells: damage, then failure, then absence. */
+export function worst(codes: readonly ExitCode[]): ExitCode {
+  const order = [EXIT.corrupt, EXIT.locked, EXIT.failed, EXIT.usage, EXIT.notFound];
+  return order.find((code) => codes.includes(code)) ?? EXIT.ok;
+}
+
+function exitCodeOf(kind: string, code: string): ExitCode {
+  if (code === "LOCKED") return EXIT.locked;
+  if (kind === "corrupt") return EXIT.corrupt;
+  return kind === "invalid" ? EXIT.usage : EXIT.failed;
+}
+
+function hintFor(kind: string, code: string): string | undefined {
+  if (code === "TRIMMED") return "`coppice info` shows the oldest clock that is kept.";
+  if (code === "MODEL_UNKNOWN") return "This document needs a model that is not installed here.";
+  switch (kind) {
+    case "invalid":
+      return "Correct the input; nothing was written.";
+    case "conflict":
+      return "Somebody else changed the document; look at it again and repeat.";
+    case "busy":
+      return "Wait and repeat; nothing was written.";
+    case "unknown":
+      return "It may have been written: run `coppice check`, and compare.";
+    case "closed":
+      return "An earlier write failed. Look at the disk, then run `coppice check`.";
+    case "corrupt":
+      return "Run `coppice check`; with `--repair` it sets damaged bytes aside, and deletes nothing.";
+    case "unsupported":
+      return "Use a newer coppice, or another backend or model.";
+    default:
+      return undefined;
+  }
+}
+
+/** The message, with what the file system or the engine said. */
+function withCause(error: Error): string {
+  let root: unknown = error.cause;
+  while (root instanceof Error && root.cause instanceof Error) root = root.cause;
+  return root instanceof Error && !error.message.includes(root.message)
+    ? `${error.message} (${root.message})`
+    : error.message;
+}

@@ -1,0 +1,26 @@
+/**
+ * Who has a LevelDB directory open, as far as the system tells: Linux lists advisory locks in /proc/locks, by
+ * device and inode. Elsewhere nobody is named. It only reads, and a wrong guess harms nothing.
+ */
+
+import { readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+
+export interface LockOwner {
+  readonly pid: number;
+  readonly command: string | undefined;
+}
+
+export async function lockOwner(location: string): Promise<LockOwner | undefined> {
+  const locks = await readFile("/proc/locks", "utf8").catch(() => undefined);
+  const lock = await stat(join(location, "LOCK")).catch(() => undefined);
+  if (locks === undefined || lock === undefined) return undefined;
+  for (const line of locks.split("\n")) {
+    const [, pid, inode] = /^\d+: POSIX .* WRITE (\d+) [0-9a-f]+:[0-9a-f]+:(\d+) /.exec(line) ?? [];
+    if (pid === undefined || inode !== String(lock.ino)) continue;
+    const command = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
+    const words = command.split("\0").join(" ").trim().slice(0, 120);
+    return { pid: Number(pid), command: words === "" ? undefined : words };
+  }
+  return undefined;
+}

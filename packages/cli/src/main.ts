@@ -1,0 +1,59 @@
+#!/usr/bin/env node
+/**
+ * The `coppice` command: reads the command line, runs one command, and ends with its exit code.
+ *
+ * Invariants: every way out passes here, so every error is one message and one exit code; the process ends by itself
+ * when all is closed, and is not cut off with work in flight.
+ */
+
+import { fileURLToPath } from "node:url";
+import { CommanderError } from "commander";
+import { CommandError, describeError, EXIT, type ExitCode } from "./errors.js";
+import { printable } from "./output.js";
+import { makeProgram } from "./program.js";
+import { PipeClosed, processRuntime, type Runtime } from "./runtime.js";
+
+const runtime = processRuntime(fileURLToPath(import.meta.url));
+process.exitCode = await main(runtime, process.argv);
+
+async function main(given: Runtime, argv: readonly string[]): Promise<ExitCode> {
+  let code: ExitCode = EXIT.ok;
+  try {
+    const program = makeProgram(given, (result) => {
+      code = result;
+    });
+    await program.parseAsync(argv);
+    return code;
+  } catch (error) {
+    return fail(given, argv, given.signal.aborted ? given.signal.reason : error);
+  }
+}
+
+async function fail({ err }: Runtime, argv: readonly string[], error: unknown): Promise<ExitCode> {
+  if (error instanceof PipeClosed) return EXIT.ok;
+  if (error instanceof CommanderError && error.exitCode === 0) return EXIT.ok;
+  const shown = error instanceof CommanderError ? usageError(error) : error;
+  const { exitCode, code, kind, message, details, hint } = describeError(shown);
+  if (process.env.COPPICE_DEBUG === "1" && error instanceof Error) await err.line(error.stack ?? "");
+  if (wantsJson(argv)) await err.json({ error: { code, kind, message, details } });
+  else {
+    await err.line(`${err.style("red", "coppice:")} ${printable(message)}`);
+    if (hint !== undefined) await err.line(hint);
+  }
+  return exitCode;
+}
+
+/** Commander's `error: message` and, on a second line, what may have been meant. */
+function usageError({ code, message }: CommanderError): CommandError {
+  if (code === "commander.help") {
+    return new CommandError("USAGE", "which command?", { hint: "coppice --help lists them." });
+  }
+  const [first = "", second] = message.replace(/^error: /, "").split("\n");
+  return new CommandError("USAGE", first, { hint: second?.trim() || "coppice --help says more." });
+}
+
+/** Before the command line is understood: a usage error is JSON too when JSON was asked for. */
+function wantsJson(argv: readonly string[]): boolean {
+  const end = argv.indexOf("--");
+  return argv.slice(2, end < 0 ? undefined : end).includes("--json");
+}

@@ -1,0 +1,75 @@
+/**
+ * Options that several commands share, and how their values are read. A value that is not understood is a usage
+ * error that says what would be.
+ */
+
+import { Command, InvalidArgumentError, Option } from "commander";
+
+export const DEFAULT_STORE = "level:./data";
+
+export interface CommonOptions {
+  readonly json?: true;
+}
+
+export interface StoreOptions extends CommonOptions {
+  readonly store: string;
+  readonly wait?: number;
+}
+
+/** A command with `--json`. */
+export function plainCommand(name: string, summary: string): Command {
+  return new Command(name)
+    .description(summary)
+    .option("--json", "machine-readable: one JSON document, or one on each line of a stream");
+}
+
+/** A command that works on a store. */
+export function storeCommand(name: string, summary: string): Command {
+  return plainCommand(name, summary)
+    .addOption(
+      new Option("-s, --store <url>", "the store: level:<directory> or memory:")
+        .env("COPPICE_STORE")
+        .default(DEFAULT_STORE),
+    )
+    .option("--wait <duration>", "while another process has the store open, wait for so long", parseDuration);
+}
+
+export function examples(...lines: readonly (readonly [command: string, says: string])[]): string {
+  const width = Math.max(...lines.map(([command]) => command.length));
+  const shown = lines.map(([command, says]) => `  ${command.padEnd(width)}   ${says}`);
+  return `\nExamples:\n${shown.join("\n")}`;
+}
+
+const UNITS_MS: Readonly<Record<string, number>> = {
+  ms: 1,
+  s: 1000,
+  m: 60_000,
+  h: 3_600_000,
+  d: 86_400_000,
+};
+
+/** `500ms`, `30s`, `10m`, `2h`, `7d` → ms. */
+export function parseDuration(text: string): number {
+  const [, amount, unit] = /^(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h|d)$/.exec(text) ?? [];
+  const factor = unit === undefined ? undefined : UNITS_MS[unit];
+  if (amount === undefined || factor === undefined) {
+    throw new InvalidArgumentError("Write a number with its unit: 500ms, 30s, 10m, 2h, 7d.");
+  }
+  return Math.round(Number(amount) * factor);
+}
+
+/** A whole number from 0. */
+export function parseCount(text: string): number {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || !Number.isSafeInteger(value)) {
+    throw new InvalidArgumentError("Write a whole number from 0.");
+  }
+  return value;
+}
+
+/** A whole number from 1. */
+export function parsePositive(text: string): number {
+  const value = parseCount(text);
+  if (value === 0) throw new InvalidArgumentError("Write a whole number from 1.");
+  return value;
+}

@@ -1,0 +1,204 @@
+/**
+ * Writing to a stream: lines, tables, JSON, colour. It knows nothing of documents.
+ *
+ * Invariants: whatever a store or a user named is made harmless for terminals before it is shown (`printable`, and
+ * `toJson`, whose output stays equal as JSON); colour appears only on a terminal, and never with NO_COLOR; a
+ * write waits until the reader took the one before, so that streams of any length need little memory.
+ */
+
+/** What is used of `process.stdout` and `process.stderr`. */
+export interface Sink {
+  readonly isTTY?: boolean;
+  readonly columns?: number;
+  write(text: string): boolean;
+  once(event: "drain", listener: () => void): unknown;
+  removeListener(event: "drain", listener: () => void): unknown;
+}
+
+export type Style = "bold" | "dim" | "red" | "green" | "yellow";
+
+const STYLES: Record<Style, readonly [number, number]> = {
+  bold: [1, 22],
+  dim: [2, 22],
+  red: [31, 39],
+  green: [32, 39],
+  yellow: [33, 39],
+};
+
+export interface Column {
+  readonly name: string;
+  readonly align?: "left" | "right";
+}
+
+export class Output {
+  /** Whether a person looks at it. */
+  readonly terminal: boolean;
+  readonly columns: number;
+  readonly #sink: Sink;
+  readonly #signal: AbortSignal | undefined;
+  readonly #colour: boolean;
+
+  constructor(sink: Sink, env: Readonly<Record<string, string | undefined>>, signal?: AbortSignal) {
+    this.#sink = sink;
+    this.#signal = signal;
+    this.terminal = sink.isTTY === true;
+    this.columns = sink.columns ?? 80;
+    this.#colour = this.terminal && !env.NO_COLOR && env.TERM !== "dumb";
+  }
+
+  /** Resolves when the stream takes more; rejects with the signal's reason when the run is stopped meanwhile. */
+  async write(text: string): Promise<void> {
+    if (this.#sink.write(text)) return;
+    this.#signal?.throwIfAborted();
+    await new Promise<void>((resolve, reject) => {
+      const drained = () => {
+        this.#signal?.removeEventListener("abort", stopped);
+        resolve();
+      };
+      const stopped = () => {
+        this.#sink.removeListener("drain", drained);
+        reject(this.#signal?.reason);
+      };
+      this.#sink.once("drain", drained);
+      this.#signal?.addEventListener("abort", stopped, { once: true });
+    });
+  }
+
+  line(text: string): Promise<void> {
+    return this.write(`${text}\n`);
+  }
+
+  /** One JSON value on one line: a document, or one line of a stream. */
+  json(value: unknown): Promise<void> {
+    return this.line(toJson(value));
+  }
+
+  style(style: Style, text: string): string {
+    const [on, off] = STYLES[style];
+    return this.#colour ? `\u001b[${on}m${text}\u001b[${off}m` : text;
+  }
+
+  /** Rows under a header, aligned; no lines or boxes, so that `cut` and `awk` work on it. */
+  async table(columns: readonly Column[], rows: readonly (readonly string[])[]): Promise<void> {
+    const table = new Table(columns);
+    await this.write(table.header((text) => this.style("dim", text), rows) + table.rows(rows));
+  }
+
+  /** Names and values, one pair on each line. */
+  async pairs(pairs: readonly (readonly [name: string, value: string])[]): Promise<void> {
+    const width = Math.max(...pairs.map(([name]) => displayWidth(name)));
+    for (const [name, value] of pairs) await this.line(`${this.style("dim", pad(name, width))}  ${value}`);
+  }
+}
+
+/** A table whose rows come in portions: widths only grow, so that later portions stay aligned where they can. */
+export class Table {
+  readonly #columns: readonly Column[];
+  readonly #widths: number[];
+
+  constructor(columns: readonly Column[]) {
+    this.#columns = columns;
+    this.#widths = columns.map(({ name }) => displayWidth(name));
+  }
+
+  header(style: (text: string) => string, rows: readonly (readonly string[])[]): string {
+    this.#grow(rows);
+    return `${style(this.#format(this.#columns.map(({ name }) => name)))}\n`;
+  }
+
+  rows(rows: readonly (readonly string[])[]): string {
+    this.#grow(rows);
+    return rows.map((row) => `${this.#format(row)}\n`).join("");
+  }
+
+  #grow(rows: readonly (readonly string[])[]): void {
+    for (const row of rows) {
+      row.forEach((cell, index) => {
+        this.#widths[index] = Math.max(this.#widths[index] ?? 0, displayWidth(cell));
+      });
+    }
+  }
+
+  #format(row: readonly string[]): string {
+    return row
+      .map((cell, index) => pad(cell, this.#widths[index] ?? 0, this.#columns[index]?.align))
+      .join("  ")
+      .trimEnd();
+  }
+}
+
+/** Characters that move the cursor, change the terminal, or hide or reorder text. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what it is about
+const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+
+/** Text that a terminal shows as it is: control characters become `\u001b` and the like. */
+export function printable(text: string): string {
+  return text.replace(UNSAFE, escapeUnit);
+}
+
+/** JSON on one line; what is absent is `null`, and bytes are base64. Control characters are escaped. */
+export function toJson(value: unknown): string {
+  return JSON.stringify(value, (_name, item: unknown) => {
+    if (item === undefined) return null;
+    return item instanceof Uint8Array ? Buffer.from(item).toString("base64") : item;
+  }).replace(UNSAFE, escapeUnit);
+}
+
+function escapeUnit(character: string): string {
+  return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
+}
+
+function pad(text: string, width: number, align: Column["align"] = "left"): string {
+  const fill = " ".repeat(Math.max(0, width - displayWidth(text)));
+  return align === "right" ? fill + text : text + fill;
+}
+
+const WIDE =
+  /[\u1100-\u115f\u2e80-\u303e\u3041-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6\u{1f300}-\u{1faff}\u{20000}-\u{3fffd}]/u;
+// biome-ignore lint/suspicious/noControlCharactersInRegex: the escape that begins a colour
+const COLOURS = /\u001b\[\d+m/g;
+
+/** Columns that the text takes on a terminal. */
+export function displayWidth(text: string): number {
+  let width = 0;
+  for (const character of text.replace(COLOURS, "")) {
+    if (/\p{Mark}|\u200d/u.test(character)) continue;
+    width += WIDE.test(character) ? 2 : 1;
+  }
+  return width;
+}
+
+/** `259,778`; fractions only below 100. */
+export function count(value: number, digits = 0): string {
+  const fixed = value.toFixed(Math.abs(value) < 100 ? digits : 0);
+  const [whole = "", fraction] = fixed.split(".");
+  const grouped = whole.replace(/\B(?=(\d{3})+$)/g, ",");
+  return fraction === undefined ? grouped : `${grouped}.${fraction}`;
+}
+
+/** `1 event`, `2,000 events`. */
+export function plural(value: number, noun: string): string {
+  return `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
+}
+
+/** `1.5 MiB`. */
+export function byteSize(bytes: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let value = bytes;
+  let unit = 0;
+  for (; value >= 1024 && unit < units.length - 1; unit++) value /= 1024;
+  return `${value.toFixed(unit === 0 || value >= 100 ? 0 : 1)} ${units[unit]}`;
+}
+
+/** `850 µs`, `1.2 ms`, `3.4 s`. */
+export function duration(ms: number): string {
+  if (ms < 1) return `${(ms * 1000).toFixed(0)} µs`;
+  if (ms < 1000) return `${ms.toFixed(ms < 100 ? 1 : 0)} ms`;
+  return `${(ms / 1000).toFixed(1)} s`;
+}
+
+/** `2026-01-31 23:59:58Z`; `-` when there is none. */
+export function timestamp(ms: number | undefined): string {
+  if (ms === undefined || !(Math.abs(ms) <= 8.64e15)) return "-";
+  return `${new Date(ms).toISOString().slice(0, 19).replace("T", " ")}Z`;
+}

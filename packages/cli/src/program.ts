@@ -1,0 +1,58 @@
+/** The command line itself: which commands there are, and what `--help` says. It runs nothing. */
+
+import { Command } from "commander";
+import { checkCommand } from "./commands/check.js";
+import { compactCommand } from "./commands/compact.js";
+import { conformanceCommand } from "./commands/conformance.js";
+import { historyCommand } from "./commands/history.js";
+import { infoCommand } from "./commands/info.js";
+import { lsCommand } from "./commands/ls.js";
+import { readCommand } from "./commands/read.js";
+import { replayCommand, writerCommand } from "./commands/replay.js";
+import { rmCommand } from "./commands/rm.js";
+import { EXIT_HELP, type ExitCode } from "./errors.js";
+import { DEFAULT_STORE, examples } from "./options.js";
+import type { Runtime } from "./runtime.js";
+import { VERSION } from "./version.js";
+
+const ENVIRONMENT_HELP = `
+Environment:
+  COPPICE_STORE   the store where --store is not given (default: ${DEFAULT_STORE})
+  COPPICE_TRACES  the folder of recordings for replay
+  COPPICE_DEBUG   1: print stack traces of errors
+  NO_COLOR        no colours, on terminals too`;
+
+/** `done` is told the exit code of the command that ran. Errors reject `parseAsync`; nothing exits the process. */
+export function makeProgram(runtime: Runtime, done: (code: ExitCode) => void): Command {
+  const program = new Command("coppice")
+    .description("Look into, check and compact stores of event-sourced documents.")
+    .version(VERSION, "-V, --version")
+    .showSuggestionAfterError()
+    .addHelpText(
+      "after",
+      examples(
+        ["coppice ls --long --store level:./data", "what is there"],
+        ["coppice check", "is everything sound"],
+        ["coppice compact --all --idle 10m --json", "for cron"],
+        ["coppice replay", "see it work, and be killed, on a real editing history"],
+      ) +
+        `\n${EXIT_HELP}\n${ENVIRONMENT_HELP}`,
+    );
+  const visible = [
+    lsCommand,
+    infoCommand,
+    readCommand,
+    historyCommand,
+    compactCommand,
+    checkCommand,
+    rmCommand,
+    replayCommand,
+    conformanceCommand,
+  ];
+  for (const make of visible) program.addCommand(make(runtime, done));
+  program.addCommand(writerCommand(runtime, done), { hidden: true });
+  for (const command of [program, ...program.commands]) {
+    command.exitOverride().configureOutput({ outputError: () => undefined });
+  }
+  return program;
+}

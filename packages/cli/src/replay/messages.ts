@@ -1,0 +1,28 @@
+/** What the replay and its writing child say to each other, over Node's channel between processes. */
+
+import type { PackedUpdates } from "./updates.js";
+
+/** The child begins when it has this. */
+export interface WriteJob {
+  readonly store: string;
+  readonly id: string;
+  /** The clock to begin at: where the log ends. */
+  readonly from: number;
+  readonly updates: PackedUpdates;
+}
+
+export type WriterMessage =
+  | { readonly kind: "ready" }
+  | {
+      readonly kind: "acknowledged";
+      /** Every event before this clock was acknowledged. */
+      readonly clock: number;
+      /** Of the events acknowledged since the last message, in ms each. */
+      readonly latencies: Float32Array;
+      /** Since the first append of this child. */
+      readonly elapsedMs: number;
+    }
+  | { readonly kind: "failed"; readonly message: string };
+
+/** Appends that wait for their acknowledgement at any time. */
+export const IN_FLIGHT = 64;

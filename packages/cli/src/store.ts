@@ -1,0 +1,148 @@
+/**
+ * From a store's URL to an open storage. Backends and models are loaded here, when they are needed, and nowhere
+ * else; one that is not installed is an error that says what to install.
+ *
+ * The lock is LevelDB's own: a directory has one owner among all processes, and the system frees it when that
+ * process dies. So two cron runs exclude each other with no lock file of ours, which could be left behind.
+ *
+ * Invariants: a command that only looks creates nothing; whatever was opened is closed, also after a failure and
+ * after Ctrl-C, and closing waits for what is in flight.
+ */
+
+import { readdir } from "node:fs/promises";
+import { resolve } from "node:path";
+import { type AnyModel, type BackendFactory, DocumentStorage, isCoppiceError, memoryBackend } from "coppice";
+import { CommandError } from "./errors.js";
+import { lockOwner } from "./lock-owner.js";
+import type { StoreOptions } from "./options.js";
+import { printable } from "./output.js";
+import { delay, type Runtime } from "./runtime.js";
+
+export type StoreAddress =
+  | { readonly scheme: "level"; readonly location: string }
+  | { readonly scheme: "memory"; readonly location?: undefined };
+
+const RETRY_MS = 200;
+
+/** Throws a usage error for what is no store. The part after `level:` is a path as it stands, nothing is decoded. */
+export function parseStore(url: string): StoreAddress {
+  const [, scheme, rest = ""] = /^([a-z]+):(.*)$/s.exec(url) ?? [];
+  if (scheme === "memory" && rest === "") return { scheme };
+  if (scheme === "level" && rest !== "" && !rest.includes("\0")) return { scheme, location: rest };
+  throw new CommandError("USAGE", `this is no store: ${JSON.stringify(url)}`, {
+    hint: "A store is level:<directory>, as in level:./data, or memory:",
+    details: { store: url },
+  });
+}
+
+/** The models that are installed, of those that the command knows. */
+export async function loadModels(): Promise<readonly AnyModel[]> {
+  const { yjs } = await loadPackage("@coppice/yjs", () => import("@coppice/yjs"));
+  return [yjs()];
+}
+
+/** `create`: make the store where it does not exist. */
+export async function loadBackend(address: StoreAddress, create: boolean): Promise<BackendFactory> {
+  if (address.scheme === "memory") return memoryBackend();
+  const { levelBackend } = await loadPackage("@coppice/level", () => import("@coppice/level"));
+  return levelBackend(address.location, { createIfMissing: create });
+}
+
+/** Opens the store, hands it over, and closes it whatever happens. `create`: make it where it does not exist. */
+export async function withStorage<T>(
+  runtime: Runtime,
+  options: StoreOptions & { readonly create?: boolean },
+  use: (storage: DocumentStorage) => Promise<T>,
+): Promise<T> {
+  const address = parseStore(options.store);
+  if (address.scheme === "level") {
+    if (!options.create) await assertStore(address.location, options.store);
+  } else if (!options.json) {
+    await runtime.err.line("note: memory: is a store of this process alone, new and empty");
+  }
+  const storage = await openWaiting(runtime, address, options);
+  let result: T;
+  try {
+    result = await use(storage);
+  } catch (error) {
+    // The first failure is the one to tell; closing a store that failed may fail too.
+    await storage.close().catch(() => undefined);
+    throw error;
+  }
+  await storage.close();
+  return result;
+}
+
+async function openWaiting(
+  runtime: Runtime,
+  address: StoreAddress,
+  options: StoreOptions & { readonly create?: boolean },
+): Promise<DocumentStorage> {
+  const create = options.create === true;
+  const [backend, models] = await Promise.all([loadBackend(address, create), loadModels()]);
+  const started = performance.now();
+  for (;;) {
+    runtime.signal.throwIfAborted();
+    try {
+      return await DocumentStorage.open({ backend, models });
+    } catch (error) {
+      if (!isCoppiceError(error, "LOCKED")) throw error;
+      const left = (options.wait ?? 0) - (performance.now() - started);
+      if (left <= 0) throw await lockedError(address, options, error);
+      await delay(Math.min(RETRY_MS, left), runtime.signal);
+    }
+  }
+}
+
+async function lockedError(
+  { location = "" }: StoreAddress,
+  { store, wait }: StoreOptions,
+  cause: unknown,
+): Promise<CommandError> {
+  const owner = await lockOwner(location);
+  const who = owner === undefined ? "another process" : `process ${owner.pid}`;
+  const command = owner?.command === undefined ? "" : ` (${printable(owner.command)})`;
+  const waited = wait === undefined ? "" : `, after waiting for ${wait} ms`;
+  const error = new CommandError("LOCKED", `${who}${command} has ${printable(store)} open${waited}`, {
+    hint: "A LevelDB store has one owner. Let that process do it (storage.compactAll), stop it, or use --wait 30s.",
+    details: { store, pid: owner?.pid, command: owner?.command, reason: (cause as Error).message },
+  });
+  return error;
+}
+
+/** Tells a store that is not there from one that has lost the file that names the others. */
+async function assertStore(location: string, url: string): Promise<void> {
+  let names: string[];
+  try {
+    names = await readdir(location);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== "ENOENT" && code !== "ENOTDIR") throw error;
+    names = [];
+  }
+  if (names.includes("CURRENT")) return;
+  if (names.some((name) => /^MANIFEST-\d+$|^\d+\.(?:ldb|sst|log)$/.test(name))) {
+    throw new CommandError("CORRUPT", `${printable(url)} has lost its file CURRENT`, {
+      hint: "Keep a copy of the directory as it is before trying anything; then restore a backup.",
+      details: { store: url },
+    });
+  }
+  throw new CommandError("NOT_FOUND", `there is no store at ${printable(url)}`, {
+    hint: "Name another with --store or COPPICE_STORE; a store is made by the program that writes to it.",
+    details: { store: url, directory: resolve(location) },
+  });
+}
+
+async function loadPackage<T>(name: string, load: () => Promise<T>): Promise<T> {
+  try {
+    return await load();
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code !== "ERR_MODULE_NOT_FOUND" || !message.includes(name)) throw error;
+    throw new CommandError("FAILED", `the package ${name} is not installed`, {
+      hint: `Install it: npm install ${name}`,
+      details: { package: name },
+      cause: error,
+    });
+  }
+}

@@ -1,0 +1,287 @@
+/**
+ * What a conformance case is, and what cases are made of: a store to work on, assertions, seeded chance.
+ *
+ * Cases are data. They know no test runner, so that the same list runs under vitest, node:test, mocha and
+ * the command line. A case that cannot be tried on a subject says why; it never passes silently.
+ *
+ * Invariants: each case works on a fresh store and destroys it; chance comes from `Random` alone, whose seed
+ * is in the message of every failure.
+ */
+
+import { equalBytes } from "../base/bytes.js";
+import { crc32 } from "../base/checksum.js";
+import { type Env, systemEnv } from "../base/env.js";
+import { type CoppiceError, type ErrorCode, isCoppiceError } from "../base/errors.js";
+import { LIMITS } from "../base/limits.js";
+import type { Backend, BackendFactory, Entry, Range, ScanOptions, Traits } from "../contract/backend.js";
+import { Guard } from "../contract/guard.js";
+import { keyName } from "../contract/keys.js";
+
+/** One thing that every subject must do. */
+export interface Case<Context> {
+  /** `[rule] title`, for test runners. */
+  readonly name: string;
+  /** The rule of docs/spec.md that this case shows. */
+  readonly rule: string;
+  readonly title: string;
+  /** Why the case cannot be tried on this subject; `undefined` when it can. */
+  readonly needs?: (context: Context) => Promise<string | undefined> | string | undefined;
+  /** Rejects when the subject breaks the rule. */
+  readonly run: (context: Context) => Promise<void>;
+}
+
+/** A kind of backend, as the kit wants it. */
+export interface BackendSubject {
+  readonly name: string;
+  /** A factory of a new, empty store that no other factory shares. */
+  create(): Promise<BackendFactory>;
+  /** Removes the store of this factory. Everything of it is closed by then. */
+  destroy?(factory: BackendFactory): Promise<void>;
+  /**
+   * Ends what this factory has open as the death of the process would, with no chance to close, and
+   * resolves with a factory for what is left. Without it the cases about crashes are skipped.
+   */
+  crash?(factory: BackendFactory): Promise<BackendFactory>;
+  /** For cases that use chance; default 1. */
+  readonly seed?: number;
+  /** Default `systemEnv()`. */
+  readonly env?: Env;
+}
+
+export type BackendCase = Case<BackendSubject>;
+
+/** The spaces in which cases keep their keys: neighbours of each other, and all that `dump` looks at. */
+export const SPACES: readonly string[] = ["a", "aa", "events", "eventsx", "meta", "z"];
+
+/** What a case works on: one store, with any number of opens. */
+export class Store {
+  readonly subject: BackendSubject;
+  readonly env: Env;
+  readonly random: Random;
+  factory: BackendFactory;
+  #open: { readonly backend: Backend; readonly guard: Guard }[] = [];
+
+  constructor(subject: BackendSubject, factory: BackendFactory) {
+    this.subject = subject;
+    this.env = subject.env ?? systemEnv();
+    this.random = new Random(subject.seed ?? 1);
+    this.factory = factory;
+  }
+
+  /** The backend itself, for what is its own duty. */
+  get backend(): Backend {
+    return this.#last().backend;
+  }
+
+  /** The same backend behind its guard, as storage sees it. */
+  get guard(): Guard {
+    return this.#last().guard;
+  }
+
+  async open(): Promise<Guard> {
+    const backend = await this.factory.open(this.env);
+    const guard = new Guard(backend, this.env, LIMITS);
+    this.#open.push({ backend, guard });
+    return guard;
+  }
+
+  async reopen(): Promise<void> {
+    await this.close();
+    await this.open();
+  }
+
+  async crash(): Promise<void> {
+    if (this.subject.crash === undefined) throw new TypeError("this subject cannot crash");
+    this.factory = await this.subject.crash(this.factory);
+    this.#open = [];
+    await this.open();
+  }
+
+  /** Closes all opens, and rejects with the first failure only after it has tried all. */
+  async close(): Promise<void> {
+    const outcomes = await Promise.allSettled(this.#open.splice(0).map(({ guard }) => guard.close()));
+    for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
+  }
+
+  /** One line for each entry of the store, in the order of its scans: equal for equal contents. */
+  async dump(backend: Backend = this.backend): Promise<string[]> {
+    const lines: string[] = [];
+    for (const space of SPACES) {
+      for (const entry of await scanAll(backend, { space })) lines.push(show(entry));
+    }
+    return lines;
+  }
+
+  #last(): { readonly backend: Backend; readonly guard: Guard } {
+    const last = this.#open.at(-1);
+    if (last === undefined) throw new TypeError("the store of this case is not open");
+    return last;
+  }
+}
+
+/** A case that gets an open, empty store. */
+export function backendCase(
+  rule: string,
+  title: string,
+  run: (store: Store) => Promise<void>,
+  needs?: (subject: BackendSubject) => Promise<string | undefined>,
+): BackendCase {
+  return {
+    name: `[${rule}] ${title}`,
+    rule,
+    title,
+    run: (subject) => withStore(subject, run),
+    ...(needs === undefined ? {} : { needs }),
+  };
+}
+
+async function withStore<T>(subject: BackendSubject, run: (store: Store) => Promise<T>): Promise<T> {
+  const store = new Store(subject, await subject.create());
+  const work = async () => {
+    await store.open();
+    return run(store);
+  };
+  const [outcome] = await Promise.allSettled([work()]);
+  const [closed] = await Promise.allSettled([store.close()]);
+  const [destroyed] = await Promise.allSettled([subject.destroy?.(store.factory)]);
+  // What went wrong first is the news; a store that then cannot be closed is a consequence.
+  if (outcome.status === "rejected") throw outcome.reason;
+  for (const tidied of [closed, destroyed]) if (tidied.status === "rejected") throw tidied.reason;
+  return outcome.value;
+}
+
+/** What a subject declares, looked up once. */
+export interface Declared {
+  readonly traits: Traits;
+  readonly watches: boolean;
+}
+
+const declarations = new WeakMap<BackendSubject, Promise<Declared>>();
+
+/** What the backends of a subject declare. */
+export function declared(subject: BackendSubject): Promise<Declared> {
+  const known = declarations.get(subject);
+  if (known !== undefined) return known;
+  const found = withStore(subject, async ({ backend }) => ({
+    traits: backend.traits,
+    watches: backend.watch !== undefined,
+  }));
+  declarations.set(subject, found);
+  return found;
+}
+
+/** A rule that was broken, told by a case. */
+export class CaseFailure extends Error {
+  override readonly name = "CaseFailure";
+}
+
+export function fail(message: string): never {
+  throw new CaseFailure(message);
+}
+
+export function assert(condition: boolean, message: string): asserts condition {
+  if (!condition) fail(message);
+}
+
+export function assertBytes(
+  actual: Uint8Array | undefined,
+  expected: Uint8Array | undefined,
+  what: string,
+): void {
+  if (!equalBytes(actual, expected)) fail(`${what}: expected ${brief(expected)}, got ${brief(actual)}`);
+}
+
+/** Compares lists of lines, and names the first line that differs. */
+export function assertLines(actual: readonly string[], expected: readonly string[], what: string): void {
+  for (let i = 0; i < Math.max(actual.length, expected.length); i++) {
+    if (actual[i] === expected[i]) continue;
+    fail(`${what}: entry ${i} should be ${expected[i] ?? "absent"}, but is ${actual[i] ?? "absent"}`);
+  }
+}
+
+/** Awaits a rejection with this code and resolves with the error. */
+export async function assertRejects(
+  code: ErrorCode,
+  what: string,
+  act: () => Promise<unknown>,
+): Promise<CoppiceError> {
+  try {
+    await act();
+  } catch (error) {
+    if (isCoppiceError(error, code)) return error;
+    throw new CaseFailure(`${what}: should reject with ${code}, but rejected with ${String(error)}`, {
+      cause: error,
+    });
+  }
+  return fail(`${what}: should reject with ${code}, but resolved`);
+}
+
+export async function scanAll(backend: Backend, range: Range, options?: ScanOptions): Promise<Entry[]> {
+  return (await scanPages(backend, range, options)).flat();
+}
+
+export async function scanPages(
+  backend: Backend,
+  range: Range,
+  options?: ScanOptions,
+): Promise<(readonly Entry[])[]> {
+  const pages: (readonly Entry[])[] = [];
+  for await (const page of backend.scan(range, options)) pages.push(page);
+  return pages;
+}
+
+/** An entry as a line: all of a short value, the length and checksum of a long one. */
+export function show({ key, value }: Entry): string {
+  return `${JSON.stringify(keyName(key))}=${brief(value)}`;
+}
+
+function brief(value: Uint8Array | undefined): string {
+  if (value === undefined) return "absent";
+  return value.length <= 32 ? `<${[...value].join(" ")}>` : `<${value.length} bytes, crc ${crc32(value)}>`;
+}
+
+/** The bytes of a text, for values. */
+export function bytes(text: string): Uint8Array {
+  return new TextEncoder().encode(text);
+}
+
+/** Chance that repeats: the same seed gives the same sequence (mulberry32). Not for secrets. */
+export class Random {
+  readonly seed: number;
+  #state: number;
+
+  constructor(seed: number) {
+    this.seed = seed;
+    this.#state = seed >>> 0;
+  }
+
+  /** An integer from 0 to `end - 1`. */
+  below(end: number): number {
+    this.#state = (this.#state + 0x6d2b79f5) >>> 0;
+    let mixed = this.#state;
+    mixed = Math.imul(mixed ^ (mixed >>> 15), mixed | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return Math.floor((((mixed ^ (mixed >>> 14)) >>> 0) / 0x1_0000_0000) * end);
+  }
+
+  chance(probability: number): boolean {
+    return this.below(1_000_000) < probability * 1_000_000;
+  }
+
+  pick<T>(choices: readonly T[]): T {
+    return choices[this.below(choices.length)]!;
+  }
+
+  bytes(count: number): Uint8Array {
+    return Uint8Array.from({ length: count }, () => this.below(256));
+  }
+
+  shuffle<T>(items: readonly T[]): T[] {
+    const out = [...items];
+    for (let i = out.length - 1; i > 0; i--) {
+      const j = this.below(i + 1);
+      [out[i], out[j]] = [out[j]!, out[i]!];
+    }
+    return out;
+  }
+}

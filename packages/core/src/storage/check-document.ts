@@ -1,0 +1,299 @@
+/**
+ * Examination of one document: everything that is stored under its id, against what storage promises.
+ *
+ * It reads and judges; `check-repair` acts on what it found. Memory: the log and the snapshots of one
+ * document.
+ */
+
+import { equalBytes } from "../base/bytes.js";
+import { isCoppiceError } from "../base/errors.js";
+import type { AnyModel } from "../contract/model.js";
+import { compareFold, type FoldBase } from "./check-fold.js";
+import {
+  type Finding,
+  type FoundBatch,
+  findBatches,
+  type Link,
+  type LogEdit,
+  type LogReport,
+  type LogStart,
+  walkLog,
+} from "./check-log.js";
+import { type FoundHeld, type FoundSnapshot, findHeld, findSnapshot } from "./check-snapshots.js";
+import type { Context } from "./context.js";
+import type { Folder } from "./folding.js";
+import { eventsKey, type Meta, metaKey, type SnapshotRef, snapshotKey, unsealMeta } from "./meta.js";
+import { garbageRanges } from "./snapshots.js";
+
+export type { Finding } from "./check-log.js";
+
+/** What one look at a document found, and what a repair goes by. */
+export interface Examination {
+  readonly id: string;
+  /** `undefined` when it is absent or damaged. */
+  readonly meta: Meta | undefined;
+  readonly metaBytes: Uint8Array | undefined;
+  readonly model: AnyModel | undefined;
+  readonly findings: readonly Finding[];
+  readonly edits: readonly LogEdit[];
+  /** What meta must say of its snapshots once the edits are made. */
+  readonly refs: ReadonlyMap<SnapshotRef, SnapshotRef>;
+  readonly tailGuessed: boolean;
+  readonly snapshots: readonly FoundSnapshot[];
+  readonly held: readonly FoundHeld[];
+  /** A load has something to start from: the whole log, or a snapshot that the model restores. */
+  readonly based: boolean;
+  /** A repair must not touch it: something was written by a newer version, or cannot be judged. */
+  readonly frozen: boolean;
+  readonly garbageKeys: number;
+  /** Events that the log retains. */
+  readonly events: number;
+}
+
+const LOOKS_MAX = 5;
+
+/** Examines a document; again, a few times, when something is wrong and meta changed while it was read. */
+export async function settledExamination(
+  context: Context,
+  folder: Folder,
+  id: string,
+  signal: AbortSignal | undefined,
+): Promise<Examination> {
+  for (let look = 1; ; look++) {
+    const examination = await examine(context, folder, id, signal);
+    if (examination.findings.length === 0 || look === LOOKS_MAX) return examination;
+    if (equalBytes(await context.guard.get(metaKey(id)), examination.metaBytes)) return examination;
+  }
+}
+
+async function examine(
+  context: Context,
+  folder: Folder,
+  id: string,
+  signal: AbortSignal | undefined,
+): Promise<Examination> {
+  const metaBytes = await context.guard.get(metaKey(id));
+  const findings: Finding[] = [];
+  let meta: Meta | undefined;
+  let frozen = false;
+  if (metaBytes !== undefined) {
+    try {
+      meta = unsealMeta(id, metaBytes);
+    } catch (error) {
+      frozen = isCoppiceError(error, "FORMAT_UNSUPPORTED");
+      if (!isCoppiceError(error) || (!frozen && error.code !== "CORRUPT")) throw error;
+      findings.push({
+        code: frozen ? "format-unsupported" : "meta-damaged",
+        key: metaKey(id),
+        message: `the meta record cannot be read: ${error.message}`,
+      });
+    }
+  } else if (await hasRecords(context, id)) {
+    findings.push({
+      code: "meta-missing",
+      key: metaKey(id),
+      message: "the document has records but no meta",
+    });
+  }
+  const nothing: Examination = {
+    id,
+    meta,
+    metaBytes,
+    model: undefined,
+    findings,
+    edits: [],
+    refs: new Map(),
+    tailGuessed: false,
+    snapshots: [],
+    held: [],
+    based: false,
+    frozen,
+    garbageKeys: 0,
+    events: 0,
+  };
+  if (meta === undefined) return nothing;
+  const garbageKeys = await countGarbage(context, id, meta);
+  if (meta.deleted !== undefined) {
+    return { ...nothing, ...(await examineTombstone(context, id, meta.deleted.clock)), garbageKeys };
+  }
+  return { ...(await examineLive(context, folder, nothing, meta, signal)), garbageKeys };
+}
+
+async function hasRecords(context: Context, id: string): Promise<boolean> {
+  for (const space of ["events", "snapshot", "held"]) {
+    for await (const page of context.guard.scan({ space, id }, { limit: 1, values: false })) {
+      if (page.length > 0) return true;
+    }
+  }
+  return false;
+}
+
+async function countGarbage(context: Context, id: string, meta: Meta): Promise<number> {
+  let count = 0;
+  for (const { space, to, garbage } of await garbageRanges(context, id, meta)) {
+    for await (const page of context.guard.scan({ space, id, to }, { values: false })) {
+      for (const { key } of page) if (garbage(key)) count++;
+    }
+  }
+  return count;
+}
+
+/** Nothing lies after a deletion. */
+async function examineTombstone(
+  context: Context,
+  id: string,
+  clock: number,
+): Promise<Pick<Examination, "findings" | "edits" | "based" | "frozen">> {
+  const found = await findBatches(context, id, clock, undefined, 0, undefined);
+  const findings = found.map(({ key, clock: at }): Finding => {
+    const message = `a batch lies at clock ${at} of a document that was deleted at clock ${clock}`;
+    return { code: "batch-stray", key, message };
+  });
+  const edits = found.map(
+    ({ key, value, why }): LogEdit => ({ key, found: value, put: undefined, aside: why ?? "stray" }),
+  );
+  // An intact one may be what a lost meta record created: nothing tells, so it stays.
+  const frozen = found.some((one) => one.batch !== undefined || one.newer);
+  return { findings, edits, based: true, frozen };
+}
+
+async function examineLive(
+  context: Context,
+  folder: Folder,
+  nothing: Examination,
+  meta: Meta,
+  signal: AbortSignal | undefined,
+): Promise<Examination> {
+  const { id } = nothing;
+  const model = context.models.get(meta.model);
+  const findings: Finding[] = [];
+  if (model === undefined) {
+    const message = `the document is of the model ${meta.model}, which is not registered`;
+    findings.push({ code: "model-unknown", key: metaKey(id), message });
+  }
+  const snapshots: FoundSnapshot[] = [];
+  for (const name of ["snapshot", "previous"] as const) {
+    const ref = meta[name];
+    if (ref !== undefined) snapshots.push(await findSnapshot(context, folder, id, meta, name, ref, model));
+  }
+  const eventsBelow = meta.snapshot?.clock ?? 0;
+  const found = await findBatches(context, id, meta.oldest, model, eventsBelow, signal);
+  const log = examineLog(context, id, meta, found, snapshots);
+  const newer = found.filter((one) => one.newer);
+  if (newer.length === 0) for (const finding of log.findings) findings.push(finding);
+  const held = await findHeld(context, id, snapshots, found, model);
+  if (model !== undefined) await judgeFolds(folder, model, id, meta, snapshots, log.links, held);
+  const whole = meta.oldest === meta.base;
+  const based = (whole || snapshots.some(usable)) && !log.headless;
+  if (!based && snapshots.some(({ state }) => state === "unread") && model !== undefined) {
+    const message = `the model ${model.name} does not read the state format of the stored snapshot`;
+    findings.push({ code: "state-format-unsupported", key: metaKey(id), message });
+  } else if (!based && snapshots.length === 0) {
+    const message = "meta names no snapshot, and the first events of the document were trimmed";
+    findings.push({ code: "snapshot-missing", key: metaKey(id), message });
+  }
+  for (const { finding } of [...snapshots, ...held]) if (finding !== undefined) findings.push(finding);
+  for (const { key, clock } of newer) {
+    const message = `the batch at clock ${clock} is of a newer format`;
+    findings.push({ code: "format-unsupported", key, message });
+  }
+  const frozen =
+    model === undefined ||
+    log.ambiguous ||
+    [...snapshots, ...held].some((one) => one.newer) ||
+    newer.length > 0;
+  const events = log.links.reduce((sum, link) => sum + (link.end - link.clock), 0);
+  const { edits, refs, tailGuessed } = log;
+  return { ...nothing, model, findings, edits, refs, tailGuessed, snapshots, held, based, frozen, events };
+}
+
+/** A load may start there. */
+export function usable({ state }: FoundSnapshot): boolean {
+  return state === "intact" || state === "doubtful";
+}
+
+/** The walk over the log, and what of it concerns the snapshots that end on it. */
+function examineLog(
+  context: Context,
+  id: string,
+  meta: Meta,
+  found: readonly FoundBatch[],
+  snapshots: readonly FoundSnapshot[],
+): LogReport & { refs: Map<SnapshotRef, SnapshotRef>; headless: boolean } {
+  const newest = snapshots.find(({ state }) => state === "intact")?.ref.clock;
+  const report = walkLog({
+    id,
+    found: found.filter((one) => !one.newer),
+    start: logStart(meta),
+    refs: snapshots.map(({ ref }) => ref),
+    covered: newest ?? meta.base,
+    strayEventsMin: context.limits.batchEventsMax,
+  });
+  const findings = [...report.findings];
+  const refs = new Map<SnapshotRef, SnapshotRef>();
+  for (const snapshot of snapshots) {
+    const { ref } = snapshot;
+    const inside = report.links.some((link) => link.clock < ref.clock && ref.clock < link.end);
+    if (inside && snapshot.state !== "bad") {
+      const message = `the snapshot at clock ${ref.clock} ends inside a batch`;
+      snapshot.state = "bad";
+      snapshot.finding = { code: "chain-broken", key: snapshotKey(id, ref, 0), message };
+    }
+    const link = report.links.find(({ end }) => end === ref.clock);
+    if (link === undefined || (link.crc === ref.crc && link.logBytes === ref.logBytes)) continue;
+    refs.set(ref, { ...ref, crc: link.crc, logBytes: link.logBytes });
+    const edited = report.edits.some(({ key }) => key[2] === link.clock);
+    if (edited) continue;
+    const code = link.crc === ref.crc ? "totals-wrong" : "chain-broken";
+    const message = `meta names another batch or another total before the snapshot at clock ${ref.clock}`;
+    findings.push({ code, key: snapshotKey(id, ref, 0), message });
+  }
+  // Meta promises a log whose batches are all gone, and no clock is left where a lost one could stand.
+  const headless = report.links.length === 0 && meta.oldest > meta.base;
+  if (headless) {
+    const message = `all batches from clock ${meta.oldest} on are missing`;
+    findings.push({ code: "tail-missing", key: eventsKey(id, meta.oldest), message });
+  }
+  return { ...report, findings, refs, headless };
+}
+
+function logStart(meta: Meta): LogStart {
+  if (meta.oldest === meta.base) return { clock: meta.oldest, crc: 0, logBytes: 0 };
+  const ref = [meta.previous, meta.snapshot].find((one) => one?.clock === meta.oldest);
+  return { clock: meta.oldest, crc: ref?.crc, logBytes: ref?.logBytes };
+}
+
+/** Marks intact snapshots that are not what the events fold to. */
+async function judgeFolds(
+  folder: Folder,
+  model: AnyModel,
+  id: string,
+  meta: Meta,
+  snapshots: readonly FoundSnapshot[],
+  links: readonly Link[],
+  held: readonly FoundHeld[],
+): Promise<void> {
+  const start: FoldBase = { clock: meta.base, snapshot: undefined };
+  const whole = meta.oldest === meta.base;
+  const intact = snapshots.filter(({ state }) => state === "intact");
+  for (const target of intact) {
+    const fromStart = whole ? await compareFold(folder, model, start, target, links, held) : "incomparable";
+    if (fromStart === "differs") differs(id, target, "bad", "the events");
+    const older = intact.find(({ name, ref }) => name === "previous" && ref.clock < target.ref.clock);
+    if (fromStart !== "incomparable" || older === undefined || older.state !== "intact") continue;
+    const base: FoldBase = { clock: older.ref.clock, snapshot: older };
+    if ((await compareFold(folder, model, base, target, links, held)) === "differs") {
+      differs(id, target, "doubtful", "the previous snapshot and the events after it");
+    }
+  }
+}
+
+function differs(id: string, target: FoundSnapshot, state: "bad" | "doubtful", from: string): void {
+  const { ref, record } = target;
+  target.state = state;
+  if (state === "bad") {
+    target.damaged = Array.from({ length: record!.parts + 1 }, (_, part) => snapshotKey(id, ref, part));
+  }
+  const message = `the snapshot at clock ${ref.clock} is not what ${from} fold to`;
+  target.finding = { code: "snapshot-differs", key: snapshotKey(id, ref, 0), message };
+}

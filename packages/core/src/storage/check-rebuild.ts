@@ -1,0 +1,180 @@
+/**
+ * Meta made again from the records of a document: its batches and its snapshots, staged ones included.
+ *
+ * What the records do not tell is chosen on the safe side: a new incarnation, so that old tokens and handles
+ * are refused; a floor at the newest commit id that a caller chose, so that older ones are unknown and never
+ * "not written". That a document had been deleted cannot be told, if its records were not swept yet.
+ *
+ * Invariant: the result names the start of the log or an intact snapshot; otherwise there is none. Nothing is
+ * written here.
+ */
+
+import { toHex } from "../base/bytes.js";
+import { isCoppiceError } from "../base/errors.js";
+import type { AnyModel } from "../contract/model.js";
+import type { Examination } from "./check-document.js";
+import { type FoundBatch, findBatches } from "./check-log.js";
+import { readsState } from "./check-snapshots.js";
+import type { Context } from "./context.js";
+import { unseal } from "./envelope.js";
+import { type Folder, restoresTo } from "./folding.js";
+import { type Meta, partOf, type SnapshotRef, stageOf } from "./meta.js";
+import { Moved, openBatch, readSnapshot, readSnapshotRecord } from "./reader.js";
+import { decodeBatch } from "./state.js";
+
+interface Candidate {
+  readonly ref: SnapshotRef;
+  readonly model: AnyModel;
+}
+
+/** `undefined` when nothing tells where a load could start. */
+export async function rebuildMeta(
+  context: Context,
+  folder: Folder,
+  examination: Examination,
+  signal: AbortSignal | undefined,
+): Promise<Meta | undefined> {
+  const { id, meta: known } = examination;
+  let found = await findBatches(context, id, known?.base ?? 0, undefined, 0, signal);
+  if (found.some((one) => one.newer)) return undefined;
+  const first = known === undefined ? firstOfDocument(found) : found[0]?.clock === known.base ? 0 : -1;
+  const whole = first >= 0;
+  if (whole) found = found.slice(first);
+  const start = found[0]?.clock ?? 0;
+  const candidates: Candidate[] = [];
+  for (const at of await stages(context, id)) {
+    const useful =
+      (whole ? at.clock > start : at.clock > (known?.base ?? 0)) && !insideBatch(found, at.clock);
+    const wanted = candidates[0]?.model.name ?? known?.model;
+    if (!useful || candidates.length === 2 || at.clock === candidates[0]?.ref.clock) continue;
+    // An older one only if every event after it is kept.
+    if (!whole && candidates.length === 1 && (found.length === 0 || at.clock < start)) continue;
+    const candidate = await openCandidate(context, folder, id, at, found, wanted);
+    if (candidate !== undefined) candidates.push(candidate);
+  }
+  const [newest, older] = candidates;
+  if (newest === undefined && !whole) return undefined;
+  const model = newest?.model ?? context.models.get(known?.model ?? "") ?? onlyModel(context, id, found);
+  if (model === undefined) return undefined;
+  const intact = found.flatMap(({ batch }) => (batch === undefined ? [] : [batch]));
+  const oldest = whole ? start : Math.min(start, newest!.ref.clock);
+  const headless = found.length === 0;
+  return {
+    model: model.name,
+    created: known?.created ?? intact[0]?.time ?? newest?.ref.time ?? context.env.now(),
+    incarnation: known?.incarnation ?? toHex(context.env.random(8)),
+    base: whole ? start : (known?.base ?? 0),
+    // Without any batch there must be room for a lost one, which then tells the head.
+    oldest: headless ? newest!.ref.clock - 1 : oldest,
+    snapshot: newest?.ref,
+    previous: older?.ref,
+    commits: known?.commits ?? [],
+    commitFloor: intact.reduce(
+      (floor, { header }) => Math.max(floor, header.chosenTime),
+      known?.commitFloor ?? 0,
+    ),
+    deleted: undefined,
+  };
+}
+
+/**
+ * Index of the batch that a document (its last incarnation) began with; -1 when it is not there or not to be
+ * told.
+ */
+function firstOfDocument(found: readonly FoundBatch[]): number {
+  const index = found.findLastIndex(({ batch }) => {
+    if (batch === undefined || batch.header.lost) return false;
+    return batch.header.previousCrc === 0 && batch.logBytes === batch.payload.length;
+  });
+  return index < 0 && found[0]?.clock === 0 ? 0 : index;
+}
+
+function insideBatch(found: readonly FoundBatch[], clock: number): boolean {
+  return found.some(({ batch }) => batch !== undefined && batch.clock < clock && clock < batch.end);
+}
+
+/** All stages that have keys, newest clock first. */
+async function stages(context: Context, id: string): Promise<{ clock: number; stage: number }[]> {
+  const byName = new Map<string, { clock: number; stage: number }>();
+  for await (const page of context.guard.scan({ space: "snapshot", id }, { values: false })) {
+    for (const { key } of page) {
+      const at = { clock: key[2]!, stage: stageOf(key) };
+      byName.set(`${at.clock}.${at.stage}`, at);
+    }
+  }
+  return [...byName.values()].sort((left, right) => right.clock - left.clock);
+}
+
+/** A reference to the snapshot, if it is intact and its model restores it. */
+async function openCandidate(
+  context: Context,
+  folder: Folder,
+  id: string,
+  at: { clock: number; stage: number },
+  found: readonly FoundBatch[],
+  modelName: string | undefined,
+): Promise<Candidate | undefined> {
+  try {
+    const partial = { ...at, parts: 0, bytes: 0, storedBytes: 0, time: 0, ...edgeAt(found, at.clock) };
+    const { parts, bytes: length } = await readSnapshotRecord(context.guard, id, partial);
+    const sizes = await stageSizes(context, id, at);
+    const ref: SnapshotRef = { ...partial, parts, bytes: length, ...sizes };
+    const { record, bytes } = await readSnapshot(context.guard, id, ref);
+    const model = context.models.get(record.model);
+    if (model === undefined || (modelName !== undefined && modelName !== record.model)) return undefined;
+    if (!readsState(model, record) || !(await restoresTo(folder, model, bytes, record.version)))
+      return undefined;
+    return { ref, model };
+  } catch (error) {
+    if (error instanceof Moved || isCoppiceError(error, "CORRUPT")) return undefined;
+    if (isCoppiceError(error, "FORMAT_UNSUPPORTED")) return undefined;
+    throw error;
+  }
+}
+
+async function stageSizes(
+  context: Context,
+  id: string,
+  at: { clock: number; stage: number },
+): Promise<{ storedBytes: number; time: number }> {
+  let storedBytes = 0;
+  let time = 0;
+  const range = { space: "snapshot", id, from: at.clock, to: at.clock + 1 };
+  for await (const page of context.guard.scan(range)) {
+    for (const { key, value } of page) {
+      if (stageOf(key) !== at.stage) continue;
+      const envelope = unseal(key, value);
+      if (partOf(key) === 0) time = envelope.time;
+      else storedBytes += envelope.payload.length;
+    }
+  }
+  return { storedBytes, time };
+}
+
+/**
+ * Chain and total at a clock, from the batch that ends or begins there. The repair of the log corrects the
+ * rest.
+ */
+function edgeAt(found: readonly FoundBatch[], clock: number): { crc: number; logBytes: number } {
+  for (const { batch } of found) {
+    if (batch?.end === clock) return { crc: batch.crc, logBytes: batch.logBytes };
+    if (batch?.clock === clock) {
+      return { crc: batch.header.previousCrc, logBytes: batch.logBytes - batch.payload.length };
+    }
+  }
+  return { crc: 0, logBytes: 0 };
+}
+
+/** The only registered model, if it decodes every intact batch and there is one. */
+function onlyModel(context: Context, id: string, found: readonly FoundBatch[]): AnyModel | undefined {
+  const [model, ...others] = context.models.values();
+  const intact = found.filter(({ batch }) => batch !== undefined && !batch.header.lost);
+  if (model === undefined || others.length > 0 || intact.length === 0) return undefined;
+  try {
+    for (const { key, value } of intact) decodeBatch(model, id, openBatch(key, value));
+    return model;
+  } catch (error) {
+    if (isCoppiceError(error, "CORRUPT")) return undefined;
+    throw error;
+  }
+}

@@ -1,0 +1,195 @@
+/**
+ * `check`: verifies that what is stored of each document is what storage promises, and repairs what can be
+ * repaired.
+ *
+ * This file walks over the documents; `check-document` verifies one, `check-repair` repairs one. Without
+ * `repair` nothing is changed. It runs beside writers: what looks wrong is looked at again when meta has
+ * changed meanwhile.
+ *
+ * Invariant: memory is bounded by one document and the list of problems.
+ */
+
+import type { Key } from "../contract/backend.js";
+import { keyName } from "../contract/keys.js";
+import { type Examination, type Finding, settledExamination } from "./check-document.js";
+import { repairDocument } from "./check-repair.js";
+import type { Context } from "./context.js";
+import type { Folder } from "./folding.js";
+import { metaKey } from "./meta.js";
+import { sweep } from "./snapshots.js";
+
+export interface CheckOptions {
+  /** Only this document; default: all. */
+  readonly id?: string;
+  /** Repair what can be repaired, and sweep the garbage of documents that have no problem left. */
+  readonly repair?: boolean;
+  /** Stops between two documents, or while one is read; then `check` rejects with the signal's reason. */
+  readonly signal?: AbortSignal;
+  /** Called after each document, with the number of documents done. */
+  readonly onProgress?: (done: number) => void;
+}
+
+/**
+ * What is wrong. Stable between majors.
+ *
+ * | code                           | means                                                                    |
+ * | ------------------------------ | ------------------------------------------------------------------------ |
+ * | `meta-damaged`, `meta-missing` | a document has no readable meta record                                   |
+ * | `batch-damaged`                | a batch fails its checksum, or holds other than its header says          |
+ * | `batch-stray`                  | a batch lies outside the log: after a deletion, or far beyond the head   |
+ * | `log-gap`, `tail-missing`      | batches are missing, before the last one or after it                     |
+ * | `log-overlap`                  | two intact batches claim the same clock; never repaired                  |
+ * | `chain-broken`                 | a batch or a snapshot names another batch before it than the one there   |
+ * | `totals-wrong`                 | the running total of log bytes is not that of the batches                |
+ * | `time-went-back`               | a batch is older than the one before it                                  |
+ * | `snapshot-missing`             | a snapshot that meta names, or a part of it, is not there                |
+ * | `snapshot-damaged`             | it fails a checksum, or does not restore to the version it records       |
+ * | `snapshot-differs`             | it is intact, and not what the events fold to                            |
+ * | `held-missing`, `held-damaged` | the bytes of a held event                                                |
+ * | `format-unsupported`           | written by a newer Coppice; never repaired                               |
+ * | `model-unknown`                | the document's model was not given to `open`; never repaired             |
+ * | `state-format-unsupported`     | the model reads no snapshot that the document depends on; never repaired |
+ */
+export type CheckCode =
+  | "meta-damaged"
+  | "meta-missing"
+  | "batch-damaged"
+  | "batch-stray"
+  | "log-gap"
+  | "tail-missing"
+  | "log-overlap"
+  | "chain-broken"
+  | "totals-wrong"
+  | "time-went-back"
+  | "snapshot-missing"
+  | "snapshot-damaged"
+  | "snapshot-differs"
+  | "held-missing"
+  | "held-damaged"
+  | "format-unsupported"
+  | "model-unknown"
+  | "state-format-unsupported";
+
+export interface CheckProblem {
+  readonly id: string;
+  readonly code: CheckCode;
+  /** What is wrong and where. */
+  readonly message: string;
+  readonly key?: Key;
+  readonly repaired: boolean;
+  /**
+   * Events whose bytes are damaged or missing, and that no intact snapshot covers. A repair cannot bring them
+   * back.
+   */
+  readonly lostEvents?: number;
+}
+
+export interface CheckReport {
+  /** Documents that were looked at. Tombstones are verified as well, and not counted. */
+  readonly documents: number;
+  /** Events that their logs retain. */
+  readonly events: number;
+  readonly problems: readonly CheckProblem[];
+  /**
+   * Keys that a sweep would remove, which is no problem; with `repair` those of documents without problems
+   * are gone.
+   */
+  readonly garbageKeys: number;
+  /** Damaged values that repairs have set aside, now or earlier. */
+  readonly quarantined: number;
+  /** No problem is left. */
+  readonly clean: boolean;
+}
+
+interface Tally {
+  documents: number;
+  events: number;
+  garbageKeys: number;
+  readonly problems: CheckProblem[];
+}
+
+/**
+ * Checks one document or all. Rejects with the signal's reason, and with what the backend throws; then some
+ * documents may be repaired and others not, each of them whole.
+ */
+export async function checkStorage(
+  context: Context,
+  folder: Folder,
+  options: CheckOptions,
+): Promise<CheckReport> {
+  const tally: Tally = { documents: 0, events: 0, garbageKeys: 0, problems: [] };
+  let done = 0;
+  const ids = options.id === undefined ? documentIds(context, options.signal) : [options.id];
+  for await (const id of ids) {
+    options.signal?.throwIfAborted();
+    await checkDocument(context, folder, id, options, tally);
+    options.onProgress?.(++done);
+  }
+  const quarantined = await quarantineCount(context, options);
+  return { ...tally, quarantined, clean: tally.problems.every((problem) => problem.repaired) };
+}
+
+async function checkDocument(
+  context: Context,
+  folder: Folder,
+  id: string,
+  { repair, signal }: CheckOptions,
+  tally: Tally,
+): Promise<void> {
+  const found = new Map<string, Finding>();
+  const note = (examination: Examination) => {
+    for (const finding of examination.findings) {
+      const name = nameOf(finding);
+      if (!found.has(name)) found.set(name, finding);
+    }
+  };
+  let examination = await settledExamination(context, folder, id, signal);
+  note(examination);
+  if (repair && found.size > 0) {
+    examination = await repairDocument(context, folder, examination, signal, note);
+  }
+  const left = new Set(examination.findings.map(nameOf));
+  for (const [name, finding] of found) tally.problems.push({ id, ...finding, repaired: !left.has(name) });
+  tally.garbageKeys += examination.garbageKeys;
+  const { meta, metaBytes } = examination;
+  if (repair && left.size === 0 && examination.garbageKeys > 0 && meta !== undefined) {
+    await sweep(context, id, meta, metaBytes!);
+  }
+  if (meta?.deleted !== undefined || (meta === undefined && found.size === 0)) return;
+  tally.documents++;
+  tally.events += examination.events;
+}
+
+function nameOf({ code, key }: Finding): string {
+  return `${code} ${key === undefined ? "" : keyName(key)}`;
+}
+
+/** Ids that have meta, then those that have only events, snapshots or held events. */
+async function* documentIds(context: Context, signal: AbortSignal | undefined): AsyncGenerator<string> {
+  const options = signal === undefined ? { values: false } : { values: false, signal };
+  for await (const page of context.guard.scan({ space: "meta" }, options)) {
+    for (const { key } of page) yield key[1];
+  }
+  const orphans = new Set<string>();
+  for (const space of ["events", "snapshot", "held"]) {
+    let after: string | undefined;
+    for (;;) {
+      const range = after === undefined ? { space } : { space, after };
+      let next: string | undefined;
+      for await (const [entry] of context.guard.scan(range, { ...options, limit: 1 })) next = entry?.key[1];
+      if (next === undefined) break;
+      after = next;
+      if (orphans.has(next) || (await context.guard.get(metaKey(next))) !== undefined) continue;
+      orphans.add(next);
+      yield next;
+    }
+  }
+}
+
+async function quarantineCount(context: Context, { id, signal }: CheckOptions): Promise<number> {
+  const range = id === undefined ? { space: "quarantine" } : { space: "quarantine", id };
+  let count = 0;
+  const options = signal === undefined ? { values: false } : { values: false, signal };
+  for await (const page of context.guard.scan(range, options)) count += page.length;
+  return count;
+}

@@ -1,0 +1,121 @@
+/**
+ * Compaction of many documents: streams over the ids, with bounded memory, concurrency and time.
+ *
+ * Invariant: one document's failure is reported and stops no other; a stop (signal, budget) comes between
+ * documents or between steps of one, and leaves nothing half done.
+ */
+
+import type { Env } from "../base/env.js";
+import { type CoppiceError, isCoppiceError } from "../base/errors.js";
+import type { CompactOptions, CompactResult } from "./compaction.js";
+import type { DocumentInfo } from "./queries.js";
+
+export interface CompactAllOptions {
+  readonly prefix?: string;
+  /** Only documents with at least so many events since their snapshot; default 1. */
+  readonly minEvents?: number;
+  /** Only documents that did not change for so long. */
+  readonly idleMs?: number;
+  /** Documents at a time; default 2. */
+  readonly concurrency?: number;
+  /** Begin no further document after so long. */
+  readonly budgetMs?: number;
+  readonly force?: boolean;
+  readonly dryRun?: boolean;
+  readonly onProgress?: (progress: CompactProgress) => void;
+  readonly signal?: AbortSignal;
+}
+
+export interface CompactProgress {
+  /** Documents looked at so far. */
+  readonly seen: number;
+  readonly compacted: number;
+  readonly failed: number;
+  readonly bytesTrimmed: number;
+  /** The document just finished, unless it was passed over. */
+  readonly result: CompactResult | undefined;
+}
+
+export interface CompactAllResult {
+  readonly seen: number;
+  readonly compacted: number;
+  readonly eventsTrimmed: number;
+  readonly bytesTrimmed: number;
+  /** Documents that were refused or could not be compacted; the others were done all the same. */
+  readonly failures: readonly { readonly id: string; readonly error: CoppiceError | string }[];
+  /** Why it ended before the last document, if it did. */
+  readonly stopped: "budget" | "signal" | undefined;
+  readonly durationMs: number;
+}
+
+interface Source {
+  list(prefix: string | undefined): AsyncIterable<string>;
+  info(id: string): Promise<DocumentInfo | undefined>;
+  compact(id: string, options: CompactOptions): Promise<CompactResult>;
+}
+
+const FAILURES_MAX = 1000;
+
+export async function compactAll(
+  env: Env,
+  options: CompactAllOptions,
+  source: Source,
+): Promise<CompactAllResult> {
+  const started = env.elapsed();
+  const totals = { seen: 0, compacted: 0, eventsTrimmed: 0, bytesTrimmed: 0 };
+  const failures: { id: string; error: CoppiceError | string }[] = [];
+  let failed = 0;
+  let stopped: CompactAllResult["stopped"];
+  const fail = (id: string, error: CoppiceError | string) => {
+    failed++;
+    if (failures.length < FAILURES_MAX) failures.push({ id, error });
+  };
+  const one = async (id: string): Promise<void> => {
+    let result: CompactResult | undefined;
+    try {
+      if (await wanted(env, options, await source.info(id)))
+        result = await source.compact(id, compactOptions(options));
+    } catch (error) {
+      if (options.signal?.aborted) return;
+      if (!isCoppiceError(error) || error.kind === "closed") throw error;
+      fail(id, error);
+    }
+    if (result?.outcome === "refused") fail(id, result.reason ?? "refused");
+    if (result?.outcome === "compacted") totals.compacted++;
+    totals.seen++;
+    totals.eventsTrimmed += result?.eventsTrimmed ?? 0;
+    totals.bytesTrimmed += result?.bytesTrimmed ?? 0;
+    options.onProgress?.({ ...totals, failed, result });
+  };
+  const running = new Set<Promise<void>>();
+  for await (const id of source.list(options.prefix)) {
+    if (options.signal?.aborted) stopped = "signal";
+    else if (env.elapsed() - started > (options.budgetMs ?? Number.MAX_VALUE)) stopped = "budget";
+    if (stopped !== undefined) break;
+    const task = one(id).finally(() => running.delete(task));
+    running.add(task);
+    if (running.size >= (options.concurrency ?? 2)) await Promise.race(running);
+  }
+  await Promise.all(running);
+  if (options.signal?.aborted) stopped = "signal";
+  return { ...totals, failures, stopped, durationMs: env.elapsed() - started };
+}
+
+async function wanted(
+  env: Env,
+  options: CompactAllOptions,
+  info: DocumentInfo | undefined,
+): Promise<boolean> {
+  if (info === undefined) return false;
+  if (options.idleMs !== undefined && env.now() - info.changed < options.idleMs) return false;
+  if (options.force) return true;
+  return info.eventsSinceSnapshot >= (options.minEvents ?? 1) || info.oldestClock < (info.snapshotClock ?? 0);
+}
+
+function compactOptions({ force, dryRun, signal }: CompactAllOptions): CompactOptions {
+  return {
+    ...(force === undefined ? {} : { force }),
+    ...(dryRun === undefined ? {} : { dryRun }),
+    ...(signal === undefined ? {} : { signal }),
+  };
+}

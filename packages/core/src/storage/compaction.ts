@@ -1,0 +1,333 @@
+/**
+ * Snapshots and compaction of one document: fold → stage → verify → flip → sweep, beside appends and loads.
+ *
+ * A snapshot alone trims nothing. Compaction leaves two verified snapshots (the newest, and one before the
+ * last batch) and the events from the older one on; that redundancy is what a load falls back to when the
+ * newest snapshot is damaged. It trims only at batch ends and never the last batch.
+ *
+ * Invariants: nothing is trimmed that a snapshot does not cover which was read back from the backend,
+ * restored, and found to have the version that the fold promised. Held events of a snapshot are put in the
+ * commit that flips to it. A crash at any step leaves the old state or the new one; whatever else lies around
+ * is swept by the next run.
+ */
+
+import { isCoppiceError } from "../base/errors.js";
+import { CommitIds } from "./commit-id.js";
+import { type Context, observe } from "./context.js";
+import type { DocumentLog } from "./document-log.js";
+import { type Folder, foldState, restoresTo } from "./folding.js";
+import type { Meta, SnapshotRecord, SnapshotRef } from "./meta.js";
+import { lastBatch, openBatch, readSnapshot, withRestarts } from "./reader.js";
+import { flip, type SnapshotSource, type Staged, stageSnapshot, sweep } from "./snapshots.js";
+import { readState, type State } from "./state.js";
+
+export interface CompactOptions {
+  /** Fold again even when a snapshot covers every event. */
+  readonly force?: boolean;
+  /** Change nothing; report what would be done. */
+  readonly dryRun?: boolean;
+  /** Stops between two steps; what was done stays done. */
+  readonly signal?: AbortSignal;
+}
+
+export interface CompactResult {
+  readonly id: string;
+  /**
+   * `compacted`; `nothing-to-do`; `not-found`; `lost-race`: other writers kept changing meta, try again;
+   * `refused`: a snapshot did not survive verification, nothing was trimmed.
+   */
+  readonly outcome: "compacted" | "nothing-to-do" | "not-found" | "lost-race" | "refused";
+  readonly reason?: string;
+  /** Clock of the newest snapshot. */
+  readonly clock: number;
+  /** Bytes of the newest snapshot as stored. */
+  readonly snapshotBytes: number;
+  /** Events and payload bytes that left the log now. */
+  readonly eventsTrimmed: number;
+  readonly bytesTrimmed: number;
+  /** Events that the newest snapshot leaves held or refused; their bytes are kept. */
+  readonly held: number;
+  readonly durationMs: number;
+}
+
+const RACES_MAX = 8;
+
+/** Where compaction works: one document of one open storage. */
+export interface Site {
+  readonly context: Context;
+  readonly folder: Folder;
+  readonly log: DocumentLog;
+}
+
+/** A snapshot of a live document that equals the stored log, or `undefined`. */
+export type LiveSource = (meta: Meta) => Promise<SnapshotSource | undefined>;
+
+/**
+ * Takes a snapshot of the whole log, and trims nothing. Returns its clock; `undefined` when there is nothing
+ * new.
+ */
+export async function snapshotDocument(site: Site, live?: LiveSource): Promise<number | undefined> {
+  const { context, log } = site;
+  for (let race = 0; race < RACES_MAX; race++) {
+    const started = context.env.elapsed();
+    const { meta, metaBytes, clock } = await log.head();
+    if (meta === undefined || meta.deleted !== undefined || metaBytes === undefined) return undefined;
+    if (clock === (meta.snapshot?.clock ?? meta.base)) return undefined;
+    const source = (await live?.(meta)) ?? (await foldWhole(site));
+    if (source === undefined || source.clock <= (meta.snapshot?.clock ?? meta.base)) return undefined;
+    const staged = await stageSnapshot(context, log.id, source);
+    const flipped: Meta = { ...meta, snapshot: staged.ref, previous: usable(meta.snapshot, source.clock) };
+    const flippedBytes = await flip(context, log.id, metaBytes, flipped, [staged]);
+    log.forget();
+    if (flippedBytes === undefined) continue;
+    await sweep(context, log.id, flipped, flippedBytes);
+    const durationMs = context.env.elapsed() - started;
+    observe(context, (observer) =>
+      observer.snapshot?.({ id: log.id, clock: source.clock, bytes: staged.ref.storedBytes, durationMs }),
+    );
+    return source.clock;
+  }
+  return undefined;
+}
+
+async function foldWhole(site: Site): Promise<SnapshotSource | undefined> {
+  const state = await readWhole(site);
+  if (state === undefined) return undefined;
+  if (isCoppiceError(state.failure, "CORRUPT")) throw state.failure;
+  return foldState(site.context, site.folder, site.log.id, state);
+}
+
+/** Compacts one document. Rejects with the signal's reason when aborted, and with what the backend throws. */
+export async function compactDocument(site: Site, options: CompactOptions = {}): Promise<CompactResult> {
+  const { context, log } = site;
+  const started = context.env.elapsed();
+  const done = (result: Partial<CompactResult> & Pick<CompactResult, "outcome">): CompactResult => {
+    const whole = {
+      clock: 0,
+      snapshotBytes: 0,
+      eventsTrimmed: 0,
+      bytesTrimmed: 0,
+      held: 0,
+      ...result,
+      id: log.id,
+      durationMs: context.env.elapsed() - started,
+    };
+    observe(context, (observer) => observer.compact?.(whole));
+    return whole;
+  };
+  for (let race = 0; race < RACES_MAX; race++) {
+    options.signal?.throwIfAborted();
+    if (!options.force && (await isCompact(log))) return done({ outcome: "nothing-to-do" });
+    const state = await readWhole(site, options.signal);
+    if (state === undefined) return done({ outcome: "not-found" });
+    const result = await compactOnce(site, state, options);
+    if (result !== undefined) return done(result);
+  }
+  return done({ outcome: "lost-race" });
+}
+
+/** Whether nothing is new and nothing is left to trim, told from the head alone. */
+async function isCompact(log: DocumentLog): Promise<boolean> {
+  const { meta, clock } = await log.head();
+  return meta?.snapshot?.clock === clock && meta.previous !== undefined && meta.previous.clock <= meta.oldest;
+}
+
+/** `undefined`: another writer changed meta meanwhile. */
+async function compactOnce(
+  site: Site,
+  state: State,
+  options: CompactOptions,
+): Promise<(Partial<CompactResult> & Pick<CompactResult, "outcome">) | undefined> {
+  const { context, log } = site;
+  const { meta } = state;
+  if (isCoppiceError(state.failure, "CORRUPT")) {
+    return { outcome: "refused", reason: `${state.failure.message}: repair it before compacting` };
+  }
+  const last = state.last ?? (await lastBatch(context.guard, log.id));
+  if (last === undefined || last.clock < meta.base) return { outcome: "nothing-to-do" };
+  const covered = meta.snapshot?.clock === state.end && state.base?.ref.stage === meta.snapshot.stage;
+  const older = usable(covered ? meta.previous : state.base?.ref, state.end);
+  const goal = older?.clock ?? last.clock;
+  if (covered && goal <= meta.oldest && !options.force) {
+    return { outcome: "nothing-to-do", clock: state.end, snapshotBytes: meta.snapshot?.storedBytes ?? 0 };
+  }
+  const freed = await trimmedBy(site, meta, goal);
+  if (options.dryRun) {
+    return {
+      outcome: "compacted",
+      clock: state.end,
+      snapshotBytes: meta.snapshot?.storedBytes ?? 0,
+      ...freed,
+    };
+  }
+  // The older snapshot: the one that exists, or one made now, just before the last batch.
+  let previous = older;
+  let rest = state;
+  const stages: Staged[] = [];
+  if (previous === undefined && last.clock > meta.base) {
+    const made = await stageVerified(site, await stateAt(site, last.clock));
+    if (made === undefined) return refused(last.clock);
+    stages.push(made.staged);
+    previous = made.staged.ref;
+    if (state.base === undefined) rest = stateAfter(made.source, made.staged, state);
+  } else if (previous !== undefined && !(await intact(site, meta, previous))) {
+    return refused(previous.clock);
+  }
+  options.signal?.throwIfAborted();
+  let snapshot = meta.snapshot;
+  let held = state.base?.record.held.length ?? 0;
+  if (!covered || options.force) {
+    const made = await stageVerified(site, rest);
+    if (made === undefined) return refused(state.end);
+    stages.push(made.staged);
+    snapshot = made.staged.ref;
+    held = made.staged.held.length;
+  } else if (!(await intact(site, meta, snapshot!))) {
+    return refused(state.end);
+  }
+  options.signal?.throwIfAborted();
+  const flipped: Meta = {
+    ...meta,
+    snapshot,
+    previous,
+    oldest: Math.max(meta.oldest, previous?.clock ?? meta.oldest),
+    ...(await commitsAt(site, meta, previous?.clock ?? meta.oldest)),
+  };
+  const metaBytes = await flip(context, log.id, state.metaBytes, flipped, stages);
+  if (metaBytes === undefined) return undefined;
+  log.forget();
+  await sweep(context, log.id, flipped, metaBytes);
+  return {
+    outcome: "compacted",
+    clock: state.end,
+    snapshotBytes: snapshot?.storedBytes ?? 0,
+    held,
+    ...freed,
+  };
+}
+
+function refused(clock: number): Pick<CompactResult, "outcome"> & { reason: string } {
+  return {
+    outcome: "refused",
+    reason: `the snapshot at clock ${clock} was read back and does not restore to the version that was folded`,
+  };
+}
+
+function usable(ref: SnapshotRef | undefined, below: number): SnapshotRef | undefined {
+  return ref !== undefined && ref.clock < below ? ref : undefined;
+}
+
+/** The whole state; falls back to older snapshots when the newest does not restore. */
+async function readWhole(site: Site, signal?: AbortSignal): Promise<State | undefined> {
+  return withRestarts(
+    () => site.context.guard,
+    site.log.id,
+    async (meta, metaBytes) => {
+      if (meta === undefined || meta.deleted !== undefined) return undefined;
+      return readState(site.context, site.log.id, meta, metaBytes!, { signal });
+    },
+  );
+}
+
+/** The state at an earlier batch end; throws `CORRUPT` when what was not read so far is damaged. */
+function stateAt(site: Site, clock: number): Promise<State> {
+  return withRestarts(
+    () => site.context.guard,
+    site.log.id,
+    (meta, metaBytes) => readState(site.context, site.log.id, meta!, metaBytes!, { at: clock }),
+  );
+}
+
+/** What is left to fold of `whole` once `source` covers its beginning. */
+function stateAfter(source: SnapshotSource, staged: Staged, whole: State): State {
+  const { model } = whole;
+  const heldClocks = [...source.held.keys()].sort((left, right) => left - right);
+  const rest = whole.clocks.map((clock, index) => ({ clock, event: whole.events[index] }));
+  const tail = rest.filter(({ clock }) => clock >= source.clock);
+  const record: SnapshotRecord = {
+    model: model.name,
+    stateFormat: model.stateFormat,
+    version: source.version,
+    peerVersion: source.peerVersion,
+    held: heldClocks,
+    lost: source.lost,
+    bytes: source.bytes.length,
+    parts: staged.ref.parts,
+    compressed: false,
+  };
+  return {
+    ...whole,
+    base: { ref: staged.ref, record },
+    snapshot: source.bytes,
+    events: [
+      ...heldClocks.map((clock) => model.codec.decode(source.held.get(clock)!)[0]),
+      ...tail.map((t) => t.event),
+    ],
+    clocks: [...heldClocks, ...tail.map(({ clock }) => clock)],
+    lost: whole.lost.filter((clock) => clock >= source.clock),
+  };
+}
+
+/** Folds and stages; then reads the stage back and compares. `undefined`: it did not survive. */
+async function stageVerified(
+  site: Site,
+  state: State,
+): Promise<{ source: SnapshotSource; staged: Staged } | undefined> {
+  const { context, folder, log } = site;
+  const source = await foldState(context, folder, log.id, state);
+  const staged = await stageSnapshot(context, log.id, source);
+  const { bytes } = await readSnapshot(context.guard, log.id, staged.ref);
+  return (await restoresTo(folder, state.model, bytes, source.version)) ? { source, staged } : undefined;
+}
+
+/** Verifies a snapshot of an earlier run in the same way. */
+async function intact(site: Site, meta: Meta, ref: SnapshotRef): Promise<boolean> {
+  const { context, folder, log } = site;
+  const model = context.models.get(meta.model);
+  if (model === undefined) return false;
+  const { record, bytes } = await readSnapshot(context.guard, log.id, ref);
+  return restoresTo(folder, model, bytes, record.version);
+}
+
+async function trimmedBy(
+  { context, log }: Site,
+  meta: Meta,
+  oldest: number,
+): Promise<{ eventsTrimmed: number; bytesTrimmed: number }> {
+  if (oldest <= meta.oldest) return { eventsTrimmed: 0, bytesTrimmed: 0 };
+  const before = meta.oldest > meta.base ? await lastTrimmedBytes(context, log.id, meta) : 0;
+  const end = await lastBatch(context.guard, log.id, oldest);
+  return { eventsTrimmed: oldest - meta.oldest, bytesTrimmed: (end?.logBytes ?? before) - before };
+}
+
+/** Log bytes up to `oldest`: totals of its first batch without that batch's own payload. */
+async function lastTrimmedBytes(context: Context, id: string, meta: Meta): Promise<number> {
+  for await (const [entry] of context.guard.scan({ space: "events", id, from: meta.oldest }, { limit: 1 })) {
+    if (entry === undefined) continue;
+    const batch = openBatch(entry.key, entry.value);
+    return batch.logBytes - batch.payload.length;
+  }
+  return 0;
+}
+
+/** The remembered commit ids once everything below `oldest` is trimmed. */
+async function commitsAt(
+  { context, log }: Site,
+  meta: Meta,
+  oldest: number,
+): Promise<Pick<Meta, "commits" | "commitFloor">> {
+  const max = context.limits.commitIdsMax;
+  const newestFirst = [];
+  const range = { space: "events", id: log.id, from: meta.oldest, to: oldest };
+  if (oldest <= meta.oldest) return { commits: meta.commits, commitFloor: meta.commitFloor };
+  for await (const page of context.guard.scan(range, { reverse: true, limit: max + 1 })) {
+    for (const { key, value } of page) newestFirst.push(openBatch(key, value));
+  }
+  const forgotten = newestFirst[max]?.header.chosenTime ?? meta.commitFloor;
+  const ids = new CommitIds(max, Math.max(forgotten, meta.commitFloor));
+  if (newestFirst.length <= max) for (const commit of meta.commits) ids.add(commit.id, commit.clock);
+  for (const batch of newestFirst.slice(0, max).reverse()) {
+    if (batch.header.chosen) ids.add(batch.header.commitId, batch.end);
+  }
+  return { commits: ids.entries(), commitFloor: ids.floor };
+}

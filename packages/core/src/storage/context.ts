@@ -1,0 +1,39 @@
+/**
+ * What the parts of one open storage share.
+ *
+ * Invariant: only `guard` and the count of bytes in flight change; `recover()` replaces the guard, so nobody may
+ * keep it across an await that can outlive a recovery.
+ */
+
+import type { Env } from "../base/env.js";
+import { CoppiceError } from "../base/errors.js";
+import type { Limits } from "../base/limits.js";
+import type { Guard } from "../contract/guard.js";
+import type { AnyModel } from "../contract/model.js";
+import type { Observer } from "./observer.js";
+import { report } from "./observer.js";
+
+export interface Context {
+  guard: Guard;
+  readonly env: Env;
+  readonly limits: Limits;
+  readonly models: ReadonlyMap<string, AnyModel>;
+  readonly defaultModel: AnyModel;
+  readonly observer: Observer;
+  /** Bytes handed to `append` that are neither durable nor rejected yet, over all documents. */
+  readonly inFlight: { bytes: number };
+}
+
+/** The model that a document was stored with; throws `MODEL_UNKNOWN`. */
+export function modelOf(context: Context, name: string, id: string): AnyModel {
+  const model = context.models.get(name);
+  if (model !== undefined) return model;
+  throw new CoppiceError("MODEL_UNKNOWN", "no model of that name was given to DocumentStorage.open", {
+    details: { id, model: name, known: [...context.models.keys()] },
+  });
+}
+
+/** Tells the observer; `tell` gets it and calls at most one callback. */
+export function observe(context: Context, tell: (observer: Observer) => void): void {
+  report(context.env, () => tell(context.observer));
+}

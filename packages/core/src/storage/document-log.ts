@@ -1,0 +1,316 @@
+/**
+ * The append path of one document: a queue, one commit in flight, everything that gathers meanwhile in the
+ * next.
+ *
+ * Invariants:
+ * - one commit of this document is in flight; plain appends that gather meanwhile become ONE batch; an append
+ *   with a commit id or `info` of its own is a batch of its own in the same commit;
+ * - a commit puts batches only at the head it read, expecting the next batch key to be absent and meta to be
+ *   unchanged; so it can neither overwrite nor leave a gap;
+ * - a promise resolves after the commit that holds its events; when a commit fails, everything queued behind
+ *   it fails;
+ * - whatever is wrong with one append rejects that append alone, before anything is written.
+ */
+
+import { toHex } from "../base/bytes.js";
+import { CoppiceError, isCoppiceError } from "../base/errors.js";
+import type { Batch } from "../contract/backend.js";
+import type { AnyModel } from "../contract/model.js";
+import { type Context, observe } from "./context.js";
+import { type Head, readCommitIds, readHead } from "./head.js";
+import { eventsKey, metaKey } from "./meta.js";
+import { type Member, Plan } from "./plan.js";
+import { openBatch } from "./reader.js";
+
+export interface AppendResult {
+  /** The clock after the last of these events. */
+  readonly clock: number;
+  /** Names this state of the log, for the `expected` of a following append. */
+  readonly token: string;
+  /** A repeated commit id: the events were there already, nothing was written now. */
+  readonly duplicate: boolean;
+}
+
+/** What `DocumentLog.append` is told besides the events. */
+export interface AppendRequest {
+  readonly events: readonly unknown[];
+  /** For a document that does not exist yet. */
+  readonly model: AnyModel;
+  readonly expected?: string | undefined;
+  readonly commitId?: Uint8Array | undefined;
+  /** The commit id was never used before: no need to look for it. */
+  readonly fresh?: boolean;
+  readonly info?: Uint8Array | undefined;
+  /** A handle's: it may not write to a later incarnation of the id. */
+  readonly incarnation?: string | undefined;
+  /** `"create"` and `"recreate"` (also over a tombstone) do nothing when the document exists. */
+  readonly mode?: "append" | "create" | "recreate";
+  /** Cut into as many batches as the limits ask for, all in one commit. */
+  readonly split?: boolean;
+}
+
+/** A commit whose outcome is not known: `recover()` settles it. */
+export interface UnknownCommit {
+  readonly id: string;
+  /** Clock before its first event, and after its last. */
+  readonly clock: number;
+  readonly end: number;
+  readonly commitId: Uint8Array;
+}
+
+interface Exclusive {
+  readonly run: (head: Head) => Promise<void>;
+  readonly reject: (error: unknown) => void;
+}
+
+const RETRIES_MAX = 64;
+const SETTLE_DELAYS_MS = [0, 50, 200, 800];
+
+export class DocumentLog {
+  readonly id: string;
+  readonly #context: Context;
+  readonly #onAppended: (log: DocumentLog, head: Head) => void;
+  readonly #onUnknown: (unknown: UnknownCommit) => void;
+  #head: Head | undefined;
+  /** Grows whenever the head changes, so that a slower read of it is not taken for the newer one. */
+  #epoch = 0;
+  #queue: (Member | Exclusive)[] = [];
+  #pumping = false;
+  #retries = 0;
+  #waiting: (() => void)[] = [];
+  readonly #listeners = new Set<(clock: number) => void>();
+
+  constructor(
+    id: string,
+    context: Context,
+    onAppended: (log: DocumentLog, head: Head) => void,
+    onUnknown: (unknown: UnknownCommit) => void,
+  ) {
+    this.id = id;
+    this.#context = context;
+    this.#onAppended = onAppended;
+    this.#onUnknown = onUnknown;
+  }
+
+  /** Must not be forgotten by `Logs`. */
+  get busy(): boolean {
+    return this.#pumping || this.#listeners.size > 0;
+  }
+
+  /** Appends are queued or in flight. */
+  get pumping(): boolean {
+    return this.#pumping;
+  }
+
+  /** Resolves when nothing is queued or in flight. */
+  idle(): Promise<void> {
+    return this.#pumping ? new Promise((resolve) => this.#waiting.push(resolve)) : Promise.resolve();
+  }
+
+  /** Clock of the head as last seen; 0 before anything was read. */
+  get seen(): number {
+    return this.#head?.clock ?? 0;
+  }
+
+  /** The head: as this process left it on an exclusive backend, read anew on a shared one. */
+  async head(): Promise<Head> {
+    const { exclusive } = this.#context.guard.traits;
+    if (this.#head !== undefined && exclusive) return this.#head;
+    const epoch = this.#epoch;
+    const head = await readHead(this.#context, this.id);
+    if (epoch === this.#epoch && !this.#pumping) this.#head ??= head;
+    return exclusive ? (this.#head ?? head) : head;
+  }
+
+  /** Forgets what was read: the next use reads again. */
+  forget(): void {
+    this.#head = undefined;
+    this.#epoch++;
+  }
+
+  append(request: AppendRequest): Promise<AppendResult> {
+    return new Promise((resolve, reject) => {
+      const bytes = request.events.reduce<number>((sum, event) => sum + sizeOf(event), 0);
+      const { inFlight } = this.#context;
+      inFlight.bytes += bytes;
+      const settle =
+        <T>(then: (value: T) => void) =>
+        (value: T) => {
+          inFlight.bytes -= bytes;
+          then(value);
+        };
+      const queuedAt = this.#context.env.elapsed();
+      this.#queue.push({ ...request, queuedAt, resolve: settle(resolve), reject: settle(reject) });
+      this.#start();
+    });
+  }
+
+  /** Runs a task between two appends, with the current head. The task must call `forget` when it wrote. */
+  exclusively<T>(task: (head: Head) => Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ run: (head) => task(head).then(resolve), reject });
+      this.#start();
+    });
+  }
+
+  /**
+   * Calls back whenever events of this document became durable here, until the returned function is called.
+   */
+  listen(listener: (clock: number) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  #start(): void {
+    if (this.#pumping) return;
+    this.#pumping = true;
+    // Appends of this turn of the event loop, and those that follow from promises that just resolved, join.
+    this.#context.env.turn(() => void this.#pump());
+  }
+
+  async #pump(): Promise<void> {
+    while (this.#queue.length > 0) {
+      try {
+        this.#head ??= await readHead(this.#context, this.id);
+        const [first] = this.#queue;
+        if (first !== undefined && "run" in first) {
+          this.#queue.shift();
+          await first.run(this.#head).catch(first.reject);
+        } else {
+          await this.#commitNext(this.#head);
+        }
+      } catch (error) {
+        this.#failAll(error);
+      }
+      if (this.#queue.length > 0) await new Promise<void>((resolve) => this.#context.env.turn(resolve));
+    }
+    this.#pumping = false;
+    for (const resolve of this.#waiting.splice(0)) resolve();
+  }
+
+  #failAll(error: unknown): void {
+    this.forget();
+    for (const waiting of this.#queue.splice(0)) waiting.reject(error);
+  }
+
+  async #commitNext(head: Head): Promise<void> {
+    const asksForIds = this.#queue.some(
+      (waiting) => !("run" in waiting) && waiting.commitId && !waiting.fresh,
+    );
+    if (asksForIds) head.commits ??= await readCommitIds(this.#context, this.id, head);
+    const plan = new Plan(this.#context, this.id, head);
+    while (this.#queue.length > 0) {
+      const next = this.#queue[0]!;
+      if ("run" in next || !plan.takes(next)) break;
+      this.#queue.shift();
+      try {
+        plan.add(next);
+      } catch (error) {
+        next.reject(error);
+      }
+    }
+    if (plan.empty) return;
+    try {
+      await this.#commit(plan);
+    } catch (error) {
+      this.#failed(plan, error);
+      return;
+    }
+    this.#retries = 0;
+    this.#succeeded(plan, head);
+  }
+
+  #succeeded(plan: Plan, before: Head): void {
+    const { env } = this.#context;
+    const head = plan.headAfter;
+    this.#head = head;
+    this.#epoch++;
+    plan.resolve();
+    if (head.clock === before.clock) return;
+    observe(this.#context, (observer) =>
+      observer.append?.({
+        id: this.id,
+        events: head.clock - before.clock,
+        bytes: head.logBytes - before.logBytes,
+        clock: head.clock,
+        queuedMs: env.elapsed() - plan.queuedAt,
+      }),
+    );
+    for (const listener of this.#listeners) listener(head.clock);
+    if (!plan.byHandle) this.#onAppended(this, head);
+  }
+
+  #failed(plan: Plan, error: unknown): void {
+    this.forget();
+    if (isCoppiceError(error, "COMMIT_CONFLICT")) {
+      const retried = this.#retries++ < RETRIES_MAX;
+      observe(this.#context, (observer) => observer.conflict?.({ id: this.id, retried }));
+      if (retried) {
+        this.#queue.unshift(...plan.members);
+        return;
+      }
+      this.#retries = 0;
+    }
+    const unknown = isCoppiceError(error, "OUTCOME_UNKNOWN");
+    if (unknown) for (const commit of plan.commits) this.#onUnknown({ id: this.id, ...commit });
+    for (const member of plan.members)
+      member.reject(unknown ? this.#unknownOutcome(plan, member, error) : error);
+    for (const waiting of this.#queue.splice(0))
+      waiting.reject(this.#context.guard.poison ? behind(error) : error);
+  }
+
+  #unknownOutcome(plan: Plan, member: Member, cause: CoppiceError): CoppiceError {
+    const commitId = toHex(member.commitId ?? plan.commitId);
+    return new CoppiceError(
+      "OUTCOME_UNKNOWN",
+      "it is not known whether the events were written; call recover()",
+      {
+        cause,
+        details: { id: this.id, clock: plan.clock, commitId },
+      },
+    );
+  }
+
+  /** Commits the plan; settles an unknown outcome where the backend can go on after one. */
+  async #commit(plan: Plan): Promise<void> {
+    const { guard, env } = this.#context;
+    const batch = plan.build();
+    for (const delayMs of SETTLE_DELAYS_MS) {
+      try {
+        if (delayMs > 0) await env.delay(delayMs);
+        return await guard.commit(batch);
+      } catch (error) {
+        const unknown = isCoppiceError(error, "OUTCOME_UNKNOWN");
+        const last = delayMs === SETTLE_DELAYS_MS.at(-1);
+        if (isCoppiceError(error, "COMMIT_CONFLICT") && delayMs > 0 && (await this.#isOurs(plan, batch)))
+          return;
+        if (!unknown || guard.traits.poisonsItself || last) throw error;
+      }
+      // Sending the same commit again is safe: it expects the batch key to be absent.
+      if (await this.#isOurs(plan, batch)) return;
+    }
+  }
+
+  async #isOurs(plan: Plan, batch: Batch): Promise<boolean> {
+    const { guard } = this.#context;
+    const key = plan.writesEvents ? eventsKey(this.id, plan.clock) : metaKey(this.id);
+    const value = await guard.get(key);
+    if (value === undefined) return false;
+    if (plan.writesEvents) return toHex(openBatch(key, value).header.commitId) === toHex(plan.commitId);
+    const ours = batch.put?.[0]?.value;
+    return ours !== undefined && toHex(value) === toHex(ours);
+  }
+}
+
+/** The error of a call that waited behind a commit that failed. */
+function behind(cause: unknown): CoppiceError {
+  return new CoppiceError(
+    "POISONED",
+    "the write before this one failed; nothing was written; call recover()",
+    { cause },
+  );
+}
+
+function sizeOf(event: unknown): number {
+  return event instanceof Uint8Array ? event.length + 8 : 256;
+}

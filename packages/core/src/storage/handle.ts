@@ -1,0 +1,532 @@
+/**
+ * A handle: one live document, what of it is stored, and what is not yet.
+ *
+ * Invariants:
+ * - events come in by capture (`tracker`) or by `receive`; nothing else reaches the log;
+ * - a save is one synchronous cut; edits made while it is in flight belong to the next one; a cut leaves the
+ *   handle only when it is durable, and one whose outcome is unknown is repeated under the same commit id;
+ * - `clock` is the contiguous prefix of the log that is applied: own events stored beyond a gap do not count
+ *   until `refresh` has pulled what lies between;
+ * - the live document serves for a snapshot only when it equals the stored prefix: nothing unsaved, nothing
+ *   in flight, no gap.
+ */
+
+import { CoppiceError, isCoppiceError } from "../base/errors.js";
+import type { AnyModel, Refusal, Tracker } from "../contract/model.js";
+import { newCommitId } from "./commit-id.js";
+import type { CompactOptions, CompactResult } from "./compaction.js";
+import { type Context, observe } from "./context.js";
+import type { DocumentLog } from "./document-log.js";
+import { deletedError } from "./head.js";
+import type { HeldEvent, Loaded } from "./loader.js";
+import type { Meta } from "./meta.js";
+import type { SnapshotPolicy, SnapshotStats } from "./policy.js";
+import { scanBatches, trimmed, withRestarts } from "./reader.js";
+import type { SnapshotSource } from "./snapshots.js";
+import { decodeBatch } from "./state.js";
+
+/** What a handle needs of the storage it belongs to. */
+export interface HandleOwner {
+  readonly context: Context;
+  readonly policy: SnapshotPolicy;
+  log(id: string): DocumentLog;
+  snapshot(
+    id: string,
+    live: (meta: Meta) => Promise<SnapshotSource | undefined>,
+  ): Promise<number | undefined>;
+  snapshotLater(id: string, live: (meta: Meta) => Promise<SnapshotSource | undefined>): void;
+  compact(id: string, options?: CompactOptions): Promise<CompactResult>;
+  released(handle: DocumentHandle<unknown>): void;
+}
+
+export interface HandleOptions {
+  /** Save by itself whenever events were captured or received. Failures reach `onError`. */
+  readonly autoSave?: boolean;
+  /** A name for people and logs; never an identity. */
+  readonly replica?: string;
+  readonly onError?: (error: unknown) => void;
+}
+
+/** What `receive` did. Refused events were not staged; held ones were. */
+export interface Received {
+  readonly applied: number;
+  readonly held: number;
+  readonly refused: readonly Refusal[];
+}
+
+interface Cut {
+  readonly events: unknown[];
+  readonly commitId: Uint8Array;
+  attempts: number;
+}
+
+export class DocumentHandle<Doc> {
+  readonly id: string;
+  /** Label given by the caller. */
+  readonly replica: string | undefined;
+  /** False for a document loaded at a past clock, which cannot be saved. */
+  readonly writable: boolean;
+  readonly #owner: HandleOwner;
+  readonly #model: AnyModel;
+  readonly #tracker: Tracker<Doc, unknown>;
+  readonly #incarnation: string;
+  readonly #options: HandleOptions;
+  #doc: Doc;
+  #clock: number;
+  #durable: number;
+  #held: readonly HeldEvent[];
+  #staged: unknown[] = [];
+  #cut: Cut | undefined;
+  #own: { from: number; to: number }[] = [];
+  #saving: Promise<number> | undefined;
+  #following: Promise<number> | undefined;
+  #snapshotClock: number;
+  #branched: boolean;
+  #scheduled = false;
+  #closed = false;
+
+  constructor(owner: HandleOwner, id: string, loaded: Loaded, writable: boolean, options: HandleOptions) {
+    this.id = id;
+    this.replica = options.replica;
+    this.writable = writable;
+    this.#owner = owner;
+    this.#options = options;
+    this.#model = loaded.model;
+    this.#doc = loaded.doc as Doc;
+    this.#incarnation = loaded.meta.incarnation;
+    this.#clock = loaded.clock;
+    this.#durable = loaded.clock;
+    this.#held = loaded.held;
+    this.#snapshotClock = loaded.meta.snapshot?.clock ?? loaded.meta.base;
+    this.#tracker = loaded.model.track(loaded.doc) as Tracker<Doc, unknown>;
+    this.#branched = loaded.model.frontierSize(loaded.doc) > 1;
+    this.#tracker.onEvent?.(() => {
+      this.#noticeBranches();
+      if (options.autoSave) this.#saveLater();
+    });
+  }
+
+  /** The live document. Immutable models replace it on every change. */
+  get doc(): Doc {
+    return this.#doc;
+  }
+
+  /** Name of the model. */
+  get model(): string {
+    return this.#model.name;
+  }
+
+  /** The contiguous prefix of the log that this document has applied, in events. */
+  get clock(): number {
+    return this.#clock;
+  }
+
+  /** The clock up to which the log is known to be durable: own saves and what others appended here. */
+  get durableClock(): number {
+    return Math.max(this.#durable, this.#owner.log(this.id).seen);
+  }
+
+  /** Events that are stored (or staged) and not shown, because something is missing or they were refused. */
+  get held(): readonly HeldEvent[] {
+    return this.#held;
+  }
+
+  /** True when a `save` would have something to write. */
+  get unsaved(): boolean {
+    return this.#cut !== undefined || this.#staged.length > 0 || this.#tracker.pending(this.#doc);
+  }
+
+  /** Events between the newest snapshot known to this handle and its clock. */
+  get eventsSinceSnapshot(): number {
+    return Math.max(0, this.#clock - this.#snapshotClock);
+  }
+
+  /** A local edit; immutable models return the new document from `fn`. Throws what `fn` throws. */
+  change(fn: (doc: Doc) => unknown): Doc {
+    this.#assertWritable();
+    this.#doc = this.#model.change(this.#doc, fn as (doc: unknown) => unknown) as Doc;
+    this.#noticeBranches();
+    return this.#doc;
+  }
+
+  /**
+   * Applies remote events and stages them for the next save. Throws `EVENT_INVALID` for bytes that the model
+   * does not accept; then nothing was applied. Events that only the live document refuses are reported, not
+   * staged.
+   */
+  receive(events: readonly unknown[]): Received {
+    this.#assertWritable();
+    const copies = events.map(copyEvent);
+    try {
+      for (const event of copies)
+        if (this.#model.codec.size(event) === 0) throw new TypeError("an empty event");
+      this.#model.check?.(copies);
+    } catch (error) {
+      throw new CoppiceError(
+        "EVENT_INVALID",
+        `the ${this.#model.name} model refuses the events; nothing was applied`,
+        {
+          cause: error,
+          details: { id: this.id },
+        },
+      );
+    }
+    this.#capture();
+    const before = this.#held.filter((held) => held.reason === undefined && held.event !== undefined);
+    const offered = [...before.map((held) => held.event), ...copies];
+    const result = this.#model.apply(this.#doc, offered);
+    this.#doc = result.doc as Doc;
+    const refused = result.refused
+      .filter(({ index }) => index >= before.length)
+      .map(({ index, reason }) => ({ index: index - before.length, reason }));
+    const refusedIndexes = new Set(refused.map(({ index }) => index));
+    this.#staged.push(...copies.filter((_, index) => !refusedIndexes.has(index)));
+    const clocks = [...before.map((held) => held.clock), ...copies.map(() => undefined)];
+    this.#hold(
+      offered,
+      clocks,
+      result.held,
+      result.refused.filter(({ index }) => index < before.length),
+    );
+    this.#noticeBranches();
+    if (this.#options.autoSave) this.#saveLater();
+    const held = result.held.filter((index) => index >= before.length).length;
+    return { applied: copies.length - held - refused.length, held, refused };
+  }
+
+  /**
+   * Appends everything staged or captured since the last save, as one cut. Resolves, with the clock after the
+   * cut, when it is durable; at once when nothing is new. On rejection nothing was lost: the events stay with
+   * the handle for the next save (after `OUTCOME_UNKNOWN` under the same commit id).
+   */
+  save(): Promise<number> {
+    try {
+      this.#assertWritable();
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    if (this.#saving === undefined) {
+      this.#saving = this.#saveCut().finally(() => {
+        this.#saving = undefined;
+      });
+      return this.#saving;
+    }
+    const again = () => {
+      this.#following = undefined;
+      return this.save();
+    };
+    this.#following ??= this.#saving.then(again, again);
+    return this.#following;
+  }
+
+  /** Resolves when the document's log is durable up to `clock`, whoever appends. Rejects when aborted. */
+  waitDurable(clock: number, { signal }: { signal?: AbortSignal } = {}): Promise<void> {
+    if (clock <= this.durableClock) return Promise.resolve();
+    const log = this.#owner.log(this.id);
+    return new Promise((resolve, reject) => {
+      const abort = () => {
+        stop();
+        reject(signal?.reason);
+      };
+      const stop = log.listen((durable) => {
+        this.#durable = Math.max(this.#durable, durable);
+        if (durable < clock) return;
+        stop();
+        signal?.removeEventListener("abort", abort);
+        resolve();
+      });
+      if (signal?.aborted) abort();
+      else signal?.addEventListener("abort", abort, { once: true });
+    });
+  }
+
+  /**
+   * Pulls the events that others stored since, and applies them. Returns the clock. Throws `TRIMMED` when
+   * they were compacted away (save, then load again), `DELETED` when the document is gone.
+   */
+  async refresh(): Promise<number> {
+    this.#assertOpen();
+    const { context } = this.#owner;
+    const pulled = await withRestarts(
+      () => context.guard,
+      this.id,
+      async (meta) => {
+        if (meta === undefined || meta.deleted !== undefined || meta.incarnation !== this.#incarnation) {
+          throw deletedError(this.id);
+        }
+        const from = this.#clock;
+        if (from < meta.oldest) throw trimmed(this.id, from, meta.oldest);
+        const found: { clock: number; event: unknown }[] = [];
+        let end = from;
+        for await (const batch of scanBatches(context.guard, this.id, { from })) {
+          const events = batch.header.lost ? [] : decodeBatch(this.#model, this.id, batch);
+          for (const [index, event] of events.entries()) {
+            const clock = batch.clock + index;
+            if (clock >= from && !this.#isOwn(clock)) found.push({ clock, event });
+          }
+          end = batch.end;
+        }
+        return { found, end, meta };
+      },
+    );
+    if (this.#clock < pulled.end) this.#applyPulled(pulled.found, pulled.end);
+    this.#snapshotClock = pulled.meta.snapshot?.clock ?? pulled.meta.base;
+    return this.#clock;
+  }
+
+  /** The policy's answer for this document now. */
+  shouldSnapshot(): Promise<boolean> {
+    return this.#stats().then((stats) => this.#owner.policy(stats));
+  }
+
+  /** Takes a snapshot now. Returns its clock; `undefined` when nothing is new since the newest one. */
+  async snapshot(): Promise<number | undefined> {
+    this.#assertOpen();
+    const clock = await this.#owner.snapshot(this.id, (meta) => this.#live(meta));
+    if (clock !== undefined) this.#snapshotTaken(clock);
+    return clock;
+  }
+
+  /** `storage.compact` for this document. */
+  async compact(options?: CompactOptions): Promise<CompactResult> {
+    this.#assertOpen();
+    const result = await this.#owner.compact(this.id, options);
+    if (result.outcome === "compacted" && !options?.dryRun) this.#snapshotTaken(result.clock);
+    return result;
+  }
+
+  /**
+   * Releases the document. Rejects with `BUSY`, and releases nothing, while events are unsaved, unless told
+   * to `discard` them.
+   */
+  async close({ discard = false }: { discard?: boolean } = {}): Promise<void> {
+    if (this.#closed) return;
+    if (!discard) {
+      await this.#saving?.catch(() => undefined);
+      if (this.writable && this.unsaved) {
+        throw new CoppiceError("BUSY", "the document has unsaved events; save, or close with discard: true", {
+          details: { id: this.id },
+        });
+      }
+    }
+    this.#closed = true;
+    this.#tracker.stop();
+    this.#model.dispose?.(this.#doc);
+    this.#owner.released(this as DocumentHandle<unknown>);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /** Called by `recover()`: what became of a commit whose outcome was unknown. */
+  settle(commitId: Uint8Array, clock: number | undefined): void {
+    const cut = this.#cut;
+    if (cut === undefined || cut.commitId.some((byte, index) => byte !== commitId[index])) return;
+    this.#cut = undefined;
+    if (clock === undefined) this.#staged.unshift(...cut.events);
+    else this.#stored(cut.events, clock);
+  }
+
+  async #saveCut(): Promise<number> {
+    this.#capture();
+    if (this.#cut === undefined) {
+      if (this.#staged.length === 0) return this.#durable;
+      this.#cut = { events: this.#staged, commitId: newCommitId(this.#owner.context.env), attempts: 0 };
+      this.#staged = [];
+    } else if (this.#staged.length > 0) {
+      // A cut of unknown outcome goes first, under its old commit id; what came later is a cut of its own.
+      await this.#appendCut(this.#cut);
+      return this.#saveCut();
+    }
+    return this.#appendCut(this.#cut);
+  }
+
+  async #appendCut(cut: Cut): Promise<number> {
+    try {
+      const { clock } = await this.#owner.log(this.id).append({
+        events: cut.events,
+        model: this.#model,
+        incarnation: this.#incarnation,
+        commitId: cut.commitId,
+        fresh: cut.attempts++ === 0,
+        split: true,
+      });
+      this.#cut = undefined;
+      this.#stored(cut.events, clock);
+      this.#considerSnapshot();
+      return clock;
+    } catch (error) {
+      if (!isCoppiceError(error, "OUTCOME_UNKNOWN")) {
+        this.#cut = undefined;
+        this.#staged.unshift(...cut.events);
+      }
+      throw error;
+    }
+  }
+
+  #capture(): void {
+    this.#staged.push(...this.#tracker.take(this.#doc));
+  }
+
+  #saveLater(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    this.#owner.context.env.turn(() => {
+      this.#scheduled = false;
+      if (this.#closed) return;
+      this.save().catch((error: unknown) => {
+        if (this.#options.onError === undefined) throw error;
+        this.#options.onError(error);
+      });
+    });
+  }
+
+  #stored(events: readonly unknown[], clock: number): void {
+    const from = clock - events.length;
+    this.#durable = Math.max(this.#durable, clock);
+    this.#own.push({ from, to: clock });
+    this.#advance();
+    this.#held = this.#held.map((held) => {
+      const index = held.clock === undefined ? events.indexOf(held.event) : -1;
+      return index < 0 ? held : { ...held, clock: from + index };
+    });
+  }
+
+  /** Moves `clock` over own events that now follow it directly. */
+  #advance(): void {
+    this.#own.sort((a, b) => a.from - b.from);
+    while (this.#own.length > 0 && this.#own[0]!.from <= this.#clock) {
+      this.#clock = Math.max(this.#clock, this.#own.shift()!.to);
+    }
+  }
+
+  #isOwn(clock: number): boolean {
+    return this.#own.some(({ from, to }) => from <= clock && clock < to);
+  }
+
+  #applyPulled(found: readonly { clock: number; event: unknown }[], end: number): void {
+    this.#capture();
+    const news = found.filter(({ clock }) => clock >= this.#clock && !this.#isOwn(clock));
+    const before = this.#held.filter((held) => held.reason === undefined && held.event !== undefined);
+    const offered = [...before.map((held) => held.event), ...news.map(({ event }) => event)];
+    const result = this.#model.apply(this.#doc, offered);
+    this.#doc = result.doc as Doc;
+    const clocks = [...before.map((held) => held.clock), ...news.map(({ clock }) => clock)];
+    this.#hold(offered, clocks, result.held, result.refused);
+    this.#clock = Math.max(this.#clock, end);
+    this.#durable = Math.max(this.#durable, end);
+    this.#own = this.#own.filter(({ to }) => to > this.#clock);
+    this.#advance();
+    this.#noticeBranches();
+  }
+
+  #hold(
+    events: readonly unknown[],
+    clocks: readonly (number | undefined)[],
+    held: readonly number[],
+    refused: readonly Refusal[],
+  ): void {
+    const kept = this.#held.filter((entry) => entry.reason !== undefined || entry.event === undefined);
+    const waiting = held.map((index) => ({ clock: clocks[index], event: events[index], reason: undefined }));
+    const poison = refused.map(({ index, reason }) => ({
+      clock: clocks[index],
+      event: events[index],
+      reason,
+    }));
+    this.#held = [...kept, ...waiting, ...poison];
+    for (const { clock, reason } of [...waiting, ...poison]) {
+      const fact = reason === undefined ? { id: this.id, clock } : { id: this.id, clock, reason };
+      observe(this.#owner.context, (observer) => observer.held?.(fact));
+    }
+  }
+
+  /** The live document as a snapshot, if it equals the stored prefix. */
+  async #live(meta: Meta): Promise<SnapshotSource | undefined> {
+    const log = this.#owner.log(this.id);
+    const head = await log.head();
+    const clean =
+      !this.#closed &&
+      !this.unsaved &&
+      this.#saving === undefined &&
+      this.#own.length === 0 &&
+      head.clock === this.#clock &&
+      meta.incarnation === this.#incarnation &&
+      this.#held.every((held) => held.clock !== undefined && held.event !== undefined);
+    if (!clean || !this.writable) return undefined;
+    const { codec } = this.#model;
+    return {
+      model: this.#model,
+      clock: this.#clock,
+      logBytes: head.logBytes,
+      crc: head.crc,
+      bytes: this.#model.snapshot(this.#doc),
+      version: this.#model.version(this.#doc),
+      peerVersion: this.#model.peerVersion(this.#doc),
+      held: new Map(this.#held.map((held) => [held.clock!, codec.encode([held.event])])),
+      lost: [],
+    };
+  }
+
+  #considerSnapshot(): void {
+    this.#stats()
+      .then((stats) => {
+        if (this.#owner.policy(stats)) {
+          this.#owner.snapshotLater(this.id, async (meta) => {
+            const source = await this.#live(meta);
+            if (source !== undefined) this.#snapshotTaken(source.clock);
+            return source;
+          });
+        }
+      })
+      .catch((error: unknown) => {
+        observe(this.#owner.context, (observer) =>
+          observer.snapshot?.({ id: this.id, clock: this.#clock, bytes: 0, durationMs: 0, error }),
+        );
+      });
+  }
+
+  async #stats(): Promise<SnapshotStats> {
+    const frontierSize = this.#model.frontierSize(this.#doc);
+    const head = await this.#owner.log(this.id).head();
+    const snapshot = head.meta?.snapshot;
+    return {
+      eventsSinceSnapshot: head.clock - (snapshot?.clock ?? head.meta?.base ?? 0),
+      bytesSinceSnapshot: head.logBytes - (snapshot?.logBytes ?? 0),
+      snapshotBytes: snapshot?.storedBytes ?? 0,
+      msSinceSnapshot: Math.max(
+        0,
+        this.#owner.context.env.now() - (snapshot?.time ?? head.meta?.created ?? 0),
+      ),
+      frontierSize,
+      collapsed: this.#branched && frontierSize === 1,
+    };
+  }
+
+  #noticeBranches(): void {
+    if (!this.#branched && this.#model.frontierSize(this.#doc) > 1) this.#branched = true;
+  }
+
+  #snapshotTaken(clock: number): void {
+    this.#snapshotClock = Math.max(this.#snapshotClock, clock);
+    if (!this.#closed) this.#branched = this.#model.frontierSize(this.#doc) > 1;
+  }
+
+  #assertOpen(): void {
+    if (this.#closed) throw new CoppiceError("CLOSED", "the handle is closed", { details: { id: this.id } });
+  }
+
+  #assertWritable(): void {
+    this.#assertOpen();
+    if (!this.writable) {
+      throw new CoppiceError("ARGUMENT_INVALID", "a document loaded at a past clock cannot be changed", {
+        details: { id: this.id },
+      });
+    }
+  }
+}
+
+/** Bytes are copied, so that the caller may use its buffer again. */
+export function copyEvent<Event>(event: Event): Event {
+  return event instanceof Uint8Array ? (new Uint8Array(event) as Event) : event;
+}

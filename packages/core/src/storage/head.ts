@@ -1,0 +1,124 @@
+/**
+ * The head of a document: what a writer must know to append, read from meta and the last batch alone.
+ *
+ * Invariant: a head that is older than what is stored can do no harm: every commit built on it expects the
+ * meta bytes and the absence of the next batch key.
+ */
+
+import { CoppiceError } from "../base/errors.js";
+import { CommitIds } from "./commit-id.js";
+import type { Context } from "./context.js";
+import { damaged } from "./envelope.js";
+import { eventsKey, type Meta, metaKey } from "./meta.js";
+import { lastBatch, Moved, openBatch, type StoredBatch, withRestarts } from "./reader.js";
+
+export interface Head {
+  /** `undefined`: the id was never used. With `deleted` set: a tombstone. */
+  meta: Meta | undefined;
+  metaBytes: Uint8Array | undefined;
+  clock: number;
+  /** Totals and chain values of the last batch. */
+  logBytes: number;
+  time: number;
+  crc: number;
+  chosenTime: number;
+  /** Clock before the last batch, when there is one. */
+  last: number | undefined;
+  /** Built when first needed. */
+  commits: CommitIds | undefined;
+}
+
+/** Throws `CORRUPT` when meta and the log cannot belong together. Two reads. */
+export function readHead(context: Context, id: string): Promise<Head> {
+  return withRestarts(
+    () => context.guard,
+    id,
+    async (meta, metaBytes) => {
+      if (meta?.deleted !== undefined) return tombstoneHead(meta, metaBytes);
+      const last = await lastBatch(context.guard, id);
+      if (meta === undefined) {
+        if (last !== undefined) throw new Moved(metaKey(id), "the document has events but no meta");
+        return emptyHead(undefined, undefined, 0);
+      }
+      // A batch below `oldest` is garbage of a deleted incarnation, or the document's last batch has
+      // vanished.
+      if (last === undefined || last.clock < meta.oldest) {
+        if (meta.oldest > meta.base || (meta.snapshot?.clock ?? meta.base) > meta.base) {
+          throw new Moved(eventsKey(id, meta.oldest), "the last batches of the log are missing");
+        }
+        return emptyHead(meta, metaBytes, meta.base);
+      }
+      if (last.end < (meta.snapshot?.clock ?? 0)) {
+        throw new Moved(eventsKey(id, last.end), "the last batches of the log are missing");
+      }
+      return headAfter(meta, metaBytes, last);
+    },
+  );
+}
+
+/** Opaque: names an incarnation and a clock. */
+export function tokenOf(meta: Meta | undefined, clock: number): string {
+  return meta === undefined || meta.deleted !== undefined ? ABSENT : `${meta.incarnation}.${clock}`;
+}
+
+/** The `expected` token of an id that was never used. */
+export const ABSENT = "absent";
+
+/** The remembered commit ids of a document: reads at most `limits.commitIdsMax + 1` batches. */
+export async function readCommitIds(context: Context, id: string, head: Head): Promise<CommitIds> {
+  const { meta } = head;
+  const max = context.limits.commitIdsMax;
+  if (meta === undefined || head.last === undefined || head.chosenTime === 0) return new CommitIds(max);
+  const newestFirst: StoredBatch[] = [];
+  const range = { space: "events", id, from: meta.oldest };
+  for await (const page of context.guard.scan(range, { reverse: true, limit: max + 1 })) {
+    for (const { key, value } of page) newestFirst.push(openBatch(key, value));
+  }
+  const whole = newestFirst.length <= max;
+  const ids = new CommitIds(max, whole ? meta.commitFloor : newestFirst[max]!.header.chosenTime);
+  if (whole) for (const commit of meta.commits) ids.add(commit.id, commit.clock);
+  for (const batch of newestFirst.slice(0, max).reverse()) {
+    if (batch.header.chosen) ids.add(batch.header.commitId, batch.end);
+  }
+  return ids;
+}
+
+/** The error for an id that was deleted, or recreated since. */
+export function deletedError(id: string): CoppiceError {
+  return new CoppiceError("DELETED", "the document was deleted; open it with recreate: true to begin anew", {
+    details: { id },
+  });
+}
+
+function headAfter(meta: Meta, metaBytes: Uint8Array | undefined, last: StoredBatch): Head {
+  if (last.end <= last.clock) throw damaged(eventsKey("", last.clock), "an empty batch");
+  return {
+    meta,
+    metaBytes,
+    clock: last.end,
+    logBytes: last.logBytes,
+    time: last.time,
+    crc: last.crc,
+    chosenTime: last.header.chosenTime,
+    last: last.clock,
+    commits: undefined,
+  };
+}
+
+function emptyHead(meta: Meta | undefined, metaBytes: Uint8Array | undefined, clock: number): Head {
+  return {
+    meta,
+    metaBytes,
+    clock,
+    logBytes: 0,
+    time: 0,
+    crc: 0,
+    chosenTime: 0,
+    last: undefined,
+    commits: undefined,
+  };
+}
+
+function tombstoneHead(meta: Meta, metaBytes: Uint8Array | undefined): Head {
+  return emptyHead(meta, metaBytes, meta.deleted!.clock);
+}

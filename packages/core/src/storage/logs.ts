@@ -1,0 +1,61 @@
+/**
+ * The logs of a storage: one `DocumentLog` per document that was used lately, and never two for one id.
+ *
+ * Invariant: at most `limits.headsMax` idle logs are kept, whatever the number of documents; busy ones stay.
+ */
+
+import type { Context } from "./context.js";
+import { DocumentLog, type UnknownCommit } from "./document-log.js";
+import type { Head } from "./head.js";
+
+export class Logs {
+  readonly #context: Context;
+  readonly #onAppended: (log: DocumentLog, head: Head) => void;
+  readonly #onUnknown: (unknown: UnknownCommit) => void;
+  readonly #logs = new Map<string, DocumentLog>();
+
+  constructor(
+    context: Context,
+    onAppended: (log: DocumentLog, head: Head) => void,
+    onUnknown: (unknown: UnknownCommit) => void,
+  ) {
+    this.#context = context;
+    this.#onAppended = onAppended;
+    this.#onUnknown = onUnknown;
+  }
+
+  get(id: string): DocumentLog {
+    let log = this.#logs.get(id);
+    if (log === undefined) {
+      log = new DocumentLog(id, this.#context, this.#onAppended, this.#onUnknown);
+      this.#evict();
+    } else {
+      this.#logs.delete(id);
+    }
+    this.#logs.set(id, log);
+    return log;
+  }
+
+  /** The next use of each document reads its head again. */
+  forget(): void {
+    for (const log of this.#logs.values()) log.forget();
+  }
+
+  /** Resolves when no append is queued or in flight. */
+  async idle(): Promise<void> {
+    for (;;) {
+      const busy = [...this.#logs.values()].filter((log) => log.pumping);
+      if (busy.length === 0) return;
+      await Promise.all(busy.map((log) => log.idle()));
+    }
+  }
+
+  #evict(): void {
+    if (this.#logs.size < this.#context.limits.headsMax) return;
+    for (const [id, log] of this.#logs) {
+      if (log.busy) continue;
+      this.#logs.delete(id);
+      return;
+    }
+  }
+}

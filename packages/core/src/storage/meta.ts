@@ -1,0 +1,245 @@
+/**
+ * The meta record of a document, the keys of all its records, and how both become bytes.
+ *
+ * | key                                        | value                                           |
+ * | ------------------------------------------ | ----------------------------------------------- |
+ * | `[meta, id]`                               | this record                                     |
+ * | `[events, id, clock]`                      | a batch; `clock` is the clock before it         |
+ * | `[snapshot, id, clock, stage · 2¹⁶ + part]`  | part 0: `SnapshotRecord`; parts 1 …: its bytes  |
+ * | `[held, id, clock]`                        | one event that a snapshot does not cover        |
+ * | `[quarantine, id, n]`                      | damaged bytes that a repair set aside           |
+ *
+ * Meta is rewritten at create, snapshot, trim and delete, never by an append; every one of those commits
+ * expects the meta it read. It is one msgpack map of plain values; size is capped before decoding, shape
+ * checked after.
+ *
+ * Invariants: `base ≤ oldest ≤ previous.clock ≤ snapshot.clock ≤ head`. Event and held keys below `oldest`
+ * (held: below `base`) are garbage. Snapshot keys that meta does not name are garbage or not yet flipped.
+ */
+
+import { Packr, Unpackr } from "msgpackr";
+import type { Key } from "../contract/backend.js";
+import { damaged, sealRecord, unseal } from "./envelope.js";
+
+const RECORD_BYTES_MAX = 64 * 1024 * 1024;
+
+export interface SnapshotRef {
+  /** Events that the snapshot covers. */
+  readonly clock: number;
+  /** Chosen at random: tells apart two snapshots staged at one clock. */
+  readonly stage: number;
+  /** Stored parts, without the record itself. */
+  readonly parts: number;
+  /** Bytes of the snapshot as the model made it, and as stored. */
+  readonly bytes: number;
+  readonly storedBytes: number;
+  readonly time: number;
+  /** Log bytes of the events it covers. */
+  readonly logBytes: number;
+  /** CRC of the last batch it covers: the batch that follows must name it. */
+  readonly crc: number;
+}
+
+export interface Meta {
+  readonly model: string;
+  readonly created: number;
+  /** 16 hexadecimal digits, new whenever the id is created or recreated. */
+  readonly incarnation: string;
+  /** The clock at which this incarnation began: 0, or where the deleted one ended. */
+  readonly base: number;
+  /** Clock of the oldest retained batch. */
+  readonly oldest: number;
+  readonly snapshot: SnapshotRef | undefined;
+  readonly previous: SnapshotRef | undefined;
+  /** Commit ids of trimmed batches, oldest first, and the time up to which older ones are forgotten. */
+  readonly commits: readonly { readonly id: Uint8Array; readonly clock: number }[];
+  readonly commitFloor: number;
+  /** Present in a tombstone: the clock and time at which the document was deleted. */
+  readonly deleted: { readonly clock: number; readonly time: number } | undefined;
+}
+
+export interface SnapshotRecord {
+  readonly model: string;
+  readonly stateFormat: number;
+  readonly version: Uint8Array;
+  readonly peerVersion: Uint8Array;
+  /** Clocks (before the event) of events below the snapshot's clock that it does not cover. Ascending. */
+  readonly held: readonly number[];
+  /** Clocks of events whose damaged bytes a repair set aside. Ascending. */
+  readonly lost: readonly number[];
+  readonly bytes: number;
+  readonly parts: number;
+  readonly compressed: boolean;
+}
+
+export const metaKey = (id: string): Key => ["meta", id];
+export const eventsKey = (id: string, clock: number): Key => ["events", id, clock];
+export const heldKey = (id: string, clock: number): Key => ["held", id, clock];
+const STAGE_UNIT = 2 ** 16;
+export const PARTS_MAX: number = STAGE_UNIT - 1;
+export const snapshotKey = (id: string, at: { clock: number; stage: number }, part: number): Key => [
+  "snapshot",
+  id,
+  at.clock,
+  at.stage * STAGE_UNIT + part,
+];
+export const stageOf = (key: Key): number => Math.floor((key[3] ?? 0) / STAGE_UNIT);
+export const partOf = (key: Key): number => (key[3] ?? 0) % STAGE_UNIT;
+
+const packr = new Packr({ useRecords: false, variableMapSize: true });
+const unpackr = new Unpackr({ useRecords: false, int64AsType: "number" });
+
+/** Plain values only: numbers, strings, booleans, Uint8Array, arrays, maps with string keys. */
+export function packRecord(value: unknown): Uint8Array {
+  return new Uint8Array(packr.pack(value));
+}
+
+/** Throws a `TypeError` for bytes that are not one msgpack value. */
+export function unpackRecord(bytes: Uint8Array): unknown {
+  if (bytes.length > RECORD_BYTES_MAX) throw new TypeError("record too large");
+  return unpackr.unpack(bytes);
+}
+
+export function sealMeta(id: string, meta: Meta, time: number): Uint8Array {
+  const { snapshot, previous, commits, deleted, ...plain } = meta;
+  const record: Record<string, unknown> = { ...plain };
+  if (snapshot !== undefined) record.snapshot = snapshot;
+  if (previous !== undefined) record.previous = previous;
+  if (deleted !== undefined) record.deleted = deleted;
+  if (commits.length > 0) record.commits = commits.map(({ id: commitId, clock }) => [commitId, clock]);
+  return sealRecord(metaKey(id), time, packRecord(record));
+}
+
+/** Throws `CORRUPT` or `FORMAT_UNSUPPORTED`. */
+export function unsealMeta(id: string, value: Uint8Array): Meta {
+  const key = metaKey(id);
+  const { payload } = unseal(key, value);
+  try {
+    return readMeta(new Fields(unpackRecord(payload)));
+  } catch (error) {
+    throw damaged(key, "the meta record is malformed", error);
+  }
+}
+
+export function packSnapshotRecord(record: SnapshotRecord): Uint8Array {
+  return packRecord(record);
+}
+
+/** Throws `CORRUPT` for a payload that is no snapshot record. */
+export function unpackSnapshotRecord(key: Key, payload: Uint8Array): SnapshotRecord {
+  try {
+    const fields = new Fields(unpackRecord(payload));
+    return {
+      model: fields.text("model"),
+      stateFormat: fields.integer("stateFormat"),
+      version: fields.bytes("version"),
+      peerVersion: fields.bytes("peerVersion"),
+      held: fields.list("held").map(integer),
+      lost: fields.list("lost").map(integer),
+      bytes: fields.integer("bytes"),
+      parts: fields.integer("parts"),
+      compressed: fields.flag("compressed"),
+    };
+  } catch (error) {
+    throw damaged(key, "the snapshot record is malformed", error);
+  }
+}
+
+function readMeta(fields: Fields): Meta {
+  const deleted = fields.optional("deleted");
+  const meta: Meta = {
+    model: fields.text("model"),
+    created: fields.integer("created"),
+    incarnation: fields.text("incarnation"),
+    base: fields.integer("base"),
+    oldest: fields.integer("oldest"),
+    snapshot: readRef(fields.optional("snapshot")),
+    previous: readRef(fields.optional("previous")),
+    commits: (fields.optional("commits") === undefined ? [] : fields.list("commits")).map(readCommit),
+    commitFloor: fields.integer("commitFloor"),
+    deleted: deleted && { clock: deleted.integer("clock"), time: deleted.integer("time") },
+  };
+  const end = meta.snapshot?.clock ?? Number.MAX_SAFE_INTEGER;
+  const ordered =
+    meta.base <= meta.oldest &&
+    meta.oldest <= (meta.previous?.clock ?? end) &&
+    (meta.previous?.clock ?? 0) <= end;
+  if (!ordered || (meta.previous !== undefined && meta.snapshot === undefined)) {
+    throw new TypeError("the clocks are out of order");
+  }
+  return meta;
+}
+
+function readRef(fields: Fields | undefined): SnapshotRef | undefined {
+  return (
+    fields && {
+      clock: fields.integer("clock"),
+      stage: fields.integer("stage"),
+      parts: fields.integer("parts"),
+      bytes: fields.integer("bytes"),
+      storedBytes: fields.integer("storedBytes"),
+      time: fields.integer("time"),
+      logBytes: fields.integer("logBytes"),
+      crc: fields.integer("crc"),
+    }
+  );
+}
+
+function readCommit(value: unknown): { id: Uint8Array; clock: number } {
+  if (!Array.isArray(value) || value.length !== 2) throw new TypeError("not a commit");
+  return { id: bytes(value[0]), clock: integer(value[1]) };
+}
+
+function integer(value: unknown): number {
+  if (!Number.isSafeInteger(value) || (value as number) < 0) throw new TypeError("not a count");
+  return value as number;
+}
+
+function bytes(value: unknown): Uint8Array {
+  if (!(value instanceof Uint8Array)) throw new TypeError("not bytes");
+  return new Uint8Array(value);
+}
+
+/** A decoded map whose fields are checked as they are read. */
+class Fields {
+  readonly #map: Record<string, unknown>;
+
+  constructor(value: unknown) {
+    if (typeof value !== "object" || value === null || Object.getPrototypeOf(value) !== Object.prototype) {
+      throw new TypeError("not a map");
+    }
+    this.#map = value as Record<string, unknown>;
+  }
+
+  integer(name: string): number {
+    return integer(this.#map[name]);
+  }
+
+  text(name: string): string {
+    const value = this.#map[name];
+    if (typeof value !== "string") throw new TypeError(`${name} is not text`);
+    return value;
+  }
+
+  flag(name: string): boolean {
+    const value = this.#map[name];
+    if (typeof value !== "boolean") throw new TypeError(`${name} is not a flag`);
+    return value;
+  }
+
+  bytes(name: string): Uint8Array {
+    return bytes(this.#map[name]);
+  }
+
+  list(name: string): unknown[] {
+    const value = this.#map[name];
+    if (!Array.isArray(value)) throw new TypeError(`${name} is not a list`);
+    return value;
+  }
+
+  optional(name: string): Fields | undefined {
+    const value = this.#map[name];
+    if (value === undefined) return undefined;
+    return Array.isArray(value) ? new Fields({}) : new Fields(value);
+  }
+}

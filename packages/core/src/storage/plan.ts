@@ -1,0 +1,336 @@
+/**
+ * A plan: the appends that go into one commit of one document, checked and laid out as batches.
+ *
+ * Invariant: `add` either takes a member whole or throws and leaves the plan as it was.
+ */
+
+import { fromHex, toHex } from "../base/bytes.js";
+import { CoppiceError } from "../base/errors.js";
+import type { Batch, Entry } from "../contract/backend.js";
+import type { AnyModel } from "../contract/model.js";
+import { commitIdTime, newCommitId } from "./commit-id.js";
+import { type Context, modelOf } from "./context.js";
+import type { AppendRequest, AppendResult } from "./document-log.js";
+import { seal } from "./envelope.js";
+import { deletedError, type Head, tokenOf } from "./head.js";
+import { eventsKey, type Meta, metaKey, sealMeta } from "./meta.js";
+
+/** An append that waits in the queue of its document. */
+export interface Member extends AppendRequest {
+  readonly queuedAt: number;
+  readonly resolve: (result: AppendResult) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** Events that become one batch. */
+interface Draft {
+  readonly commitId: Uint8Array;
+  readonly chosen: boolean;
+  readonly info: Uint8Array | undefined;
+  /** More plain appends may join. */
+  readonly open: boolean;
+  readonly events: unknown[];
+  bytes: number;
+}
+
+export class Plan {
+  readonly members: Member[] = [];
+  readonly #context: Context;
+  readonly #id: string;
+  readonly #head: Head;
+  readonly #ends: number[] = [];
+  readonly #drafts: Draft[] = [];
+  readonly #chosen = new Set<string>();
+  #model: AnyModel | undefined;
+  #created: Meta | undefined;
+  #clock: number;
+  #bytes = 0;
+  #after: Head | undefined;
+
+  constructor(context: Context, id: string, head: Head) {
+    this.#context = context;
+    this.#id = id;
+    this.#head = head;
+    this.#clock = head.clock;
+  }
+
+  get empty(): boolean {
+    return this.members.length === 0;
+  }
+
+  get writesEvents(): boolean {
+    return this.#drafts.length > 0;
+  }
+
+  /** Clock of the first batch. */
+  get clock(): number {
+    return this.#head.clock;
+  }
+
+  /** Commit id of the first batch. */
+  get commitId(): Uint8Array {
+    return this.#drafts[0]?.commitId ?? fromHex("00".repeat(16));
+  }
+
+  /** The commits that this plan makes, each with its clocks. */
+  get commits(): { commitId: Uint8Array; clock: number; end: number }[] {
+    const commits: { commitId: Uint8Array; clock: number; end: number }[] = [];
+    let clock = this.clock;
+    for (const { commitId, events } of this.#drafts) {
+      const before = commits.at(-1);
+      if (before?.commitId === commitId) before.end += events.length;
+      else commits.push({ commitId, clock, end: clock + events.length });
+      clock += events.length;
+    }
+    return commits;
+  }
+
+  /** Handles consider snapshots themselves: they may have the live document at hand. */
+  get byHandle(): boolean {
+    return this.members.some((member) => member.incarnation !== undefined);
+  }
+
+  get queuedAt(): number {
+    return this.members[0]!.queuedAt;
+  }
+
+  /** The head once `build`'s commit has succeeded. */
+  get headAfter(): Head {
+    if (this.#after === undefined) throw new TypeError("the plan was not built");
+    return this.#after;
+  }
+
+  /** False when the commit is full, or already holds the same commit id or the creation of the document. */
+  takes(member: Member): boolean {
+    if (member.commitId !== undefined && this.#chosen.has(toHex(member.commitId))) return false;
+    if (member.mode !== undefined && member.mode !== "append" && this.#created !== undefined) return false;
+    return this.#bytes < this.#context.limits.groupBytesMax || this.empty;
+  }
+
+  /** Throws a typed error for an append that may not be written; resolves one that is already there. */
+  add(member: Member): void {
+    const meta = this.#admit(member);
+    if (member.commitId !== undefined && !member.fresh) {
+      const known = this.#head.commits?.lookup(member.commitId) ?? "new";
+      if (known === "forgotten") throw forgotten(this.#id, member.commitId);
+      if (known !== "new") {
+        member.resolve({ clock: known, token: tokenOf(meta, known), duplicate: true });
+        return;
+      }
+    }
+    if (
+      member.mode !== undefined &&
+      member.mode !== "append" &&
+      meta !== undefined &&
+      meta !== this.#created
+    ) {
+      member.resolve({ clock: this.#clock, token: tokenOf(meta, this.#clock), duplicate: true });
+      return;
+    }
+    const model = meta === undefined ? member.model : modelOf(this.#context, meta.model, this.#id);
+    const sizes = this.#check(member, model);
+    this.#model = model;
+    if (meta === undefined) this.#created = this.#newMeta(model);
+    this.#draft(member, sizes);
+    this.#clock += member.events.length;
+    this.members.push(member);
+    this.#ends.push(this.#clock);
+  }
+
+  /** The backend commit. */
+  build(): Batch {
+    const { env } = this.#context;
+    const head = this.#head;
+    const after: Head = { ...head, time: Math.max(env.now(), head.time) };
+    const put: Entry[] = [];
+    if (this.#created !== undefined) {
+      after.meta = this.#created;
+      after.metaBytes = sealMeta(this.#id, this.#created, after.time);
+      put.push({ key: metaKey(this.#id), value: after.metaBytes });
+    }
+    for (const draft of this.#drafts) {
+      const key = eventsKey(this.#id, after.clock);
+      const payload = this.#model!.codec.encode(draft.events);
+      if (draft.chosen) after.chosenTime = Math.max(after.chosenTime, commitIdTime(draft.commitId));
+      const { bytes, crc } = seal(key, {
+        count: draft.events.length,
+        logBytes: after.logBytes + payload.length,
+        time: after.time,
+        compressed: false,
+        payload,
+        batch: {
+          commitId: draft.commitId,
+          previousCrc: after.crc,
+          chosen: draft.chosen,
+          chosenTime: after.chosenTime,
+          info: draft.info,
+          lost: false,
+        },
+      });
+      put.push({ key, value: bytes });
+      after.last = after.clock;
+      after.clock += draft.events.length;
+      after.logBytes += payload.length;
+      after.crc = crc;
+    }
+    this.#after = after;
+    const expect = [
+      { key: metaKey(this.#id), value: head.metaBytes },
+      { key: eventsKey(this.#id, head.clock), value: undefined },
+    ];
+    return { put, expect };
+  }
+
+  /** Resolves every member with its own clock. */
+  resolve(): void {
+    const { meta, commits } = this.headAfter;
+    this.members.forEach((member, index) => {
+      const clock = this.#ends[index]!;
+      if (member.commitId !== undefined) commits?.add(member.commitId, clock);
+      member.resolve({ clock, token: tokenOf(meta, clock), duplicate: false });
+    });
+  }
+
+  /** The meta that the member appends to (`undefined`: it creates the document). */
+  #admit(member: Member): Meta | undefined {
+    const stored = this.#created ?? this.#head.meta;
+    const meta = stored?.deleted === undefined ? stored : undefined;
+    if (meta === undefined && stored !== undefined && member.mode !== "recreate")
+      throw deletedError(this.#id);
+    if (member.incarnation !== undefined && member.incarnation !== meta?.incarnation)
+      throw deletedError(this.#id);
+    const token = tokenOf(meta, this.#clock);
+    if (member.expected !== undefined && member.expected !== token) {
+      throw new CoppiceError(
+        "HEAD_CONFLICT",
+        "the document has changed since the expected state; nothing was written",
+        {
+          details: { id: this.#id, expected: member.expected, actual: token },
+        },
+      );
+    }
+    return meta;
+  }
+
+  #check(member: Member, model: AnyModel): number[] {
+    const { limits } = this.#context;
+    const { events } = member;
+    if (!member.split && events.length > limits.batchEventsMax) {
+      throw tooLarge("BATCH_TOO_LARGE", this.#id, "batchEventsMax", limits.batchEventsMax, events.length);
+    }
+    let total = 0;
+    const sizes: number[] = [];
+    for (const event of events) {
+      const size = checkEvent(model, event, this.#id);
+      if (size > limits.eventBytesMax) {
+        throw tooLarge("EVENT_TOO_LARGE", this.#id, "eventBytesMax", limits.eventBytesMax, size);
+      }
+      sizes.push(size);
+      total += size;
+    }
+    const max = member.split ? this.#context.guard.traits.commitBytesMax / 2 : limits.batchBytesMax;
+    if (total > max) {
+      throw tooLarge(
+        "BATCH_TOO_LARGE",
+        this.#id,
+        member.split ? "commitBytesMax" : "batchBytesMax",
+        max,
+        total,
+      );
+    }
+    try {
+      model.check?.(events);
+    } catch (error) {
+      throw new CoppiceError(
+        "EVENT_INVALID",
+        `the ${model.name} model refuses the events; nothing was written`,
+        {
+          cause: error,
+          details: { id: this.#id },
+        },
+      );
+    }
+    return sizes;
+  }
+
+  #draft(member: Member, sizes: readonly number[]): void {
+    const { limits, env } = this.#context;
+    const plain = member.commitId === undefined && member.info === undefined;
+    const commitId = member.commitId ?? newCommitId(env);
+    if (member.commitId !== undefined) this.#chosen.add(toHex(member.commitId));
+    let draft = this.#drafts.at(-1);
+    if (!plain || !draft?.open) draft = undefined;
+    member.events.forEach((event, index) => {
+      const size = sizes[index]!;
+      const full =
+        draft !== undefined &&
+        (draft.bytes + size > limits.batchBytesMax || draft.events.length >= limits.batchEventsMax);
+      if (draft === undefined || full) {
+        draft = {
+          commitId,
+          chosen: member.commitId !== undefined,
+          info: member.info,
+          open: plain,
+          events: [],
+          bytes: 0,
+        };
+        this.#drafts.push(draft);
+      }
+      draft.events.push(event);
+      draft.bytes += size;
+      this.#bytes += size;
+    });
+  }
+
+  #newMeta(model: AnyModel): Meta {
+    const { env } = this.#context;
+    return {
+      model: model.name,
+      created: env.now(),
+      incarnation: toHex(env.random(8)),
+      base: this.#head.clock,
+      oldest: this.#head.clock,
+      snapshot: undefined,
+      previous: undefined,
+      commits: [],
+      commitFloor: 0,
+      deleted: undefined,
+    };
+  }
+}
+
+function checkEvent(model: AnyModel, event: unknown, id: string): number {
+  let size: number;
+  try {
+    size = model.codec.size(event);
+  } catch (error) {
+    throw new CoppiceError("EVENT_INVALID", `not an event of the ${model.name} model`, {
+      cause: error,
+      details: { id },
+    });
+  }
+  if (!Number.isSafeInteger(size))
+    throw new CoppiceError("EVENT_INVALID", `not an event of the ${model.name} model`, { details: { id } });
+  if (size === 0) throw new CoppiceError("EVENT_INVALID", "an event must not be empty", { details: { id } });
+  return size;
+}
+
+function tooLarge(
+  code: "EVENT_TOO_LARGE" | "BATCH_TOO_LARGE",
+  id: string,
+  limit: string,
+  max: number,
+  actual: number,
+) {
+  return new CoppiceError(code, "over the limit; nothing was written", {
+    details: { id, limit, max, actual },
+  });
+}
+
+function forgotten(id: string, commitId: Uint8Array): CoppiceError {
+  return new CoppiceError(
+    "OUTCOME_UNKNOWN",
+    "the commit id is older than the remembered ones: the events may be there; nothing was written now",
+    { details: { id, commitId: toHex(commitId) } },
+  );
+}

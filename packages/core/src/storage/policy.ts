@@ -1,0 +1,68 @@
+/**
+ * Snapshot policies: pure functions that say whether a document is due for a snapshot.
+ *
+ * A policy only permits a snapshot; it never trims. Policies compose with `anyOf` and `allOf`.
+ */
+
+export interface SnapshotStats {
+  readonly eventsSinceSnapshot: number;
+  /** Payload bytes of those events. */
+  readonly bytesSinceSnapshot: number;
+  /** Bytes of the newest snapshot as stored; 0 when there is none. */
+  readonly snapshotBytes: number;
+  /** Since the newest snapshot, or since the document was created. */
+  readonly msSinceSnapshot: number;
+  /** Only where the document is loaded. */
+  readonly frontierSize?: number;
+  /**
+   * The frontier had more than one event since the newest snapshot and has exactly one now. Only where
+   * loaded.
+   */
+  readonly collapsed?: boolean;
+}
+
+export type SnapshotPolicy = (stats: SnapshotStats) => boolean;
+
+/** When concurrent branches have merged into one, and at least `minEvents` came since the last snapshot. */
+export function onFrontierCollapse({ minEvents = 1 }: { minEvents?: number } = {}): SnapshotPolicy {
+  return ({ collapsed, eventsSinceSnapshot }) => collapsed === true && eventsSinceSnapshot >= minEvents;
+}
+
+/** After `count` events. A snapshot costs the whole document: prefer `whenTailOutweighs` for large ones. */
+export function everyEvents(count: number): SnapshotPolicy {
+  return ({ eventsSinceSnapshot }) => eventsSinceSnapshot >= count;
+}
+
+/** After `byteCount` payload bytes of events. */
+export function everyBytes(byteCount: number): SnapshotPolicy {
+  return ({ bytesSinceSnapshot }) => bytesSinceSnapshot >= byteCount;
+}
+
+/**
+ * When the events since the snapshot weigh at least `ratio` times the snapshot. Over a document's life
+ * snapshots then cost at most 1/ratio bytes for each byte of events, however large the document grows.
+ */
+export function whenTailOutweighs(ratio: number): SnapshotPolicy {
+  return ({ bytesSinceSnapshot, snapshotBytes }) => bytesSinceSnapshot >= ratio * snapshotBytes;
+}
+
+export function anyOf(...policies: readonly SnapshotPolicy[]): SnapshotPolicy {
+  return (stats) => policies.some((policy) => policy(stats));
+}
+
+export function allOf(...policies: readonly SnapshotPolicy[]): SnapshotPolicy {
+  return (stats) => policies.every((policy) => policy(stats));
+}
+
+/** Only when asked for by `snapshot()` or `compact()`. */
+export const never: SnapshotPolicy = () => false;
+
+/**
+ * When the frontier collapses and the tail weighs a quarter of the snapshot; when 1,000 events outweigh the
+ * snapshot; and after 20,000 events in any case, so that a load never replays more.
+ */
+export const defaultPolicy: SnapshotPolicy = anyOf(
+  allOf(onFrontierCollapse({ minEvents: 100 }), whenTailOutweighs(0.25)),
+  allOf(everyEvents(1000), whenTailOutweighs(1)),
+  everyEvents(20_000),
+);

@@ -1,0 +1,222 @@
+/**
+ * Questions about stored documents: list, info, events, history.
+ *
+ * Invariants: reading changes nothing, holds one page at a time, and goes on beside writers; a reader that a trim
+ * overtakes ends with `TRIMMED`, it never skips.
+ */
+
+import { CoppiceError, isCoppiceError } from "../base/errors.js";
+import { checkRange } from "../contract/keys.js";
+import { type Context, modelOf } from "./context.js";
+import { deletedError, type Head, tokenOf } from "./head.js";
+import { type Meta, unpackRecord, unsealMeta } from "./meta.js";
+import { Moved, scanBatches, trimmed, withRestarts } from "./reader.js";
+import { decodeBatch } from "./state.js";
+
+export interface ListOptions {
+  readonly prefix?: string;
+  /** Ids greater than this one. */
+  readonly after?: string;
+  readonly limit?: number;
+}
+
+export interface DocumentInfo {
+  readonly id: string;
+  readonly model: string;
+  /** Events in all, and those that a load replays. */
+  readonly clock: number;
+  readonly eventsSinceSnapshot: number;
+  /** Payload bytes of all events ever, and of those a load replays. */
+  readonly logBytes: number;
+  readonly bytesSinceSnapshot: number;
+  /** Clock, stored bytes and time of the newest snapshot. */
+  readonly snapshotClock: number | undefined;
+  readonly snapshotBytes: number;
+  readonly snapshotTime: number | undefined;
+  /** Clock of the oldest event that is kept. */
+  readonly oldestClock: number;
+  /** Wall times in ms since 1970. */
+  readonly created: number;
+  readonly changed: number;
+  /** For the `expected` of an append. */
+  readonly token: string;
+}
+
+export interface StoredEvent {
+  /** Clock before the event: event number − 1. */
+  readonly clock: number;
+  /** `undefined` when its bytes were damaged and set aside by a repair. */
+  readonly event: unknown;
+  /** Wall time in ms since 1970. */
+  readonly time: number;
+  readonly commitId: Uint8Array;
+}
+
+export type HistoryEntry =
+  | {
+      readonly kind: "batch";
+      /** Clock before its first event, and after its last. */
+      readonly clock: number;
+      readonly end: number;
+      readonly bytes: number;
+      readonly time: number;
+      readonly commitId: Uint8Array;
+      readonly info: Readonly<Record<string, unknown>> | undefined;
+    }
+  | { readonly kind: "snapshot"; readonly clock: number; readonly bytes: number; readonly time: number };
+
+export async function* listDocuments(context: Context, options: ListOptions): AsyncGenerator<string> {
+  const { prefix, after, limit = Number.MAX_SAFE_INTEGER } = options;
+  const range = {
+    space: "meta",
+    ...(prefix === undefined ? {} : { idPrefix: prefix }),
+    ...(after === undefined ? {} : { after }),
+  };
+  checkRange(range);
+  let left = limit;
+  if (left <= 0) return;
+  for await (const page of context.guard.scan(range)) {
+    for (const { key, value } of page) {
+      if (isTombstone(key[1], value)) continue;
+      yield key[1];
+      if (--left === 0) return;
+    }
+  }
+}
+
+/** A damaged meta is listed: `load` and `check` say what is wrong with it. */
+function isTombstone(id: string, value: Uint8Array): boolean {
+  try {
+    return unsealMeta(id, value).deleted !== undefined;
+  } catch (error) {
+    if (isCoppiceError(error)) return false;
+    throw error;
+  }
+}
+
+export function documentInfo(_context: Context, id: string, head: Head): DocumentInfo | undefined {
+  const { meta } = head;
+  if (meta === undefined || meta.deleted !== undefined) return undefined;
+  const { snapshot } = meta;
+  return {
+    id,
+    model: meta.model,
+    clock: head.clock,
+    eventsSinceSnapshot: head.clock - (snapshot?.clock ?? meta.base),
+    logBytes: head.logBytes,
+    bytesSinceSnapshot: head.logBytes - (snapshot?.logBytes ?? 0),
+    snapshotClock: snapshot?.clock,
+    snapshotBytes: snapshot?.storedBytes ?? 0,
+    snapshotTime: snapshot?.time,
+    oldestClock: meta.oldest,
+    created: meta.created,
+    changed: Math.max(head.time, meta.created),
+    token: tokenOf(meta, head.clock),
+  };
+}
+
+export async function* readEvents(
+  context: Context,
+  id: string,
+  range: { from?: number; to?: number; signal?: AbortSignal },
+): AsyncGenerator<StoredEvent> {
+  const { from, to = Number.MAX_SAFE_INTEGER, signal } = range;
+  for (const [name, value] of Object.entries({ from: from ?? 0, to })) {
+    if (!Number.isSafeInteger(value) || value < 0) {
+      throw new CoppiceError("ARGUMENT_INVALID", `${name} must be a clock: a safe integer from 0`, {
+        details: { id },
+      });
+    }
+  }
+  let next = from;
+  let incarnation: string | undefined;
+  for (;;) {
+    const meta = await withRestarts(
+      () => context.guard,
+      id,
+      async (found) => found,
+    );
+    if (incarnation !== undefined && meta?.incarnation !== incarnation) throw deletedError(id);
+    if (meta === undefined || meta.deleted !== undefined) return;
+    incarnation = meta.incarnation;
+    next ??= meta.base;
+    if (next < meta.oldest && next < to) throw trimmed(id, next, meta.oldest);
+    try {
+      for await (const event of eventsFrom(context, id, meta, next, to, signal)) {
+        yield event;
+        next = event.clock + 1;
+      }
+      return;
+    } catch (error) {
+      if (!(error instanceof Moved) && !isCoppiceError(error, "CORRUPT")) throw error;
+      await explain(context, id, meta, error);
+    }
+  }
+}
+
+/** Rethrows as corruption unless meta has changed since. */
+async function explain(context: Context, id: string, meta: Meta, error: unknown): Promise<void> {
+  const before = JSON.stringify([meta.incarnation, meta.oldest, meta.snapshot, meta.deleted]);
+  await withRestarts(
+    () => context.guard,
+    id,
+    async (now) => {
+      const after = now && JSON.stringify([now.incarnation, now.oldest, now.snapshot, now.deleted]);
+      if (after === before) throw error;
+    },
+  );
+}
+
+async function* eventsFrom(
+  context: Context,
+  id: string,
+  meta: Meta,
+  from: number,
+  to: number,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<StoredEvent> {
+  const model = modelOf(context, meta.model, id);
+  const start = {
+    from,
+    to,
+    ...(from === meta.base ? { previousCrc: 0 } : {}),
+    ...(signal ? { signal } : {}),
+  };
+  for await (const batch of scanBatches(context.guard, id, start)) {
+    const events = batch.header.lost ? [] : decodeBatch(model, id, batch);
+    for (let clock = Math.max(batch.clock, from); clock < Math.min(batch.end, to); clock++) {
+      yield { clock, event: events[clock - batch.clock], time: batch.time, commitId: batch.header.commitId };
+    }
+  }
+}
+
+export async function* history(context: Context, id: string): AsyncGenerator<HistoryEntry> {
+  const meta = await withRestarts(
+    () => context.guard,
+    id,
+    async (found) => found,
+  );
+  if (meta === undefined || meta.deleted !== undefined) return;
+  const snapshots = [meta.previous, meta.snapshot].filter((ref) => ref !== undefined);
+  const due = (clock: number) => {
+    const [ref] = snapshots;
+    if (ref === undefined || ref.clock > clock) return undefined;
+    snapshots.shift();
+    return { kind: "snapshot", clock: ref.clock, bytes: ref.storedBytes, time: ref.time } as const;
+  };
+  for await (const batch of scanBatches(context.guard, id, { from: meta.oldest })) {
+    for (let entry = due(batch.clock); entry !== undefined; entry = due(batch.clock)) yield entry;
+    const { commitId, info } = batch.header;
+    yield {
+      kind: "batch",
+      clock: batch.clock,
+      end: batch.end,
+      bytes: batch.payload.length,
+      time: batch.time,
+      commitId,
+      info: info === undefined ? undefined : (unpackRecord(info) as Record<string, unknown>),
+    };
+  }
+  for (let entry = due(Number.MAX_SAFE_INTEGER); entry !== undefined; entry = due(Number.MAX_SAFE_INTEGER))
+    yield entry;
+}

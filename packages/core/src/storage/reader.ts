@@ -1,0 +1,221 @@
+/**
+ * Reading a document's log and snapshots, right beside writers that append, trim, delete and recreate.
+ *
+ * A page of a scan is consistent, two pages are not; so a reader may find a gap, a missing snapshot or a
+ * batch of a later incarnation. It then reads meta again and starts over (`withRestarts`); what it found is
+ * corruption only if meta has not changed. Reading changes nothing.
+ *
+ * Invariants: batches are yielded contiguously; each names the CRC of the one before (the first one after a
+ * snapshot names the CRC that the snapshot recorded), so batches of two incarnations can never mix.
+ */
+
+import { concatBytes, equalBytes, Reader } from "../base/bytes.js";
+import { inflate } from "../base/compression.js";
+import { CoppiceError, isCoppiceError } from "../base/errors.js";
+import type { Key } from "../contract/backend.js";
+import type { Guard } from "../contract/guard.js";
+import { type BatchHeader, damaged, unseal } from "./envelope.js";
+import {
+  eventsKey,
+  type Meta,
+  metaKey,
+  partOf,
+  type SnapshotRecord,
+  type SnapshotRef,
+  snapshotKey,
+  stageOf,
+  unpackSnapshotRecord,
+  unsealMeta,
+} from "./meta.js";
+
+export interface StoredBatch {
+  /** Clock before its first event, and after its last. */
+  readonly clock: number;
+  readonly end: number;
+  readonly time: number;
+  readonly logBytes: number;
+  /** What the batch after it names. */
+  readonly crc: number;
+  readonly header: BatchHeader;
+  readonly payload: Uint8Array;
+  /** Bytes as stored. */
+  readonly storedBytes: number;
+}
+
+/** Stored keys do not fit together: either meta has changed meanwhile, or something is damaged. */
+export class Moved extends Error {
+  readonly key: Key;
+
+  constructor(key: Key, message: string) {
+    super(message);
+    this.key = key;
+  }
+}
+
+/**
+ * Calls `read` with the document's meta (`undefined`: never created), again whenever meta changed under it.
+ * Throws `CORRUPT` when what `read` found cannot be explained by a change.
+ */
+export async function withRestarts<T>(
+  guard: () => Guard,
+  id: string,
+  read: (meta: Meta | undefined, raw: Uint8Array | undefined) => Promise<T>,
+): Promise<T> {
+  const key = metaKey(id);
+  let raw = await guard().get(key);
+  for (;;) {
+    try {
+      return await read(raw && unsealMeta(id, raw), raw);
+    } catch (error) {
+      if (!(error instanceof Moved) && !isCoppiceError(error, "CORRUPT")) throw error;
+      const again = await guard().get(key);
+      if (equalBytes(raw, again)) throw error instanceof Moved ? damaged(error.key, error.message) : error;
+      raw = again;
+    }
+  }
+}
+
+/** Opens a stored batch; throws `CORRUPT` or `FORMAT_UNSUPPORTED`. */
+export function openBatch(key: Key, value: Uint8Array): StoredBatch {
+  const { count, logBytes, time, crc, batch, payload } = unseal(key, value);
+  const clock = key[2]!;
+  if (batch === undefined) throw damaged(key, "the value is not a batch");
+  if (batch.lost && payload.length !== 4) throw damaged(key, "the lost batch is malformed");
+  return {
+    clock,
+    end: clock + count,
+    time,
+    logBytes,
+    crc: batch.lost ? new Reader(payload).uint32() : crc,
+    header: batch,
+    payload: batch.lost ? payload.subarray(0, 0) : payload,
+    storedBytes: value.length,
+  };
+}
+
+/** The last batch below `below` (default: of the whole log). */
+export async function lastBatch(guard: Guard, id: string, below?: number): Promise<StoredBatch | undefined> {
+  const range = { space: "events", id, ...(below === undefined ? {} : { to: below }) };
+  for await (const [entry] of guard.scan(range, { reverse: true, limit: 1 })) {
+    if (entry !== undefined) return openBatch(entry.key, entry.value);
+  }
+  return undefined;
+}
+
+export interface BatchRange {
+  /** The first batch is the one that holds event `from + 1`. */
+  readonly from: number;
+  /** Batches that begin at or after `to` are left out. */
+  readonly to?: number;
+  /** Given when `from` is the end of a batch: the CRC of that batch, which the first one must name. */
+  readonly previousCrc?: number;
+  readonly signal?: AbortSignal;
+}
+
+/** The batches of a range, contiguous and chained; throws `Moved` for a gap. */
+export async function* scanBatches(guard: Guard, id: string, range: BatchRange): AsyncGenerator<StoredBatch> {
+  const { from, to, signal } = range;
+  let next = from;
+  let crc = range.previousCrc;
+  const keys = { space: "events", id, from, ...(to === undefined ? {} : { to }) };
+  for await (const page of guard.scan(keys, signal === undefined ? {} : { signal })) {
+    for (const { key, value } of page) {
+      const batch = openBatch(key, value);
+      if (batch.clock !== next) {
+        const aligned = next !== from || range.previousCrc !== undefined;
+        const straddling = aligned ? undefined : await straddlingBatch(guard, id, from);
+        if (straddling?.end !== batch.clock) {
+          throw new Moved(eventsKey(id, next), "batches are missing from the log");
+        }
+        yield straddling;
+        crc = straddling.crc;
+      }
+      if (crc !== undefined && batch.header.previousCrc !== crc) {
+        throw new Moved(key, "the batch does not follow the one before it");
+      }
+      yield batch;
+      next = batch.end;
+      crc = batch.crc;
+    }
+  }
+  if (next === from && range.previousCrc === undefined && from < (to ?? Number.MAX_SAFE_INTEGER)) {
+    const straddling = await straddlingBatch(guard, id, from);
+    if (straddling !== undefined) yield straddling;
+  }
+}
+
+async function straddlingBatch(guard: Guard, id: string, clock: number): Promise<StoredBatch | undefined> {
+  const batch = await lastBatch(guard, id, clock);
+  return batch !== undefined && batch.end > clock ? batch : undefined;
+}
+
+/** The record of a snapshot, without its bytes; throws `Moved` when it is not there. */
+export async function readSnapshotRecord(
+  guard: Guard,
+  id: string,
+  ref: SnapshotRef,
+): Promise<SnapshotRecord> {
+  const key = snapshotKey(id, ref, 0);
+  const value = await guard.get(key);
+  if (value === undefined) throw new Moved(key, "the snapshot is missing");
+  return unpackSnapshotRecord(key, unseal(key, value).payload);
+}
+
+/** A snapshot with its bytes as the model made them; throws `Moved` when a part is not there. */
+export async function readSnapshot(
+  guard: Guard,
+  id: string,
+  ref: SnapshotRef,
+): Promise<{ readonly record: SnapshotRecord; readonly bytes: Uint8Array }> {
+  let record: SnapshotRecord | undefined;
+  const parts: Uint8Array[] = [];
+  for await (const page of guard.scan({ space: "snapshot", id, from: ref.clock, to: ref.clock + 1 })) {
+    for (const { key, value } of page) {
+      if (stageOf(key) !== ref.stage) continue;
+      const { payload } = unseal(key, value);
+      if (partOf(key) === 0) record = unpackSnapshotRecord(key, payload);
+      else parts.push(payload);
+    }
+  }
+  const key = snapshotKey(id, ref, 0);
+  if (record === undefined || parts.length !== record.parts || record.parts !== ref.parts) {
+    throw new Moved(key, "a part of the snapshot is missing");
+  }
+  const stored = parts.length === 1 ? parts[0]! : concatBytes(parts);
+  if (!record.compressed) {
+    if (stored.length !== record.bytes) throw damaged(key, "the snapshot has another length than recorded");
+    return { record, bytes: stored };
+  }
+  try {
+    return { record, bytes: await inflate(stored, record.bytes) };
+  } catch (error) {
+    throw damaged(key, "the snapshot cannot be decompressed", error);
+  }
+}
+
+/**
+ * The bytes of the held events at these clocks: clock → payload of one encoded event. Others may be garbage.
+ */
+export async function readHeld(
+  guard: Guard,
+  id: string,
+  clocks: readonly number[],
+): Promise<Map<number, Uint8Array>> {
+  const held = new Map<number, Uint8Array>();
+  const [first] = clocks;
+  if (first === undefined) return held;
+  const wanted = new Set(clocks);
+  for await (const page of guard.scan({ space: "held", id, from: first, to: clocks.at(-1)! + 1 })) {
+    for (const { key, value } of page) {
+      if (wanted.has(key[2]!)) held.set(key[2]!, unseal(key, value).payload);
+    }
+  }
+  return held;
+}
+
+/** The error for a clock that lies before what is kept. */
+export function trimmed(id: string, clock: number, oldest: number): CoppiceError {
+  return new CoppiceError("TRIMMED", "the events at that clock were trimmed by a compaction", {
+    details: { id, clock, oldest },
+  });
+}

@@ -1,0 +1,188 @@
+/**
+ * The stored state of a document at a clock: the newest usable snapshot at or below it, the events that the
+ * snapshot does not cover, and the events after it. Read for loads, folds, diffs and checks alike.
+ *
+ * Invariants: `events` and `clocks` run in parallel, held events first, each in clock order. A damaged or
+ * unreadable snapshot is passed over only when what is older makes up for it; never an empty document
+ * instead.
+ */
+
+import { equalBytes } from "../base/bytes.js";
+import { CoppiceError, isCoppiceError } from "../base/errors.js";
+import type { AnyModel } from "../contract/model.js";
+import { type Context, modelOf, observe } from "./context.js";
+import { damaged } from "./envelope.js";
+import { deletedError } from "./head.js";
+import { eventsKey, heldKey, type Meta, metaKey, type SnapshotRecord, type SnapshotRef } from "./meta.js";
+import {
+  Moved,
+  readHeld,
+  readSnapshot,
+  readSnapshotRecord,
+  type StoredBatch,
+  scanBatches,
+  trimmed,
+} from "./reader.js";
+
+export interface State {
+  readonly meta: Meta;
+  readonly metaBytes: Uint8Array;
+  readonly model: AnyModel;
+  readonly base: { readonly ref: SnapshotRef; readonly record: SnapshotRecord } | undefined;
+  /** `undefined` without a base, or when only the record was asked for. */
+  readonly snapshot: Uint8Array | undefined;
+  readonly events: unknown[];
+  /** Clock before each event. */
+  readonly clocks: number[];
+  /** Clocks of events whose bytes a repair set aside. */
+  readonly lost: number[];
+  /** Clock of this state. */
+  readonly end: number;
+  /** The last batch read; `undefined` when there is none after the base. */
+  readonly last: StoredBatch | undefined;
+  /** Why a newer snapshot was passed over, when one was. */
+  readonly failure: CoppiceError | undefined;
+}
+
+export interface StateOptions {
+  /** Clock to stop at; default: the head. */
+  readonly at?: number | undefined;
+  /** Snapshots (by stage) that proved unusable. */
+  readonly exclude?: ReadonlySet<number>;
+  /** Read the snapshot's record, but not its bytes. */
+  readonly recordOnly?: boolean;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Reads the state; to be called inside `withRestarts`. Throws `MODEL_UNKNOWN`, `TRIMMED`, `CORRUPT`,
+ * `STATE_FORMAT_UNSUPPORTED`, and `ARGUMENT_INVALID` for a clock after the head.
+ */
+export async function readState(
+  context: Context,
+  id: string,
+  meta: Meta,
+  metaBytes: Uint8Array,
+  options: StateOptions = {},
+): Promise<State> {
+  if (meta.deleted !== undefined) throw deletedError(id);
+  const model = modelOf(context, meta.model, id);
+  const { base, failure } = await readBase(context, id, meta, metaBytes, model, options);
+  const events: unknown[] = [];
+  const clocks: number[] = [];
+  const lost: number[] = [];
+  if (base !== undefined && base.record.held.length > 0) {
+    await readHeldEvents(context, id, model, base.record, events, clocks);
+  }
+  const from = base?.ref.clock ?? meta.base;
+  let end = from;
+  let last: StoredBatch | undefined;
+  const range = {
+    from,
+    previousCrc: base?.ref.crc ?? 0,
+    ...(options.at === undefined ? {} : { to: options.at }),
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
+  };
+  for await (const batch of scanBatches(context.guard, id, range)) {
+    const stop = Math.min(batch.end, options.at ?? batch.end);
+    if (batch.header.lost) {
+      for (let clock = batch.clock; clock < stop; clock++) lost.push(clock);
+    } else {
+      const decoded = decodeBatch(model, id, batch);
+      for (let clock = batch.clock; clock < stop; clock++) {
+        events.push(decoded[clock - batch.clock]);
+        clocks.push(clock);
+      }
+    }
+    end = stop;
+    last = batch;
+  }
+  if (options.at !== undefined && end < options.at) {
+    throw new CoppiceError("ARGUMENT_INVALID", "the clock lies after the head of the document", {
+      details: { id, clock: options.at, head: end },
+    });
+  }
+  return { meta, metaBytes, model, base, snapshot: base?.bytes, events, clocks, lost, end, last, failure };
+}
+
+/** The events of a batch; throws `CORRUPT` when the payload is not what its header says. */
+export function decodeBatch(model: AnyModel, id: string, batch: StoredBatch): unknown[] {
+  const key = eventsKey(id, batch.clock);
+  let events: unknown[];
+  try {
+    events = model.codec.decode(batch.payload);
+  } catch (error) {
+    throw damaged(key, "the batch cannot be decoded", error);
+  }
+  if (events.length !== batch.end - batch.clock)
+    throw damaged(key, "the batch holds another number of events");
+  return events;
+}
+
+type Base = NonNullable<State["base"]> & { readonly bytes: Uint8Array | undefined };
+
+async function readBase(
+  context: Context,
+  id: string,
+  meta: Meta,
+  metaBytes: Uint8Array,
+  model: AnyModel,
+  { at, exclude, recordOnly }: StateOptions,
+): Promise<{ readonly base: Base | undefined; readonly failure: CoppiceError | undefined }> {
+  const whole = meta.oldest === meta.base;
+  let failure: CoppiceError | undefined;
+  for (const ref of [meta.snapshot, meta.previous]) {
+    if (ref === undefined || exclude?.has(ref.stage) || ref.clock > (at ?? ref.clock)) continue;
+    try {
+      const { record, bytes } = recordOnly
+        ? { record: await readSnapshotRecord(context.guard, id, ref), bytes: undefined }
+        : await readSnapshot(context.guard, id, ref);
+      if (record.model !== meta.model) throw damaged(metaKey(id), "the snapshot is of another model");
+      if ((model.stateFormats ?? [model.stateFormat]).includes(record.stateFormat)) {
+        return { base: { ref, record, bytes }, failure };
+      }
+      failure ??= new CoppiceError(
+        "STATE_FORMAT_UNSUPPORTED",
+        "the model does not read the stored snapshot",
+        {
+          details: { id, model: model.name, stateFormat: record.stateFormat },
+        },
+      );
+    } catch (error) {
+      if (!(error instanceof Moved) && !isCoppiceError(error, "CORRUPT")) throw error;
+      // Missing because a compaction replaced it meanwhile? Then start over with the new meta.
+      if (!equalBytes(await context.guard.get(metaKey(id)), metaBytes)) throw error;
+      failure = error instanceof Moved ? damaged(error.key, error.message) : error;
+      const recovered = whole || (ref === meta.snapshot && meta.previous !== undefined);
+      observe(context, (observer) => observer.damage?.({ id, error: failure!, recovered }));
+    }
+  }
+  if (whole && (at === undefined || at >= meta.base)) return { base: undefined, failure };
+  if (failure !== undefined) throw failure;
+  if (at !== undefined && (exclude === undefined || exclude.size === 0)) throw trimmed(id, at, meta.oldest);
+  throw damaged(metaKey(id), "no snapshot of the document is usable and its first events were trimmed");
+}
+
+async function readHeldEvents(
+  context: Context,
+  id: string,
+  model: AnyModel,
+  record: SnapshotRecord,
+  events: unknown[],
+  clocks: number[],
+): Promise<void> {
+  const stored = await readHeld(context.guard, id, record.held);
+  for (const clock of record.held) {
+    const payload = stored.get(clock);
+    if (payload === undefined) throw new Moved(heldKey(id, clock), "a held event is missing");
+    let decoded: unknown[];
+    try {
+      decoded = model.codec.decode(payload);
+    } catch (error) {
+      throw damaged(heldKey(id, clock), "the held event cannot be decoded", error);
+    }
+    if (decoded.length !== 1) throw damaged(heldKey(id, clock), "the held record holds not one event");
+    events.push(decoded[0]);
+    clocks.push(clock);
+  }
+}

@@ -1,0 +1,566 @@
+/**
+ * DocumentStorage: documents on one backend. The way in for everything.
+ *
+ * This file holds the public methods and who owns what; the work is done in the rooms beside it:
+ * `document-log` appends, `loader` loads, `compaction` snapshots and trims, `check` verifies.
+ *
+ * Invariants: one open storage owns one backend. Snapshots and compactions of one document run one at a time.
+ * The memory in use does not grow with the number of documents: heads are cached up to `limits.headsMax`.
+ */
+
+import { equalBytes } from "../base/bytes.js";
+import { type Env, systemEnv } from "../base/env.js";
+import { CoppiceError, isCoppiceError } from "../base/errors.js";
+import { Lanes } from "../base/lane.js";
+import { LIMITS, type Limits } from "../base/limits.js";
+import type { BackendFactory, Traits } from "../contract/backend.js";
+import { Guard } from "../contract/guard.js";
+import { checkId } from "../contract/keys.js";
+import type { AnyModel, Model } from "../contract/model.js";
+import { type CheckOptions, type CheckReport, checkStorage } from "./check.js";
+import { newCommitId, parseCommitId } from "./commit-id.js";
+import { type CompactAllOptions, type CompactAllResult, compactAll } from "./compact-all.js";
+import {
+  type CompactOptions,
+  type CompactResult,
+  compactDocument,
+  type LiveSource,
+  type Site,
+  snapshotDocument,
+} from "./compaction.js";
+import { type Context, modelOf, observe } from "./context.js";
+import { diffDocument } from "./diff.js";
+import type { AppendResult, DocumentLog, UnknownCommit } from "./document-log.js";
+import type { Folder } from "./folding.js";
+import { copyEvent, DocumentHandle, type HandleOptions } from "./handle.js";
+import type { Head } from "./head.js";
+import { loadDocument } from "./loader.js";
+import { Logs } from "./logs.js";
+import { eventsKey, type Meta, metaKey, packRecord, sealMeta } from "./meta.js";
+import { type Observer, report } from "./observer.js";
+import { defaultPolicy, type SnapshotPolicy, type SnapshotStats } from "./policy.js";
+import {
+  type DocumentInfo,
+  documentInfo,
+  type HistoryEntry,
+  history,
+  type ListOptions,
+  listDocuments,
+  readEvents,
+  type StoredEvent,
+} from "./queries.js";
+import { openBatch } from "./reader.js";
+import { sweep } from "./snapshots.js";
+import { ThreadFolder } from "./thread-folder.js";
+
+/** What the documents of a model are: `Y.Doc` for `Model<Y.Doc>`. */
+export type DocOf<M> = M extends Model<infer Doc, infer _Event> ? Doc : never;
+
+export interface StorageOptions<Models extends readonly AnyModel[]> {
+  readonly backend: BackendFactory;
+  /** The first one is the default for new documents. */
+  readonly models: Models;
+  /** When to take a snapshot by itself; `never` for only when asked. */
+  readonly snapshotPolicy?: SnapshotPolicy;
+  readonly observer?: Observer;
+  readonly env?: Env;
+  /** Single limits to change; the others keep their defaults. */
+  readonly limits?: Partial<Limits>;
+  /** Where folds and verifications run; default: large ones in a thread, where there are threads. */
+  readonly folder?: Folder;
+}
+
+export interface LoadOptions extends HandleOptions {
+  /** A past clock: the document as it was after that many events. It cannot be saved. */
+  readonly at?: number;
+}
+
+export interface OpenOptions<Doc> extends HandleOptions {
+  /** For a document that does not exist yet; default: the first model. */
+  readonly model?: string;
+  /** Edits the new document before it is created; not called when the document exists. */
+  readonly initial?: (doc: Doc) => unknown;
+  /** Begin anew when the id was deleted; the clock goes on where it ended. */
+  readonly recreate?: boolean;
+}
+
+/** Who and from where, for history: plain values, at most `limits.infoBytesMax` bytes once packed. */
+export type AppendInfo = Readonly<Record<string, string | number | boolean>>;
+
+export interface AppendOptions {
+  /** For a document that does not exist yet; default: the first model. */
+  readonly model?: string;
+  /** A token: append only if the document is still in that state (`ABSENT`: does not exist). */
+  readonly expected?: string;
+  /** From `newCommitId()`: repeating the call with it writes nothing twice. */
+  readonly commitId?: Uint8Array | string;
+  readonly info?: AppendInfo;
+}
+
+export interface RecoverReport {
+  /** What became of the commits whose outcome was unknown. */
+  readonly settled: readonly {
+    readonly id: string;
+    readonly commitId: Uint8Array;
+    readonly applied: boolean;
+  }[];
+}
+
+export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyModel[]> {
+  readonly #context: Context;
+  readonly #factory: BackendFactory;
+  readonly #policy: SnapshotPolicy;
+  readonly #folder: Folder;
+  readonly #logs: Logs;
+  readonly #maintenance = new Lanes();
+  readonly #handles = new Set<WeakRef<DocumentHandle<unknown>>>();
+  readonly #due = new Set<string>();
+  #unknown: UnknownCommit[] = [];
+  #closing: Promise<void> | undefined;
+
+  /**
+   * Opens the storage and its backend. Rejects with `LOCKED` when another process has the backend open, and
+   * with what the models need to get ready (WASM) when that fails.
+   */
+  static async open<const Models extends readonly AnyModel[]>(
+    options: StorageOptions<Models>,
+  ): Promise<DocumentStorage<Models>> {
+    const env = options.env ?? systemEnv();
+    const limits = { ...LIMITS, ...options.limits };
+    const models = new Map<string, AnyModel>();
+    for (const model of options.models) {
+      if (!/^[a-z][a-z0-9-]{0,31}$/.test(model.name) || models.has(model.name)) {
+        throw new TypeError(`models need different names of the form [a-z][a-z0-9-]*: ${model.name}`);
+      }
+      models.set(model.name, model);
+    }
+    const [defaultModel] = options.models;
+    if (defaultModel === undefined) throw new TypeError("DocumentStorage.open needs at least one model");
+    await Promise.all(options.models.map((model) => model.ready?.()));
+    const observer = options.observer ?? {};
+    const guard = await openGuard(options.backend, env, limits, observer);
+    const context: Context = { guard, env, limits, models, defaultModel, observer, inFlight: { bytes: 0 } };
+    return new DocumentStorage(context, options);
+  }
+
+  private constructor(context: Context, options: StorageOptions<Models>) {
+    this.#context = context;
+    this.#factory = options.backend;
+    this.#policy = options.snapshotPolicy ?? defaultPolicy;
+    this.#folder = options.folder ?? new ThreadFolder(context.env);
+    this.#logs = new Logs(
+      context,
+      (log, head) => this.#appended(log, head),
+      (unknown) => this.#unknown.push(unknown),
+    );
+  }
+
+  /** What the backend promises. */
+  get traits(): Traits {
+    return this.#context.guard.traits;
+  }
+
+  /** A fresh commit id for `append`: 16 bytes, a UUID of version 7. */
+  newCommitId(): Uint8Array {
+    return newCommitId(this.#context.env);
+  }
+
+  /**
+   * The document, restored from its newest snapshot and the events after it; `undefined` when it does not
+   * exist. Rejects with `MODEL_UNKNOWN`, `CORRUPT`, `FORMAT_UNSUPPORTED`, `STATE_FORMAT_UNSUPPORTED`; with
+   * `at` also `TRIMMED` and `ARGUMENT_INVALID`. Changes nothing. Costs the snapshot plus the events after it.
+   */
+  async load<Doc = DocOf<Models[0]>>(
+    id: string,
+    options: LoadOptions = {},
+  ): Promise<DocumentHandle<Doc> | undefined> {
+    this.#assertOpen();
+    checkId(id, this.#context.limits.idBytesMax);
+    const { at } = options;
+    if (at !== undefined && (!Number.isSafeInteger(at) || at < 0)) {
+      throw new CoppiceError("ARGUMENT_INVALID", "at must be a clock: a safe integer from 0", {
+        details: { id, at },
+      });
+    }
+    const loaded = await loadDocument(this.#context, id, at);
+    if (loaded === undefined) return undefined;
+    return this.#handle(new DocumentHandle<Doc>(this.#owner, id, loaded, at === undefined, options));
+  }
+
+  /**
+   * Loads the document, or creates it atomically: of two creators one wins, the other loads the winner's.
+   * Durable when it resolves. Rejects like `load`, and with `DELETED` for a deleted id unless `recreate` is
+   * set.
+   */
+  async open<Doc = DocOf<Models[0]>>(
+    id: string,
+    options: OpenOptions<Doc> = {},
+  ): Promise<DocumentHandle<Doc>> {
+    for (;;) {
+      const loaded = await this.load<Doc>(id, options);
+      if (loaded !== undefined) {
+        if (options.model !== undefined && options.model !== loaded.model) {
+          await loaded.close();
+          throw new CoppiceError("MODEL_UNKNOWN", "the document exists under another model", {
+            details: { id, model: options.model, stored: loaded.model },
+          });
+        }
+        return loaded;
+      }
+      const model = this.#modelFor(options.model, id);
+      await this.#logs.get(id).append({
+        events:
+          options.initial === undefined
+            ? []
+            : initialEvents(model, options.initial as (doc: unknown) => unknown),
+        model,
+        mode: options.recreate ? "recreate" : "create",
+        split: true,
+      });
+    }
+  }
+
+  /**
+   * Adds events to the end of the log without building the document; creates an id that was never used.
+   * Durable to `traits.durability` when it resolves; the events stay together and in order, and every later
+   * `load` has them.
+   *
+   * Rejects with `EVENT_INVALID`, `EVENT_TOO_LARGE`, `BATCH_EMPTY`, `BATCH_TOO_LARGE`, `COMMIT_ID_INVALID`,
+   * `HEAD_CONFLICT` (with `expected`), `DELETED`, `BUSY` (too much in flight), `POISONED` or `UNAVAILABLE`:
+   * nothing was written. With `OUTCOME_UNKNOWN` it may have been: `recover()`, or repeat with the same
+   * `commitId`. Appends to one document that wait together share one batch and one sync; the cost does not
+   * depend on the size of the document.
+   */
+  async append(
+    id: string,
+    events: readonly (Models[number] extends Model<infer _Doc, infer Event> ? Event : never)[],
+    options: AppendOptions = {},
+  ): Promise<AppendResult> {
+    this.#assertOpen();
+    const { limits, env } = this.#context;
+    checkId(id, limits.idBytesMax);
+    if (!Array.isArray(events)) throw new TypeError("events must be an array");
+    if (events.length === 0) {
+      throw new CoppiceError("BATCH_EMPTY", "there are no events to append", { details: { id } });
+    }
+    if (this.#context.inFlight.bytes > limits.inFlightBytesMax) {
+      throw new CoppiceError("BUSY", "too much is waiting to be written; wait for earlier appends", {
+        details: { id, limit: "inFlightBytesMax", max: limits.inFlightBytesMax },
+      });
+    }
+    const { expected, commitId } = options;
+    return this.#logs.get(id).append({
+      events: events.map(copyEvent),
+      model: this.#modelFor(options.model, id),
+      expected,
+      commitId: commitId === undefined ? undefined : parseCommitId(commitId, env),
+      info: this.#packInfo(id, options.info),
+    });
+  }
+
+  /**
+   * The stored events with `from ≤ clock before the event < to`, in order, across page boundaries and beside
+   * writers. Ends with `TRIMMED` when `from` lies before what is kept, `DELETED` when the document goes away;
+   * yields nothing for a document that does not exist.
+   */
+  read(
+    id: string,
+    range: { from?: number; to?: number; signal?: AbortSignal } = {},
+  ): AsyncGenerator<StoredEvent> {
+    this.#assertOpen();
+    checkId(id, this.#context.limits.idBytesMax);
+    return readEvents(this.#context, id, range);
+  }
+
+  /** Batches and snapshots of a document, oldest first, with times and `info`. */
+  history(id: string): AsyncGenerator<HistoryEntry> {
+    this.#assertOpen();
+    checkId(id, this.#context.limits.idBytesMax);
+    return history(this.#context, id);
+  }
+
+  /** Ids in the order of their UTF-8 bytes; deleted ones are left out. Costs one page at a time. */
+  list(options: ListOptions = {}): AsyncGenerator<string> {
+    this.#assertOpen();
+    return listDocuments(this.#context, options);
+  }
+
+  /**
+   * Clocks, counts, bytes and times of a document; `undefined` when it does not exist. Two or three small
+   * reads.
+   */
+  async info(id: string): Promise<DocumentInfo | undefined> {
+    this.#assertOpen();
+    checkId(id, this.#context.limits.idBytesMax);
+    return documentInfo(this.#context, id, await this.#logs.get(id).head());
+  }
+
+  /**
+   * Bytes that bring a peer at `peerVersion` up to date, from stored bytes, without building the document
+   * where the model can; `undefined` when the document does not exist. Rejects with `ARGUMENT_INVALID` for
+   * bytes that are no version, and like `load`.
+   */
+  async diff(id: string, peerVersion: Uint8Array): Promise<Uint8Array | undefined> {
+    this.#assertOpen();
+    checkId(id, this.#context.limits.idBytesMax);
+    return diffDocument(this.#context, id, peerVersion);
+  }
+
+  /**
+   * Takes a verified snapshot of the whole log, then trims the events it covers, keeping an older snapshot
+   * and the events after that. Safe while others append, and after a crash at any step. Resolves with what it
+   * did; see `CompactResult.outcome`. Costs the document once; appends and loads go on.
+   */
+  compact(id: string, options: CompactOptions = {}): Promise<CompactResult> {
+    return this.#maintain(id, (site) => compactDocument(site, options));
+  }
+
+  /** `compact` for many documents, with bounded memory and concurrency. See `CompactAllOptions`. */
+  compactAll(options: CompactAllOptions = {}): Promise<CompactAllResult> {
+    this.#assertOpen();
+    return compactAll(this.#context.env, options, {
+      list: (prefix) => this.list(prefix === undefined ? {} : { prefix }),
+      info: (id) => this.info(id),
+      compact: (id, compactOptions) => this.compact(id, compactOptions),
+    });
+  }
+
+  /**
+   * Removes the document and leaves a tombstone, so that its clocks are never used again. Resolves, with
+   * whether it existed, when the tombstone is durable and its keys are swept.
+   */
+  async delete(id: string): Promise<boolean> {
+    this.#assertOpen();
+    checkId(id, this.#context.limits.idBytesMax);
+    const log = this.#logs.get(id);
+    for (;;) {
+      const outcome = await log.exclusively((head) => this.#bury(log, head));
+      if (outcome === "conflict") continue;
+      if (outcome === undefined) return false;
+      await this.#maintenance.run(id, () => sweep(this.#context, id, outcome.meta, outcome.metaBytes));
+      return outcome.existed;
+    }
+  }
+
+  /** Verifies every invariant of one document or of all; changes nothing unless told to `repair`. */
+  async check(options: CheckOptions = {}): Promise<CheckReport> {
+    this.#assertOpen();
+    if (options.id !== undefined) checkId(options.id, this.#context.limits.idBytesMax);
+    await this.#idle();
+    const report = await checkStorage(this.#context, this.#folder, options);
+    if (options.repair) this.#logs.forget();
+    return report;
+  }
+
+  /**
+   * Resolves when everything handed in before the call is durable or has failed, background snapshots
+   * included.
+   */
+  async flush(): Promise<void> {
+    this.#assertOpen();
+    await this.#idle();
+  }
+
+  /**
+   * After `OUTCOME_UNKNOWN` or `POISONED`: closes the backend, opens it again, reads the heads anew, and
+   * settles the commits whose outcome was unknown by their ids. Handles stay valid and keep their unsaved
+   * events. Rejects with what opening rejects with (the disk is still full, say); then call it again later.
+   */
+  async recover(): Promise<RecoverReport> {
+    this.#assertOpen();
+    const { env, limits, observer } = this.#context;
+    await this.#logs.idle();
+    // Whatever closing a failed backend reports, the reopened one decides what is true.
+    await this.#context.guard.close().catch(() => undefined);
+    this.#context.guard = await openGuard(this.#factory, env, limits, observer);
+    this.#logs.forget();
+    const settled: { id: string; commitId: Uint8Array; applied: boolean }[] = [];
+    for (let commit = this.#unknown[0]; commit !== undefined; commit = this.#unknown[0]) {
+      const { id, clock, end, commitId } = commit;
+      const key = eventsKey(id, clock);
+      const value = await this.#context.guard.get(key);
+      const batch = value === undefined ? undefined : openBatch(key, value);
+      const applied = equalBytes(batch?.header.commitId, commitId);
+      this.#unknown.shift();
+      settled.push({ id, commitId, applied });
+      for (const reference of this.#handles) {
+        const handle = reference.deref();
+        if (handle?.id === id) handle.settle(commitId, applied ? end : undefined);
+      }
+    }
+    return { settled };
+  }
+
+  /**
+   * Waits for what is in flight and releases the backend. Unsaved events of open handles are not saved: save
+   * them before. Rejects with what closing the backend rejects with; the lock is free all the same.
+   */
+  close(): Promise<void> {
+    this.#closing ??= this.#release();
+    return this.#closing;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  get #owner() {
+    return {
+      context: this.#context,
+      policy: this.#policy,
+      log: (id: string) => this.#logs.get(id),
+      snapshot: (id: string, live: LiveSource) => this.#maintain(id, (site) => snapshotDocument(site, live)),
+      snapshotLater: (id: string, live: LiveSource) => this.#snapshotLater(id, live),
+      compact: (id: string, options?: CompactOptions) => this.compact(id, options),
+      released: (handle: DocumentHandle<unknown>) => this.#forgetHandles(handle),
+    };
+  }
+
+  #handle<Doc>(handle: DocumentHandle<Doc>): DocumentHandle<Doc> {
+    if (this.#handles.size % 1024 === 1023) this.#forgetHandles();
+    this.#handles.add(new WeakRef(handle as DocumentHandle<unknown>));
+    return handle;
+  }
+
+  /** Drops references to handles that were collected, and to the one that closed. */
+  #forgetHandles(closed?: DocumentHandle<unknown>): void {
+    for (const reference of this.#handles) {
+      const handle = reference.deref();
+      if (handle === undefined || handle === closed) this.#handles.delete(reference);
+    }
+  }
+
+  async #release(): Promise<void> {
+    try {
+      await this.#idle();
+      await this.#folder.close();
+    } finally {
+      await this.#context.guard.close();
+    }
+  }
+
+  async #idle(): Promise<void> {
+    await this.#logs.idle();
+    await this.#maintenance.idle();
+    await this.#context.guard.idle();
+  }
+
+  #maintain<T>(id: string, task: (site: Site) => Promise<T>): Promise<T> {
+    this.#assertOpen();
+    checkId(id, this.#context.limits.idBytesMax);
+    const site = () => ({ context: this.#context, folder: this.#folder, log: this.#logs.get(id) });
+    return this.#maintenance.run(id, () => task(site()));
+  }
+
+  #appended(log: DocumentLog, head: Head): void {
+    if (head.meta !== undefined && this.#policy(statsOf(head, this.#context.env.now())))
+      this.#snapshotLater(log.id);
+  }
+
+  /** One background snapshot per document at a time; its failure is reported, and harms nothing. */
+  #snapshotLater(id: string, live?: LiveSource): void {
+    if (this.#due.has(id) || this.#closing !== undefined) return;
+    this.#due.add(id);
+    const site = () => ({ context: this.#context, folder: this.#folder, log: this.#logs.get(id) });
+    this.#maintenance
+      .run(id, () => snapshotDocument(site(), live))
+      .catch((error: unknown) =>
+        observe(this.#context, (observer) =>
+          observer.snapshot?.({ id, clock: 0, bytes: 0, durationMs: 0, error }),
+        ),
+      )
+      .finally(() => this.#due.delete(id));
+  }
+
+  async #bury(
+    log: DocumentLog,
+    head: Head,
+  ): Promise<{ meta: Meta; metaBytes: Uint8Array; existed: boolean } | "conflict" | undefined> {
+    const { meta, metaBytes } = head;
+    if (meta === undefined || metaBytes === undefined) return undefined;
+    if (meta.deleted !== undefined) return { meta, metaBytes, existed: false };
+    const time = Math.max(this.#context.env.now(), head.time);
+    const tombstone: Meta = {
+      ...meta,
+      base: head.clock,
+      oldest: head.clock,
+      snapshot: undefined,
+      previous: undefined,
+      commits: [],
+      commitFloor: 0,
+      deleted: { clock: head.clock, time },
+    };
+    const value = sealMeta(log.id, tombstone, time);
+    log.forget();
+    try {
+      await this.#context.guard.commit({
+        put: [{ key: metaKey(log.id), value }],
+        expect: [
+          { key: metaKey(log.id), value: metaBytes },
+          { key: eventsKey(log.id, head.clock), value: undefined },
+        ],
+      });
+    } catch (error) {
+      if (isCoppiceError(error, "COMMIT_CONFLICT")) return "conflict";
+      throw error;
+    }
+    return { meta: tombstone, metaBytes: value, existed: true };
+  }
+
+  #modelFor(name: string | undefined, id: string): AnyModel {
+    return name === undefined ? this.#context.defaultModel : modelOf(this.#context, name, id);
+  }
+
+  #packInfo(id: string, info: AppendInfo | undefined): Uint8Array | undefined {
+    if (info === undefined) return undefined;
+    for (const [name, value] of Object.entries(info)) {
+      if (!["string", "number", "boolean"].includes(typeof value)) {
+        throw new CoppiceError("ARGUMENT_INVALID", "info takes strings, numbers and booleans", {
+          details: { id, name },
+        });
+      }
+    }
+    const packed = packRecord({ ...info });
+    const max = this.#context.limits.infoBytesMax;
+    if (packed.length > max) {
+      throw new CoppiceError("BATCH_TOO_LARGE", "info is over the limit; nothing was written", {
+        details: { id, limit: "infoBytesMax", max, actual: packed.length },
+      });
+    }
+    return packed;
+  }
+
+  #assertOpen(): void {
+    if (this.#closing !== undefined) throw new CoppiceError("CLOSED", "the storage is closed");
+  }
+}
+
+async function openGuard(
+  factory: BackendFactory,
+  env: Env,
+  limits: Limits,
+  observer: Observer,
+): Promise<Guard> {
+  const backend = await factory.open(env);
+  return new Guard(backend, env, limits, (commit) => report(env, () => observer.commit?.(commit)));
+}
+
+function initialEvents(model: AnyModel, initial: (doc: unknown) => unknown): unknown[] {
+  const doc = model.create();
+  const tracker = model.track(doc);
+  const changed = model.change(doc, initial);
+  const events = tracker.take(changed);
+  tracker.stop();
+  model.dispose?.(changed);
+  return events;
+}
+
+function statsOf(head: Head, now: number): SnapshotStats {
+  const snapshot = head.meta?.snapshot;
+  return {
+    eventsSinceSnapshot: head.clock - (snapshot?.clock ?? head.meta?.base ?? 0),
+    bytesSinceSnapshot: head.logBytes - (snapshot?.logBytes ?? 0),
+    snapshotBytes: snapshot?.storedBytes ?? 0,
+    msSinceSnapshot: Math.max(0, now - (snapshot?.time ?? head.meta?.created ?? 0)),
+  };
+}

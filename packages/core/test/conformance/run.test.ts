@@ -1,0 +1,60 @@
+import { type Case, CaseFailure, type CaseResult, Random, runCase, runCases } from "coppice/conformance";
+import { expect, test } from "vitest";
+
+interface Context {
+  readonly name: string;
+}
+
+function make(title: string, run: () => Promise<void>, reason?: string): Case<Context> {
+  const item = { name: `[T1] ${title}`, rule: "T1", title, run };
+  return reason === undefined ? item : { ...item, needs: async () => reason };
+}
+
+const passes = make("passes", async () => undefined);
+const fails = make("fails", async () => {
+  throw new CaseFailure("as it should");
+});
+const impossible = make("is skipped", async () => expect.unreachable(), "it cannot be tried");
+const hangs = make("hangs", () => new Promise(() => undefined));
+
+test("[TS1] every case is in the report once, as passed, failed or skipped with its reason", async () => {
+  const told: CaseResult[] = [];
+  const report = await runCases(
+    [passes, fails, impossible],
+    { name: "s" },
+    { onResult: (r) => told.push(r) },
+  );
+  expect(report).toMatchObject({ subject: "s", passed: 1, failed: 1, skipped: 1 });
+  expect(report.results.map(({ title, status, reason }) => [title, status, reason])).toEqual([
+    ["passes", "passed", undefined],
+    ["fails", "failed", "as it should"],
+    ["is skipped", "skipped", "it cannot be tried"],
+  ]);
+  expect(told).toEqual(report.results);
+});
+
+test("[TS1] a case that hangs fails", async () => {
+  const report = await runCases([hangs, passes], { name: "s" }, { timeoutMs: 20 });
+  expect(report).toMatchObject({ passed: 1, failed: 1 });
+  expect(report.results[0]!.reason).toContain("20 ms");
+});
+
+test("[TS1] under a test runner a failure rejects, and nothing is skipped unseen", async () => {
+  await runCase(passes, { name: "s" });
+  await expect(runCase(fails, { name: "s" })).rejects.toThrow("as it should");
+  await expect(runCase(impossible, { name: "s" })).rejects.toThrow("it cannot be tried");
+  const reasons: string[] = [];
+  await runCase(impossible, { name: "s" }, (reason) => reasons.push(reason));
+  expect(reasons).toEqual(["it cannot be tried"]);
+});
+
+test("[TS2] the same seed gives the same chance, another seed another", () => {
+  const draw = (seed: number) => {
+    const random = new Random(seed);
+    return Array.from({ length: 50 }, () => random.below(1000));
+  };
+  expect(draw(1)).toEqual(draw(1));
+  expect(draw(1)).not.toEqual(draw(2));
+  expect(new Set(draw(3)).size).toBeGreaterThan(30);
+  expect(new Random(4).shuffle([1, 2, 3, 4, 5]).sort()).toEqual([1, 2, 3, 4, 5]);
+});

@@ -1,0 +1,210 @@
+/**
+ * Opening and closing the database below the backend: a directory of our own, or an instance that the caller
+ * made. It decides what may be promised (`Opened`), and who closes what.
+ *
+ * Invariants:
+ * - nothing is opened that somebody in this process has open already (`claims.ts`);
+ * - a failed open leaves nothing open and nothing claimed;
+ * - an instance that was open, or opening, when it was first handed over is the caller's to close. The one
+ *   exception: after a failed write it is closed here, because LevelDB accepts writes on top of a damaged log
+ *   and loses them; only opening it again repairs the log. The next open opens it again.
+ */
+
+import type { AbstractLevel } from "abstract-level";
+import { CoppiceError, type Durability } from "coppice";
+import { type Claim, claim } from "./claims.js";
+import type { DirectorySync } from "./directory.js";
+import { codeOf, locked, openFailure } from "./failures.js";
+
+/** What is used of any abstract-level database, with keys and values as bytes. */
+export type Database = AbstractLevel<unknown, Uint8Array, Uint8Array> & {
+  /** Missing in the declarations of level-supports. */
+  readonly supports: { readonly getSync?: boolean };
+  /** Of a sublevel. */
+  readonly parent?: Database | null;
+  readonly prefix?: string;
+  /** Of a database in a directory (or, in browsers, of a named one). */
+  readonly location?: string;
+};
+
+export interface Opened {
+  readonly db: Database;
+  readonly durability: Durability;
+  /** True for LevelDB itself: it copies bytes on their way in and out, and bounds pages by bytes. */
+  readonly native: boolean;
+  /** Present when each commit must sync the directory. */
+  readonly directory: DirectorySync | undefined;
+  /** `failed`: a write failed since it was opened. Everything is released, also when it rejects. */
+  close(failed: boolean): Promise<void>;
+}
+
+export interface DirectoryOptions {
+  readonly durability: "process" | "power";
+  readonly createIfMissing: boolean;
+  /** Passed on to classic-level. */
+  readonly tuning: Readonly<Record<string, unknown>>;
+}
+
+/** Rejects with `LOCKED`, `CORRUPT` or `UNAVAILABLE`. */
+export async function openDirectory(location: string, options: DirectoryOptions): Promise<Opened> {
+  const { durability, createIfMissing, tuning } = options;
+  const durable = durability === "power";
+  let holdsStore = false;
+  const undo: (() => unknown)[] = [];
+  try {
+    const files = await import("./directory.js");
+    const found = createIfMissing
+      ? await files.createDirectory(location, durable)
+      : await files.findDirectory(location);
+    holdsStore = found.holdsStore;
+    if (!createIfMissing && !holdsStore) {
+      throw new CoppiceError("UNAVAILABLE", "there is no store in this directory", { details: { location } });
+    }
+    const release = claimOrThrow({ owner: {}, directory: found.identity, prefix: "" }, location);
+    undo.push(release);
+    if (durable) refuseDamage(location, await files.findDamagedLog(found.path));
+    const { ClassicLevel } = await import("classic-level");
+    const db = new ClassicLevel<Uint8Array, Uint8Array>(found.path, {
+      keyEncoding: "view",
+      valueEncoding: "view",
+      createIfMissing,
+      ...tuning,
+    });
+    undo.push(() => db.close());
+    await db.open();
+    const directory = durable ? await files.DirectorySync.open(found.path) : undefined;
+    if (directory !== undefined) undo.push(() => directory.close());
+    await directory?.sync();
+    return {
+      db: db as unknown as Database,
+      durability,
+      native: true,
+      directory,
+      close: () => settle([() => db.close(), () => directory?.close(), release]),
+    };
+  } catch (error) {
+    await abandon(undo);
+    throw error instanceof CoppiceError ? error : openFailure(error, location, holdsStore);
+  }
+}
+
+/**
+ * Rejects with `LOCKED`, `CORRUPT` or `UNAVAILABLE`, and with `TRAIT_MISSING` when the instance cannot keep
+ * bytes or cannot give the durability that was asked for. `lent` remembers the instances that are the
+ * caller's to close.
+ */
+export async function openInstance(
+  db: Database,
+  asked: "process" | "power" | undefined,
+  lent: WeakSet<Database>,
+): Promise<Opened> {
+  const path = lineage(db);
+  const root = path[0]!;
+  const native = isLevelDb(root);
+  const durability = native ? (asked ?? "power") : root.supports.permanence ? "process" : "none";
+  if (asked !== undefined && !(native || asked === durability)) {
+    throw new CoppiceError("TRAIT_MISSING", "this abstract-level instance is not that durable", {
+      details: { asked, actual: durability },
+    });
+  }
+  assertKeepsBytes(db);
+  const location = native ? root.location! : (db.prefix ?? root.constructor.name);
+  const undo: (() => unknown)[] = [];
+  try {
+    const files = native ? await import("./directory.js") : undefined;
+    const found = path.filter((each) => each.status !== "closed");
+    for (const each of path) {
+      const closed = !found.includes(each);
+      if (closed && !lent.has(each)) undo.push(() => each.close());
+      await each.open(closed ? {} : { passive: true });
+    }
+    const place = await files?.findDirectory(location);
+    const identity = place?.identity;
+    const release = claimOrThrow({ owner: root, directory: identity, prefix: db.prefix ?? "" }, location);
+    for (const each of found) lent.add(each);
+    const closeOurs = [...undo].reverse();
+    undo.push(release);
+    const directory =
+      place !== undefined && durability === "power" ? await files?.DirectorySync.open(place.path) : undefined;
+    if (directory !== undefined) undo.push(() => directory.close());
+    await directory?.sync();
+    return {
+      db,
+      durability,
+      native,
+      directory,
+      close: (failed) => {
+        const databases = failed && durability !== "none" ? [() => root.close()] : closeOurs;
+        return settle([...databases, () => directory?.close(), release]);
+      },
+    };
+  } catch (error) {
+    await abandon(undo);
+    throw error instanceof CoppiceError ? error : openFailure(error, location, native);
+  }
+}
+
+function claimOrThrow(wanted: Claim, location: string): () => void {
+  const release = claim(wanted);
+  if (release === undefined) throw locked(location);
+  return release;
+}
+
+/** Only where each commit was synced: without syncs a power loss may leave holes, and that was said. */
+function refuseDamage(location: string, damage: { file: string; offset: number } | undefined): void {
+  if (damage === undefined) return;
+  throw new CoppiceError(
+    "CORRUPT",
+    "a log of LevelDB is damaged before its end, and LevelDB would drop acknowledged commits: restore a " +
+      'copy; or, to go on with what is left, open a copy once with durability "process", and check it',
+    { details: { location, ...damage } },
+  );
+}
+
+/** From the root database down to this sublevel. */
+function lineage(db: Database): Database[] {
+  const path = [db];
+  for (let parent = db.parent; parent !== undefined && parent !== null; parent = parent.parent) {
+    path.unshift(parent);
+  }
+  return path;
+}
+
+/** classic-level, or one that offers the same: files in a directory, `sync`, `highWaterMarkBytes`. */
+function isLevelDb({ supports, location }: Database): boolean {
+  return (
+    supports.permanence && supports.additionalMethods.compactRange === true && typeof location === "string"
+  );
+}
+
+function assertKeepsBytes(db: Database): void {
+  try {
+    db.keyEncoding("view");
+    db.valueEncoding("view");
+  } catch (error) {
+    if (codeOf(error) !== "LEVEL_ENCODING_NOT_SUPPORTED") throw error;
+    throw new CoppiceError("TRAIT_MISSING", "this abstract-level instance stores strings, not bytes", {
+      cause: error,
+    });
+  }
+}
+
+/** Runs every step, one after the other, and then rejects with the first failure. */
+async function settle(steps: readonly (() => unknown)[]): Promise<void> {
+  const failures: unknown[] = [];
+  for (const step of steps) {
+    try {
+      await step();
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  if (failures.length > 0) {
+    throw new CoppiceError("UNAVAILABLE", "the database did not close cleanly", { cause: failures[0] });
+  }
+}
+
+/** Takes back what a failed open has done, last first. The failure itself matters more than one of these. */
+async function abandon(undo: readonly (() => unknown)[]): Promise<void> {
+  await settle([...undo].reverse()).catch(() => undefined);
+}

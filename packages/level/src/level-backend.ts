@@ -1,0 +1,330 @@
+/**
+ * The LevelDB backend: keys and values as they are in a classic-level database, or in any other
+ * abstract-level instance.
+ *
+ * It does not group commits, check arguments or poison itself; `Guard` in core does that for every backend.
+ * It trusts no checksum of LevelDB's; storage checks its own.
+ *
+ * Invariants:
+ * - one commit runs at a time, so that what `expect` reads is what the batch meets;
+ * - a commit is exactly one LevelDB batch, written with one sync, then the directory is synced (`power`);
+ * - a sync that failed is never repeated;
+ * - bytes handed out belong to the caller, bytes taken in are copied before `commit` resolves.
+ */
+
+import type { AbstractBatchOperation, AbstractLevel } from "abstract-level";
+import {
+  type Backend,
+  type BackendFactory,
+  type Batch,
+  CoppiceError,
+  commitConflict,
+  compareBytes,
+  decodeKey,
+  type Entry,
+  encodeKey,
+  encodeRange,
+  equalBytes,
+  isCoppiceError,
+  isRangeDeletion,
+  type Key,
+  type Range,
+  type ScanOptions,
+  type Traits,
+} from "coppice";
+import { type Database, type Opened, openDirectory, openInstance } from "./database.js";
+import { readFailure } from "./failures.js";
+
+const BYTES = { keyEncoding: "view", valueEncoding: "view" } as const;
+/** Entries asked for at once: more save no time, and fewer keep the event loop free. */
+const PAGE_ENTRIES_MAX = 1000;
+/** Entries of the first page where the engine does not bound a page by its bytes. */
+const PAGE_ENTRIES_FIRST = 16;
+const PAGE_BYTES = 1024 * 1024;
+/** Expectations read without leaving the thread (some µs each); above it one trip to the pool is cheaper. */
+const SYNC_READS_MAX = 64;
+const VALUE_BYTES_MAX = 64 * 1024 * 1024;
+const COMMIT_BYTES_MAX = 256 * 1024 * 1024;
+
+/** A database of abstract-level 3: classic-level, memory-level, browser-level, a sublevel of one … */
+export type AnyLevel = Pick<
+  AbstractLevel<unknown, unknown, unknown>,
+  "status" | "supports" | "open" | "close"
+>;
+
+export interface InstanceOptions {
+  /**
+   * What an acknowledged commit survives. `"power"` (default): loss of power; each commit syncs LevelDB's log
+   * and then the directory. `"process"`: the death of the process; nothing is synced, a power loss may take
+   * the newest commits and leave holes.
+   */
+  readonly durability?: "power" | "process";
+}
+
+export interface LevelOptions extends InstanceOptions {
+  /** `false`: opening rejects with `UNAVAILABLE` when the directory holds no store. Default `true`. */
+  readonly createIfMissing?: boolean;
+  /** Bytes of uncompressed blocks kept in memory. Default 8 MiB. */
+  readonly cacheBytes?: number;
+  /** Bytes gathered in memory, and in the log, before a table file is written; up to twice. Default 4 MiB. */
+  readonly writeBufferBytes?: number;
+  /** Bytes at which a table file ends. Default 2 MiB; more when single values are larger. */
+  readonly tableBytesMax?: number;
+  /** Compress table files with Snappy. Default `true`. */
+  readonly compression?: boolean;
+}
+
+/**
+ * A backend on LevelDB. With a location: a directory of its own, created when missing. `open` rejects with
+ * `LOCKED` when this or another process has the directory open, with `CORRUPT` when LevelDB refuses it or,
+ * with durability `"power"`, its log is damaged before the end (LevelDB itself would drop commits silently),
+ * with `UNAVAILABLE` when the file system refuses. One process owns the directory until `close`.
+ *
+ * With an instance: any abstract-level database or sublevel, whatever its encodings (bytes are asked for with
+ * each call). `traits.durability` says what it can hold: classic-level `"power"` unless asked otherwise,
+ * another persistent one `"process"`, memory-level `"none"`; asking for anything else rejects with
+ * `TRAIT_MISSING`. The caller answers for it that nobody else writes to the spaces it holds. An instance that
+ * is open (or opening) when first opened here stays open at `close`, except after a failed write: then it is
+ * closed, and opened again by the next `open`. One that was closed is opened and closed here. The log of an
+ * instance is not checked for damage.
+ *
+ * On Windows directories cannot be synced; NTFS journals file names itself. On macOS LevelDB's own sync
+ * stops at the drive's cache, and the sync of the directory after it flushes that cache.
+ */
+export function levelBackend(location: string, options?: LevelOptions): BackendFactory;
+export function levelBackend(database: AnyLevel, options?: InstanceOptions): BackendFactory;
+export function levelBackend(target: string | AnyLevel, options: LevelOptions = {}): BackendFactory {
+  const { durability, createIfMissing = true, ...tuning } = options;
+  if (durability !== undefined && durability !== "power" && durability !== "process") {
+    throw new TypeError('durability must be "power" or "process"');
+  }
+  if (typeof target === "string") {
+    if (target === "") throw new TypeError("the location must not be empty");
+    const directory = { durability: durability ?? "power", createIfMissing, tuning: classicOptions(tuning) };
+    return {
+      name: "level",
+      open: async () => makeBackend(await openDirectory(target, directory)),
+    } satisfies BackendFactory;
+  }
+  if (typeof target !== "object" || target === null || typeof target.supports !== "object") {
+    throw new TypeError("levelBackend needs a location or an abstract-level database");
+  }
+  const database = target as unknown as Database;
+  const lent = new WeakSet<Database>();
+  return {
+    name: "level",
+    open: async () => makeBackend(await openInstance(database, durability, lent)),
+  } satisfies BackendFactory;
+}
+
+function classicOptions(
+  tuning: Pick<LevelOptions, "cacheBytes" | "writeBufferBytes" | "tableBytesMax" | "compression">,
+): Record<string, unknown> {
+  const given = {
+    cacheSize: tuning.cacheBytes,
+    writeBufferSize: tuning.writeBufferBytes,
+    maxFileSize: tuning.tableBytesMax,
+    compression: tuning.compression,
+  };
+  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
+}
+
+function makeBackend(opened: Opened): Backend {
+  const { db, durability, native } = opened;
+  const traits: Traits = {
+    durability,
+    exclusive: true,
+    poisonsItself: durability !== "none",
+    valueBytesMax: VALUE_BYTES_MAX,
+    commitBytesMax: COMMIT_BYTES_MAX,
+  };
+  let failed = false;
+  let last: Promise<unknown> = Promise.resolve();
+
+  const commitNow = async (batch: Batch): Promise<void> => {
+    const operations = await beforeWrite(async () => {
+      await checkExpectations(db, batch.expect ?? []);
+      return plan(db, batch, native);
+    });
+    if (operations.length === 0) return;
+    try {
+      await write(db, operations, durability === "power");
+      await opened.directory?.sync();
+    } catch (error) {
+      failed = true;
+      throw new CoppiceError("OUTCOME_UNKNOWN", "a write or sync failed, and may have been written", {
+        cause: error,
+      });
+    }
+  };
+
+  return {
+    traits,
+
+    async get(key) {
+      try {
+        const value = await db.get(encodeKey(key), BYTES);
+        return value === undefined ? undefined : owned(value, native);
+      } catch (error) {
+        throw readFailure(error);
+      }
+    },
+
+    scan: (range, options) => scan(db, range, options ?? {}, native),
+
+    commit(batch) {
+      const result = last.then(() => commitNow(batch));
+      last = result.catch(() => undefined);
+      return result;
+    },
+
+    async close() {
+      await last;
+      await opened.close(failed);
+    },
+  };
+}
+
+/** Runs what surely precedes the write: a failure is a conflict, or `UNAVAILABLE`. */
+async function beforeWrite<T>(task: () => Promise<T>): Promise<T> {
+  try {
+    return await task();
+  } catch (error) {
+    if (isCoppiceError(error, "COMMIT_CONFLICT")) throw error;
+    throw new CoppiceError("UNAVAILABLE", "the commit failed before anything was written", { cause: error });
+  }
+}
+
+async function checkExpectations(
+  db: Database,
+  expectations: readonly NonNullable<Batch["expect"]>[number][],
+): Promise<void> {
+  const keys = expectations.map(({ key }) => encodeKey(key));
+  const found =
+    db.supports.getSync && keys.length <= SYNC_READS_MAX
+      ? keys.map((key) => db.getSync(key, BYTES))
+      : await db.getMany(keys, BYTES);
+  expectations.forEach(({ key, value }, index) => {
+    if (!equalBytes(found[index], value)) throw commitConflict(key);
+  });
+}
+
+type Operation = AbstractBatchOperation<Database, Uint8Array, Uint8Array>;
+
+/** Deletes first: of two operations on one key the later wins. */
+async function plan(db: Database, batch: Batch, native: boolean): Promise<Operation[]> {
+  const operations: Operation[] = [];
+  for (const deletion of batch.delete ?? []) {
+    if (!isRangeDeletion(deletion)) {
+      operations.push({ type: "del", key: encodeKey(deletion) });
+      continue;
+    }
+    for await (const keys of keyPages(db, deletion)) {
+      for (const key of keys) operations.push({ type: "del", key });
+    }
+  }
+  for (const { key, value } of batch.put ?? []) {
+    operations.push({ type: "put", key: encodeKey(key), value: native ? value : new Uint8Array(value) });
+  }
+  return operations;
+}
+
+async function* keyPages(db: Database, range: Range): AsyncGenerator<Uint8Array[]> {
+  const { start, end } = encodeRange(range);
+  if (compareBytes(start, end) >= 0) return;
+  const iterator = db.keys({ ...BYTES, gte: start, lt: end });
+  try {
+    for (;;) {
+      const keys = await iterator.nextv(PAGE_ENTRIES_MAX);
+      if (keys.length === 0) return;
+      yield keys;
+    }
+  } finally {
+    await iterator.close();
+  }
+}
+
+function write(db: Database, operations: Operation[], sync: boolean): Promise<void> {
+  const options: { readonly sync: boolean } & typeof BYTES = { ...BYTES, sync };
+  return db.batch(operations, options);
+}
+
+async function* scan(
+  db: Database,
+  range: Range,
+  { reverse = false, limit = Number.POSITIVE_INFINITY, values = true, pageBytesMax, signal }: ScanOptions,
+  native: boolean,
+): AsyncGenerator<readonly Entry[]> {
+  signal?.throwIfAborted();
+  const { start, end } = encodeRange(range);
+  if (limit <= 0 || compareBytes(start, end) >= 0) return;
+  const bytesMax = pageBytesMax ?? PAGE_BYTES;
+  const options = { ...BYTES, gte: start, lt: end, reverse, values, highWaterMarkBytes: bytesMax };
+  let left = limit;
+  let count = native ? PAGE_ENTRIES_MAX : PAGE_ENTRIES_FIRST;
+  try {
+    const iterator = db.iterator(signal === undefined ? options : { ...options, signal });
+    try {
+      while (left > 0) {
+        const found = await iterator.nextv(Math.min(count, left));
+        signal?.throwIfAborted();
+        if (found.length === 0) return;
+        left -= found.length;
+        const { pages, bytes } = cut(found, bytesMax, native);
+        yield* pages;
+        if (!native) count = pageEntries((bytesMax * found.length) / bytes);
+        signal?.throwIfAborted();
+      }
+    } finally {
+      await iterator.close();
+    }
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw isCoppiceError(error) ? error : readFailure(error);
+  }
+}
+
+function pageEntries(wanted: number): number {
+  return Math.max(1, Math.min(PAGE_ENTRIES_MAX, Math.floor(wanted)));
+}
+
+/** A page ends with the entry that fills it; LevelDB itself has ended it there. */
+function cut(
+  found: readonly [Uint8Array, Uint8Array | undefined][],
+  bytesMax: number,
+  native: boolean,
+): { pages: Entry[][]; bytes: number } {
+  const pages: Entry[][] = [];
+  let page: Entry[] = [];
+  let bytes = 0;
+  let pageBytes = 0;
+  for (const [key, value] of found) {
+    if (page.length === 0) pages.push(page);
+    page.push({
+      key: readKey(key),
+      value: value === undefined ? new Uint8Array(0) : owned(value, native),
+    });
+    const size = key.length + (value?.length ?? 0);
+    bytes += size;
+    pageBytes += size;
+    if (!native && pageBytes >= bytesMax) {
+      page = [];
+      pageBytes = 0;
+    }
+  }
+  return { pages, bytes };
+}
+
+function readKey(bytes: Uint8Array): Key {
+  try {
+    return decodeKey(bytes);
+  } catch (error) {
+    throw new CoppiceError("CORRUPT", "the database holds a key that no backend writes", { cause: error });
+  }
+}
+
+/** A plain `Uint8Array` over memory that nobody else has. */
+function owned(value: Uint8Array, native: boolean): Uint8Array {
+  const alone = native && value.byteLength === value.buffer.byteLength;
+  return alone ? new Uint8Array(value.buffer as ArrayBuffer) : new Uint8Array(value);
+}

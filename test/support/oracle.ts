@@ -1,0 +1,186 @@
+/**
+ * The ledger of one process: what it submitted to a store and what was acknowledged, and what any later process
+ * must find there. For stores that crash; it knows one writer that never has two lives of a document in flight.
+ *
+ * A life begins when an id is created or recreated and ends when it is deleted. Names are unique over all lives.
+ *
+ * Promises that `verify` holds a store to:
+ * - acknowledged events are there; unacknowledged ones wholly or not at all; nothing else is;
+ * - an acknowledged event lies where its clock says, events of one append side by side, in the order submitted;
+ * - each event is there once: the clock counts exactly the events of this life and those of the lives before;
+ * - an acknowledged deletion stays; clocks never go back; `check` finds no problem.
+ */
+
+import type { AnyModel, AppendResult, DocumentStorage } from "coppice";
+import { expect } from "vitest";
+import { type NameSet, namesIn } from "./oracle-model.js";
+
+/** A storage whose documents are sets of names. */
+export type NameStorage = DocumentStorage<readonly AnyModel[]>;
+
+interface Submission {
+  readonly names: readonly string[];
+  /** Clock after it; `undefined` while nobody said that it is stored. */
+  clock: number | undefined;
+}
+
+interface Life {
+  readonly submissions: Submission[];
+  /** What is known of its creation and of its deletion. */
+  created: "submitted" | "acknowledged";
+  deleted: "no" | "submitted" | "acknowledged";
+}
+
+/** What a store holds of one document. */
+export interface Found {
+  readonly clock: number;
+  readonly names: ReadonlySet<string>;
+  readonly log: readonly { readonly clock: number; readonly name: string }[];
+}
+
+export class Ledger {
+  readonly #lives = new Map<string, Life[]>();
+  /** The highest clock that anybody was told, by document. */
+  readonly #told = new Map<string, number>();
+
+  get ids(): string[] {
+    return [...this.#lives.keys()];
+  }
+
+  /** Runs a creation (or recreation) of the document. */
+  async create<T>(id: string, work: () => Promise<T>): Promise<T> {
+    const lives = this.#lives.get(id) ?? [];
+    const current = lives.at(-1);
+    const life: Life =
+      current?.deleted === "no" ? current : { submissions: [], created: "submitted", deleted: "no" };
+    if (life !== current) lives.push(life);
+    this.#lives.set(id, lives);
+    const result = await work();
+    life.created = "acknowledged";
+    return result;
+  }
+
+  /** Runs an append or a save of these names; it resolves with the clock after them. */
+  async submit<T extends AppendResult | number>(
+    id: string,
+    names: readonly string[],
+    work: () => Promise<T>,
+  ): Promise<T> {
+    const submission: Submission = { names, clock: undefined };
+    return this.create(id, async () => {
+      this.#lives.get(id)!.at(-1)!.submissions.push(submission);
+      const result = await work();
+      submission.clock = typeof result === "number" ? result : result.clock;
+      this.#told.set(id, Math.max(this.#told.get(id) ?? 0, submission.clock));
+      return result;
+    });
+  }
+
+  async remove(id: string, work: () => Promise<boolean>): Promise<void> {
+    const life = this.#lives.get(id)!.at(-1)!;
+    life.deleted = "submitted";
+    expect(await work()).toBe(true);
+    life.deleted = "acknowledged";
+  }
+
+  /** Holds the store to the promises above. Returns what it found. */
+  async verify(storage: NameStorage): Promise<Map<string, Found | undefined>> {
+    const found = new Map<string, Found | undefined>();
+    for (const id of this.ids) found.set(id, this.judge(id, await look(storage, id)));
+    const report = await storage.check();
+    expect(report.problems).toEqual([]);
+    const alive = [...found].filter(([, document]) => document !== undefined).map(([id]) => id);
+    expect(report.documents).toBe(alive.length);
+    const listed: string[] = [];
+    for await (const id of storage.list()) listed.push(id);
+    expect(listed).toEqual(alive.sort());
+    return found;
+  }
+
+  /** Throws when the document is not what it must be; settles what was unknown, and returns it. */
+  judge(id: string, found: Found | undefined): Found | undefined {
+    const lives = this.#lives.get(id)!;
+    const possible = lives.filter((life, index) => {
+      if (life.deleted === "acknowledged") return false;
+      return !lives.slice(index + 1).some((later) => later.created === "acknowledged");
+    });
+    if (found === undefined) {
+      const acknowledged = possible.find((life) => life.created === "acknowledged" && life.deleted === "no");
+      expect(acknowledged, `${id} is gone`).toBe(undefined);
+      const last = lives.at(-1)!;
+      if (last.deleted === "submitted") last.deleted = "acknowledged";
+      if (last.created === "submitted") this.#drop(id, last);
+      return undefined;
+    }
+    const life = possible.find(({ submissions }) => {
+      const submitted = new Set(submissions.flatMap(({ names }) => names));
+      return [...found.names].every((name) => submitted.has(name));
+    });
+    expect(life, `${id} holds names of no life that may be there: ${[...found.names]}`).toBeDefined();
+    this.#judgeLife(id, life!, found);
+    for (const later of lives.splice(lives.indexOf(life!) + 1)) expect(later.created).toBe("submitted");
+    life!.created = "acknowledged";
+    life!.deleted = "no";
+    this.#told.set(id, found.clock);
+    return found;
+  }
+
+  #judgeLife(id: string, life: Life, found: Found): void {
+    const at = new Map(found.log.map(({ clock, name }) => [name, clock]));
+    expect(at.size, `${id}: an event is stored twice`).toBe(found.log.length);
+    const oldest = found.log[0]?.clock ?? found.clock;
+    let count = 0;
+    for (const submission of life.submissions.splice(0)) {
+      const { names, clock } = submission;
+      const there = names.filter((name) => found.names.has(name));
+      if (clock === undefined && there.length === 0) continue;
+      expect(there, `${id}: an acknowledged event is missing, or an append is torn`).toEqual(names);
+      const positions = names.map((name) => at.get(name));
+      const end = clock ?? (positions.at(-1) ?? Number.NaN) + 1;
+      names.forEach((name, index) => {
+        const position = end - names.length + index;
+        if (position >= oldest) expect(positions[index], `${id}: place of ${name}`).toBe(position);
+      });
+      submission.clock = Number.isNaN(end) ? undefined : end;
+      count += names.length;
+      life.submissions.push(submission);
+    }
+    expect(found.names.size, `${id}: an event that nobody submitted`).toBe(count);
+    expect(found.clock, `${id}: the clock went back`).toBeGreaterThanOrEqual(this.#told.get(id) ?? 0);
+    const base = found.clock - count;
+    const lives = this.#lives.get(id)!;
+    if (lives[0] === life) expect(base, `${id}: the clock counts other events`).toBe(0);
+  }
+
+  #drop(id: string, life: Life): void {
+    const lives = this.#lives.get(id)!;
+    lives.splice(lives.indexOf(life), 1);
+    if (lives.length === 0) this.#lives.delete(id);
+  }
+}
+
+/** Reads a document in every way there is, and compares them. */
+export async function look(storage: NameStorage, id: string): Promise<Found | undefined> {
+  const handle = await storage.load<NameSet>(id);
+  const info = await storage.info(id);
+  const log: { clock: number; name: string }[] = [];
+  for await (const { clock, event } of storage.read(id, { from: info?.oldestClock ?? 0 })) {
+    log.push({ clock, name: namesIn(event as Uint8Array)[0]! });
+  }
+  if (handle === undefined) {
+    expect(info).toBe(undefined);
+    expect(log).toEqual([]);
+    return undefined;
+  }
+  expect(info?.clock).toBe(handle.clock);
+  const names = new Set(handle.doc.names.keys());
+  for (const { event } of handle.held) names.add(namesIn(event as Uint8Array)[0]!);
+  expect(names.size).toBe(handle.doc.names.size + handle.held.length);
+  log.forEach(({ clock, name }, index) => {
+    expect(clock).toBe(info!.oldestClock + index);
+    expect(names).toContain(name);
+  });
+  expect(info!.oldestClock + log.length).toBe(handle.clock);
+  await handle.close();
+  return { clock: handle.clock, names, log };
+}
