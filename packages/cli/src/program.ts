@@ -30,13 +30,12 @@ export function makeProgram(runtime: Runtime, done: (code: ExitCode) => void): C
     .showSuggestionAfterError()
     .addHelpText(
       "after",
-      examples(
+      `${examples(
         ["coppice ls --long --store level:./data", "what is there"],
         ["coppice check", "is everything sound"],
         ["coppice compact --all --idle 10m --json", "for cron"],
         ["coppice replay", "see it work, and be killed, on a real editing history"],
-      ) +
-        `\n${EXIT_HELP}\n${ENVIRONMENT_HELP}`,
+      )}\n${EXIT_HELP}\n${ENVIRONMENT_HELP}`,
     );
   const visible = [
     lsCommand,

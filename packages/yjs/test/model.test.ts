@@ -1,5 +1,5 @@
 import { concatBytes, equalBytes } from "coppice";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import * as Y from "yjs";
 import { type YjsModel, yjs } from "../src/index.js";
 import { below, contentOf, seeded, shuffled, writeTogether } from "./editing.js";
@@ -73,6 +73,53 @@ describe("held events", () => {
     expect(model.restore(done.snapshot).getText("text").toString()).toBe("abcdefgh");
   });
 
+  test("[MD30] what waits for the beginning of a gap does not wait for its end", () => {
+    const line = typed(1, "0123456789");
+    const [early, reply] = updatesOf(
+      2,
+      (doc) => {
+        doc.getMap("map").set("k", 1);
+        doc.getText("text").insert(1, "!");
+      },
+      line.slice(0, 1),
+    ) as [Uint8Array, Uint8Array];
+    const doc = model.create();
+    for (const event of [line[8]!, reply, early]) model.apply(doc, [event]);
+    expect(Y.getState(doc.store, 2)).toBe(1);
+    model.apply(doc, [line[0]!]);
+    expect(doc.getText("text").toString()).toBe("0!");
+  });
+
+  test("[MD14] keystrokes with another right neighbour are not joined", () => {
+    const right = typed(1, "R");
+    const first = updatesOf(2, (doc) => doc.getText("text").insert(0, "a"), right);
+    const between = updatesOf(3, (doc) => doc.getText("text").insert(1, "-"), [...right, ...first]);
+    const other = new Y.Doc();
+    for (const update of [...right, ...first]) Y.applyUpdate(other, update);
+    other.clientID = 1;
+    const before = Y.encodeStateVector(other);
+    other.getText("text").insert(1, "z");
+    const own = [Y.encodeStateAsUpdate(other, before)];
+    const doc = new Y.Doc();
+    for (const update of [...right, ...first, ...own]) Y.applyUpdate(doc, update);
+    doc.clientID = 2;
+    const seen = Y.encodeStateVector(doc);
+    doc.getText("text").insert(1, "b");
+    const events = [...right, ...first, ...own, Y.encodeStateAsUpdate(doc, seen)];
+    expect(model.restore(model.fold(undefined, events).snapshot).getText("text").toString()).toBe("abzR");
+    for (const update of between) Y.applyUpdate(doc, update);
+    const all = model.fold(undefined, [...between, ...events]);
+    expect(model.restore(all.snapshot).getText("text").toString()).toBe(doc.getText("text").toString());
+  });
+
+  test("[MD14] texts under a key replace each other and are not joined", () => {
+    const keyed = Uint8Array.of(1, 1, 1, 0, 0x24, 1, 1, 0x74, 1, 0x6b, 1, 0x61, 0);
+    const next = Uint8Array.of(1, 1, 1, 1, 0x84, 1, 0, 1, 0x62, 0);
+    const plain = new Y.Doc();
+    for (const update of [keyed, next]) Y.applyUpdate(plain, update);
+    expect(model.fold(undefined, [keyed, next]).version).toEqual(model.version(plain));
+  });
+
   test("[MD10] a snapshot of a document that holds events leaves them pending in it", () => {
     const doc = model.create();
     model.apply(doc, [first, third]);
@@ -102,7 +149,12 @@ describe("restored documents", () => {
   test("[MD2] a client id that events bring is given up", () => {
     const doc = model.create();
     const taken = doc.clientID;
+    const log = vi.spyOn(console, "log");
     model.apply(doc, typed(taken, "ab"));
+    // Yjs would give it up too, but print a warning.
+    const { calls } = log.mock;
+    log.mockRestore();
+    expect(calls).toEqual([]);
     expect(doc.clientID).not.toBe(taken);
     doc.getText("text").insert(2, "c");
     expect(Y.getState(doc.store, taken)).toBe(2);
@@ -251,6 +303,32 @@ describe("inside observers", () => {
     doc.getText("text").insert(0, "own");
     expect(tracker.take(doc).length).toBe(1);
   });
+});
+
+test("[MD37] a struct that clashes with a collected one and reaches beyond it is collected too", () => {
+  const nested = updatesOf(1, (doc) => {
+    const text = new Y.Text("bc");
+    doc.getMap("map").set("k", text);
+    doc.getMap("map").delete("k");
+  });
+  const [clashing] = updatesOf(1, (doc) => doc.getText("text").insert(0, "abcdef"));
+  const doc = model.create();
+  model.apply(doc, nested);
+  const { held, refused } = model.apply(doc, [clashing!]);
+  expect([held, refused]).toEqual([[], []]);
+  expect(Y.getState(doc.store, 1)).toBe(6);
+  expect(model.version(model.restore(model.snapshot(doc)))).toEqual(model.version(doc));
+});
+
+test("[MD37] a struct that clashes in part goes on where the known part is", () => {
+  const [clashing] = updatesOf(1, (doc) => doc.getText("other").insert(0, "abcdef"));
+  const doc = model.create();
+  model.apply(doc, typed(1, "abc"));
+  model.apply(doc, [clashing!]);
+  const restored = model.restore(model.snapshot(doc));
+  for (const same of [doc, restored]) {
+    expect([same.getText("text").toString(), same.getText("other").toString()]).toEqual(["abcdef", ""]);
+  }
 });
 
 test("[MD37] histories in which ids clash never make apply throw, and edits are still captured", () => {

@@ -25,10 +25,7 @@ export function checkCommand(runtime: Runtime, done: (code: ExitCode) => void): 
     .option("--repair", "mend what can be mended; damaged bytes are set aside, never deleted")
     .addHelpText(
       "after",
-      `${examples(
-        ["coppice check", "the whole store"],
-        ["coppice check notes --repair", "one document"],
-      )}\n
+      `${examples(["coppice check", "the whole store"], ["coppice check notes --repair", "one document"])}\n
 Ends with 1 when problems are left, with 0 when there are none or --repair mended all of them.`,
     )
     .action(async (id: string | undefined, options: Options) => done(await check(runtime, id, options)));
@@ -42,7 +39,8 @@ function check(runtime: Runtime, id: string | undefined, options: Options): Prom
     const onProgress = (done: number) => progress.update(done, "documents");
     const work = storage.check({ ...(id === undefined ? {} : { id }), repair, signal, onProgress });
     const report = await work.finally(() => progress.finish());
-    if (id !== undefined && report.documents === 0 && report.problems.length === 0) await existing(storage, id);
+    if (id !== undefined && report.documents === 0 && report.problems.length === 0)
+      await existing(storage, id);
     await (options.json ? out.json(report) : tell(out, report, repair));
     return report.clean ? EXIT.ok : EXIT.failed;
   });

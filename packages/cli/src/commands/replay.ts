@@ -65,27 +65,31 @@ export function writerCommand(runtime: Runtime, done: (code: ExitCode) => void):
 }
 
 async function run(runtime: Runtime, names: readonly string[], options: Options): Promise<ExitCode> {
-  const { out } = runtime;
+  const { out, signal } = runtime;
+  const chosen = await recordings(runtime, names, options);
   const home = options.store === undefined ? await mkdtemp(join(tmpdir(), "coppice-replay-")) : undefined;
-  const store = options.store ?? `level:${home}`;
   const results: ReplayResult[] = [];
+  let keep = options.keep === true;
   try {
-    for (const recording of await recordings(runtime, names, options)) {
+    for (const recording of chosen) {
       if (!options.json)
         await out.line(`${out.style("bold", recording.name)}: ${printable(recording.source)}`);
       const onProof = async (sentence: string) => {
         if (!options.json) await out.line(`  ${out.style("green", "ok")}  ${sentence}`);
       };
+      const store = options.store ?? `level:${join(home ?? "", recording.name)}`;
       results.push(await replay(runtime, recording, { store, seed: options.seed, onProof }));
     }
-    if (options.json) await out.json({ inFlight: IN_FLIGHT, durability: "power", store, replays: results });
-    else await tell(runtime, results);
+  } catch (error) {
+    // A store that fails a proof is evidence.
+    keep ||= !signal.aborted;
+    throw error;
   } finally {
-    if (home !== undefined && !options.keep) await rm(home, { recursive: true, force: true });
+    if (home !== undefined && !keep) await rm(home, { recursive: true, force: true });
+    if (home !== undefined && keep) await runtime.err.line(`kept: ${printable(home)}`);
   }
-  if (!options.json && (options.keep || options.store !== undefined)) {
-    await out.line(`\nThe store is kept: coppice ls --store ${printable(store)}`);
-  }
+  if (options.json) await out.json({ inFlight: IN_FLIGHT, durability: "power", replays: results });
+  else await tell(runtime, results);
   return EXIT.ok;
 }
 
@@ -101,7 +105,9 @@ async function recordings(
     if (options.concurrent && !recording.concurrent) {
       throw new CommandError("USAGE", `${printable(name)} is not a concurrent recording`);
     }
-    if (found.some((other) => documentIdOf(other) === documentIdOf(recording))) continue;
+    if (found.some((other) => documentIdOf(other) === documentIdOf(recording))) {
+      throw new CommandError("USAGE", `two recordings have the name ${printable(recording.name)}`);
+    }
     found.push(firstEdits(recording, options.events ?? Number.MAX_SAFE_INTEGER));
   }
   return found;
@@ -130,11 +136,10 @@ const FIGURES: readonly Figure[] = [
   ["durable events per second", (result) => count(result.durableEventsPerSecond)],
   ["append latency, p50", ({ appendMs }) => duration(appendMs.p50)],
   ["append latency, p99", ({ appendMs }) => duration(appendMs.p99)],
-  [
-    "bytes on disk per event, before compaction",
-    ({ diskBytesPerEvent }) => count(diskBytesPerEvent.before, 1),
-  ],
-  ["bytes on disk per event, after compaction", ({ diskBytesPerEvent }) => count(diskBytesPerEvent.after, 1)],
+  ["bytes on disk per event, before compaction", ({ diskBytesPerEvent: disk }) => bytes(disk?.before)],
+  ["bytes on disk per event, after compaction", ({ diskBytesPerEvent: disk }) => bytes(disk?.after)],
+  ["bytes kept per event, before compaction", ({ keptBytesPerEvent: kept }) => bytes(kept.before)],
+  ["bytes kept per event, after compaction", ({ keptBytesPerEvent: kept }) => bytes(kept.after)],
   ["cold load, before compaction", ({ coldLoadMs }) => duration(coldLoadMs.before)],
   ["cold load, after compaction", ({ coldLoadMs }) => duration(coldLoadMs.after)],
   ["acknowledged when the writer was killed", ({ kill }) => count(kill.acknowledged)],
@@ -142,6 +147,10 @@ const FIGURES: readonly Figure[] = [
   ["  unacknowledged, and there all the same", ({ kill }) => count(kill.survivedUnacknowledged)],
   ["whole run", ({ totalMs }) => duration(totalMs)],
 ];
+
+function bytes(perEvent: number | undefined): string {
+  return perEvent === undefined ? "-" : count(perEvent, 1);
+}
 
 async function tell({ out }: Runtime, results: readonly ReplayResult[]): Promise<void> {
   await out.line("");
@@ -152,8 +161,13 @@ async function tell({ out }: Runtime, results: readonly ReplayResult[]): Promise
   await out.line(
     out.style(
       "dim",
-      `\n${IN_FLIGHT} appends in flight; durable: survives power loss. Bytes: files of the closed store. Cold load: median of 3,\n` +
-        "by a storage just opened. Compaction trims what a snapshot covers and keeps the snapshot before it with its events.",
+      [
+        "",
+        `${IN_FLIGHT} appends in flight, default settings: durable means that it survives power loss.`,
+        "Disk: files of the closed store; LevelDB frees what was trimmed when it next merges them. Kept: payloads of",
+        "batches and snapshots, of which compaction leaves two with the events between. Cold load: median of 3, by a",
+        "storage just opened.",
+      ].join("\n"),
     ),
   );
 }

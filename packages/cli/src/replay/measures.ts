@@ -17,6 +17,15 @@ export async function directoryBytes(location: string): Promise<number> {
   return sizes.reduce((sum, size) => sum + size, 0);
 }
 
+/** Payload bytes that are kept of a document: its batches and its snapshots. */
+export async function keptBytes(runtime: Runtime, options: StoreOptions, id: string): Promise<number> {
+  return withStorage(runtime, options, async (storage) => {
+    let bytes = 0;
+    for await (const entry of storage.history(id)) bytes += entry.bytes;
+    return bytes;
+  });
+}
+
 export interface ColdLoad {
   /** Median of three loads, each by a storage that was just opened. */
   readonly ms: number;

@@ -13,7 +13,7 @@ import { Progress } from "../progress.js";
 import type { Runtime } from "../runtime.js";
 import { parseStore, withStorage } from "../store.js";
 import { type Written, write } from "./child.js";
-import { coldLoad, directoryBytes, joined, type LoadedDoc, percentile } from "./measures.js";
+import { coldLoad, directoryBytes, joined, keptBytes, type LoadedDoc, percentile } from "./measures.js";
 import type { Recording } from "./recording.js";
 import { TEXT_NAME, type Typed, typeRecording } from "./typing.js";
 
@@ -27,12 +27,16 @@ export interface ReplayOptions {
 export interface ReplayResult {
   readonly recording: string;
   readonly source: string;
+  readonly store: string;
   readonly id: string;
   readonly events: number;
   readonly eventBytes: number;
   readonly durableEventsPerSecond: number;
   readonly appendMs: { readonly p50: number; readonly p99: number };
-  readonly diskBytesPerEvent: { readonly before: number; readonly after: number };
+  /** Files of the closed store; `null` where the store held other documents before. */
+  readonly diskBytesPerEvent: { readonly before: number; readonly after: number } | null;
+  /** Payloads of the batches and snapshots that are kept, for each event ever written. */
+  readonly keptBytesPerEvent: { readonly before: number; readonly after: number };
   readonly coldLoadMs: { readonly before: number; readonly after: number };
   readonly kill: {
     readonly acknowledged: number;
@@ -78,21 +82,24 @@ export async function replay(
     location: address.location,
     id: documentIdOf(recording),
   };
-  const bytesAtStart = await directoryBytes(run.location);
+  const shared = (await directoryBytes(run.location)) > 0;
   await assertUnused(run);
   const typed = await type(run);
   const typingMs = performance.now() - started;
   const total = typed.updates.count;
-  const diskBytesPerEvent = async () => ((await directoryBytes(run.location)) - bytesAtStart) / total;
+  const bytesPerEvent = async () => ({
+    disk: (await directoryBytes(run.location)) / total,
+    kept: (await keptBytes(runtime, store, run.id)) / total,
+  });
 
   const first = await writePart(run, typed, 0, Math.floor(total / 2));
   const kept = await proveKept(run, typed, first.acknowledged);
   const rest = kept < total ? await writePart(run, typed, kept) : undefined;
-  const diskBefore = await diskBytesPerEvent();
+  const before = await bytesPerEvent();
   const loadBefore = await proveText(run, typed, "the document");
   await proveMiddle(run, typed);
   await compact(run);
-  const diskAfter = await diskBytesPerEvent();
+  const after = await bytesPerEvent();
   const loadAfter = await proveText(run, typed, "the compacted document");
   await proveSound(run);
 
@@ -100,17 +107,19 @@ export async function replay(
   return {
     recording: recording.name,
     source: recording.source,
+    store: options.store,
     id: run.id,
     events: total,
     eventBytes: typed.updates.byteCount,
     durableEventsPerSecond: (latencies.length * 1000) / (first.elapsedMs + (rest?.elapsedMs ?? 0)),
     appendMs: { p50: percentile(latencies, 0.5), p99: percentile(latencies, 0.99) },
-    diskBytesPerEvent: { before: diskBefore, after: diskAfter },
+    diskBytesPerEvent: shared ? null : { before: before.disk, after: after.disk },
+    keptBytesPerEvent: { before: before.kept, after: after.kept },
     coldLoadMs: { before: loadBefore, after: loadAfter },
     kill: {
       acknowledged: first.acknowledged,
-      kept: first.acknowledged,
-      survivedUnacknowledged: kept - first.acknowledged,
+      kept: Math.min(kept, first.acknowledged),
+      survivedUnacknowledged: Math.max(0, kept - first.acknowledged),
     },
     typingMs,
     totalMs: performance.now() - started,

@@ -3,8 +3,9 @@
  * here. A sequential recording is one replica; a concurrent one has a replica for each agent, which merge exactly
  * when and as far as the recording's parents say.
  *
- * Invariants: client ids come from the seed, so one recording gives the same updates in every run; the
- * expected texts come from `PlainText`, not from Yjs, for sequential recordings.
+ * Invariants: client ids come from the seed, so one recording gives the same updates in every run, and they ascend
+ * with the agents, because that is how the recordings break ties between inserts at one place; the expected
+ * texts of sequential recordings come from `PlainText`, not from Yjs.
  */
 
 import { setImmediate as turn } from "node:timers/promises";
@@ -52,7 +53,7 @@ async function typeSequential(
 ): Promise<Typed> {
   const updates = new Updates();
   const plain = new PlainText(start);
-  const doc = replica(Y, seededRandom(options.seed), (update) => updates.push(update));
+  const doc = replica(Y, clientIds(options.seed, 1)[0]!, (update) => updates.push(update));
   const text = doc.getText(TEXT_NAME);
   if (start !== "") text.insert(0, start);
   let middle = 0;
@@ -78,11 +79,10 @@ async function typeSequential(
 
 async function typeConcurrent(Y: typeof Yjs, recording: Recording, options: TypingOptions): Promise<Typed> {
   const { edits } = recording;
-  const random = seededRandom(options.seed);
   const updates = new Updates();
   const local = Symbol("local");
-  const replicas = Array.from({ length: recording.agents }, () =>
-    replica(Y, random, (update, origin) => {
+  const replicas = clientIds(options.seed, recording.agents).map((clientId) =>
+    replica(Y, clientId, (update, origin) => {
       if (origin === local) updates.push(update);
     }),
   );
@@ -190,13 +190,20 @@ function mergedText(Y: typeof Yjs, updates: Updates, count: number): string {
 
 function replica(
   Y: typeof Yjs,
-  random: () => number,
+  clientId: number,
   onUpdate: (update: Uint8Array, origin: unknown) => void,
 ): Yjs.Doc {
   const doc = new Y.Doc();
-  doc.clientID = 1 + Math.floor(random() * 0xffff_fffe);
+  doc.clientID = clientId;
   doc.on("update", onUpdate);
   return doc;
+}
+
+/** Ascending, apart from each other, and within the 32 bits that Yjs gives to a client id. */
+function clientIds(seed: number, count: number): number[] {
+  const random = seededRandom(seed);
+  const share = 0xffff_ffff / count;
+  return Array.from({ length: count }, (_, agent) => 1 + Math.floor((agent + random() * 0.9) * share));
 }
 
 /** Lets Ctrl-C and the progress line in. */

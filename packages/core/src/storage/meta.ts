@@ -30,7 +30,7 @@ export interface SnapshotRef {
   readonly stage: number;
   /** Stored parts, without the record itself. */
   readonly parts: number;
-  /** Bytes of the snapshot as the model made it, and as stored. */
+  /** Bytes of the snapshot as the model made it, and as stored with its record. */
   readonly bytes: number;
   readonly storedBytes: number;
   readonly time: number;

@@ -67,27 +67,6 @@ export async function stageSnapshot(context: Context, id: string, source: Snapsh
   const parts = Math.ceil(stored.length / limits.snapshotPartBytesMax);
   if (parts > PARTS_MAX)
     throw tooLarge(id, "snapshotPartBytesMax", limits.snapshotPartBytesMax, stored.length);
-  const [a, b, c, d] = env.random(4) as unknown as [number, number, number, number];
-  const time = env.now();
-  const ref: SnapshotRef = {
-    clock: source.clock,
-    stage: (a * 2 ** 23 + b * 2 ** 15 + c * 2 ** 7 + (d >> 1)) >>> 0,
-    parts,
-    bytes: source.bytes.length,
-    storedBytes: stored.length,
-    time,
-    logBytes: source.logBytes,
-    crc: source.crc,
-  };
-  for (let part = 1; part <= parts; part++) {
-    const key = snapshotKey(id, ref, part);
-    const start = (part - 1) * limits.snapshotPartBytesMax;
-    const piece = stored.subarray(start, start + limits.snapshotPartBytesMax);
-    await context.guard.commit({
-      put: [{ key, value: sealRecord(key, time, piece, smaller !== undefined) }],
-    });
-  }
-  const key = snapshotKey(id, ref, 0);
   const record = packSnapshotRecord({
     model: source.model.name,
     stateFormat: source.model.stateFormat,
@@ -99,8 +78,35 @@ export async function stageSnapshot(context: Context, id: string, source: Snapsh
     parts,
     compressed: smaller !== undefined,
   });
+  const [a, b, c, d] = env.random(4) as unknown as [number, number, number, number];
+  const time = env.now();
+  const ref: SnapshotRef = {
+    clock: source.clock,
+    stage: (a * 2 ** 23 + b * 2 ** 15 + c * 2 ** 7 + (d >> 1)) >>> 0,
+    parts,
+    bytes: source.bytes.length,
+    storedBytes: stored.length + record.length,
+    time,
+    logBytes: source.logBytes,
+    crc: source.crc,
+  };
+  const put: Entry[] = [];
+  let putBytes = 0;
+  for (let part = 1; part <= parts; part++) {
+    const key = snapshotKey(id, ref, part);
+    const start = (part - 1) * limits.snapshotPartBytesMax;
+    const piece = stored.subarray(start, start + limits.snapshotPartBytesMax);
+    if (putBytes + piece.length > limits.groupBytesMax) {
+      await context.guard.commit({ put: put.splice(0) });
+      putBytes = 0;
+    }
+    put.push({ key, value: sealRecord(key, time, piece, smaller !== undefined) });
+    putBytes += piece.length;
+  }
+  // The record comes with the last parts or after them: where it is, the stage is whole.
+  const key = snapshotKey(id, ref, 0);
   const entry = { key, value: sealRecord(key, time, record) };
-  await context.guard.commit({ put: [entry] });
+  await context.guard.commit({ put: [...put, entry] });
   const held = [...source.held].map(([clock, payload]) => {
     const at = heldKey(id, clock);
     return { key: at, value: sealRecord(at, time, payload) };

@@ -9,7 +9,7 @@ import {
   type Env,
   type Key,
   type Model,
-  memoryBackend,
+  type memoryBackend,
   never,
   type Observer,
   toHex,

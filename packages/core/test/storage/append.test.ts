@@ -1,0 +1,312 @@
+import { ABSENT, CoppiceError, DocumentStorage, memoryBackend, never, type StorageOptions } from "coppice";
+import { simulatedBackend, simulatedEnv } from "coppice/testing";
+import { describe, expect, test } from "vitest";
+import { nameSet, naming } from "../../../../test/support/oracle-model.js";
+
+const models = [nameSet()] as const;
+const open = (options: Partial<StorageOptions<typeof models>> = {}) =>
+  DocumentStorage.open({ backend: memoryBackend(), models, snapshotPolicy: never, ...options });
+
+const names = async (storage: Awaited<ReturnType<typeof open>>, id = "d") => [
+  ...((await storage.load(id))?.doc.names.keys() ?? []),
+];
+
+async function batches(storage: Awaited<ReturnType<typeof open>>, id = "d"): Promise<number[]> {
+  const counts: number[] = [];
+  for await (const entry of storage.history(id))
+    if (entry.kind === "batch") counts.push(entry.end - entry.clock);
+  return counts;
+}
+
+describe("append", () => {
+  test("[ST1] an append that resolved is in every later load, also after reopening", async () => {
+    const backend = memoryBackend();
+    const storage = await open({ backend });
+    expect(await storage.append("d", [naming("a"), naming("b")])).toMatchObject({
+      clock: 2,
+      duplicate: false,
+    });
+    expect(await storage.append("d", [naming("c")])).toMatchObject({ clock: 3 });
+    expect(await names(storage)).toEqual(["a", "b", "c"]);
+    await storage.close();
+    const again = await open({ backend });
+    expect(await names(again)).toEqual(["a", "b", "c"]);
+    expect((await again.append("d", [naming("d")])).clock).toBe(4);
+    await again.close();
+  });
+
+  test("[ST2] appends that wait together become one batch, each with its own clock", async () => {
+    const storage = await open();
+    const results = await Promise.all(
+      Array.from({ length: 10 }, (_, index) => storage.append("d", [naming(`n${index}`)])),
+    );
+    expect(results.map(({ clock }) => clock)).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    expect(await batches(storage)).toEqual([10]);
+    await storage.close();
+  });
+
+  test("[ST2] an append with a commit id or info is a batch of its own in the same commit", async () => {
+    const commits: number[] = [];
+    const storage = await open({ observer: { commit: ({ operations }) => commits.push(operations) } });
+    const commitId = storage.newCommitId();
+    await Promise.all([
+      storage.append("d", [naming("a")]),
+      storage.append("d", [naming("b")], { commitId }),
+      storage.append("d", [naming("c")], { info: { who: "ada" } }),
+      storage.append("d", [naming("d")]),
+      storage.append("d", [naming("e")]),
+    ]);
+    expect(await batches(storage)).toEqual([1, 1, 1, 2]);
+    expect(commits).toEqual([5]);
+    const found = [];
+    for await (const entry of storage.history("d")) if (entry.kind === "batch") found.push(entry.info);
+    expect(found).toEqual([undefined, undefined, { who: "ada" }, undefined]);
+    await storage.close();
+  });
+
+  test("[ST3] with expected, an append happens only in that state, and writes nothing otherwise", async () => {
+    const storage = await open();
+    const first = await storage.append("d", [naming("a")], { expected: ABSENT });
+    await expect(storage.append("d", [naming("x")], { expected: ABSENT })).rejects.toMatchObject({
+      code: "HEAD_CONFLICT",
+      kind: "conflict",
+    });
+    const second = await storage.append("d", [naming("b")], { expected: first.token });
+    await expect(storage.append("d", [naming("x")], { expected: first.token })).rejects.toMatchObject({
+      code: "HEAD_CONFLICT",
+    });
+    expect((await storage.info("d"))?.token).toBe(second.token);
+    const raced = await Promise.allSettled(
+      ["p", "q", "r"].map((name) => storage.append("d", [naming(name)], { expected: second.token })),
+    );
+    expect(raced.map(({ status }) => status)).toEqual(["fulfilled", "rejected", "rejected"]);
+    expect(await names(storage)).toEqual(["a", "b", "p"]);
+    await storage.close();
+  });
+
+  test("[ST4] a repeated commit id writes nothing twice, also after a restart and a trim", async () => {
+    const backend = memoryBackend();
+    let storage = await open({ backend });
+    const commitId = storage.newCommitId();
+    expect(await storage.append("d", [naming("a"), naming("b")], { commitId })).toMatchObject({ clock: 2 });
+    for (let round = 0; round < 3; round++) {
+      for (const name of ["c", "d", "e"]) await storage.append("d", [naming(name + round)]);
+      expect(await storage.append("d", [naming("a"), naming("b")], { commitId })).toEqual({
+        clock: 2,
+        token: expect.any(String),
+        duplicate: true,
+      });
+      await storage.compact("d");
+      await storage.close();
+      storage = await open({ backend });
+    }
+    expect((await storage.info("d"))?.oldestClock).toBeGreaterThan(2);
+    const both = await Promise.all(
+      [1, 2].map(() =>
+        storage.append("d", [naming("z")], { commitId: "018f0000-0000-7000-8000-000000000001" }),
+      ),
+    );
+    expect(both.map(({ clock, duplicate }) => ({ clock, duplicate }))).toEqual([
+      { clock: 12, duplicate: false },
+      { clock: 12, duplicate: true },
+    ]);
+    await storage.close();
+  });
+
+  test("[ST5] a commit id older than the remembered ones is unknown, never written again", async () => {
+    const env = simulatedEnv(1);
+    const backend = simulatedBackend();
+    let storage = await open({ backend, env, limits: { commitIdsMax: 4 } });
+    const ids: Uint8Array[] = [];
+    for (let index = 0; index < 12; index++) {
+      env.advance(10);
+      ids.push(storage.newCommitId());
+      await storage.append("d", [naming(`n${index}`)], { commitId: ids[index]! });
+    }
+    const outcomes = async () => {
+      const found: string[] = [];
+      for (const commitId of ids) {
+        const again = storage.append("d", [naming("again")], { commitId });
+        found.push(
+          await again.then(
+            ({ duplicate }) => (duplicate ? "known" : "WRITTEN"),
+            (error) => error.code,
+          ),
+        );
+      }
+      return found;
+    };
+    const expected = [...Array(8).fill("OUTCOME_UNKNOWN"), ...Array(4).fill("known")];
+    expect(await outcomes()).toEqual(expected);
+    await storage.close();
+    storage = await open({ backend, env, limits: { commitIdsMax: 4 } });
+    expect(await outcomes()).toEqual(expected);
+    await storage.compact("d");
+    expect(await outcomes()).toEqual(expected);
+    expect((await storage.info("d"))?.clock).toBe(12);
+    env.advance(10);
+    expect((await storage.append("d", [naming("new")], { commitId: storage.newCommitId() })).clock).toBe(13);
+    await storage.close();
+  });
+
+  test("[ST6] of two creators one wins, the other loads the winner's", async () => {
+    const backend = memoryBackend({ shared: true });
+    const storages = await Promise.all([open({ backend }), open({ backend })]);
+    const handles = await Promise.all(
+      [0, 1, 2, 3].map((index) =>
+        storages[index % 2]!.open("d", {
+          initial: (set) => {
+            set.names.set(`initial ${index}`, []);
+            set.made.push(naming(`initial ${index}`));
+          },
+        }),
+      ),
+    );
+    const seen = handles.map(({ doc }) => [...doc.names.keys()]);
+    expect(new Set(seen.map(String)).size).toBe(1);
+    expect(seen[0]).toHaveLength(1);
+    expect((await storages[0]!.info("d"))?.clock).toBe(1);
+    for (const storage of storages) await storage.close();
+  });
+
+  test("[ST7] too much in flight is refused as BUSY, and accepted again later", async () => {
+    const storage = await open({ limits: { inFlightBytesMax: 1000 } });
+    const big = naming("x".repeat(600));
+    const waiting = [storage.append("d", [big]), storage.append("e", [big])];
+    await expect(storage.append("d", [naming("a")])).rejects.toMatchObject({ code: "BUSY", kind: "busy" });
+    await Promise.all(waiting);
+    await storage.append("d", [naming("a")]);
+    await storage.close();
+  });
+
+  test("[ST8] the caller may use its buffer again at once", async () => {
+    const storage = await open();
+    const buffer = naming("a");
+    const pending = storage.append("d", [buffer]);
+    buffer.fill(0);
+    await pending;
+    expect(await names(storage)).toEqual(["a"]);
+    await storage.close();
+  });
+});
+
+describe("bad input", () => {
+  const cases: [string, string, unknown[], object?][] = [
+    ["an empty id", "ID_INVALID", ["", [naming("a")]]],
+    ["an id that is too long", "ID_INVALID", ["é".repeat(257), [naming("a")]]],
+    ["an id with a lone surrogate", "ID_INVALID", ["a\ud800", [naming("a")]]],
+    ["an id that is no string", "ID_INVALID", [7, [naming("a")]]],
+    ["no events", "BATCH_EMPTY", ["d", []]],
+    ["an event of no bytes", "EVENT_INVALID", ["d", [new Uint8Array()]]],
+    ["an event that is no bytes", "EVENT_INVALID", ["d", [{}]]],
+    ["garbage", "EVENT_INVALID", ["d", [Uint8Array.of(1, 2, 3)]]],
+    ["an event over the limit", "EVENT_TOO_LARGE", ["d", [naming("x".repeat(2000))]]],
+    ["too many events", "BATCH_TOO_LARGE", ["d", Array(101).fill(naming("a"))]],
+    ["a batch over the limit", "BATCH_TOO_LARGE", ["d", Array(50).fill(naming("x".repeat(200)))]],
+    ["info over the limit", "BATCH_TOO_LARGE", ["d", [naming("a")], { info: { who: "x".repeat(2000) } }]],
+    ["info that is not plain", "ARGUMENT_INVALID", ["d", [naming("a")], { info: { who: new Date(0) } }]],
+    ["an unknown model", "MODEL_UNKNOWN", ["d", [naming("a")], { model: "nobody" }]],
+    [
+      "a commit id of the wrong size",
+      "COMMIT_ID_INVALID",
+      ["d", [naming("a")], { commitId: new Uint8Array(15) }],
+    ],
+    ["a commit id of another kind", "COMMIT_ID_INVALID", ["d", [naming("a")], { commitId: "f".repeat(32) }]],
+    [
+      "a commit id from the future",
+      "COMMIT_ID_INVALID",
+      ["d", [naming("a")], { commitId: `ffff${"0".repeat(8)}7${"0".repeat(19)}` }],
+    ],
+  ];
+  for (const [what, code, call] of cases) {
+    test(`[ER1] ${what} is refused with ${code}, and nothing is written`, async () => {
+      const backend = simulatedBackend();
+      const storage = await open({
+        backend,
+        limits: { eventBytesMax: 1000, batchEventsMax: 100, batchBytesMax: 8000 },
+      });
+      const append = storage.append as (...parameters: unknown[]) => Promise<unknown>;
+      const error = await append.apply(storage, call).then(
+        () => undefined,
+        (failure: unknown) => failure,
+      );
+      expect(error).toBeInstanceOf(CoppiceError);
+      expect(error).toMatchObject({ code });
+      expect(backend.commitCount).toBe(0);
+      await storage.append("good", [naming("a")]);
+      await storage.close();
+    });
+  }
+
+  test("[ER2] ids with NUL, separators, dots and emoji are kept apart", async () => {
+    const storage = await open();
+    const ids = [
+      "a",
+      "a\u0000",
+      "a\u0000b",
+      "ab",
+      "..",
+      "../a",
+      "a/b",
+      "a\\b",
+      "😀",
+      "AAAAA",
+      "AAAAAB",
+      "\ufeffa",
+      " ",
+    ];
+    for (const id of ids) await storage.append(id, [naming(id)]);
+    for (const id of ids) expect(await names(storage, id)).toEqual([id]);
+    const listed: string[] = [];
+    for await (const id of storage.list()) listed.push(id);
+    expect(listed.sort()).toEqual([...ids].sort());
+    await storage.close();
+  });
+
+  test("[ER3] one bad append among good ones fails alone", async () => {
+    const storage = await open();
+    const settled = await Promise.allSettled([
+      storage.append("d", [naming("a")]),
+      storage.append("d", [Uint8Array.of(9)]),
+      storage.append("d", [naming("b")]),
+    ]);
+    expect(settled.map(({ status }) => status)).toEqual(["fulfilled", "rejected", "fulfilled"]);
+    expect(await names(storage)).toEqual(["a", "b"]);
+    await storage.close();
+  });
+
+  test("[ER4] a document of a model that was not given is refused, not opened empty", async () => {
+    const backend = memoryBackend();
+    const storage = await open({ backend });
+    await storage.append("d", [naming("a")]);
+    await storage.close();
+    const other = await DocumentStorage.open({ backend, models: [{ ...nameSet(), name: "other" }] });
+    for (const call of [
+      () => other.load("d"),
+      () => other.open("d"),
+      () => other.append("d", [naming("b")]),
+      () => other.compact("d"),
+      () => other.read("d").next(),
+    ]) {
+      await expect(call()).rejects.toMatchObject({ code: "MODEL_UNKNOWN", kind: "unsupported" });
+    }
+    expect((await other.info("d"))?.model).toBe("names");
+    await other.close();
+  });
+
+  test("[ER5] after close every call rejects with CLOSED", async () => {
+    const storage = await open();
+    const handle = await storage.open("d");
+    await storage.close();
+    await storage.close();
+    await expect(storage.append("d", [naming("a")])).rejects.toMatchObject({
+      code: "CLOSED",
+      kind: "closed",
+    });
+    await expect(storage.load("d")).rejects.toMatchObject({ code: "CLOSED" });
+    expect(() => storage.list()).toThrow(expect.objectContaining({ code: "CLOSED" }));
+    handle.change((set) => void set.made.push(naming("late")));
+    await expect(handle.save()).rejects.toMatchObject({ code: "CLOSED" });
+    expect(handle.unsaved).toBe(true);
+  });
+});
