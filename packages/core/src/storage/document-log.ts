@@ -171,6 +171,9 @@ export class DocumentLog {
   async #pump(): Promise<void> {
     while (this.#queue.length > 0) {
       try {
+        // Reads go on in a failed backend and may show what is not durable: nobody may be told "stored" from them.
+        const { poison } = this.#context.guard;
+        if (poison !== undefined) throw behind(poison);
         this.#head ??= await readHead(this.#context, this.id);
         const [first] = this.#queue;
         if (first !== undefined && "run" in first) {

@@ -57,7 +57,8 @@ export interface Received {
 interface Cut {
   readonly events: unknown[];
   readonly commitId: Uint8Array;
-  attempts: number;
+  /** It was sent, and it is not known whether it was written: it keeps its commit id, whatever happens next. */
+  unknown: boolean;
 }
 
 export class DocumentHandle<Doc> {
@@ -146,6 +147,7 @@ export class DocumentHandle<Doc> {
     this.#assertWritable();
     this.#doc = this.#model.change(this.#doc, fn as (doc: unknown) => unknown) as Doc;
     this.#noticeBranches();
+    if (this.#options.autoSave && this.#tracker.pending(this.#doc)) this.#saveLater();
     return this.#doc;
   }
 
@@ -332,7 +334,7 @@ export class DocumentHandle<Doc> {
     this.#capture();
     if (this.#cut === undefined) {
       if (this.#staged.length === 0) return this.#durable;
-      this.#cut = { events: this.#staged, commitId: newCommitId(this.#owner.context.env), attempts: 0 };
+      this.#cut = { events: this.#staged, commitId: newCommitId(this.#owner.context.env), unknown: false };
       this.#staged = [];
     } else if (this.#staged.length > 0) {
       // A cut of unknown outcome goes first, under its old commit id; what came later is a cut of its own.
@@ -349,7 +351,7 @@ export class DocumentHandle<Doc> {
         model: this.#model,
         incarnation: this.#incarnation,
         commitId: cut.commitId,
-        fresh: cut.attempts++ === 0,
+        fresh: !cut.unknown,
         split: true,
       });
       this.#cut = undefined;
@@ -357,7 +359,8 @@ export class DocumentHandle<Doc> {
       this.#considerSnapshot();
       return clock;
     } catch (error) {
-      if (!isCoppiceError(error, "OUTCOME_UNKNOWN")) {
+      cut.unknown ||= isCoppiceError(error, "OUTCOME_UNKNOWN");
+      if (!cut.unknown) {
         this.#cut = undefined;
         this.#staged.unshift(...cut.events);
       }
