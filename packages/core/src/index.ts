@@ -71,5 +71,6 @@ export {
   type LoadOptions,
   type OpenOptions,
   type RecoverReport,
+  type SettledCommit,
   type StorageOptions,
 } from "./storage/storage.js";

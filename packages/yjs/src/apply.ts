@@ -28,10 +28,10 @@ export function applyEvents(doc: Y.Doc, events: readonly Uint8Array[]): Applied<
     }
   }
   avoidClient(doc, joiner);
-  const updates = joiner.join((client) => Y.getState(doc.store, client), true);
-  if (updates.length > 0) {
+  const update = joiner.join((client) => Y.getState(doc.store, client));
+  if (update !== undefined) {
     remotely(doc, () => {
-      if (applyAll(doc, updates)) return;
+      if (applyJoined(doc, update)) return;
       const bad = new Set(refused.map((refusal) => refusal.index));
       refused.push(...applyEach(doc, events, bad));
     });
@@ -91,18 +91,18 @@ function avoidClient(doc: Y.Doc, joiner: Joiner): void {
     doc.clientID = new Y.Doc().clientID;
 }
 
-function applyAll(doc: Y.Doc, updates: readonly Uint8Array[]): boolean {
+function applyJoined(doc: Y.Doc, update: Uint8Array): boolean {
   const { pendingStructs, pendingDs } = doc.store;
   const before = pendingStructs && { ...pendingStructs };
   try {
-    for (const update of updates) Y.applyUpdate(doc, update, APPLY_ORIGIN);
+    Y.applyUpdate(doc, update, APPLY_ORIGIN);
     return true;
   } catch {
     // What was pending may be what throws: it is offered once more, alone, and else left to storage.
     doc.store.pendingStructs = null;
     doc.store.pendingDs = null;
-    for (const update of [before?.update, pendingDs]) {
-      if (update != null) attempt(() => Y.applyUpdateV2(doc, update, APPLY_ORIGIN));
+    for (const pending of [before?.update, pendingDs]) {
+      if (pending != null) attempt(() => Y.applyUpdateV2(doc, pending, APPLY_ORIGIN));
     }
     return false;
   }
@@ -115,9 +115,8 @@ function applyEach(doc: Y.Doc, events: readonly Uint8Array[], bad: ReadonlySet<n
     const joiner = new Joiner();
     joiner.add(events[index]!);
     const error = attempt(() => {
-      for (const update of joiner.join((client) => Y.getState(doc.store, client), true)) {
-        Y.applyUpdate(doc, update, APPLY_ORIGIN);
-      }
+      const update = joiner.join((client) => Y.getState(doc.store, client));
+      if (update !== undefined) Y.applyUpdate(doc, update, APPLY_ORIGIN);
     });
     if (error !== undefined) refused.push({ index, reason: `Yjs cannot integrate it: ${reasonOf(error)}` });
   }

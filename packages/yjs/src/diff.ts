@@ -7,7 +7,6 @@
  */
 
 import type { StoredState } from "coppice";
-import * as Y from "yjs";
 import { Joiner } from "./join.js";
 import { scanStateVector } from "./scanner.js";
 
@@ -25,9 +24,7 @@ export function diffStored(stored: StoredState<Uint8Array>, peer: Uint8Array): U
     joiner.add(deletionsOf(version, peerVersion));
   }
   for (const event of tail) addUnlessRefused(joiner, event);
-  const parts = joiner.join(known, true);
-  if (parts.length === 0) return NOTHING.slice();
-  return parts.length === 1 ? parts[0]! : Y.mergeUpdates(parts);
+  return joiner.join(known) ?? NOTHING.slice();
 }
 
 /** The log may hold events that `apply` refuses; peers are not troubled with them. */

@@ -2,11 +2,10 @@
  * Joins many Yjs updates into one by moving their bytes: no struct is decoded.
  *
  * Yjs pays for each update it applies or merges; joined, 260,000 keystrokes are one update. Runs of each
- * client are put in the order of their clocks, gaps become Skip structs, repeated runs are dropped, deletions
- * are sorted and united. Order and repetition of the input therefore do not matter.
+ * client are put in the order of their clocks, gaps become Skip structs, what is known or repeated is cut off,
+ * deletions are sorted and united. Order and repetition of the input therefore do not matter.
  *
- * Runs that overlap partly cannot share one update: they go to a further one, to be applied after it.
- * Invariant: what `join` returns, applied in order, equals applying all added updates.
+ * Invariant: applying what `join` returns equals applying all added updates, to a document with those clocks.
  */
 
 import * as Y from "yjs";
@@ -46,33 +45,17 @@ export class Joiner implements UpdateSink {
     return this.#runs.some((run) => run.client === client && run.end > clock);
   }
 
-  /**
-   * Updates to apply in order, usually one, none when nothing is left. Runs before `known(client)` are left
-   * out; with `cut` also the known beginning of a run that reaches beyond.
-   */
-  join(known: (client: number) => number, cut = false): Uint8Array[] {
-    const updates: Uint8Array[] = [];
-    let rest = this.#unknownRuns(known, cut);
+  /** One update with everything from `known(client)` on; `undefined` when nothing is left. */
+  join(known: (client: number) => number): Uint8Array | undefined {
+    const blocks: Block[] = [];
+    for (const [client, runs] of this.#unknownRuns(known)) {
+      blocks.push({ client, runs: isAscending(runs) ? runs : disjoint(runs) });
+    }
     const deletions = uniteDeletions(this.#deletions);
-    do {
-      const blocks: Block[] = [];
-      const later = new Map<number, Run[]>();
-      for (const [client, runs] of rest) {
-        const [now, overlapping] = disjoint(runs);
-        if (now.length > 0) blocks.push({ client, runs: now });
-        if (overlapping.length > 0) later.set(client, overlapping);
-      }
-      rest = later;
-      const last = rest.size === 0;
-      if (blocks.length > 0 || deletions.size > 0) {
-        updates.push(writeUpdate(blocks, last ? deletions : new Map()));
-      }
-    } while (rest.size > 0);
-    return updates;
+    return blocks.length === 0 && deletions.size === 0 ? undefined : writeUpdate(blocks, deletions);
   }
 
-  /** Runs by client in ascending order of their clocks; of those that begin together the longest first. */
-  #unknownRuns(known: (client: number) => number, cut: boolean): Map<number, Run[]> {
+  #unknownRuns(known: (client: number) => number): Map<number, Run[]> {
     const byClient = new Map<number, Run[]>();
     let [runs, client, limit]: [Run[] | undefined, number, number] = [undefined, -1, 0];
     for (const run of this.#runs) {
@@ -86,11 +69,8 @@ export class Joiner implements UpdateSink {
         runs = [];
         byClient.set(client, runs);
       }
-      if (cut && run.clock < limit) runs.push(...cutRun(run, limit));
+      if (run.clock < limit) runs.push(...cutRun(run, limit));
       else runs.push(run);
-    }
-    for (const list of byClient.values()) {
-      if (!isAscending(list)) list.sort((a, b) => a.clock - b.clock || b.end - a.end);
     }
     return byClient;
   }
@@ -123,19 +103,18 @@ function isAscending(runs: readonly Run[]): boolean {
   return true;
 }
 
-/** Splits ascending runs into ones that do not overlap, and the others that still hold something else. */
-function disjoint(runs: Run[]): [now: Run[], later: Run[]] {
-  if (isAscending(runs)) return [runs, []];
-  const now: Run[] = [];
-  const later: Run[] = [];
-  let covered = -1;
+/** The same clocks in ascending order, each once: of runs that begin together the longest, then what goes beyond. */
+function disjoint(runs: Run[]): Run[] {
+  runs.sort((a, b) => a.clock - b.clock || b.end - a.end);
+  const out: Run[] = [];
+  let covered = 0;
   for (const run of runs) {
-    if (run.clock >= covered) {
-      now.push(run);
-      covered = run.end;
-    } else if (run.end > covered) later.push(run);
+    if (run.end <= covered) continue;
+    if (run.clock >= covered) out.push(run);
+    else out.push(...cutRun(run, covered));
+    covered = run.end;
   }
-  return [now, later];
+  return out;
 }
 
 /** The part of a run from `clock` on. Yjs itself cuts the one struct in the middle. */

@@ -145,7 +145,7 @@ async function stageSizes(
       if (stageOf(key) !== at.stage) continue;
       const envelope = unseal(key, value);
       if (partOf(key) === 0) time = envelope.time;
-      else storedBytes += envelope.payload.length;
+      storedBytes += envelope.payload.length;
     }
   }
   return { storedBytes, time };

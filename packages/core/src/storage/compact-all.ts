@@ -66,6 +66,7 @@ export async function compactAll(
   const failures: { id: string; error: CoppiceError | string }[] = [];
   let failed = 0;
   let stopped: CompactAllResult["stopped"];
+  let fatal: { readonly error: unknown } | undefined;
   const fail = (id: string, error: CoppiceError | string) => {
     failed++;
     if (failures.length < FAILURES_MAX) failures.push({ id, error });
@@ -77,7 +78,10 @@ export async function compactAll(
         result = await source.compact(id, compactOptions(options));
     } catch (error) {
       if (options.signal?.aborted) return;
-      if (!isCoppiceError(error) || error.kind === "closed") throw error;
+      if (!isCoppiceError(error) || error.kind === "closed") {
+        fatal ??= { error };
+        return;
+      }
       fail(id, error);
     }
     if (result?.outcome === "refused") fail(id, result.reason ?? "refused");
@@ -91,12 +95,13 @@ export async function compactAll(
   for await (const id of source.list(options.prefix)) {
     if (options.signal?.aborted) stopped = "signal";
     else if (env.elapsed() - started > (options.budgetMs ?? Number.MAX_VALUE)) stopped = "budget";
-    if (stopped !== undefined) break;
+    if (stopped !== undefined || fatal !== undefined) break;
     const task = one(id).finally(() => running.delete(task));
     running.add(task);
     if (running.size >= (options.concurrency ?? 2)) await Promise.race(running);
   }
   await Promise.all(running);
+  if (fatal !== undefined) throw (fatal as { readonly error: unknown }).error;
   if (options.signal?.aborted) stopped = "signal";
   return { ...totals, failures, stopped, durationMs: env.elapsed() - started };
 }

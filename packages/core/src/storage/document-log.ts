@@ -12,13 +12,13 @@
  * - whatever is wrong with one append rejects that append alone, before anything is written.
  */
 
-import { toHex } from "../base/bytes.js";
+import { equalBytes, toHex } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { Batch } from "../contract/backend.js";
 import type { AnyModel } from "../contract/model.js";
 import { type Context, observe } from "./context.js";
 import { type Head, readCommitIds, readHead } from "./head.js";
-import { eventsKey, metaKey } from "./meta.js";
+import { eventsKey, metaKey, unsealMeta } from "./meta.js";
 import { type Member, Plan } from "./plan.js";
 import { openBatch } from "./reader.js";
 
@@ -263,46 +263,64 @@ export class DocumentLog {
   }
 
   #unknownOutcome(plan: Plan, member: Member, cause: CoppiceError): CoppiceError {
-    const commitId = toHex(member.commitId ?? plan.commitId);
+    // Only an id that the caller chose may be sent again: one that was made here names the whole batch.
+    const { commitId } = member;
+    const ids = commitId === undefined ? { batch: toHex(plan.commitId) } : { commitId: toHex(commitId) };
     return new CoppiceError(
       "OUTCOME_UNKNOWN",
       "it is not known whether the events were written; call recover()",
       {
         cause,
-        details: { id: this.id, clock: plan.clock, commitId },
+        details: { id: this.id, clock: plan.clock, ...ids },
       },
     );
   }
 
-  /** Commits the plan; settles an unknown outcome where the backend can go on after one. */
+  /**
+   * Commits the plan; settles an unknown outcome where the backend can go on after one. Once an outcome was unknown
+   * no later failure counts as "not written" unless what is stored shows it.
+   */
   async #commit(plan: Plan): Promise<void> {
     const { guard, env } = this.#context;
     const batch = plan.build();
+    let doubt: CoppiceError | undefined;
     for (const delayMs of SETTLE_DELAYS_MS) {
       try {
         if (delayMs > 0) await env.delay(delayMs);
         return await guard.commit(batch);
       } catch (error) {
-        const unknown = isCoppiceError(error, "OUTCOME_UNKNOWN");
-        const last = delayMs === SETTLE_DELAYS_MS.at(-1);
-        if (isCoppiceError(error, "COMMIT_CONFLICT") && delayMs > 0 && (await this.#isOurs(plan, batch)))
-          return;
-        if (!unknown || guard.traits.poisonsItself || last) throw error;
+        if (isCoppiceError(error, "OUTCOME_UNKNOWN")) doubt = error;
+        if (doubt === undefined || guard.traits.poisonsItself) throw doubt ?? error;
+        const written = await this.#isWritten(plan, batch).catch(() => undefined);
+        if (written === true) return;
+        if (written === false && isCoppiceError(error, "COMMIT_CONFLICT")) throw error;
       }
-      // Sending the same commit again is safe: it expects the batch key to be absent.
-      if (await this.#isOurs(plan, batch)) return;
+      // Sending the same commit again is safe: it expects the batch key to be absent and meta to be unchanged.
     }
+    throw doubt;
   }
 
-  async #isOurs(plan: Plan, batch: Batch): Promise<boolean> {
-    const { guard } = this.#context;
-    const key = plan.writesEvents ? eventsKey(this.id, plan.clock) : metaKey(this.id);
-    const value = await guard.get(key);
-    if (value === undefined) return false;
-    if (plan.writesEvents) return toHex(openBatch(key, value).header.commitId) === toHex(plan.commitId);
-    const ours = batch.put?.[0]?.value;
-    return ours !== undefined && toHex(value) === toHex(ours);
+  /** `undefined`: nobody can tell any more. */
+  async #isWritten(plan: Plan, batch: Batch): Promise<boolean | undefined> {
+    if (plan.writesEvents) return isWritten(this.#context, this.id, plan.clock, plan.commitId);
+    return equalBytes(await this.#context.guard.get(metaKey(this.id)), batch.put?.[0]?.value);
   }
+}
+
+/** Whether a commit stored its events at this clock; `undefined` when they may have been trimmed or deleted since. */
+export async function isWritten(
+  { guard }: Context,
+  id: string,
+  clock: number,
+  commitId: Uint8Array,
+): Promise<boolean | undefined> {
+  const key = eventsKey(id, clock);
+  const value = await guard.get(key);
+  if (value !== undefined) return equalBytes(openBatch(key, value).header.commitId, commitId);
+  const meta = await guard.get(metaKey(id));
+  if (meta === undefined) return false;
+  const { oldest, deleted } = unsealMeta(id, meta);
+  return (deleted?.clock ?? oldest) <= clock ? false : undefined;
 }
 
 /** The error of a call that waited behind a commit that failed. */

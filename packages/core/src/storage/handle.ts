@@ -324,7 +324,9 @@ export class DocumentHandle<Doc> {
   /** Called by `recover()`: what became of a commit whose outcome was unknown. */
   settle(commitId: Uint8Array, clock: number | undefined): void {
     const cut = this.#cut;
-    if (cut === undefined || cut.commitId.some((byte, index) => byte !== commitId[index])) return;
+    // A save that is in flight again looks for the commit id by itself.
+    if (cut === undefined || this.#saving !== undefined) return;
+    if (cut.commitId.some((byte, index) => byte !== commitId[index])) return;
     this.#cut = undefined;
     if (clock === undefined) this.#staged.unshift(...cut.events);
     else this.#stored(cut.events, clock);

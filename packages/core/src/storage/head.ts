@@ -35,11 +35,8 @@ export function readHead(context: Context, id: string): Promise<Head> {
     id,
     async (meta, metaBytes) => {
       if (meta?.deleted !== undefined) return tombstoneHead(meta, metaBytes);
+      if (meta === undefined) return emptyHead(undefined, undefined, 0);
       const last = await lastBatch(context.guard, id);
-      if (meta === undefined) {
-        if (last !== undefined) throw new Moved(metaKey(id), "the document has events but no meta");
-        return emptyHead(undefined, undefined, 0);
-      }
       // A batch below `oldest` is garbage of a deleted incarnation, or the document's last batch has
       // vanished.
       if (last === undefined || last.clock < meta.oldest) {

@@ -109,7 +109,7 @@ export class Plan {
 
   /** Throws a typed error for an append that may not be written; resolves one that is already there. */
   add(member: Member): void {
-    const meta = this.#admit(member);
+    const meta = this.#current(member);
     if (member.commitId !== undefined && !member.fresh) {
       const known = this.#head.commits?.lookup(member.commitId) ?? "new";
       if (known === "forgotten") throw forgotten(this.#id, member.commitId);
@@ -127,6 +127,7 @@ export class Plan {
       member.resolve({ clock: this.#clock, token: tokenOf(meta, this.#clock), duplicate: true });
       return;
     }
+    this.#assertExpected(member, meta);
     const model = meta === undefined ? member.model : modelOf(this.#context, meta.model, this.#id);
     const sizes = this.#check(member, model);
     this.#model = model;
@@ -192,13 +193,18 @@ export class Plan {
   }
 
   /** The meta that the member appends to (`undefined`: it creates the document). */
-  #admit(member: Member): Meta | undefined {
+  #current(member: Member): Meta | undefined {
     const stored = this.#created ?? this.#head.meta;
     const meta = stored?.deleted === undefined ? stored : undefined;
     if (meta === undefined && stored !== undefined && member.mode !== "recreate")
       throw deletedError(this.#id);
     if (member.incarnation !== undefined && member.incarnation !== meta?.incarnation)
       throw deletedError(this.#id);
+    return meta;
+  }
+
+  /** Not asked of a repeated append that is there already: it has itself moved the document on. */
+  #assertExpected(member: Member, meta: Meta | undefined): void {
     const token = tokenOf(meta, this.#clock);
     if (member.expected !== undefined && member.expected !== token) {
       throw new CoppiceError(
@@ -209,7 +215,6 @@ export class Plan {
         },
       );
     }
-    return meta;
   }
 
   #check(member: Member, model: AnyModel): number[] {

@@ -65,6 +65,7 @@ export async function withRestarts<T>(
   let raw = await guard().get(key);
   for (;;) {
     try {
+      if (raw === undefined) await assertNoEvents(guard(), id);
       return await read(raw && unsealMeta(id, raw), raw);
     } catch (error) {
       if (!(error instanceof Moved) && !isCoppiceError(error, "CORRUPT")) throw error;
@@ -72,6 +73,13 @@ export async function withRestarts<T>(
       if (equalBytes(raw, again)) throw error instanceof Moved ? damaged(error.key, error.message) : error;
       raw = again;
     }
+  }
+}
+
+/** A document whose meta is gone must not pass for one that never was. */
+async function assertNoEvents(guard: Guard, id: string): Promise<void> {
+  for await (const page of guard.scan({ space: "events", id }, { limit: 1, values: false })) {
+    if (page.length > 0) throw new Moved(metaKey(id), "the document has events but no meta");
   }
 }
 

@@ -5,9 +5,9 @@
  * matters: it changes meta, expecting the meta it was planned on and the staged record to be there. After it,
  * what meta no longer names is garbage, swept in bounded slices that anybody may repeat.
  *
- * Invariants: a sweep expects the meta that made its keys garbage, and deletes a record (part 0) before or
- * with its parts; so a flip either finds its stage whole, or fails. Two writers that stage at one clock never
- * share keys: the stage number is random.
+ * Invariants: a record (part 0) is written before or with its parts, and a sweep, which expects the meta that
+ * made its keys garbage, deletes it before or with them; so a flip either finds its stage whole, or fails. Two
+ * writers that stage at one clock never share keys: the stage number is random.
  */
 
 import { COMPRESS_BYTES_MIN, deflate } from "../base/compression.js";
@@ -22,6 +22,7 @@ import {
   metaKey,
   PARTS_MAX,
   packSnapshotRecord,
+  partOf,
   type SnapshotRef,
   sealMeta,
   snapshotKey,
@@ -90,8 +91,11 @@ export async function stageSnapshot(context: Context, id: string, source: Snapsh
     logBytes: source.logBytes,
     crc: source.crc,
   };
-  const put: Entry[] = [];
-  let putBytes = 0;
+  // A sweep may come upon a stage that is half written: it takes the record, and the flip will miss it.
+  const recordKey = snapshotKey(id, ref, 0);
+  const entry = { key: recordKey, value: sealRecord(recordKey, time, record) };
+  const put: Entry[] = [entry];
+  let putBytes = entry.value.length;
   for (let part = 1; part <= parts; part++) {
     const key = snapshotKey(id, ref, part);
     const start = (part - 1) * limits.snapshotPartBytesMax;
@@ -103,10 +107,7 @@ export async function stageSnapshot(context: Context, id: string, source: Snapsh
     put.push({ key, value: sealRecord(key, time, piece, smaller !== undefined) });
     putBytes += piece.length;
   }
-  // The record comes with the last parts or after them: where it is, the stage is whole.
-  const key = snapshotKey(id, ref, 0);
-  const entry = { key, value: sealRecord(key, time, record) };
-  await context.guard.commit({ put: [...put, entry] });
+  await context.guard.commit({ put });
   const held = [...source.held].map(([clock, payload]) => {
     const at = heldKey(id, clock);
     return { key: at, value: sealRecord(at, time, payload) };
@@ -158,7 +159,7 @@ export async function sweep(
   const remove = async (keys: Key[]): Promise<boolean> => {
     if (keys.length === 0) return true;
     try {
-      await context.guard.commit({ delete: keys, expect });
+      await context.guard.commit({ delete: [...recordsOf(keys), ...keys], expect });
       swept += keys.length;
       return true;
     } catch (error) {
@@ -178,6 +179,18 @@ export async function sweep(
     slice = [];
   }
   return swept;
+}
+
+/** The records of the stages that these parts belong to: a scan may have passed them before they were written. */
+function recordsOf(keys: readonly Key[]): Key[] {
+  const records = new Map<string, Key>();
+  for (const key of keys) {
+    const [space, id, clock] = key;
+    if (space !== "snapshot" || partOf(key) === 0) continue;
+    const stage = stageOf(key);
+    records.set(`${clock}.${stage}`, snapshotKey(id, { clock: clock!, stage }, 0));
+  }
+  return [...records.values()];
 }
 
 /** Where garbage may lie, as `meta` tells, and which of the keys there are. */

@@ -8,7 +8,6 @@
  * The memory in use does not grow with the number of documents: heads are cached up to `limits.headsMax`.
  */
 
-import { equalBytes } from "../base/bytes.js";
 import { type Env, systemEnv } from "../base/env.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import { Lanes } from "../base/lane.js";
@@ -30,10 +29,10 @@ import {
 } from "./compaction.js";
 import { type Context, modelOf, observe } from "./context.js";
 import { diffDocument } from "./diff.js";
-import type { AppendResult, DocumentLog, UnknownCommit } from "./document-log.js";
+import { type AppendResult, type DocumentLog, isWritten, type UnknownCommit } from "./document-log.js";
 import type { Folder } from "./folding.js";
 import { copyEvent, DocumentHandle, type HandleOptions } from "./handle.js";
-import type { Head } from "./head.js";
+import { type Head, readCommitIds, readHead } from "./head.js";
 import { loadDocument } from "./loader.js";
 import { Logs } from "./logs.js";
 import { eventsKey, type Meta, metaKey, packRecord, sealMeta } from "./meta.js";
@@ -49,7 +48,6 @@ import {
   readEvents,
   type StoredEvent,
 } from "./queries.js";
-import { openBatch } from "./reader.js";
 import { sweep } from "./snapshots.js";
 import { ThreadFolder } from "./thread-folder.js";
 
@@ -97,13 +95,22 @@ export interface AppendOptions {
   readonly info?: AppendInfo;
 }
 
+export interface SettledCommit {
+  readonly id: string;
+  /** As in the details of the rejection: `commitId`, or `batch` for appends that chose none. */
+  readonly commitId: Uint8Array;
+  /** The clocks before and after its events, if it was applied. */
+  readonly clock: number;
+  readonly end: number;
+  readonly applied: boolean;
+}
+
 export interface RecoverReport {
-  /** What became of the commits whose outcome was unknown. */
-  readonly settled: readonly {
-    readonly id: string;
-    readonly commitId: Uint8Array;
-    readonly applied: boolean;
-  }[];
+  /**
+   * What became of the commits whose outcome was unknown. Those are left out of which nothing tells any more: the
+   * document was deleted, or trimmed further than it remembers commit ids.
+   */
+  readonly settled: readonly SettledCommit[];
 }
 
 export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyModel[]> {
@@ -374,15 +381,13 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     await this.#context.guard.close().catch(() => undefined);
     this.#context.guard = await openGuard(this.#factory, env, limits, observer);
     this.#logs.forget();
-    const settled: { id: string; commitId: Uint8Array; applied: boolean }[] = [];
+    const settled: SettledCommit[] = [];
     for (let commit = this.#unknown[0]; commit !== undefined; commit = this.#unknown[0]) {
       const { id, clock, end, commitId } = commit;
-      const key = eventsKey(id, clock);
-      const value = await this.#context.guard.get(key);
-      const batch = value === undefined ? undefined : openBatch(key, value);
-      const applied = equalBytes(batch?.header.commitId, commitId);
+      const applied = await this.#wasApplied(commit);
       this.#unknown.shift();
-      settled.push({ id, commitId, applied });
+      if (applied === undefined) continue;
+      settled.push({ id, commitId, clock, end, applied });
       for (const reference of this.#handles) {
         const handle = reference.deref();
         if (handle?.id === id) handle.settle(commitId, applied ? end : undefined);
@@ -427,6 +432,19 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     for (const reference of this.#handles) {
       const handle = reference.deref();
       if (handle === undefined || handle === closed) this.#handles.delete(reference);
+    }
+  }
+
+  /** `undefined`: nobody can tell any more. */
+  async #wasApplied({ id, clock, commitId }: UnknownCommit): Promise<boolean | undefined> {
+    try {
+      const written = await isWritten(this.#context, id, clock, commitId);
+      if (written !== undefined) return written;
+      const ids = await readCommitIds(this.#context, id, await readHead(this.#context, id));
+      return typeof ids.lookup(commitId) === "number" ? true : undefined;
+    } catch (error) {
+      if (isCoppiceError(error, "CORRUPT")) return undefined;
+      throw error;
     }
   }
 
