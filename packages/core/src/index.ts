@@ -41,7 +41,7 @@ export {
   keyName,
 } from "./contract/keys.js";
 export type { AnyModel, Applied, Folded, Model, Refusal, StoredState, Tracker } from "./contract/model.js";
-export type { CheckOptions, CheckProblem, CheckReport } from "./storage/check.js";
+export type { CheckCode, CheckOptions, CheckProblem, CheckReport } from "./storage/check.js";
 export type { CompactAllOptions, CompactAllResult, CompactProgress } from "./storage/compact-all.js";
 export type { CompactOptions, CompactResult } from "./storage/compaction.js";
 export type { AppendResult } from "./storage/document-log.js";

@@ -184,7 +184,7 @@ class LogWalk {
       this.#tailGuessed = true;
       this.#lose(this.#next, end, undefined, undefined, {
         code: "tail-missing",
-        message: `the batches from clock ${this.#next} on are missing; a snapshot at clock ${end} shows that they existed`,
+        message: `the batches from clock ${this.#next} to clock ${end}, where a snapshot ends, are missing`,
       });
     }
     return {
@@ -272,11 +272,11 @@ class LogWalk {
       wrong.push({ code: "chain-broken", message, key });
     }
     if (this.#storedTotal !== undefined && !fits(batch.logBytes, this.#storedTotal)) {
-      const message = `the batch at clock ${batch.clock} counts ${batch.logBytes} bytes of log after ${this.#storedTotal}`;
+      const message = `the batch at clock ${batch.clock} does not go on with the total of log bytes`;
       wrong.push({ code: "totals-wrong", message, key });
     }
     if (batch.time < this.#storedTime) {
-      const message = `the batch at clock ${batch.clock} is ${this.#storedTime - batch.time} ms older than the one before it`;
+      const message = `the batch at clock ${batch.clock} is older than the one before it`;
       wrong.push({ code: "time-went-back", message, key });
     }
     this.#findings.push(...wrong);

@@ -11,10 +11,11 @@
 
 import { toHex } from "../base/bytes.js";
 import { isCoppiceError } from "../base/errors.js";
+import type { Key } from "../contract/backend.js";
 import type { AnyModel } from "../contract/model.js";
 import type { Examination } from "./check-document.js";
 import { type FoundBatch, findBatches } from "./check-log.js";
-import { readsState } from "./check-snapshots.js";
+import { readsState, stageKeys } from "./check-snapshots.js";
 import type { Context } from "./context.js";
 import { unseal } from "./envelope.js";
 import { type Folder, restoresTo } from "./folding.js";
@@ -27,13 +28,19 @@ interface Candidate {
   readonly model: AnyModel;
 }
 
+export interface Rebuilt {
+  readonly meta: Meta;
+  /** Damaged values of newer snapshots, which were perhaps the document's. */
+  readonly damaged: readonly Key[];
+}
+
 /** `undefined` when nothing tells where a load could start. */
 export async function rebuildMeta(
   context: Context,
   folder: Folder,
   examination: Examination,
   signal: AbortSignal | undefined,
-): Promise<Meta | undefined> {
+): Promise<Rebuilt | undefined> {
   const { id, meta: known } = examination;
   let found = await findBatches(context, id, known?.base ?? 0, undefined, 0, signal);
   if (found.some((one) => one.newer)) return undefined;
@@ -42,15 +49,17 @@ export async function rebuildMeta(
   if (whole) found = found.slice(first);
   const start = found[0]?.clock ?? 0;
   const candidates: Candidate[] = [];
+  const damaged: Key[] = [];
   for (const at of await stages(context, id)) {
-    const useful =
-      (whole ? at.clock > start : at.clock > (known?.base ?? 0)) && !insideBatch(found, at.clock);
+    const useful = whole ? at.clock > start : at.clock > (known?.base ?? 0);
     const wanted = candidates[0]?.model.name ?? known?.model;
     if (!useful || candidates.length === 2 || at.clock === candidates[0]?.ref.clock) continue;
     // An older one only if every event after it is kept.
     if (!whole && candidates.length === 1 && (found.length === 0 || at.clock < start)) continue;
     const candidate = await openCandidate(context, folder, id, at, found, wanted);
+    if (candidate === "newer") return undefined;
     if (candidate !== undefined) candidates.push(candidate);
+    else if (candidates.length === 0) damaged.push(...(await stageKeys(context, id, at, true)));
   }
   const [newest, older] = candidates;
   if (newest === undefined && !whole) return undefined;
@@ -59,7 +68,7 @@ export async function rebuildMeta(
   const intact = found.flatMap(({ batch }) => (batch === undefined ? [] : [batch]));
   const oldest = whole ? start : Math.min(start, newest!.ref.clock);
   const headless = found.length === 0;
-  return {
+  const meta: Meta = {
     model: model.name,
     created: known?.created ?? intact[0]?.time ?? newest?.ref.time ?? context.env.now(),
     incarnation: known?.incarnation ?? toHex(context.env.random(8)),
@@ -75,6 +84,7 @@ export async function rebuildMeta(
     ),
     deleted: undefined,
   };
+  return { meta, damaged };
 }
 
 /**
@@ -87,10 +97,6 @@ function firstOfDocument(found: readonly FoundBatch[]): number {
     return batch.header.previousCrc === 0 && batch.logBytes === batch.payload.length;
   });
   return index < 0 && found[0]?.clock === 0 ? 0 : index;
-}
-
-function insideBatch(found: readonly FoundBatch[], clock: number): boolean {
-  return found.some(({ batch }) => batch !== undefined && batch.clock < clock && clock < batch.end);
 }
 
 /** All stages that have keys, newest clock first. */
@@ -113,7 +119,7 @@ async function openCandidate(
   at: { clock: number; stage: number },
   found: readonly FoundBatch[],
   modelName: string | undefined,
-): Promise<Candidate | undefined> {
+): Promise<Candidate | "newer" | undefined> {
   try {
     const partial = { ...at, parts: 0, bytes: 0, storedBytes: 0, time: 0, ...edgeAt(found, at.clock) };
     const { parts, bytes: length } = await readSnapshotRecord(context.guard, id, partial);
@@ -127,7 +133,7 @@ async function openCandidate(
     return { ref, model };
   } catch (error) {
     if (error instanceof Moved || isCoppiceError(error, "CORRUPT")) return undefined;
-    if (isCoppiceError(error, "FORMAT_UNSUPPORTED")) return undefined;
+    if (isCoppiceError(error, "FORMAT_UNSUPPORTED")) return "newer";
     throw error;
   }
 }

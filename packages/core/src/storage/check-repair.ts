@@ -3,8 +3,8 @@
  * examined again, and the next step is planned on what is there then.
  *
  * Invariants:
- * - every commit expects the meta it was planned on, and writes meta, so that readers and writers beside it
- *   start over; a step that loses that race is planned again;
+ * - every commit expects the meta it was planned on, and writes meta where it is known, so that readers and
+ *   writers beside it start over; a step that loses that race is planned again;
  * - a damaged value is put under `[quarantine, id, n]`, as a map of `key`, `value`, `why` and `time`, in the
  *   commit that replaces or deletes it;
  * - a crash after any commit leaves a document that the next repair finishes, with nothing set aside twice;
@@ -94,10 +94,11 @@ async function repairMeta(repair: Repair, folder: Folder, signal: AbortSignal | 
       why: "the meta record is damaged",
     });
   }
+  for (const key of rebuilt.damaged) await repair.setAside(key, "a damaged part of a snapshot");
   for (const { damaged } of examination.snapshots) {
     for (const key of damaged) await repair.setAside(key, "a damaged part of a snapshot");
   }
-  await repair.commit(rebuilt, { aside });
+  await repair.commit(rebuilt.meta, { aside });
   return true;
 }
 
@@ -208,7 +209,7 @@ class Repair {
   /** Copies a stored value to the quarantine and deletes it, if it is still there. */
   async setAside(key: Key, why: string): Promise<void> {
     const value = await this.context.guard.get(key);
-    if (value === undefined || this.#meta === undefined) return;
+    if (value === undefined) return;
     await this.commit(this.#meta, {
       delete: [key],
       expect: [{ key, value }],
@@ -216,12 +217,15 @@ class Repair {
     });
   }
 
-  /** Rejects with `COMMIT_CONFLICT` when meta, or what the change expects, is not as it was. */
-  async commit(meta: Meta, change: Change): Promise<void> {
+  /**
+   * Without a meta the stored one stays. Rejects with `COMMIT_CONFLICT` when meta, or what the change
+   * expects, is not as it was.
+   */
+  async commit(meta: Meta | undefined, change: Change): Promise<void> {
     const { guard, env } = this.context;
     const { id } = this.examination;
     const time = env.now();
-    const metaBytes = sealMeta(id, meta, time);
+    const metaBytes = meta === undefined ? this.#metaBytes : sealMeta(id, meta, time);
     const aside = change.aside ?? [];
     const next = aside.length === 0 ? 0 : await this.#nextQuarantined();
     const quarantined = aside.map(({ key, value, why }, index) => {
@@ -230,7 +234,11 @@ class Repair {
       return { key: at, value: sealRecord(at, time, payload) };
     });
     await guard.commit({
-      put: [{ key: metaKey(id), value: metaBytes }, ...quarantined, ...(change.put ?? [])],
+      put: [
+        ...(meta === undefined ? [] : [{ key: metaKey(id), value: metaBytes! }]),
+        ...quarantined,
+        ...(change.put ?? []),
+      ],
       delete: change.delete ?? [],
       expect: [
         { key: metaKey(id), value: this.#metaBytes },

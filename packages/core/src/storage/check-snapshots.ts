@@ -118,10 +118,10 @@ export function readsState(model: AnyModel, record: SnapshotRecord): boolean {
 }
 
 /** The keys of a snapshot: all, or those whose values fail. */
-async function stageKeys(
+export async function stageKeys(
   context: Context,
   id: string,
-  ref: SnapshotRef,
+  ref: Pick<SnapshotRef, "clock" | "stage">,
   failingOnly: boolean,
 ): Promise<Key[]> {
   const keys: Key[] = [];

@@ -32,23 +32,26 @@ export interface CheckOptions {
 /**
  * What is wrong. Stable between majors.
  *
- * | code                           | means                                                                    |
- * | ------------------------------ | ------------------------------------------------------------------------ |
- * | `meta-damaged`, `meta-missing` | a document has no readable meta record                                   |
- * | `batch-damaged`                | a batch fails its checksum, or holds other than its header says          |
- * | `batch-stray`                  | a batch lies outside the log: after a deletion, or far beyond the head   |
- * | `log-gap`, `tail-missing`      | batches are missing, before the last one or after it                     |
- * | `log-overlap`                  | two intact batches claim the same clock; never repaired                  |
- * | `chain-broken`                 | a batch or a snapshot names another batch before it than the one there   |
- * | `totals-wrong`                 | the running total of log bytes is not that of the batches                |
- * | `time-went-back`               | a batch is older than the one before it                                  |
- * | `snapshot-missing`             | a snapshot that meta names, or a part of it, is not there                |
- * | `snapshot-damaged`             | it fails a checksum, or does not restore to the version it records       |
- * | `snapshot-differs`             | it is intact, and not what the events fold to                            |
- * | `held-missing`, `held-damaged` | the bytes of a held event                                                |
- * | `format-unsupported`           | written by a newer Coppice; never repaired                               |
- * | `model-unknown`                | the document's model was not given to `open`; never repaired             |
- * | `state-format-unsupported`     | the model reads no snapshot that the document depends on; never repaired |
+ * | code                       | means                                                                  |
+ * | -------------------------- | ---------------------------------------------------------------------- |
+ * | `meta-damaged`             | the meta record cannot be read                                         |
+ * | `meta-missing`             | there are records, and no meta record                                  |
+ * | `batch-damaged`            | a batch fails its checksum, or holds other than its header says        |
+ * | `batch-stray`              | a batch lies outside the log: after a deletion, or far beyond the head |
+ * | `log-gap`                  | batches are missing before the last one                                |
+ * | `tail-missing`             | batches are missing that a snapshot covers, at the end                 |
+ * | `log-overlap`              | two intact batches claim one clock; never repaired                     |
+ * | `chain-broken`             | a batch or a snapshot follows another batch than the one before it     |
+ * | `totals-wrong`             | the running total of log bytes is not that of the batches              |
+ * | `time-went-back`           | a batch is older than the one before it                                |
+ * | `snapshot-missing`         | a snapshot that is needed, or a part of it, is not there               |
+ * | `snapshot-damaged`         | it fails a checksum, or restores to another version than it records    |
+ * | `snapshot-differs`         | it is intact, and not what the events fold to                          |
+ * | `held-missing`             | the bytes of a held event are not there                                |
+ * | `held-damaged`             | the bytes of a held event fail their checksum, or are no event         |
+ * | `format-unsupported`       | written by a newer Coppice; never repaired                             |
+ * | `model-unknown`            | the model was not given to `open`; never repaired                      |
+ * | `state-format-unsupported` | the model reads no snapshot that is needed; never repaired             |
  */
 export type CheckCode =
   | "meta-damaged"

@@ -11,13 +11,15 @@
  * is swept by the next run.
  */
 
+import { equalBytes } from "../base/bytes.js";
 import { isCoppiceError } from "../base/errors.js";
 import { CommitIds } from "./commit-id.js";
 import { type Context, observe } from "./context.js";
 import type { DocumentLog } from "./document-log.js";
+import { damaged } from "./envelope.js";
 import { type Folder, foldState, restoresTo } from "./folding.js";
-import type { Meta, SnapshotRecord, SnapshotRef } from "./meta.js";
-import { lastBatch, openBatch, readSnapshot, withRestarts } from "./reader.js";
+import { type Meta, metaKey, type SnapshotRecord, type SnapshotRef } from "./meta.js";
+import { lastBatch, Moved, openBatch, readSnapshot, withRestarts } from "./reader.js";
 import { flip, type SnapshotSource, type Staged, stageSnapshot, sweep } from "./snapshots.js";
 import { readState, type State } from "./state.js";
 
@@ -120,10 +122,24 @@ export async function compactDocument(site: Site, options: CompactOptions = {}):
     if (!options.force && (await isCompact(log))) return done({ outcome: "nothing-to-do" });
     const state = await readWhole(site, options.signal);
     if (state === undefined) return done({ outcome: "not-found" });
-    const result = await compactOnce(site, state, options);
+    const result = await compactOnce(site, state, options).catch((error: unknown) =>
+      explainByRace(site, state, error),
+    );
     if (result !== undefined) return done(result);
   }
   return done({ outcome: "lost-race" });
+}
+
+/** Swept from under us by another writer, who took our stage for one that was left behind. */
+class StageSwept extends Error {}
+
+/** Returns when other writers explain what was missing; else throws it. */
+async function explainByRace({ context, log }: Site, state: State, error: unknown): Promise<undefined> {
+  if (error instanceof StageSwept) return;
+  const gone = (["CORRUPT", "TRIMMED", "DELETED"] as const).some((code) => isCoppiceError(error, code));
+  if (!gone && !(error instanceof Moved)) throw error;
+  if (!equalBytes(await context.guard.get(metaKey(log.id)), state.metaBytes)) return;
+  throw error instanceof Moved ? damaged(error.key, error.message) : error;
 }
 
 /** Whether nothing is new and nothing is left to trim, told from the head alone. */
@@ -276,7 +292,9 @@ async function stageVerified(
   const { context, folder, log } = site;
   const source = await foldState(context, folder, log.id, state);
   const staged = await stageSnapshot(context, log.id, source);
-  const { bytes } = await readSnapshot(context.guard, log.id, staged.ref);
+  const { bytes } = await readSnapshot(context.guard, log.id, staged.ref).catch((error: unknown) => {
+    throw error instanceof Moved ? new StageSwept("a stage was swept") : error;
+  });
   return (await restoresTo(folder, state.model, bytes, source.version)) ? { source, staged } : undefined;
 }
 

@@ -174,13 +174,17 @@ export class DocumentLog {
         // Reads go on in a failed backend and may show what is not durable: nobody may be told "stored" from them.
         const { poison } = this.#context.guard;
         if (poison !== undefined) throw behind(poison);
+        const { exclusive } = this.#context.guard.traits;
+        if (!exclusive && this.#queue.some((waiting) => this.#mustReadFor(waiting))) this.forget();
+        // On a shared backend a head may answer only those who asked before it was read.
+        const asked = exclusive ? Number.MAX_SAFE_INTEGER : this.#queue.length;
         this.#head ??= await readHead(this.#context, this.id);
         const [first] = this.#queue;
         if (first !== undefined && "run" in first) {
           this.#queue.shift();
           await first.run(this.#head).catch(first.reject);
         } else {
-          await this.#commitNext(this.#head);
+          await this.#commitNext(this.#head, asked);
         }
       } catch (error) {
         this.#failAll(error);
@@ -196,13 +200,25 @@ export class DocumentLog {
     for (const waiting of this.#queue.splice(0)) waiting.reject(error);
   }
 
-  async #commitNext(head: Head): Promise<void> {
+  /**
+   * Others may have moved a shared document on: a plain append finds out when it commits, but what may be refused,
+   * or answered without a commit, needs a head that is read after it was asked.
+   */
+  #mustReadFor(waiting: Member | Exclusive): boolean {
+    if ("run" in waiting) return true;
+    const meta = this.#head?.meta;
+    const { expected, mode = "append", incarnation, commitId, fresh } = waiting;
+    if (expected !== undefined || mode !== "append" || (commitId !== undefined && !fresh)) return true;
+    return meta?.deleted !== undefined || (incarnation !== undefined && incarnation !== meta?.incarnation);
+  }
+
+  async #commitNext(head: Head, asked: number): Promise<void> {
     const asksForIds = this.#queue.some(
       (waiting) => !("run" in waiting) && waiting.commitId && !waiting.fresh,
     );
     if (asksForIds) head.commits ??= await readCommitIds(this.#context, this.id, head);
     const plan = new Plan(this.#context, this.id, head);
-    while (this.#queue.length > 0) {
+    for (let taken = 0; taken < asked && this.#queue.length > 0; taken++) {
       const next = this.#queue[0]!;
       if ("run" in next || !plan.takes(next)) break;
       this.#queue.shift();

@@ -18,10 +18,10 @@ import type { CompactOptions, CompactResult } from "./compaction.js";
 import { type Context, observe } from "./context.js";
 import type { DocumentLog } from "./document-log.js";
 import { deletedError } from "./head.js";
-import type { HeldEvent, Loaded } from "./loader.js";
+import { type HeldEvent, LOST_REASON, type Loaded } from "./loader.js";
 import type { Meta } from "./meta.js";
 import type { SnapshotPolicy, SnapshotStats } from "./policy.js";
-import { scanBatches, trimmed, withRestarts } from "./reader.js";
+import { assertNotDeleted, scanBatches, trimmed, withRestarts } from "./reader.js";
 import type { SnapshotSource } from "./snapshots.js";
 import { decodeBatch } from "./state.js";
 
@@ -252,15 +252,17 @@ export class DocumentHandle<Doc> {
     const pulled = await withRestarts(
       () => context.guard,
       this.id,
-      async (meta) => {
+      async (meta, metaBytes) => {
         if (meta === undefined || meta.deleted !== undefined || meta.incarnation !== this.#incarnation) {
           throw deletedError(this.id);
         }
         const from = this.#clock;
         if (from < meta.oldest) throw trimmed(this.id, from, meta.oldest);
         const found: { clock: number; event: unknown }[] = [];
+        const lost: number[] = [];
         let end = from;
         for await (const batch of scanBatches(context.guard, this.id, { from })) {
+          if (batch.header.lost) for (let clock = batch.clock; clock < batch.end; clock++) lost.push(clock);
           const events = batch.header.lost ? [] : decodeBatch(this.#model, this.id, batch);
           for (const [index, event] of events.entries()) {
             const clock = batch.clock + index;
@@ -268,10 +270,14 @@ export class DocumentHandle<Doc> {
           }
           end = batch.end;
         }
-        return { found, end, meta };
+        await assertNotDeleted(context.guard, this.id, meta, metaBytes);
+        return { found, lost, end, meta };
       },
     );
+    const known = new Set(this.#held.map((held) => held.clock));
+    const lost = pulled.lost.filter((clock) => clock >= this.#clock && !known.has(clock));
     if (this.#clock < pulled.end) this.#applyPulled(pulled.found, pulled.end);
+    this.#held = [...this.#held, ...lost.map((clock) => ({ clock, event: undefined, reason: LOST_REASON }))];
     this.#snapshotClock = pulled.meta.snapshot?.clock ?? pulled.meta.base;
     return this.#clock;
   }

@@ -9,8 +9,8 @@ import { CoppiceError } from "../base/errors.js";
 import { CommitIds } from "./commit-id.js";
 import type { Context } from "./context.js";
 import { damaged } from "./envelope.js";
-import { eventsKey, type Meta, metaKey } from "./meta.js";
-import { lastBatch, Moved, openBatch, type StoredBatch, withRestarts } from "./reader.js";
+import { eventsKey, type Meta } from "./meta.js";
+import { assertNotDeleted, lastBatch, Moved, openBatch, type StoredBatch, withRestarts } from "./reader.js";
 
 export interface Head {
   /** `undefined`: the id was never used. With `deleted` set: a tombstone. */
@@ -43,6 +43,7 @@ export function readHead(context: Context, id: string): Promise<Head> {
         if (meta.oldest > meta.base || (meta.snapshot?.clock ?? meta.base) > meta.base) {
           throw new Moved(eventsKey(id, meta.oldest), "the last batches of the log are missing");
         }
+        await assertNotDeleted(context.guard, id, meta, metaBytes);
         return emptyHead(meta, metaBytes, meta.base);
       }
       if (last.end < (meta.snapshot?.clock ?? 0)) {

@@ -100,10 +100,14 @@ export class Plan {
     return this.#after;
   }
 
-  /** False when the commit is full, or already holds the same commit id or the creation of the document. */
+  /**
+   * False when the commit is full, or already holds the same commit id or the creation of the document; and for an
+   * append with `expected` behind others, which must be compared with what is stored, not with what may yet fail.
+   */
   takes(member: Member): boolean {
     if (member.commitId !== undefined && this.#chosen.has(toHex(member.commitId))) return false;
     if (member.mode !== undefined && member.mode !== "append" && this.#created !== undefined) return false;
+    if (member.expected !== undefined && !this.empty) return false;
     return this.#bytes < this.#context.limits.groupBytesMax || this.empty;
   }
 

@@ -10,7 +10,7 @@ import { checkRange } from "../contract/keys.js";
 import { type Context, modelOf } from "./context.js";
 import { deletedError, type Head, tokenOf } from "./head.js";
 import { type Meta, unpackRecord, unsealMeta } from "./meta.js";
-import { Moved, scanBatches, trimmed, withRestarts } from "./reader.js";
+import { assertNotDeleted, Moved, scanBatches, trimmed, withRestarts } from "./reader.js";
 import { decodeBatch } from "./state.js";
 
 export interface ListOptions {
@@ -131,13 +131,13 @@ export async function* readEvents(
   let next = from;
   let incarnation: string | undefined;
   for (;;) {
-    const meta = await withRestarts(
+    const { meta, metaBytes } = await withRestarts(
       () => context.guard,
       id,
-      async (found) => found,
+      async (found, raw) => ({ meta: found?.deleted === undefined ? found : undefined, metaBytes: raw }),
     );
     if (incarnation !== undefined && meta?.incarnation !== incarnation) throw deletedError(id);
-    if (meta === undefined || meta.deleted !== undefined) return;
+    if (meta === undefined) return;
     incarnation = meta.incarnation;
     next ??= meta.base;
     if (next < meta.oldest && next < to) throw trimmed(id, next, meta.oldest);
@@ -146,6 +146,7 @@ export async function* readEvents(
         yield event;
         next = event.clock + 1;
       }
+      if (next < to) await assertNotDeleted(context.guard, id, meta, metaBytes);
       return;
     } catch (error) {
       if (!(error instanceof Moved) && !isCoppiceError(error, "CORRUPT")) throw error;

@@ -83,6 +83,23 @@ async function assertNoEvents(guard: Guard, id: string): Promise<void> {
   }
 }
 
+/**
+ * Throws `Moved` when the document was deleted since its meta was read. Its batches vanish slice by slice then, and
+ * what was read may have ended too early; a trim does no such thing, it never takes the last batch.
+ */
+export async function assertNotDeleted(
+  guard: Guard,
+  id: string,
+  meta: Meta,
+  metaBytes: Uint8Array | undefined,
+): Promise<void> {
+  const raw = await guard.get(metaKey(id));
+  if (equalBytes(raw, metaBytes)) return;
+  const now = raw && unsealMeta(id, raw);
+  if (now?.deleted === undefined && now?.incarnation === meta.incarnation) return;
+  throw new Moved(metaKey(id), "the document was deleted while it was read");
+}
+
 /** Opens a stored batch; throws `CORRUPT` or `FORMAT_UNSUPPORTED`. */
 export function openBatch(key: Key, value: Uint8Array): StoredBatch {
   const { count, logBytes, time, crc, batch, payload } = unseal(key, value);

@@ -15,6 +15,7 @@ import { damaged } from "./envelope.js";
 import { deletedError } from "./head.js";
 import { eventsKey, heldKey, type Meta, metaKey, type SnapshotRecord, type SnapshotRef } from "./meta.js";
 import {
+  assertNotDeleted,
   Moved,
   readHeld,
   readSnapshot,
@@ -97,6 +98,7 @@ export async function readState(
     end = stop;
     last = batch;
   }
+  await assertNotDeleted(context.guard, id, meta, metaBytes);
   if (options.at !== undefined && end < options.at) {
     throw new CoppiceError("ARGUMENT_INVALID", "the clock lies after the head of the document", {
       details: { id, clock: options.at, head: end },

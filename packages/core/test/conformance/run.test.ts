@@ -17,7 +17,7 @@ const fails = make("fails", async () => {
 const impossible = make("is skipped", async () => expect.unreachable(), "it cannot be tried");
 const hangs = make("hangs", () => new Promise(() => undefined));
 
-test("[TS1] every case is in the report once, as passed, failed or skipped with its reason", async () => {
+test("[TS20] every case is in the report once, as passed, failed or skipped with its reason", async () => {
   const told: CaseResult[] = [];
   const report = await runCases(
     [passes, fails, impossible],
@@ -33,13 +33,13 @@ test("[TS1] every case is in the report once, as passed, failed or skipped with 
   expect(told).toEqual(report.results);
 });
 
-test("[TS1] a case that hangs fails", async () => {
+test("[TS20] a case that hangs fails", async () => {
   const report = await runCases([hangs, passes], { name: "s" }, { timeoutMs: 20 });
   expect(report).toMatchObject({ passed: 1, failed: 1 });
   expect(report.results[0]!.reason).toContain("20 ms");
 });
 
-test("[TS1] under a test runner a failure rejects, and nothing is skipped unseen", async () => {
+test("[TS20] under a test runner a failure rejects, and nothing is skipped unseen", async () => {
   await runCase(passes, { name: "s" });
   await expect(runCase(fails, { name: "s" })).rejects.toThrow("as it should");
   await expect(runCase(impossible, { name: "s" })).rejects.toThrow("it cannot be tried");
@@ -48,7 +48,7 @@ test("[TS1] under a test runner a failure rejects, and nothing is skipped unseen
   expect(reasons).toEqual(["it cannot be tried"]);
 });
 
-test("[TS2] the same seed gives the same chance, another seed another", () => {
+test("[TS21] the same seed gives the same chance, another seed another", () => {
   const draw = (seed: number) => {
     const random = new Random(seed);
     return Array.from({ length: 50 }, () => random.below(1000));

@@ -6,7 +6,7 @@ import { describe, expect, test } from "vitest";
 import { unseal } from "../../src/storage/envelope.js";
 import { LOST_REASON } from "../../src/storage/loader.js";
 import { eventsKey, heldKey, unpackRecord } from "../../src/storage/meta.js";
-import { check, META, named, repair, seen } from "./check-tools.js";
+import { changeMeta, check, META, metaOf, named, repair, seen } from "./check-tools.js";
 import {
   build,
   EARLY,
@@ -28,7 +28,8 @@ const COVERED = EARLY.flat().length;
 /** Something of every kind at once, as far as the shape allows and a repair can cope. */
 function damageMuch(backend: SimulatedBackend, shape: Shape): Key[] {
   const damaged = [eventsKey(ID, COVERED + 2)];
-  if (shape !== "log") damaged.push(named(backend, "snapshot", 1), heldKey(ID, 2));
+  if (shape !== "log") damaged.push(named(backend, "snapshot", 1));
+  if (shape === "compacted" || shape === "covered") damaged.push(heldKey(ID, 2));
   if (shape === "snapshot") damaged.push(named(backend, "previous"));
   for (const key of damaged) backend.flip(key, 9);
   if (shape === "compacted") backend.flip(META, 30);
@@ -212,6 +213,37 @@ describe("beside writers", () => {
       expect((await storages[0]!.check()).problems).toEqual([]);
       for (const storage of storages) await storage.close();
     }
+  });
+
+  test("[CK16] what changes just before a commit of a repair is never overwritten", async () => {
+    const built = await build("log");
+    const key = eventsKey(ID, COVERED);
+    const intact = valueAt(built, key);
+    built.flip(key, 9);
+    const meddle = async (change: (backend: SimulatedBackend) => void) => {
+      let left = 1;
+      const backend: SimulatedBackend = simulatedBackend({
+        onOperation: ({ kind }) => {
+          if (kind === "commit" && left-- === 1) change(backend);
+        },
+      });
+      backend.restore(built.dump());
+      expect((await repair(backend)).clean).toBe(true);
+      expect(left).toBeLessThan(1);
+      return backend;
+    };
+    // The damaged value reads well again.
+    const healed = await meddle((backend) => backend.putRaw(key, intact));
+    expect(keysIn(healed, "quarantine")).toEqual([]);
+    expect(valueAt(healed, key)).toEqual(intact);
+    // Somebody else deletes the document.
+    const deleted = { clock: COVERED + 4, time: 1 };
+    const gone = await meddle((backend) => changeMeta(backend, (meta) => ({ ...meta, deleted })));
+    expect(metaOf(gone).deleted).toEqual(deleted);
+    // Somebody else sets something aside.
+    const other = await meddle((backend) => backend.putRaw(["quarantine", ID, 0], Uint8Array.of(1)));
+    expect(valueAt(other, ["quarantine", ID, 0])).toEqual(Uint8Array.of(1));
+    expect(keysIn(other, "quarantine")).toHaveLength(2);
   });
 
   test("[CK19] handles from before a repair that had to guess the head cannot write after it", async () => {

@@ -401,3 +401,16 @@ describe("documents", () => {
     await storage.close();
   });
 });
+
+test("[ST45] refresh lists events whose bytes a repair set aside", async () => {
+  const backend = simulatedBackend();
+  const storage = await open({ backend });
+  const handle = await storage.open("d");
+  for (const name of "abc") await storage.append("d", [naming(name)]);
+  backend.flip(["events", "d", 1], 40);
+  await storage.check({ repair: true });
+  expect(await handle.refresh()).toBe(3);
+  expect(handle.held).toMatchObject([{ clock: 1, event: undefined, reason: expect.any(String) }]);
+  expect([...handle.doc.names.keys()]).toEqual(["a", "c"]);
+  await storage.close();
+});
