@@ -2,7 +2,8 @@
  * What goes wrong, as a person or a script at the command line meets it: one message, one line on what to do,
  * and an exit code that says which kind it was. Errors of the library are described here, never changed.
  *
- * Exit codes are part of the interface: a number keeps its meaning. `EXIT_HELP` is the table that `--help` prints.
+ * Exit codes are part of the interface: a number keeps its meaning. `EXIT_HELP` is the table that `--help`
+ * prints.
  */
 
 import { isCoppiceError } from "coppice";

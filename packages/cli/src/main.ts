@@ -2,8 +2,8 @@
 /**
  * The `coppice` command: reads the command line, runs one command, and ends with its exit code.
  *
- * Invariants: every way out passes here, so every error is one message and one exit code; the process ends by itself
- * when all is closed, and is not cut off with work in flight.
+ * Invariants: every way out passes here, so every error is one message and one exit code; the process ends by
+ * itself when all is closed, and is not cut off with work in flight.
  */
 
 import { fileURLToPath } from "node:url";

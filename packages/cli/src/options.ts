@@ -1,6 +1,6 @@
 /**
- * Options that several commands share, and how their values are read. A value that is not understood is a usage
- * error that says what would be.
+ * Options that several commands share, and how their values are read. A value that is not understood is a
+ * usage error that says what would be.
  */
 
 import { Command, InvalidArgumentError, Option } from "commander";

@@ -1,9 +1,10 @@
 /**
  * Writing to a stream: lines, tables, JSON, colour. It knows nothing of documents.
  *
- * Invariants: whatever a store or a user named is made harmless for terminals before it is shown (`printable`, and
- * `toJson`, whose output stays equal as JSON); colour appears only on a terminal, and never with NO_COLOR; a
- * write waits until the reader took the one before, so that streams of any length need little memory.
+ * Invariants: whatever a store or a user named is made harmless for terminals before it is shown
+ * (`printable`, and `toJson`, whose output stays equal as JSON); colour appears only on a terminal, and never
+ * with NO_COLOR; a write waits until the reader took the one before, so that streams of any length need
+ * little memory.
  */
 
 /** What is used of `process.stdout` and `process.stderr`. */
@@ -46,7 +47,9 @@ export class Output {
     this.#colour = this.terminal && !env.NO_COLOR && env.TERM !== "dumb";
   }
 
-  /** Resolves when the stream takes more; rejects with the signal's reason when the run is stopped meanwhile. */
+  /**
+   * Resolves when the stream takes more; rejects with the signal's reason when the run is stopped meanwhile.
+   */
   async write(text: string): Promise<void> {
     if (this.#sink.write(text)) return;
     this.#signal?.throwIfAborted();
@@ -91,7 +94,9 @@ export class Output {
   }
 }
 
-/** A table whose rows come in portions: widths only grow, so that later portions stay aligned where they can. */
+/**
+ * A table whose rows come in portions: widths only grow, so that later portions stay aligned where they can.
+ */
 export class Table {
   readonly #columns: readonly Column[];
   readonly #widths: number[];

@@ -22,7 +22,10 @@ Environment:
   COPPICE_DEBUG   1: print stack traces of errors
   NO_COLOR        no colours, on terminals too`;
 
-/** `done` is told the exit code of the command that ran. Errors reject `parseAsync`; nothing exits the process. */
+/**
+ * `done` is told the exit code of the command that ran. Errors reject `parseAsync`; nothing exits the
+ * process.
+ */
 export function makeProgram(runtime: Runtime, done: (code: ExitCode) => void): Command {
   const program = new Command("coppice")
     .description("Look into, check and compact stores of event-sourced documents.")

@@ -1,9 +1,9 @@
 /**
- * What every command is given of the process: streams, environment, the stop signal. And the two ways in which a
- * run is stopped from outside: a signal, and a reader of our output that went away.
+ * What every command is given of the process: streams, environment, the stop signal. And the two ways in
+ * which a run is stopped from outside: a signal, and a reader of our output that went away.
  *
- * Invariants: the first Ctrl-C (SIGINT) or SIGTERM aborts `signal`, and whatever is in flight ends by itself; the
- * second one ends the process at once. A closed pipe (`| head`) stops the run quietly.
+ * Invariants: the first Ctrl-C (SIGINT) or SIGTERM aborts `signal`, and whatever is in flight ends by itself;
+ * the second one ends the process at once. A closed pipe (`| head`) stops the run quietly.
  */
 
 import type { Readable } from "node:stream";
@@ -48,7 +48,9 @@ export function processRuntime(entry: string): Runtime {
   };
 }
 
-/** Rejects with the signal's reason at once, for calls that take no signal; what they still do ends by itself. */
+/**
+ * Rejects with the signal's reason at once, for calls that take no signal; what they still do ends by itself.
+ */
 export async function abortable<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
   signal.throwIfAborted();
   let stop: (() => void) | undefined;

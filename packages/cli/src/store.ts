@@ -1,12 +1,12 @@
 /**
- * From a store's URL to an open storage. Backends and models are loaded here, when they are needed, and nowhere
- * else; one that is not installed is an error that says what to install.
+ * From a store's URL to an open storage. Backends and models are loaded here, when they are needed, and
+ * nowhere else; one that is not installed is an error that says what to install.
  *
  * The lock is LevelDB's own: a directory has one owner among all processes, and the system frees it when that
  * process dies. So two cron runs exclude each other with no lock file of ours, which could be left behind.
  *
- * Invariants: a command that only looks creates nothing; whatever was opened is closed, also after a failure and
- * after Ctrl-C, and closing waits for what is in flight.
+ * Invariants: a command that only looks creates nothing; whatever was opened is closed, also after a failure
+ * and after Ctrl-C, and closing waits for what is in flight.
  */
 
 import { readdir } from "node:fs/promises";
@@ -24,7 +24,10 @@ export type StoreAddress =
 
 const RETRY_MS = 200;
 
-/** Throws a usage error for what is no store. The part after `level:` is a path as it stands, nothing is decoded. */
+/**
+ * Throws a usage error for what is no store. The part after `level:` is a path as it stands, nothing is
+ * decoded.
+ */
 export function parseStore(url: string): StoreAddress {
   const [, scheme, rest = ""] = /^([a-z]+):(.*)$/s.exec(url) ?? [];
   if (scheme === "memory" && rest === "") return { scheme };
@@ -48,7 +51,9 @@ export async function loadBackend(address: StoreAddress, create: boolean): Promi
   return levelBackend(address.location, { createIfMissing: create });
 }
 
-/** Opens the store, hands it over, and closes it whatever happens. `create`: make it where it does not exist. */
+/**
+ * Opens the store, hands it over, and closes it whatever happens. `create`: make it where it does not exist.
+ */
 export async function withStorage<T>(
   runtime: Runtime,
   options: StoreOptions & { readonly create?: boolean },

@@ -2,8 +2,8 @@
  * Joins many Yjs updates into one by moving their bytes: no struct is decoded.
  *
  * Yjs pays for each update it applies or merges; joined, 260,000 keystrokes are one update. Runs of each
- * client are put in the order of their clocks, gaps become Skip structs, what is known or repeated is cut off,
- * deletions are sorted and united. Order and repetition of the input therefore do not matter.
+ * client are put in the order of their clocks, gaps become Skip structs, what is known or repeated is cut
+ * off, deletions are sorted and united. Order and repetition of the input therefore do not matter.
  *
  * Invariant: applying what `join` returns equals applying all added updates, to a document with those clocks.
  */
@@ -103,7 +103,10 @@ function isAscending(runs: readonly Run[]): boolean {
   return true;
 }
 
-/** The same clocks in ascending order, each once: of runs that begin together the longest, then what goes beyond. */
+/**
+ * The same clocks in ascending order, each once: of runs that begin together the longest, then what goes
+ * beyond.
+ */
 function disjoint(runs: Run[]): Run[] {
   runs.sort((a, b) => a.clock - b.clock || b.end - a.end);
   const out: Run[] = [];

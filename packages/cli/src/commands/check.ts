@@ -1,6 +1,6 @@
 /**
- * `coppice check`: verifies every invariant of one document or of all of them, and changes nothing unless told to
- * repair. A repair sets damaged bytes aside under a name of their own; it deletes nothing.
+ * `coppice check`: verifies every invariant of one document or of all of them, and changes nothing unless
+ * told to repair. A repair sets damaged bytes aside under a name of their own; it deletes nothing.
  *
  * Invariant: Ctrl-C comes between two documents of a repair, so that each is repaired whole or not at all.
  */

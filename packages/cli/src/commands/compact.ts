@@ -1,9 +1,9 @@
 /**
  * `coppice compact`: snapshots documents and trims what the snapshots cover. Made for cron and timers.
  *
- * Two runs never overlap: LevelDB's lock lets one process in, the other ends with exit code 4 or waits (`--wait`).
- * Invariants: one document's failure stops no other and decides the exit code; a stop (Ctrl-C, `--budget`) comes
- * between two steps and leaves nothing half done.
+ * Two runs never overlap: LevelDB's lock lets one process in, the other ends with exit code 4 or waits
+ * (`--wait`). Invariants: one document's failure stops no other and decides the exit code; a stop (Ctrl-C,
+ * `--budget`) comes between two steps and leaves nothing half done.
  */
 
 import type { Command } from "commander";

@@ -1,6 +1,7 @@
 /**
- * `coppice conformance`: runs the conformance cases of `coppice/conformance` against a backend, on this machine's disk
- * and with this machine's packages. It works on stores of its own: an existing store is never touched.
+ * `coppice conformance`: runs the conformance cases of `coppice/conformance` against a backend, on this
+ * machine's disk and with this machine's packages. It works on stores of its own: an existing store is never
+ * touched.
  */
 
 import { cp, mkdir, mkdtemp, rm } from "node:fs/promises";

@@ -1,4 +1,7 @@
-/** `coppice history`: the batches and snapshots of a document, oldest first, with times and what writers said of them. */
+/**
+ * `coppice history`: the batches and snapshots of a document, oldest first, with times and what writers said
+ * of them.
+ */
 
 import type { Command } from "commander";
 import { type HistoryEntry, toHex } from "coppice";

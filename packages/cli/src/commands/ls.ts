@@ -1,4 +1,7 @@
-/** `coppice ls`: the documents of a store, in the order of their ids. It looks into no document without `--long`. */
+/**
+ * `coppice ls`: the documents of a store, in the order of their ids. It looks into no document without
+ * `--long`.
+ */
 
 import type { Command } from "commander";
 import { type DocumentInfo, type DocumentStorage, isCoppiceError } from "coppice";

@@ -1,6 +1,6 @@
 /**
- * `coppice read`: the stored events of a document as JSON lines, on terminals too. Bytes are base64; events of models
- * that are not binary are JSON as they are.
+ * `coppice read`: the stored events of a document as JSON lines, on terminals too. Bytes are base64; events
+ * of models that are not binary are JSON as they are.
  */
 
 import type { Command } from "commander";

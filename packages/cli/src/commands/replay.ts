@@ -1,6 +1,6 @@
 /**
- * `coppice replay`: the main job of this project on real input, as proof and as measurement. See `replay/replay.ts` for
- * what it proves. Also declares the hidden command that its writing child runs.
+ * `coppice replay`: the main job of this project on real input, as proof and as measurement. See
+ * `replay/replay.ts` for what it proves. Also declares the hidden command that its writing child runs.
  */
 
 import { mkdtemp, rm } from "node:fs/promises";

@@ -1,6 +1,6 @@
 /**
- * `coppice rm`: removes documents and leaves tombstones, so that their clocks are never used again. On a terminal it
- * asks; elsewhere it wants `--yes`, because nothing that runs by itself should delete by a slip.
+ * `coppice rm`: removes documents and leaves tombstones, so that their clocks are never used again. On a
+ * terminal it asks; elsewhere it wants `--yes`, because nothing that runs by itself should delete by a slip.
  */
 
 import { createInterface } from "node:readline/promises";

@@ -1,9 +1,9 @@
 /**
- * The yardstick of a replay: the text of a recording, edited in a plain array, without any document model. It is
- * what a replayed document is compared with, so it shares no code with one.
+ * The yardstick of a replay: the text of a recording, edited in a plain array, without any document model. It
+ * is what a replayed document is compared with, so it shares no code with one.
  *
- * The array holds code points and has a gap where the last edit was (people edit near where they just edited).
- * Positions outside the text are programming mistakes of the recording: they throw.
+ * The array holds code points and has a gap where the last edit was (people edit near where they just
+ * edited). Positions outside the text are programming mistakes of the recording: they throw.
  */
 
 export class PlainText {

@@ -3,8 +3,9 @@
  *
  * A recording is gzipped JSON. Sequential: `{ startContent, endContent, txns: [{ patches }] }`. Concurrent:
  * `{ kind: "concurrent", endContent, numAgents, txns: [{ parents, agent, patches }] }`. A patch is
- * `[position, deleted, inserted]`; positions count Unicode code points. Recordings are data of their own and no
- * part of this package: they are looked for in COPPICE_TRACES, or in `../shared/traces` beside the repository.
+ * `[position, deleted, inserted]`; positions count Unicode code points. Recordings are data of their own and
+ * no part of this package: they are looked for in COPPICE_TRACES, or in `../shared/traces` beside the
+ * repository.
  */
 
 import { access, readFile } from "node:fs/promises";

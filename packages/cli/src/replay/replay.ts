@@ -1,9 +1,11 @@
 /**
- * One replay from beginning to end: type a recording through Yjs, write it durably from a child process, kill that
- * child half-way, prove that nothing acknowledged is lost, finish, compare with the recording, compact, measure.
+ * One replay from beginning to end: type a recording through Yjs, write it durably from a child process, kill
+ * that child half-way, prove that nothing acknowledged is lost, finish, compare with the recording, compact,
+ * measure.
  *
- * Every step is a proof that can fail: it compares what the store gives back with what was sent (`Updates`), or with
- * the recording's own text. Invariant: a failed proof ends the run with an error; no figure is printed for it.
+ * Every step is a proof that can fail: it compares what the store gives back with what was sent (`Updates`),
+ * or with the recording's own text. Invariant: a failed proof ends the run with an error; no figure is
+ * printed for it.
  */
 
 import { equalBytes } from "coppice";

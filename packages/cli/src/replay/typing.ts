@@ -1,11 +1,11 @@
 /**
- * Types a recording through Yjs, keystroke by keystroke, and keeps each update that Yjs makes. Nothing is stored
- * here. A sequential recording is one replica; a concurrent one has a replica for each agent, which merge exactly
- * when and as far as the recording's parents say.
+ * Types a recording through Yjs, keystroke by keystroke, and keeps each update that Yjs makes. Nothing is
+ * stored here. A sequential recording is one replica; a concurrent one has a replica for each agent, which
+ * merge exactly when and as far as the recording's parents say.
  *
- * Invariants: client ids come from the seed, so one recording gives the same updates in every run, and they ascend
- * with the agents, because that is how the recordings break ties between inserts at one place; the expected
- * texts of sequential recordings come from `PlainText`, not from Yjs.
+ * Invariants: client ids come from the seed, so one recording gives the same updates in every run, and they
+ * ascend with the agents, because that is how the recordings break ties between inserts at one place; the
+ * expected texts of sequential recordings come from `PlainText`, not from Yjs.
  */
 
 import { setImmediate as turn } from "node:timers/promises";
@@ -135,8 +135,8 @@ function merge(
 }
 
 /**
- * How many edits of each agent come before each edit. One replica for an agent is enough only while its edits are
- * in one line and it never forgets what it saw; a recording where that fails is refused.
+ * How many edits of each agent come before each edit. One replica for an agent is enough only while its edits
+ * are in one line and it never forgets what it saw; a recording where that fails is refused.
  */
 function versionsOf({ name, edits, agents }: Recording): { readonly before: readonly (readonly number[])[] } {
   const before: number[][] = [];

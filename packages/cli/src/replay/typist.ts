@@ -1,7 +1,7 @@
 /**
- * A typist of our own, for where no recordings are: a seeded editing history with the habits that matter to storage.
- * Bursts of typing, runs of backspaces, jumps to other places, now and then a deleted line, and characters of
- * one, two and four bytes. The same seed types the same text.
+ * A typist of our own, for where no recordings are: a seeded editing history with the habits that matter to
+ * storage. Bursts of typing, runs of backspaces, jumps to other places, now and then a deleted line, and
+ * characters of one, two and four bytes. The same seed types the same text.
  */
 
 import { PlainText } from "./plain-text.js";

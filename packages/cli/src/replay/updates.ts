@@ -1,6 +1,6 @@
 /**
- * Many small byte strings in one piece of memory: the updates of a replay, as they were made. It is the record that
- * what a store holds is compared with, and it travels to the writing child as it is.
+ * Many small byte strings in one piece of memory: the updates of a replay, as they were made. It is the
+ * record that what a store holds is compared with, and it travels to the writing child as it is.
  */
 
 export interface PackedUpdates {

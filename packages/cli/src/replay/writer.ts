@@ -1,9 +1,10 @@
 /**
- * The writing child of a replay: opens the store, appends one event after the other with 64 in flight, and tells the
- * parent which clocks were acknowledged. The parent kills it without warning; nothing here prepares for that.
+ * The writing child of a replay: opens the store, appends one event after the other with 64 in flight, and
+ * tells the parent which clocks were acknowledged. The parent kills it without warning; nothing here prepares
+ * for that.
  *
- * The storage is opened as any program would: default durability (power), default snapshot policy. Invariant: a clock
- * is reported only after the promise of `append` resolved with exactly that clock.
+ * The storage is opened as any program would: default durability (power), default snapshot policy. Invariant:
+ * a clock is reported only after the promise of `append` resolved with exactly that clock.
  */
 
 import type { DocumentStorage } from "coppice";

@@ -1,8 +1,8 @@
 /**
  * The codec of models whose events are bytes: each event framed by its length as a varint.
  *
- * Models with structured events bring a codec of their own. Invariant: `decode(encode(events))` equals `events`;
- * bytes that end inside an event throw.
+ * Models with structured events bring a codec of their own. Invariant: `decode(encode(events))` equals
+ * `events`; bytes that end inside an event throw.
  */
 
 import { Reader, varintLength, Writer } from "../base/bytes.js";

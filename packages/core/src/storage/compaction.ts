@@ -225,7 +225,7 @@ async function compactOnce(
 function refused(clock: number): Pick<CompactResult, "outcome"> & { reason: string } {
   return {
     outcome: "refused",
-    reason: `the snapshot at clock ${clock} was read back and does not restore to the version that was folded`,
+    reason: `the snapshot at clock ${clock}, read back, does not restore to the version that was folded`,
   };
 }
 

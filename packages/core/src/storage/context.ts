@@ -1,8 +1,8 @@
 /**
  * What the parts of one open storage share.
  *
- * Invariant: only `guard` and the count of bytes in flight change; `recover()` replaces the guard, so nobody may
- * keep it across an await that can outlive a recovery.
+ * Invariant: only `guard` and the count of bytes in flight change; `recover()` replaces the guard, so nobody
+ * may keep it across an await that can outlive a recovery.
  */
 
 import type { Env } from "../base/env.js";

@@ -171,7 +171,8 @@ export class DocumentLog {
   async #pump(): Promise<void> {
     while (this.#queue.length > 0) {
       try {
-        // Reads go on in a failed backend and may show what is not durable: nobody may be told "stored" from them.
+        // Reads go on in a failed backend and may show what is not durable: nobody may be told "stored" from
+        // them.
         const { poison } = this.#context.guard;
         if (poison !== undefined) throw behind(poison);
         const { exclusive } = this.#context.guard.traits;
@@ -201,8 +202,8 @@ export class DocumentLog {
   }
 
   /**
-   * Others may have moved a shared document on: a plain append finds out when it commits, but what may be refused,
-   * or answered without a commit, needs a head that is read after it was asked.
+   * Others may have moved a shared document on: a plain append finds out when it commits, but what may be
+   * refused, or answered without a commit, needs a head that is read after it was asked.
    */
   #mustReadFor(waiting: Member | Exclusive): boolean {
     if ("run" in waiting) return true;
@@ -293,8 +294,8 @@ export class DocumentLog {
   }
 
   /**
-   * Commits the plan; settles an unknown outcome where the backend can go on after one. Once an outcome was unknown
-   * no later failure counts as "not written" unless what is stored shows it.
+   * Commits the plan; settles an unknown outcome where the backend can go on after one. Once an outcome was
+   * unknown no later failure counts as "not written" unless what is stored shows it.
    */
   async #commit(plan: Plan): Promise<void> {
     const { guard, env } = this.#context;
@@ -311,7 +312,8 @@ export class DocumentLog {
         if (written === true) return;
         if (written === false && isCoppiceError(error, "COMMIT_CONFLICT")) throw error;
       }
-      // Sending the same commit again is safe: it expects the batch key to be absent and meta to be unchanged.
+      // Sending the same commit again is safe: it expects the batch key to be absent and meta to be
+      // unchanged.
     }
     throw doubt;
   }
@@ -323,7 +325,10 @@ export class DocumentLog {
   }
 }
 
-/** Whether a commit stored its events at this clock; `undefined` when they may have been trimmed or deleted since. */
+/**
+ * Whether a commit stored its events at this clock; `undefined` when they may have been trimmed or deleted
+ * since.
+ */
 export async function isWritten(
   { guard }: Context,
   id: string,

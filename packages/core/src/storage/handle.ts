@@ -57,7 +57,9 @@ export interface Received {
 interface Cut {
   readonly events: unknown[];
   readonly commitId: Uint8Array;
-  /** It was sent, and it is not known whether it was written: it keeps its commit id, whatever happens next. */
+  /**
+   * It was sent, and it is not known whether it was written: it keeps its commit id, whatever happens next.
+   */
   unknown: boolean;
 }
 

@@ -101,8 +101,9 @@ export class Plan {
   }
 
   /**
-   * False when the commit is full, or already holds the same commit id or the creation of the document; and for an
-   * append with `expected` behind others, which must be compared with what is stored, not with what may yet fail.
+   * False when the commit is full, or already holds the same commit id or the creation of the document; and
+   * for an append with `expected` behind others, which must be compared with what is stored, not with what
+   * may yet fail.
    */
   takes(member: Member): boolean {
     if (member.commitId !== undefined && this.#chosen.has(toHex(member.commitId))) return false;

@@ -1,8 +1,8 @@
 /**
  * Questions about stored documents: list, info, events, history.
  *
- * Invariants: reading changes nothing, holds one page at a time, and goes on beside writers; a reader that a trim
- * overtakes ends with `TRIMMED`, it never skips.
+ * Invariants: reading changes nothing, holds one page at a time, and goes on beside writers; a reader that a
+ * trim overtakes ends with `TRIMMED`, it never skips.
  */
 
 import { CoppiceError, isCoppiceError } from "../base/errors.js";

@@ -84,8 +84,8 @@ async function assertNoEvents(guard: Guard, id: string): Promise<void> {
 }
 
 /**
- * Throws `Moved` when the document was deleted since its meta was read. Its batches vanish slice by slice then, and
- * what was read may have ended too early; a trim does no such thing, it never takes the last batch.
+ * Throws `Moved` when the document was deleted since its meta was read. Its batches vanish slice by slice
+ * then, and what was read may have ended too early; a trim does no such thing, it never takes the last batch.
  */
 export async function assertNotDeleted(
   guard: Guard,

@@ -6,8 +6,8 @@
  * what meta no longer names is garbage, swept in bounded slices that anybody may repeat.
  *
  * Invariants: a record (part 0) is written before or with its parts, and a sweep, which expects the meta that
- * made its keys garbage, deletes it before or with them; so a flip either finds its stage whole, or fails. Two
- * writers that stage at one clock never share keys: the stage number is random.
+ * made its keys garbage, deletes it before or with them; so a flip either finds its stage whole, or fails.
+ * Two writers that stage at one clock never share keys: the stage number is random.
  */
 
 import { COMPRESS_BYTES_MIN, deflate } from "../base/compression.js";
@@ -181,7 +181,9 @@ export async function sweep(
   return swept;
 }
 
-/** The records of the stages that these parts belong to: a scan may have passed them before they were written. */
+/**
+ * The records of the stages that these parts belong to: a scan may have passed them before they were written.
+ */
 function recordsOf(keys: readonly Key[]): Key[] {
   const records = new Map<string, Key>();
   for (const key of keys) {

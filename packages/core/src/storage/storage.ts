@@ -107,8 +107,8 @@ export interface SettledCommit {
 
 export interface RecoverReport {
   /**
-   * What became of the commits whose outcome was unknown. Those are left out of which nothing tells any more: the
-   * document was deleted, or trimmed further than it remembers commit ids.
+   * What became of the commits whose outcome was unknown. Those are left out of which nothing tells any more:
+   * the document was deleted, or trimmed further than it remembers commit ids.
    */
   readonly settled: readonly SettledCommit[];
 }

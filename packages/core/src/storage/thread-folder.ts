@@ -38,7 +38,8 @@ parentPort.on("message", async ({ number, task, worker, snapshot, payload }) => 
   }
   try {
     if (task === "fold") {
-      parentPort.postMessage({ number, value: model.fold(snapshot, payload === undefined ? [] : model.codec.decode(payload)) });
+      const events = payload === undefined ? [] : model.codec.decode(payload);
+      parentPort.postMessage({ number, value: model.fold(snapshot, events) });
       return;
     }
     const doc = model.restore(snapshot);
