@@ -216,7 +216,7 @@ export async function look(storage: NameStorage, id: string): Promise<Found | un
   const info = await storage.info(id);
   const log: { clock: number; name: string }[] = [];
   for await (const { clock, event } of storage.read(id, { from: info?.oldestClock ?? 0 })) {
-    log.push({ clock, name: namesIn(event as Uint8Array)[0]! });
+    log.push({ clock, name: nameOf(event) });
   }
   if (handle === undefined) {
     expect(info).toBe(undefined);
@@ -225,7 +225,7 @@ export async function look(storage: NameStorage, id: string): Promise<Found | un
   }
   expect(info?.clock).toBe(handle.clock);
   const names = new Set(handle.doc.names.keys());
-  for (const { event } of handle.held) names.add(namesIn(event as Uint8Array)[0]!);
+  for (const { event } of handle.held) names.add(nameOf(event));
   expect(names.size).toBe(handle.doc.names.size + handle.held.length);
   log.forEach(({ clock, name }, index) => {
     expect(clock).toBe(info!.oldestClock + index);
@@ -234,4 +234,9 @@ export async function look(storage: NameStorage, id: string): Promise<Found | un
   expect(info!.oldestClock + log.length).toBe(handle.clock);
   await handle.close();
   return { clock: handle.clock, names, log };
+}
+
+/** The name that a stored event adds. */
+export function nameOf(event: unknown): string {
+  return namesIn(event as Uint8Array)[0]!;
 }

@@ -29,9 +29,14 @@ async function main(given: Runtime, argv: readonly string[]): Promise<ExitCode> 
   }
 }
 
-async function fail({ err }: Runtime, argv: readonly string[], error: unknown): Promise<ExitCode> {
+async function fail(given: Runtime, argv: readonly string[], error: unknown): Promise<ExitCode> {
+  const { err } = given;
   if (error instanceof PipeClosed) return EXIT.ok;
   if (error instanceof CommanderError && error.exitCode === 0) return EXIT.ok;
+  if (error instanceof CommanderError && error.code === "commander.help" && !wantsJson(argv)) {
+    await err.write(makeProgram(given, () => undefined).helpInformation());
+    return EXIT.usage;
+  }
   const shown = error instanceof CommanderError ? usageError(error) : error;
   const { exitCode, code, kind, message, details, hint } = describeError(shown);
   if (process.env.COPPICE_DEBUG === "1" && error instanceof Error) await err.line(error.stack ?? "");

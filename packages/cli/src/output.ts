@@ -34,6 +34,8 @@ export interface Column {
 export class Output {
   /** Whether a person looks at it. */
   readonly terminal: boolean;
+  /** Whether it is a terminal that can take a line back. */
+  readonly erasable: boolean;
   readonly columns: number;
   readonly #sink: Sink;
   readonly #signal: AbortSignal | undefined;
@@ -44,7 +46,8 @@ export class Output {
     this.#signal = signal;
     this.terminal = sink.isTTY === true;
     this.columns = sink.columns ?? 80;
-    this.#colour = this.terminal && !env.NO_COLOR && env.TERM !== "dumb";
+    this.erasable = this.terminal && env.TERM !== "dumb";
+    this.#colour = this.erasable && !env.NO_COLOR;
   }
 
   /**

@@ -54,7 +54,8 @@ export function makeProgram(runtime: Runtime, done: (code: ExitCode) => void): C
   for (const make of visible) program.addCommand(make(runtime, done));
   program.addCommand(writerCommand(runtime, done), { hidden: true });
   for (const command of [program, ...program.commands]) {
-    command.exitOverride().configureOutput({ outputError: () => undefined });
+    // Errors, and the help that stands for one, are written where exit codes are decided.
+    command.exitOverride().configureOutput({ outputError: () => undefined, writeErr: () => undefined });
   }
   return program;
 }

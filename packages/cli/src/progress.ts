@@ -26,7 +26,7 @@ export class Progress {
   }
 
   update(done: number, note = ""): void {
-    if (!this.#output.terminal) return;
+    if (!this.#output.erasable) return;
     const now = performance.now();
     if (now - this.#shown < INTERVAL_MS) return;
     this.#shown = now;

@@ -138,7 +138,8 @@ async function assertStore(location: string, url: string): Promise<void> {
   });
 }
 
-async function loadPackage<T>(name: string, load: () => Promise<T>): Promise<T> {
+/** Imports a package, or says what to install. */
+export async function loadPackage<T>(name: string, load: () => Promise<T>): Promise<T> {
   try {
     return await load();
   } catch (error) {

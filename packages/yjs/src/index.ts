@@ -54,6 +54,7 @@ export function yjs(options: YjsOptions = {}): YjsModel {
     check: (events) => {
       for (const event of events) scanUpdate(event);
     },
+    holds: ({ store }) => store.pendingStructs !== null || store.pendingDs !== null,
     snapshot: snapshotOf,
     version: versionOf,
     peerVersion: (doc) => Y.encodeStateVector(doc),

@@ -95,6 +95,12 @@ export interface Model<Doc = unknown, Event = Uint8Array> {
   check?(events: readonly Event[]): void;
 
   /**
+   * True while the document itself keeps events aside that `snapshot` leaves out, from wherever they came.
+   * Needed where documents take events other than through `apply`; absent: never.
+   */
+  holds?(doc: Doc): boolean;
+
+  /**
    * Bytes of the document without held and refused events. Same content, same replicas: need not be equal
    * bytes.
    */

@@ -8,7 +8,7 @@
  * - `clock` is the contiguous prefix of the log that is applied: own events stored beyond a gap do not count
  *   until `refresh` has pulled what lies between;
  * - the live document serves for a snapshot only when it equals the stored prefix: nothing unsaved, nothing
- *   in flight, no gap.
+ *   in flight, no gap, nothing held or refused (a provider may complete or add held events behind our back).
  */
 
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
@@ -85,6 +85,8 @@ export class DocumentHandle<Doc> {
   #following: Promise<number> | undefined;
   #snapshotClock: number;
   #branched: boolean;
+  /** A refused event, which is not stored, may have left parts of itself in the document. */
+  #strayed = false;
   #scheduled = false;
   #closed = false;
 
@@ -184,7 +186,10 @@ export class DocumentHandle<Doc> {
       .filter(({ index }) => index >= before.length)
       .map(({ index, reason }) => ({ index: index - before.length, reason }));
     const refusedIndexes = new Set(refused.map(({ index }) => index));
-    this.#staged.push(...copies.filter((_, index) => !refusedIndexes.has(index)));
+    copies.forEach((event, index) => {
+      if (!refusedIndexes.has(index)) this.#staged.push(event);
+    });
+    this.#strayed ||= refused.length > 0;
     const clocks = [...before.map((held) => held.clock), ...copies.map(() => undefined)];
     this.#hold(
       offered,
@@ -336,7 +341,7 @@ export class DocumentHandle<Doc> {
     if (cut === undefined || this.#saving !== undefined) return;
     if (cut.commitId.some((byte, index) => byte !== commitId[index])) return;
     this.#cut = undefined;
-    if (clock === undefined) this.#staged.unshift(...cut.events);
+    if (clock === undefined) this.#staged = cut.events.concat(this.#staged);
     else this.#stored(cut.events, clock);
   }
 
@@ -372,14 +377,15 @@ export class DocumentHandle<Doc> {
       cut.unknown ||= isCoppiceError(error, "OUTCOME_UNKNOWN");
       if (!cut.unknown) {
         this.#cut = undefined;
-        this.#staged.unshift(...cut.events);
+        this.#staged = cut.events.concat(this.#staged);
       }
       throw error;
     }
   }
 
   #capture(): void {
-    this.#staged.push(...this.#tracker.take(this.#doc));
+    // One by one: there may be more events than a call takes arguments.
+    for (const event of this.#tracker.take(this.#doc)) this.#staged.push(event);
   }
 
   #saveLater(): void {
@@ -465,9 +471,10 @@ export class DocumentHandle<Doc> {
       this.#own.length === 0 &&
       head.clock === this.#clock &&
       meta.incarnation === this.#incarnation &&
-      this.#held.every((held) => held.clock !== undefined && held.event !== undefined);
+      this.#held.length === 0 &&
+      !this.#strayed &&
+      !this.#model.holds?.(this.#doc);
     if (!clean || !this.writable) return undefined;
-    const { codec } = this.#model;
     return {
       model: this.#model,
       clock: this.#clock,
@@ -476,7 +483,7 @@ export class DocumentHandle<Doc> {
       bytes: this.#model.snapshot(this.#doc),
       version: this.#model.version(this.#doc),
       peerVersion: this.#model.peerVersion(this.#doc),
-      held: new Map(this.#held.map((held) => [held.clock!, codec.encode([held.event])])),
+      held: new Map(),
       lost: [],
     };
   }

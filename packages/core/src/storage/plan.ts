@@ -266,8 +266,8 @@ export class Plan {
   #draft(member: Member, sizes: readonly number[]): void {
     const { limits, env } = this.#context;
     const plain = member.commitId === undefined && member.info === undefined;
-    const commitId = member.commitId ?? newCommitId(env);
-    if (member.commitId !== undefined) this.#chosen.add(toHex(member.commitId));
+    let { commitId } = member;
+    if (commitId !== undefined) this.#chosen.add(toHex(commitId));
     let draft = this.#drafts.at(-1);
     if (!plain || !draft?.open) draft = undefined;
     member.events.forEach((event, index) => {
@@ -276,6 +276,7 @@ export class Plan {
         draft !== undefined &&
         (draft.bytes + size > limits.batchBytesMax || draft.events.length >= limits.batchEventsMax);
       if (draft === undefined || full) {
+        commitId ??= newCommitId(env);
         draft = {
           commitId,
           chosen: member.commitId !== undefined,

@@ -22,7 +22,6 @@ import {
   metaKey,
   PARTS_MAX,
   packSnapshotRecord,
-  partOf,
   type SnapshotRef,
   sealMeta,
   snapshotKey,
@@ -159,7 +158,7 @@ export async function sweep(
   const remove = async (keys: Key[]): Promise<boolean> => {
     if (keys.length === 0) return true;
     try {
-      await context.guard.commit({ delete: [...recordsOf(keys), ...keys], expect });
+      await context.guard.commit({ delete: keys, expect });
       swept += keys.length;
       return true;
     } catch (error) {
@@ -179,20 +178,6 @@ export async function sweep(
     slice = [];
   }
   return swept;
-}
-
-/**
- * The records of the stages that these parts belong to: a scan may have passed them before they were written.
- */
-function recordsOf(keys: readonly Key[]): Key[] {
-  const records = new Map<string, Key>();
-  for (const key of keys) {
-    const [space, id, clock] = key;
-    if (space !== "snapshot" || partOf(key) === 0) continue;
-    const stage = stageOf(key);
-    records.set(`${clock}.${stage}`, snapshotKey(id, { clock: clock!, stage }, 0));
-  }
-  return [...records.values()];
 }
 
 /** Where garbage may lie, as `meta` tells, and which of the keys there are. */

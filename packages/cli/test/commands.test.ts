@@ -1,0 +1,350 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { DocumentStorage } from "coppice";
+import { toHex } from "coppice";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import {
+  cleanUp,
+  coppice,
+  damage,
+  jsonLines,
+  keystrokes,
+  makeStore,
+  openStore,
+  type TestStore,
+  temporaryDirectory,
+} from "./command.js";
+
+const ODD = "odd \u001b[31m/\u202e..\n\"'é漢🌱";
+const events = keystrokes("hello");
+
+async function fill(storage: DocumentStorage): Promise<void> {
+  await storage.append("notes/a", events.slice(0, 3), { info: { user: "ada\u001b[2J" } });
+  await storage.append("notes/a", events.slice(3));
+  await storage.append("notes/b", events);
+  await storage.append(ODD, events);
+  await storage.append("deleted", events);
+  await storage.delete("deleted");
+}
+
+let store: TestStore;
+let empty: TestStore;
+
+beforeAll(async () => {
+  [store, empty] = await Promise.all([makeStore(fill), makeStore()]);
+});
+afterAll(cleanUp);
+
+const on = (where: TestStore, ...args: string[]) => coppice([...args, "--store", where.url]);
+
+describe("looking", () => {
+  test("[CL11] ls lists the ids in order, by prefix, after an id, and up to a limit", async () => {
+    expect(await on(store, "ls")).toEqual({
+      code: 0,
+      stdout: "notes/a\nnotes/b\nodd \\u001b[31m/\\u202e..\\u000a\"'é漢🌱\n",
+      stderr: "",
+    });
+    const some = ["ls", "--prefix", "notes/", "--after", "notes/a", "--json"];
+    expect(jsonLines((await on(store, ...some)).stdout)).toEqual([{ id: "notes/b" }]);
+    expect((await on(store, "ls", "--limit", "1")).stdout).toBe("notes/a\n");
+  });
+
+  test("[CL4] an id with control characters is exact in JSON, and every command takes it back", async () => {
+    const listed = await on(store, "ls", "--json", "--prefix", "odd");
+    expect(listed.stdout).not.toContain("\u001b");
+    expect(jsonLines(listed.stdout)).toEqual([{ id: ODD }]);
+    const info = await on(store, "info", ODD);
+    expect(info.code).toBe(0);
+    expect(info.stdout).not.toContain("\u001b");
+    const missing = await on(store, "info", `${ODD}?`);
+    expect(missing.code).toBe(3);
+    expect(missing.stderr).not.toContain("\u001b");
+  });
+
+  test("[CL11] ls --long and info say what the library says", async () => {
+    const storage = await openStore(store.location);
+    const known = (await storage.info("notes/a"))!;
+    await storage.close();
+    const facts = JSON.parse(JSON.stringify(known)) as object;
+    const [first] = jsonLines((await on(store, "ls", "--long", "--json")).stdout);
+    expect(first).toMatchObject(facts);
+    expect(JSON.parse((await on(store, "info", "notes/a", "--json")).stdout)).toMatchObject({
+      ...facts,
+      snapshotClock: null,
+    });
+    const table = (await on(store, "ls", "--long", "--prefix", "notes")).stdout.split("\n");
+    expect(table[0]).toMatch(/^id +model +clock +to replay +log +snapshot +changed$/);
+    expect(table[1]).toMatch(/^notes\/a +yjs +5 +5 +\d+ B +- +20\d\d-\d\d-\d\d \d\d:\d\d:\d\dZ$/);
+    expect(table[1]?.length).toBe(table[2]?.length);
+    const pairs = (await on(store, "info", "notes/a")).stdout;
+    expect(pairs).toMatch(/^id {9}notes\/a$/m);
+    expect(pairs).toMatch(/^snapshot {3}none$/m);
+  });
+
+  test("[CL11] read prints the events of a range as JSON lines, with the very bytes that were appended", async () => {
+    const { code, stdout } = await on(store, "read", "notes/a", "--from", "1", "--to", "4");
+    expect(code).toBe(0);
+    const lines = jsonLines(stdout);
+    expect(lines.map(({ clock }) => clock)).toEqual([1, 2, 3]);
+    for (const { clock, event, commitId, time } of lines) {
+      expect(Buffer.from(String(event), "base64")).toEqual(Buffer.from(events[Number(clock)]!));
+      expect(commitId).toMatch(/^[0-9a-f]{32}$/);
+      expect(typeof time).toBe("number");
+    }
+    expect((await on(store, "read", "notes/a", "--json")).stdout.split("\n")).toHaveLength(6);
+  });
+
+  test("[CL11] history lists batches with who wrote them, and snapshots", async () => {
+    const changed = await makeStore(async (storage) => {
+      await fill(storage);
+      await storage.compact("notes/a");
+    });
+    const storage = await openStore(changed.location);
+    const known = [];
+    for await (const entry of storage.history("notes/a")) known.push(entry);
+    await storage.close();
+    const lines = jsonLines((await on(changed, "history", "notes/a", "--json")).stdout);
+    expect(lines).toHaveLength(known.length);
+    expect(lines.map(({ kind }) => kind)).toContain("snapshot");
+    known.forEach((entry, index) => {
+      expect(lines[index]).toMatchObject({ kind: entry.kind, clock: entry.clock, bytes: entry.bytes });
+      if (entry.kind === "batch") expect(lines[index]?.commitId).toBe(toHex(entry.commitId));
+    });
+    const shown = (await on(store, "history", "notes/a")).stdout;
+    expect(shown).toMatch(/^batch +0 +3 +3 /m);
+    expect(shown).toContain('{"user":"ada\\u001b[2J"}');
+    expect(shown).not.toContain("\u001b");
+  });
+
+  test("[CL2] an empty store has nothing to show, and that is no failure", async () => {
+    expect(await on(empty, "ls")).toEqual({ code: 0, stdout: "", stderr: "" });
+    expect(await on(empty, "ls", "--long", "--json")).toEqual({ code: 0, stdout: "", stderr: "" });
+    expect((await on(empty, "check")).stdout).toBe("ok 0 documents, 0 events\n");
+    expect(JSON.parse((await on(empty, "compact", "--all", "--json")).stdout)).toMatchObject({ seen: 0 });
+  });
+
+  test("[CL2] a store that is not there is not made: exit code 3", async () => {
+    const folder = await temporaryDirectory();
+    const url = `level:${join(folder, "nothing")}`;
+    for (const args of [["ls"], ["info", "x"], ["compact", "--all"], ["check"], ["rm", "x", "--yes"]]) {
+      const { code, stdout, stderr } = await coppice([...args, "--store", url]);
+      expect({ args, code, stdout }).toEqual({ args, code: 3, stdout: "" });
+      expect(stderr).toMatch(/^coppice: there is no store at /);
+    }
+    await expect(readFile(join(folder, "nothing"))).rejects.toMatchObject({ code: "ENOENT" });
+  });
+
+  test("[CL2] memory: says that it is empty, and COPPICE_STORE names the default store", async () => {
+    const memory = await coppice(["ls", "--store", "memory:"]);
+    expect(memory).toMatchObject({ code: 0, stdout: "" });
+    expect(memory.stderr).toBe("note: memory: is a store of this process alone, new and empty\n");
+    const named = await coppice(["ls", "--limit", "1"], { env: { COPPICE_STORE: store.url } });
+    expect(named.stdout).toBe("notes/a\n");
+    const here = await coppice(["ls", "--limit", "1"], { cwd: join(store.location, "..") });
+    expect(here.stdout).toBe("notes/a\n");
+  });
+});
+
+describe("failures", () => {
+  test("[CL1] a document that does not exist, or was deleted, is exit code 3", async () => {
+    for (const args of [
+      ["info", "nobody"],
+      ["info", "deleted"],
+      ["read", "nobody"],
+      ["history", "nobody"],
+      ["compact", "nobody"],
+      ["check", "nobody"],
+      ["rm", "nobody", "--yes"],
+    ]) {
+      const { code, stderr, stdout } = await on(store, ...args);
+      expect({ args, code, stdout }).toEqual({ args, code: 3, stdout: "" });
+      expect(stderr.split("\n")[0]).toBe(`coppice: there is no document "${args[1]}"`);
+    }
+  });
+
+  test("[CL3] with --json an error is one JSON object on stderr, for usage errors too", async () => {
+    const missing = await on(store, "info", "nobody", "--json");
+    expect(missing.stdout).toBe("");
+    expect(JSON.parse(missing.stderr)).toEqual({
+      error: {
+        code: "NOT_FOUND",
+        kind: "not-found",
+        message: 'there is no document "nobody"',
+        details: { id: "nobody" },
+      },
+    });
+    const wrong = await coppice(["ls", "--limit", "some", "--json"]);
+    expect(wrong.code).toBe(2);
+    expect(JSON.parse(wrong.stderr)).toMatchObject({ error: { code: "USAGE", kind: "invalid" } });
+    const invalid = await on(store, "info", "", "--json");
+    expect(invalid.code).toBe(2);
+    expect(JSON.parse(invalid.stderr)).toMatchObject({ error: { code: "ID_INVALID", kind: "invalid" } });
+  });
+
+  test("[CL17] a wrong command line is exit code 2 and says what would be right", async () => {
+    const wrong: [string[], RegExp][] = [
+      [[], /^Usage: coppice /],
+      [["--json"], /./],
+      [["lss"], /unknown command 'lss'\n\(Did you mean ls\?\)/],
+      [["ls", "--lmit", "1"], /unknown option '--lmit'\n\(Did you mean --limit\?\)/],
+      [["info"], /missing required argument 'id'/],
+      [["compact"], /either ids or --all/],
+      [["compact", "a", "--all"], /either ids or --all/],
+      [["compact", "a", "--min-events", "3"], /--min-events belongs to --all/],
+      [["compact", "--all", "--idle", "10"], /Write a number with its unit/],
+      [["ls", "--store", "./data"], /this is no store: ".\/data"\nA store is level:/],
+      [["conformance", "redis:"], /this is no store/],
+    ];
+    const outcomes = await Promise.all(wrong.map(([args]) => coppice(args)));
+    outcomes.forEach(({ code, stdout, stderr }, index) => {
+      expect({ args: wrong[index]![0], code, stdout }).toEqual({
+        args: wrong[index]![0],
+        code: 2,
+        stdout: "",
+      });
+      expect(stderr).toMatch(wrong[index]![1]);
+    });
+  });
+
+  test("[CL18] a failure has one message and one line, and a stack only with COPPICE_DEBUG=1", async () => {
+    const args = ["read", "notes/a", "--from", "4", "--store", store.url];
+    expect((await coppice(args)).code).toBe(0);
+    const gone = ["info", "nobody", "--store", store.url];
+    expect((await coppice(gone)).stderr.trimEnd().split("\n")).toHaveLength(2);
+    const debugged = await coppice(gone, { env: { COPPICE_DEBUG: "1" } });
+    expect(debugged.stderr).toMatch(/\n {4}at /);
+  });
+
+  test("[CL21] damaged bytes are exit code 5, and check counts them as problems", async () => {
+    const broken = await makeStore(fill);
+    await damage(broken.location, "notes/b");
+    const read = await on(broken, "read", "notes/b");
+    expect(read.code).toBe(5);
+    expect(read.stderr).toMatch(/\nRun `coppice check`/);
+    const listed = await on(broken, "ls", "--long");
+    expect(listed.code).toBe(5);
+    expect(listed.stdout).toMatch(/^notes\/a +yjs/m);
+    expect(listed.stdout).toMatch(/^notes\/b +damaged .*run coppice check$/m);
+    expect((await on(broken, "compact", "--all")).code).toBe(5);
+    const checked = await on(broken, "check");
+    expect(checked.code).toBe(1);
+    expect(checked.stdout).toMatch(/^problem {2}notes\/b: batch-damaged: /m);
+    const report = JSON.parse((await on(broken, "check", "notes/b", "--json")).stdout);
+    expect(report).toMatchObject({ documents: 1, clean: false });
+    expect((await on(broken, "check", "notes/a")).code).toBe(0);
+  });
+
+  test("[CL21] a store that has lost CURRENT is damaged, not absent, and is left as it is", async () => {
+    const broken = await makeStore(fill);
+    const { rm, readdir } = await import("node:fs/promises");
+    await rm(join(broken.location, "CURRENT"));
+    const before = await readdir(broken.location);
+    const { code, stderr } = await on(broken, "check", "--repair");
+    expect(code).toBe(5);
+    expect(stderr).toContain("has lost its file CURRENT");
+    expect(await readdir(broken.location)).toEqual(before);
+  });
+});
+
+describe("changing", () => {
+  test("[CL12] compact says what it did, and again that there is nothing to do", async () => {
+    const { url } = await makeStore(fill);
+    const dry = await coppice(["compact", "notes/a", "--dry-run", "-s", url]);
+    expect(dry.stdout).toMatch(/^notes\/a: would snapshot at clock 5 and trim 3 events/);
+    const done = JSON.parse((await coppice(["compact", "notes/a", "--json", "-s", url])).stdout);
+    expect(done).toMatchObject({ dryRun: false, documents: [{ id: "notes/a", clock: 5, eventsTrimmed: 3 }] });
+    expect((await coppice(["compact", "notes/a", "-s", url])).stdout).toBe("notes/a: nothing to do\n");
+    const trimmed = await coppice(["read", "notes/a", "--from", "0", "-s", url]);
+    expect(trimmed.code).toBe(1);
+    expect(trimmed.stderr).toContain("`coppice info` shows the oldest clock");
+    const several = await coppice(["compact", "notes/b", "nobody", "-s", url]);
+    expect(several.code).toBe(3);
+    expect(several.stdout).toMatch(/^notes\/b: snapshot at clock 5 .*\nnobody: there is no such document\n$/);
+  });
+
+  test("[CL12] compact --all passes over what the thresholds exclude", async () => {
+    const { url } = await makeStore(fill);
+    const run = async (...args: string[]) =>
+      JSON.parse((await coppice(["compact", "--all", "--json", "-s", url, ...args])).stdout);
+    expect(await run("--dry-run")).toMatchObject({ seen: 3, compacted: 3, dryRun: true });
+    expect(await run("--min-events", "6")).toMatchObject({ seen: 3, compacted: 0 });
+    expect(await run("--idle", "1h")).toMatchObject({ seen: 3, compacted: 0 });
+    expect(await run("--prefix", "notes/")).toMatchObject({ seen: 2, compacted: 2, failures: [] });
+    const rest = await coppice(["compact", "--all", "-s", url]);
+    expect(rest.stdout).toMatch(/^compacted 1 of 3 documents, trimmed /);
+    expect(rest.stderr).toBe("");
+  });
+
+  test("[CL13] check --repair sets damaged bytes aside, and then the store is sound", async () => {
+    const broken = await makeStore(fill);
+    await damage(broken.location, "notes/b");
+    const repaired = await on(broken, "check", "--repair");
+    expect(repaired.stdout).toMatch(/^repaired notes\/b: batch-damaged: .*$/m);
+    expect(repaired.code).toBe(0);
+    const again = await on(broken, "check", "--json");
+    expect(again.code).toBe(0);
+    expect(JSON.parse(again.stdout)).toMatchObject({ clean: true, problems: [] });
+    expect(JSON.parse(again.stdout).quarantined).toBeGreaterThan(0);
+  });
+
+  test("[CL10] rm without a terminal wants --yes, and removes all of what it is told or nothing", async () => {
+    const { url } = await makeStore(fill);
+    const unasked = await coppice(["rm", "notes/a", "-s", url]);
+    expect(unasked.code).toBe(2);
+    expect(unasked.stderr).toContain("Say --yes");
+    expect((await coppice(["rm", "notes/a", "nobody", "--yes", "-s", url])).code).toBe(3);
+    expect((await coppice(["info", "notes/a", "-s", url])).code).toBe(0);
+    const removed = await coppice(["rm", "notes/a", "notes/b", "--yes", "--json", "-s", url]);
+    expect(JSON.parse(removed.stdout)).toEqual({ removed: ["notes/a", "notes/b"] });
+    expect((await coppice(["rm", ODD, "--yes", "-s", url])).stdout).toMatch(/^removed odd \\u001b/);
+    expect((await coppice(["ls", "-s", url])).stdout).toBe("");
+  });
+});
+
+describe("the command itself", () => {
+  test("[CL1] --help has the exit codes and examples, of the whole and of each command", async () => {
+    const help = await coppice(["--help"]);
+    expect(help.code).toBe(0);
+    for (const code of [0, 1, 2, 3, 4, 5, 130])
+      expect(help.stdout).toMatch(new RegExp(`^ {2}${code} {2,}\\w`, "m"));
+    expect(help.stdout).not.toContain("replay-writer");
+    const names = [...help.stdout.matchAll(/^ {2}([a-z]+) \[options\]/gm)].map(([, name]) => name!);
+    expect(names).toEqual([
+      "ls",
+      "info",
+      "read",
+      "history",
+      "compact",
+      "check",
+      "rm",
+      "replay",
+      "conformance",
+    ]);
+    for (const { code, stdout } of await Promise.all(names.map((name) => coppice([name, "--help"])))) {
+      expect(code).toBe(0);
+      expect(stdout).toMatch(/\nExamples:\n {2}coppice /);
+      expect(stdout).toContain("--json");
+    }
+  });
+
+  test("[CL19] --version prints the version of the package", async () => {
+    const manifest = JSON.parse(await readFile(new URL("../package.json", import.meta.url), "utf8"));
+    expect((await coppice(["--version"])).stdout).toBe(`${manifest.version}\n`);
+  });
+
+  test("[CL14] conformance reports every case of a backend once, and leaves no store behind", async () => {
+    const { backendCases } = await import("coppice/conformance");
+    const memory = await coppice(["conformance", "memory:", "--json"]);
+    expect(memory.code).toBe(0);
+    const report = JSON.parse(memory.stdout);
+    expect(report).toMatchObject({ subject: "memory", failed: 0 });
+    expect(report.results).toHaveLength(backendCases.length);
+    const folder = await temporaryDirectory();
+    const level = await coppice(["conformance", `level:${folder}`]);
+    expect(level).toMatchObject({ code: 0, stderr: "" });
+    expect(level.stdout).toMatch(/^level: \d+ passed, 0 failed, \d+ skipped$/m);
+    expect(level.stdout.trimEnd().split("\n")).toHaveLength(backendCases.length + 1);
+    const { readdir } = await import("node:fs/promises");
+    expect(await readdir(folder)).toEqual([]);
+  });
+});

@@ -1,0 +1,221 @@
+/** What ends a run from outside: a lock, a signal, a reader that went away. And what only a terminal shows. */
+
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import type { DocumentStorage } from "coppice";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import {
+  cleanUp,
+  coppice,
+  entry,
+  fileBytes,
+  keystrokes,
+  makeStore,
+  noTerminal,
+  openStore,
+  start,
+  startOnTerminal,
+  type TestStore,
+  until,
+} from "./command.js";
+
+const DOCUMENTS = 600;
+const events = keystrokes("a few words");
+
+async function fillMany(storage: DocumentStorage): Promise<void> {
+  const ids = Array.from({ length: DOCUMENTS }, (_, index) => `doc-${String(index).padStart(5, "0")}`);
+  await Promise.all(ids.map((id) => storage.append(id, events)));
+  await Promise.all(ids.map((id) => storage.append(id, events)));
+}
+
+/** Opened once more, so that LevelDB has written its log into tables: what grows later is from the command. */
+async function makeMany(): Promise<TestStore> {
+  const store = await makeStore(fillMany);
+  await (await openStore(store.location)).close();
+  return store;
+}
+
+let small: TestStore;
+
+beforeAll(async () => {
+  small = await makeStore(async (storage) => {
+    for (const id of ["a", "b", "c\u001b[31m"]) {
+      await storage.append(id, events);
+      await storage.append(id, events);
+    }
+  });
+});
+afterAll(cleanUp);
+
+describe("a store that another process has open", () => {
+  test("[CL8] is exit code 4 for every command, and says who has it", async () => {
+    const holder = await openStore(small.location);
+    try {
+      for (const args of [["compact", "--all"], ["ls"]]) {
+        const { code, stdout, stderr } = await coppice([...args, "-s", small.url]);
+        expect({ args, code, stdout }).toEqual({ args, code: 4, stdout: "" });
+        if (process.platform === "linux") expect(stderr).toContain(`process ${process.pid} (`);
+        expect(stderr).toMatch(/\nA LevelDB store has one owner\..*--wait/);
+      }
+      const json = await coppice(["compact", "--all", "--json", "-s", small.url]);
+      expect(JSON.parse(json.stderr)).toMatchObject({ error: { code: "LOCKED", kind: "busy" } });
+    } finally {
+      await holder.close();
+    }
+  });
+
+  test("[CL8] --wait waits until it is free, and gives up when it is not", async () => {
+    const holder = await openStore(small.location);
+    try {
+      const impatient = await coppice(["ls", "--wait", "300ms", "-s", small.url]);
+      expect(impatient.code).toBe(4);
+      expect(impatient.stderr).toContain("after waiting for 300 ms");
+      const patient = await start(["ls", "--wait", "20s", "-s", small.url]);
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      expect(patient.child.exitCode).toBeNull();
+      await holder.close();
+      expect((await patient.ended).code).toBe(0);
+    } finally {
+      await holder.close();
+    }
+  });
+
+  test("[CL8] of two compactions that start together neither spoils the other", async () => {
+    const { url, location } = await makeMany();
+    const runs = await Promise.all([1, 2].map(() => coppice(["compact", "--all", "-s", url])));
+    expect(runs.map(({ code }) => code).sort()).toContain(0);
+    for (const { code } of runs) expect([0, 4]).toContain(code);
+    await expectSound(location);
+  });
+
+  test("[CL9] waiting for a lock ends at once with Ctrl-C", async () => {
+    const holder = await openStore(small.location);
+    try {
+      const waiting = await start(["ls", "--wait", "1h", "-s", small.url, "--json"]);
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      waiting.child.kill("SIGINT");
+      const { code, stderr } = await waiting.ended;
+      expect(code).toBe(130);
+      expect(JSON.parse(stderr)).toMatchObject({ error: { code: "INTERRUPTED" } });
+    } finally {
+      await holder.close();
+    }
+  });
+});
+
+describe("signals", () => {
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    test(`[CL9] ${signal} during compact --all ends with 130, finishes what it began, and leaves a sound store`, async () => {
+      const { url, location } = await makeMany();
+      const before = await fileBytes(location);
+      const run = await start(["compact", "--all", "--json", "-s", url]);
+      await until("compactions are written", async () => (await fileBytes(location)) > before + 20_000);
+      run.child.kill(signal);
+      const { code, stdout, stderr } = await run.ended;
+      expect(code).toBe(130);
+      const summary = JSON.parse(stdout);
+      expect(summary).toMatchObject({ stopped: "signal", failures: [] });
+      expect(summary.compacted).toBeGreaterThan(0);
+      expect(summary.compacted).toBeLessThan(DOCUMENTS);
+      expect(JSON.parse(stderr)).toMatchObject({ error: { kind: "interrupted" } });
+      await expectSound(location);
+    });
+  }
+
+  test("[CL9] a second signal ends the process at once, and the store is sound all the same", async () => {
+    const { url, location } = await makeMany();
+    const before = await fileBytes(location);
+    const run = await start(["compact", "--all", "--json", "-s", url]);
+    await until("compactions are written", async () => (await fileBytes(location)) > before + 20_000);
+    run.child.kill("SIGINT");
+    run.child.kill("SIGTERM");
+    const { code, stdout } = await run.ended;
+    expect({ code, stdout }).toEqual({ code: 130, stdout: "" });
+    await expectSound(location);
+  });
+});
+
+async function expectSound(location: string): Promise<void> {
+  const storage = await openStore(location);
+  const report = await storage.check();
+  await storage.close();
+  expect(report).toMatchObject({ documents: DOCUMENTS, problems: [], clean: true });
+}
+
+describe("a reader that goes away", () => {
+  test("[CL7] `| head` ends the command quietly and successfully", async () => {
+    const { url } = await makeMany();
+    for (const args of [
+      ["ls", "-s", url],
+      ["ls", "--long", "--json", "-s", url],
+    ]) {
+      const line = `"$0" "$@" | head -n 1; echo "codes: \${PIPESTATUS[*]}"`;
+      const child = spawn("bash", ["-c", line, process.execPath, await entry(), ...args]);
+      let stdout = "";
+      let stderr = "";
+      child.stdout.on("data", (data) => {
+        stdout += data;
+      });
+      child.stderr.on("data", (data) => {
+        stderr += data;
+      });
+      await once(child, "close");
+      expect(stderr).toBe("");
+      expect(stdout).toMatch(/^.*doc-00000.*\ncodes: 0 0\n$/);
+    }
+  });
+});
+
+describe("pipes and terminals", () => {
+  test("[CL6] in a pipe nothing but results is written: no progress, no colour", async () => {
+    for (const args of [["check"], ["compact", "--all", "--dry-run"], ["conformance", "memory:"]]) {
+      const store = args[0] === "conformance" ? [] : ["-s", small.url];
+      const { stdout, stderr } = await coppice([...args, ...store]);
+      expect(stderr).toBe("");
+      expect(stdout).not.toContain("\r");
+      expect(stdout).not.toContain("\u001b");
+    }
+  });
+
+  test("[CL6] on a terminal there is a progress line, and it is gone at the end", async (context) => {
+    context.skip(noTerminal !== false, String(noTerminal));
+    const { url } = await makeMany();
+    const { stdout } = await (await startOnTerminal(["compact", "--all", "-s", url])).ended;
+    const lines = stdout.split("\r\u001b[K");
+    expect(lines[1]).toMatch(/^compacting {2}\[[#.]{24}\] +\d+% {2}\d+\/600/);
+    expect(lines.at(-1)).toMatch(/^compacted 600 of 600 documents, /);
+  });
+
+  test("[CL5] colours are on terminals, and NO_COLOR takes them away there too", async (context) => {
+    context.skip(noTerminal !== false, String(noTerminal));
+    const coloured = await (await startOnTerminal(["check", "a", "-s", small.url])).ended;
+    expect(coloured.stdout).toContain("\u001b[32mok\u001b[39m");
+    const options = { env: { NO_COLOR: "1" } };
+    const plain = await (await startOnTerminal(["check", "a", "-s", small.url], options)).ended;
+    expect(plain.stdout).toContain("ok 1 document");
+    expect(plain.stdout.replaceAll("\r\u001b[K", "")).not.toContain("\u001b[3");
+  });
+
+  test("[CL4] an id cannot steer the terminal that shows it", async (context) => {
+    context.skip(noTerminal !== false, String(noTerminal));
+    const { stdout } = await (await startOnTerminal(["ls", "--long", "-s", small.url])).ended;
+    expect(stdout).toContain("c\\u001b[31m");
+    expect(stdout).not.toContain("\u001b[31m");
+  });
+
+  test("[CL10] on a terminal rm asks, and no removes nothing", async (context) => {
+    context.skip(noTerminal !== false, String(noTerminal));
+    const { url } = await makeStore((storage) => storage.append("only", events));
+    const answer = async (text: string) => {
+      const run = await startOnTerminal(["rm", "only", "-s", url]);
+      await until("the question", () => run.seen().includes('Remove "only"? [y/N]'));
+      run.child.stdin?.write(text);
+      return run.ended;
+    };
+    expect((await answer("\r")).code).toBe(1);
+    expect((await answer("\u0003")).code).toBe(130);
+    expect((await coppice(["ls", "-s", url])).stdout).toBe("only\n");
+    expect((await answer("y\r")).code).toBe(0);
+    expect((await coppice(["ls", "-s", url])).stdout).toBe("");
+  });
+});

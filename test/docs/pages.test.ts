@@ -1,0 +1,67 @@
+/**
+ * Tables of the pages that repeat what the code says are compared with the code. The words around them are not.
+ * The table of exit codes needs the built command line.
+ */
+
+import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { CoppiceError, DocumentHandle, DocumentStorage, ERROR_CODES, LIMITS } from "coppice";
+import { expect, test } from "vitest";
+import { ROOT } from "../support/docs.js";
+
+const read = (path: string) => readFileSync(join(ROOT, path), "utf8");
+
+/** Rows of the tables of a page, as trimmed cells. */
+function rowsOf(page: string): string[][] {
+  const lines = page.split("\n").filter((line) => line.startsWith("| "));
+  return lines.map((line) => {
+    const cells = line.split(/(?<!\\)\|/).slice(1, -1);
+    return cells.map((cell) => cell.trim());
+  });
+}
+
+function amount(text: string): number {
+  const [, digits = "", unit = ""] = /^([\d,]+)(?: (KiB|MiB))?$/.exec(text) ?? [];
+  return Number(digits.replaceAll(",", "")) * (unit === "MiB" ? 1024 ** 2 : unit === "KiB" ? 1024 : 1);
+}
+
+test("[DOC3] the page of known limits names every maximum with its value", () => {
+  const told = rowsOf(read("docs/limits-known.md"))
+    .map(([name = "", value = ""]) => [/^`(\w+)`$/.exec(name)?.[1], amount(value)] as const)
+    .filter(([name]) => name !== undefined);
+  expect(Object.fromEntries(told)).toEqual(LIMITS);
+});
+
+test("[DOC4] the page of errors says the kind of each code, and what was written", () => {
+  const sections = read("docs/errors.md").split(/^## /m);
+  for (const code of ERROR_CODES) {
+    const section = sections.find((text) => text.startsWith(`\`${code}\``)) ?? "";
+    expect(section, code).toContain(`Kind \`${new CoppiceError(code, "").kind}\`.`);
+    expect(section, code).toMatch(/written|opened|trimmed/);
+  }
+});
+
+test("[DOC5] the page of guarantees has every public call of a storage and of a handle", () => {
+  const page = read("docs/guarantees.md");
+  const calls = (prototype: object) =>
+    Object.entries(Object.getOwnPropertyDescriptors(prototype))
+      .filter(([name, { value }]) => typeof value === "function" && !["constructor", "settle"].includes(name))
+      .map(([name]) => name);
+  const missing = [
+    ...calls(DocumentStorage.prototype).map((name) => `storage.${name}`),
+    ...calls(DocumentHandle.prototype).map((name) => `handle.${name}`),
+  ].filter((name) => !new RegExp(`\`${name.replace(".", "\\.")}\\b`).test(page));
+  expect(missing).toEqual([]);
+});
+
+test("[DOC6] the exit codes on the page of operating are those of the command", () => {
+  const command = join(ROOT, "packages/cli/dist/main.js");
+  const { stdout, status } = spawnSync(process.execPath, [command, "--help"], { encoding: "utf8" });
+  expect(status).toBe(0);
+  const help = /Exit codes:\n([\s\S]*?)\n\n/.exec(stdout)?.[1] ?? "";
+  const codes = [...help.matchAll(/^ {2}(\d+) +(\S.*)$/gm)].map((match) => match[1]);
+  const told = rowsOf(read("docs/operating.md")).map(([code = ""]) => code);
+  expect(codes.length).toBeGreaterThan(5);
+  expect(told.filter((code) => /^\d+$/.test(code))).toEqual(codes);
+});
