@@ -229,3 +229,73 @@ describe.each([
     }
   });
 });
+
+test("[RC9] a failed store, which may show what is not durable, confirms nothing until recover()", async () => {
+  // Readers of this store see a batch as soon as it is written; the failed one is lost when the process ends.
+  const backend = simulatedBackend({ sync: "never", durability: "power", poisonsItself: true });
+  const storage = await open(backend, simulatedEnv(1, { autoAdvance: true }));
+  const commitId = storage.newCommitId();
+  const append = () => storage.append("a", [naming("x")], { commitId });
+  backend.failNext("commit", "unknown-applied");
+  await expect(append()).rejects.toMatchObject({ code: "OUTCOME_UNKNOWN" });
+  expect(backend.keys().length).toBeGreaterThan(0);
+  await expect(append()).rejects.toMatchObject({ code: "POISONED" });
+  await expect(storage.delete("a")).rejects.toMatchObject({ code: "POISONED" });
+  expect((await storage.recover()).settled).toMatchObject([{ id: "a", commitId, applied: true }]);
+  expect(await append()).toMatchObject({ clock: 1, duplicate: true });
+});
+
+test("[RC10] a commit id older than the remembered ones stays unknown, and is not written again", async () => {
+  const backend = simulatedBackend({});
+  const env = simulatedEnv(1, { autoAdvance: true });
+  const limits = { commitIdsMax: 2 };
+  const openSmall = () => DocumentStorage.open({ backend, models: [nameSet()], env, limits });
+  let storage = await openSmall();
+  const ids: Uint8Array[] = [];
+  const append = (number: number) => storage.append("a", [naming(`x${number}`)], { commitId: ids[number]! });
+  const expectMemory = async () => {
+    for (const number of [0, 1]) {
+      await expect(append(number)).rejects.toMatchObject({ code: "OUTCOME_UNKNOWN" });
+    }
+    for (const number of [2, 3]) {
+      expect(await append(number)).toMatchObject({ clock: number + 1, duplicate: true });
+    }
+    expect((await storage.info("a"))?.clock).toBe(4);
+  };
+  for (let number = 0; number < 4; number++) {
+    env.advance(1);
+    ids.push(storage.newCommitId());
+    await append(number);
+  }
+  await expectMemory();
+  await storage.compact("a");
+  await expectMemory();
+  await storage.close();
+  storage = await openSmall();
+  await expectMemory();
+  await storage.close();
+});
+
+test.each(FAULTS)(
+  "[RC11] a save that begins while recover() settles the last one stores once: %s",
+  async (fault) => {
+    for (let at = 0; at < 12; at++) {
+      const backend = simulatedBackend({ poisonsItself: true });
+      const storage = await open(backend, simulatedEnv(1, { autoAdvance: true }));
+      const handle = await openHandle(storage);
+      handle.change(add("b1"));
+      backend.failNext("commit", fault);
+      await expect(handle.save()).rejects.toThrow();
+      handle.change(add("b2"));
+      const recovering = storage.recover();
+      for (let turn = 0; turn < at; turn++) await Promise.resolve();
+      const saving = handle.save().catch((error: unknown) => expect(isCoppiceError(error)).toBe(true));
+      await Promise.all([recovering, saving]);
+      await handle.save();
+      const loaded = await storage.load<NameSet>("b");
+      expect([...loaded!.doc.names.keys()]).toEqual(["b1", "b2"]);
+      expect(loaded?.clock).toBe(2);
+      await storage.close();
+    }
+  },
+);

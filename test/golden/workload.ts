@@ -10,7 +10,13 @@
 
 import { yjs } from "@coppice/yjs";
 import { DocumentStorage, type Entry, type Limits, never } from "coppice";
-import { type SimulatedBackend, type SimulatedEnv, simulatedBackend, simulatedEnv } from "coppice/testing";
+import {
+  type SimulatedBackend,
+  type SimulatedEnv,
+  seededRandom,
+  simulatedBackend,
+  simulatedEnv,
+} from "coppice/testing";
 import * as Y from "yjs";
 import { nameSet, naming } from "../support/oracle-model.js";
 
@@ -38,10 +44,20 @@ export async function open(
   return DocumentStorage.open({ backend, env, limits, models: [nameSet(), yjs()], snapshotPolicy: never });
 }
 
+/**
+ * Chance that follows from the time and the number of bytes alone, so that it does not matter who asks first, nor
+ * how often.
+ */
+function goldenEnv(): SimulatedEnv {
+  const env = simulatedEnv(1);
+  const random = (byteCount: number) => seededRandom(env.now() * 32 + byteCount).bytes(byteCount);
+  return Object.assign(env, { random });
+}
+
 /** Writes every document, and returns all entries in key order. */
 export async function writeAll(): Promise<Entry[]> {
   const backend = simulatedBackend();
-  const env = simulatedEnv(1);
+  const env = goldenEnv();
   const storage = await open(backend, env);
   await writeBatches(storage, env);
   await writeCompacted(storage, env);
@@ -60,21 +76,27 @@ async function writeBatches(storage: GoldenStorage, env: SimulatedEnv): Promise<
   await storage.append("batches", [naming("c")], { commitId, info: { user: "ada", delta: -300, ok: true } });
   env.advance(1000);
   await storage.append("batches", [naming("d")]);
+  env.advance(1000);
   await storage.append(STRANGE_ID, [naming("a")]);
 }
 
 /** Two snapshots, a held and a refused event, a commit id of a trimmed batch, and a tail. */
 async function writeCompacted(storage: GoldenStorage, env: SimulatedEnv): Promise<void> {
+  env.advance(1000);
   await storage.append("compacted", [naming("a")], { commitId: storage.newCommitId() });
+  env.advance(1000);
   await storage.append("compacted", [naming("late", ["never"]), naming("!refused")]);
+  env.advance(1000);
   await storage.append("compacted", [naming("b")]);
   env.advance(1000);
   await storage.compact("compacted");
+  env.advance(1000);
   await storage.append("compacted", [naming("c")]);
 }
 
 async function writeLives(storage: GoldenStorage, env: SimulatedEnv): Promise<void> {
   for (const id of ["deleted", "recreated"]) {
+    env.advance(1000);
     await storage.append(id, [naming("a"), naming("b")]);
     env.advance(1000);
     await storage.delete(id);
@@ -110,7 +132,10 @@ async function writeParts(backend: SimulatedBackend, env: SimulatedEnv): Promise
 /** The second of three batches is damaged; a repair sets it aside and puts a lost batch in its place. */
 async function writeRepaired(backend: SimulatedBackend, env: SimulatedEnv): Promise<void> {
   const storage = await open(backend, env);
-  for (const name of ["a", "b", "c"]) await storage.append("repaired", [naming(name)]);
+  for (const name of ["a", "b", "c"]) {
+    env.advance(1000);
+    await storage.append("repaired", [naming(name)]);
+  }
   backend.flip(["events", "repaired", 1], 40);
   await storage.check({ id: "repaired", repair: true });
   await storage.close();

@@ -33,7 +33,7 @@ async function fail(given: Runtime, argv: readonly string[], error: unknown): Pr
   const { err } = given;
   if (error instanceof PipeClosed) return EXIT.ok;
   if (error instanceof CommanderError && error.exitCode === 0) return EXIT.ok;
-  if (error instanceof CommanderError && error.code === "commander.help" && !wantsJson(argv)) {
+  if (error instanceof CommanderError && error.code === "commander.help") {
     await err.write(makeProgram(given, () => undefined).helpInformation());
     return EXIT.usage;
   }
@@ -49,10 +49,7 @@ async function fail(given: Runtime, argv: readonly string[], error: unknown): Pr
 }
 
 /** Commander's `error: message` and, on a second line, what may have been meant. */
-function usageError({ code, message }: CommanderError): CommandError {
-  if (code === "commander.help") {
-    return new CommandError("USAGE", "which command?", { hint: "coppice --help lists them." });
-  }
+function usageError({ message }: CommanderError): CommandError {
   const [first = "", second] = message.replace(/^error: /, "").split("\n");
   return new CommandError("USAGE", first, { hint: second?.trim() || "coppice --help says more." });
 }

@@ -161,8 +161,9 @@ function pad(text: string, width: number, align: Column["align"] = "left"): stri
   return align === "right" ? fill + text : text + fill;
 }
 
-const WIDE =
-  /[\u1100-\u115f\u2e80-\u303e\u3041-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6\u{1f300}-\u{1faff}\u{20000}-\u{3fffd}]/u;
+const WIDE_ASIAN =
+  /[\u1100-\u115f\u2e80-\u303e\u3041-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60]/;
+const WIDE_OTHER = /[\uffe0-\uffe6\u{1f300}-\u{1faff}\u{20000}-\u{3fffd}]/u;
 // biome-ignore lint/suspicious/noControlCharactersInRegex: the escape that begins a colour
 const COLOURS = /\u001b\[\d+m/g;
 
@@ -171,7 +172,7 @@ export function displayWidth(text: string): number {
   let width = 0;
   for (const character of text.replace(COLOURS, "")) {
     if (/\p{Mark}|\u200d/u.test(character)) continue;
-    width += WIDE.test(character) ? 2 : 1;
+    width += WIDE_ASIAN.test(character) || WIDE_OTHER.test(character) ? 2 : 1;
   }
   return width;
 }

@@ -1,4 +1,7 @@
-/** The command line itself: which commands there are, and what `--help` says. It runs nothing. */
+/**
+ * The command line itself: which commands there are, and what `--help` says. It opens no store; the commands
+ * do, once they run.
+ */
 
 import { Command } from "commander";
 import { checkCommand } from "./commands/check.js";

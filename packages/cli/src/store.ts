@@ -108,11 +108,10 @@ async function lockedError(
   const who = owner === undefined ? "another process" : `process ${owner.pid}`;
   const command = owner?.command === undefined ? "" : ` (${printable(owner.command)})`;
   const waited = wait === undefined ? "" : `, after waiting for ${wait} ms`;
-  const error = new CommandError("LOCKED", `${who}${command} has ${printable(store)} open${waited}`, {
-    hint: "A LevelDB store has one owner. Let that process do it (storage.compactAll), stop it, or use --wait 30s.",
+  return new CommandError("LOCKED", `${who}${command} has ${printable(store)} open${waited}`, {
+    hint: "A LevelDB store has one owner. Let it compact itself (compactAll), stop it, or use --wait 30s.",
     details: { store, pid: owner?.pid, command: owner?.command, reason: (cause as Error).message },
   });
-  return error;
 }
 
 /** Tells a store that is not there from one that has lost the file that names the others. */

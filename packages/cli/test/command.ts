@@ -50,10 +50,10 @@ export async function coppice(args: readonly string[], options: RunOptions = {})
   return (await start(args, options)).ended;
 }
 
-/** Why no terminal can be had here; `false` when it can. */
-export const noTerminal: string | false =
+/** Why no terminal can be had here; `undefined` when it can. */
+export const noTerminalReason: string | undefined =
   process.platform === "linux" && existsSync("/usr/bin/script")
-    ? false
+    ? undefined
     : "script(1) of util-linux, which makes terminals, is not installed";
 
 /** Like `start`, on a terminal of 100 columns that stdin, stdout and stderr share. */

@@ -33,7 +33,7 @@ export function applyEvents(doc: Y.Doc, events: readonly Uint8Array[]): Applied<
     remotely(doc, () => {
       if (applyJoined(doc, update)) return;
       const bad = new Set(refused.map((refusal) => refusal.index));
-      refused.push(...applyEach(doc, events, bad));
+      for (const refusal of applyEach(doc, events, bad)) refused.push(refusal);
     });
   }
   refused.sort((a, b) => a.index - b.index);

@@ -5,7 +5,8 @@
  * own cleanup after a provider's update. Transactions of `apply` are marked with `APPLY_ORIGIN` and left out.
  * An update that a provider applied too early emits nothing: Yjs keeps it aside. It is captured from there,
  * so that it is not lost when `apply` completes it later; it may then be captured once more, which is
- * harmless.
+ * harmless. When a listener of the application throws at the end of a transaction, Yjs emits nothing for it
+ * nor for any later one; in the microtask after it the tracker captures what is new since, and frees Yjs.
  */
 
 import { equalBytes, type Tracker } from "coppice";
@@ -36,6 +37,19 @@ export function trackDoc(doc: Y.Doc): Tracker<Y.Doc, Uint8Array> {
     if (transaction.origin === APPLY_ORIGIN) return;
     for (const update of changed) if (update !== undefined) capture(Y.convertUpdateFormatV2ToV1(update));
   };
+  let watching = false;
+  const onCleanup = (transaction: Y.Transaction) => {
+    if (watching) return;
+    watching = true;
+    const before = transaction.beforeState;
+    queueMicrotask(() => {
+      watching = false;
+      if (!isStuck(doc)) return;
+      doc._transactionCleanups = [];
+      capture(Y.encodeStateAsUpdate(doc, Y.encodeStateVector(before)));
+    });
+  };
+  doc.on("beforeObserverCalls", onCleanup);
   doc.on("update", onUpdate);
   doc.on("afterTransactionCleanup", onTransaction);
   return {
@@ -47,10 +61,16 @@ export function trackDoc(doc: Y.Doc): Tracker<Y.Doc, Uint8Array> {
     pending: () => captured.length > 0,
     onEvent: (listener) => void listeners.push(listener),
     stop: () => {
+      doc.off("beforeObserverCalls", onCleanup);
       doc.off("update", onUpdate);
       doc.off("afterTransactionCleanup", onTransaction);
     },
   };
+}
+
+/** A listener threw while Yjs ended a transaction: it would report no later one. To be asked between two. */
+function isStuck(doc: Y.Doc): boolean {
+  return doc._transaction === null && doc._transactionCleanups.length > 0;
 }
 
 function pendingOf(doc: Y.Doc): [structs: Uint8Array | undefined, deletions: Uint8Array | undefined] {

@@ -180,9 +180,8 @@ async function tell({ out }: Runtime, result: CompactAllResult, options: Options
   const trimmed = `${count(result.eventsTrimmed)} events (${byteSize(result.bytesTrimmed)})`;
   const verb = options.dryRun ? "would compact" : "compacted";
   const trim = options.dryRun ? "would trim" : "trimmed";
-  await out.line(
-    `${verb} ${count(result.compacted)} of ${count(result.seen)} documents, ${trim} ${trimmed}, in ${duration(result.durationMs)}`,
-  );
+  const documents = `${count(result.compacted)} of ${count(result.seen)} documents`;
+  await out.line(`${verb} ${documents}, ${trim} ${trimmed}, in ${duration(result.durationMs)}`);
   for (const { id, error } of result.failures) {
     const message = isCoppiceError(error) ? error.message : error;
     await out.line(`${out.style("red", "failed")} ${printable(id)}: ${printable(message)}`);

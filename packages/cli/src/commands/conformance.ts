@@ -118,7 +118,6 @@ async function tell({ out }: Runtime, report: Report): Promise<void> {
     const why = reason === undefined ? "" : `: ${printable(reason)}`;
     await out.line(`${marks[status]} ${rule.padEnd(5)} ${title} (${duration(durationMs)})${why}`);
   }
-  await out.line(
-    `${report.subject}: ${count(report.passed)} passed, ${count(report.failed)} failed, ${count(report.skipped)} skipped`,
-  );
+  const { subject, passed, failed, skipped } = report;
+  await out.line(`${subject}: ${count(passed)} passed, ${count(failed)} failed, ${count(skipped)} skipped`);
 }

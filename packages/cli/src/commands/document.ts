@@ -1,4 +1,7 @@
-/** What commands about one document share: telling that there is none. */
+/**
+ * What commands about one document share: telling that there is none, with one message and one exit code.
+ * It prints nothing itself.
+ */
 
 import type { DocumentInfo, DocumentStorage } from "coppice";
 import { CommandError } from "../errors.js";

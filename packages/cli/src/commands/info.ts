@@ -1,4 +1,7 @@
-/** `coppice info`: clocks, counts, bytes and times of one document, from two or three small reads. */
+/**
+ * `coppice info`: clocks, counts, bytes and times of one document. It reads two or three small values and no
+ * event, however large the document is.
+ */
 
 import type { Command } from "commander";
 import { EXIT, type ExitCode } from "../errors.js";
@@ -23,10 +26,11 @@ function show(runtime: Runtime, id: string, options: StoreOptions): Promise<Exit
       await out.json(info);
       return EXIT.ok;
     }
+    const { snapshotClock, snapshotBytes, snapshotTime } = info;
     const snapshot =
-      info.snapshotClock === undefined
+      snapshotClock === undefined
         ? "none"
-        : `at clock ${count(info.snapshotClock)}, ${byteSize(info.snapshotBytes)}, ${timestamp(info.snapshotTime)}`;
+        : `at clock ${count(snapshotClock)}, ${byteSize(snapshotBytes)}, ${timestamp(snapshotTime)}`;
     await out.pairs([
       ["id", printable(info.id)],
       ["model", info.model],

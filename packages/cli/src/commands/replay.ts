@@ -53,8 +53,8 @@ export function replayCommand(runtime: Runtime, done: (code: ExitCode) => void):
         ["coppice replay rustcode sveltecomponent", "two others"],
         ["coppice replay typist --events 5000 --seed 7", "no recording needed"],
       )}\n
-Recordings are looked for in COPPICE_TRACES, else in ../shared/traces beside the repository. The storage has the
-default settings: every acknowledged event survives power loss (power), snapshots come by the default policy.`,
+Recordings are looked for in COPPICE_TRACES, else in ../shared/traces beside the repository. The storage has
+the default settings: an acknowledged event survives power loss, snapshots come by the default policy.`,
     )
     .action(async (names: string[], options: Options) => done(await run(runtime, names, options)));
 }
@@ -164,9 +164,9 @@ async function tell({ out }: Runtime, results: readonly ReplayResult[]): Promise
       [
         "",
         `${IN_FLIGHT} appends in flight, default settings: durable means that it survives power loss.`,
-        "Disk: files of the closed store; LevelDB frees what was trimmed when it next merges them. Kept: payloads of",
-        "batches and snapshots, of which compaction leaves two with the events between. Cold load: median of 3, by a",
-        "storage just opened.",
+        "Disk: files of the closed store; LevelDB frees what was trimmed when it next merges them. Kept:",
+        "payloads of batches and snapshots; compaction leaves two snapshots and the events between.",
+        "Cold load: median of 3, by a storage just opened.",
       ].join("\n"),
     ),
   );

@@ -1,4 +1,7 @@
-/** Small measurements of a replay: bytes on disk, loading from a fresh storage, percentiles. */
+/**
+ * Small measurements of a replay: bytes on disk, bytes kept, loading from a fresh storage, percentiles. They
+ * judge nothing and print nothing.
+ */
 
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";

@@ -1,4 +1,7 @@
-/** What the replay and its writing child say to each other, over Node's channel between processes. */
+/**
+ * What the replay and its writing child say to each other, over Node's channel between processes. Messages
+ * keep their order; what a child had not handed to the system when it was killed never arrives.
+ */
 
 import type { PackedUpdates } from "./updates.js";
 
@@ -9,6 +12,8 @@ export interface WriteJob {
   /** The clock to begin at: where the log ends. */
   readonly from: number;
   readonly updates: PackedUpdates;
+  /** Keep the store open when all is written, and wait for the end that the parent has in mind. */
+  readonly linger: boolean;
 }
 
 export type WriterMessage =

@@ -159,7 +159,7 @@ async function writePart(run: Run, { updates }: Typed, from: number, killAt?: nu
   );
   const written = await write(
     runtime,
-    { store: store.store, id, from, updates: updates.pack(from) },
+    { store: store.store, id, from, updates: updates.pack(from), linger: killAt !== undefined },
     {
       ...(killAt === undefined ? {} : { killAt }),
       onProgress: (clock) => progress.update(clock, "durable"),
@@ -191,9 +191,8 @@ async function proveKept(run: Run, { updates }: Typed, acknowledged: number): Pr
   });
   if (clock < acknowledged)
     throw failed(`${acknowledged - clock} acknowledged events are gone after the kill`);
-  await options.onProof(
-    `reopened: all ${count(acknowledged)} acknowledged are there, byte for byte, and ${count(clock - acknowledged)} more that were on their way`,
-  );
+  const there = `all ${count(acknowledged)} acknowledged are there, byte for byte`;
+  await options.onProof(`reopened: ${there}, and ${count(clock - acknowledged)} more that were on their way`);
   return clock;
 }
 

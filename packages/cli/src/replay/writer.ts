@@ -9,7 +9,7 @@
 
 import type { DocumentStorage } from "coppice";
 import { describeError, EXIT, type ExitCode } from "../errors.js";
-import type { Runtime } from "../runtime.js";
+import { abortable, type Runtime } from "../runtime.js";
 import { withStorage } from "../store.js";
 import { IN_FLIGHT, type WriteJob, type WriterMessage } from "./messages.js";
 import { Updates } from "./updates.js";
@@ -24,10 +24,11 @@ export async function runWriter(runtime: Runtime): Promise<ExitCode> {
   process.once("disconnect", () => process.exit(EXIT.failed));
   send({ kind: "ready" });
   try {
-    const { store, id, from, updates } = await job;
-    await withStorage(runtime, { store, create: true }, (storage) =>
-      write(storage, id, from, Updates.unpack(updates), runtime.signal),
-    );
+    const { store, id, from, updates, linger } = await job;
+    await withStorage(runtime, { store, create: true }, async (storage) => {
+      await write(storage, id, from, Updates.unpack(updates), runtime.signal);
+      if (linger) await abortable(runtime.signal, new Promise<never>(() => undefined));
+    });
     return EXIT.ok;
   } catch (error) {
     const { message, exitCode } = describeError(error);

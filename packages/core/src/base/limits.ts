@@ -52,3 +52,17 @@ export const LIMITS: Limits = {
   pageBytesMax: 1024 * 1024,
   heldEventsMax: 10_000,
 };
+
+/** The limits with some changed. Throws a `RangeError` for a limit that is unknown or not a count from 1. */
+export function withDefaults(changed: Partial<Limits> = {}): Limits {
+  for (const [name, value] of Object.entries(changed)) {
+    if (!(name in LIMITS)) throw new RangeError(`there is no limit ${name}`);
+    if (!Number.isSafeInteger(value) || value < 1) throw new RangeError(`${name} must be an integer from 1`);
+  }
+  if ((changed.idBytesMax ?? 0) > LIMITS.idBytesMax) {
+    throw new RangeError(
+      `idBytesMax can be lowered, not raised: keys hold at most ${LIMITS.idBytesMax} bytes`,
+    );
+  }
+  return { ...LIMITS, ...changed };
+}

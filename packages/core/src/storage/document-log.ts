@@ -19,7 +19,7 @@ import type { AnyModel } from "../contract/model.js";
 import { type Context, observe } from "./context.js";
 import { type Head, readCommitIds, readHead } from "./head.js";
 import { eventsKey, metaKey, unsealMeta } from "./meta.js";
-import { type Member, Plan } from "./plan.js";
+import { Member, Plan } from "./plan.js";
 import { openBatch } from "./reader.js";
 
 export interface AppendResult {
@@ -130,17 +130,7 @@ export class DocumentLog {
 
   append(request: AppendRequest): Promise<AppendResult> {
     return new Promise((resolve, reject) => {
-      const bytes = request.events.reduce<number>((sum, event) => sum + sizeOf(event), 0);
-      const { inFlight } = this.#context;
-      inFlight.bytes += bytes;
-      const settle =
-        <T>(then: (value: T) => void) =>
-        (value: T) => {
-          inFlight.bytes -= bytes;
-          then(value);
-        };
-      const queuedAt = this.#context.env.elapsed();
-      this.#queue.push({ ...request, queuedAt, resolve: settle(resolve), reject: settle(reject) });
+      this.#queue.push(new Member(this.#context, request, resolve, reject));
       this.#start();
     });
   }
@@ -159,6 +149,11 @@ export class DocumentLog {
   listen(listener: (clock: number) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
+  }
+
+  /** Tells those who listen that the log was seen to be durable up to `clock`. */
+  announce(clock: number): void {
+    for (const listener of this.#listeners) listener(clock);
   }
 
   #start(): void {
@@ -208,14 +203,14 @@ export class DocumentLog {
   #mustReadFor(waiting: Member | Exclusive): boolean {
     if ("run" in waiting) return true;
     const meta = this.#head?.meta;
-    const { expected, mode = "append", incarnation, commitId, fresh } = waiting;
+    const { expected, mode = "append", incarnation, commitId, fresh } = waiting.request;
     if (expected !== undefined || mode !== "append" || (commitId !== undefined && !fresh)) return true;
     return meta?.deleted !== undefined || (incarnation !== undefined && incarnation !== meta?.incarnation);
   }
 
   async #commitNext(head: Head, asked: number): Promise<void> {
     const asksForIds = this.#queue.some(
-      (waiting) => !("run" in waiting) && waiting.commitId && !waiting.fresh,
+      (waiting) => waiting instanceof Member && waiting.request.commitId && !waiting.request.fresh,
     );
     if (asksForIds) head.commits ??= await readCommitIds(this.#context, this.id, head);
     const plan = new Plan(this.#context, this.id, head);
@@ -256,7 +251,7 @@ export class DocumentLog {
         queuedMs: env.elapsed() - plan.queuedAt,
       }),
     );
-    for (const listener of this.#listeners) listener(head.clock);
+    this.announce(head.clock);
     if (!plan.byHandle) this.#onAppended(this, head);
   }
 
@@ -266,7 +261,7 @@ export class DocumentLog {
       const retried = this.#retries++ < RETRIES_MAX;
       observe(this.#context, (observer) => observer.conflict?.({ id: this.id, retried }));
       if (retried) {
-        this.#queue.unshift(...plan.members);
+        this.#queue = [...plan.members, ...this.#queue];
         return;
       }
       this.#retries = 0;
@@ -281,7 +276,7 @@ export class DocumentLog {
 
   #unknownOutcome(plan: Plan, member: Member, cause: CoppiceError): CoppiceError {
     // Only an id that the caller chose may be sent again: one that was made here names the whole batch.
-    const { commitId } = member;
+    const { commitId } = member.request;
     const ids = commitId === undefined ? { batch: toHex(plan.commitId) } : { commitId: toHex(commitId) };
     return new CoppiceError(
       "OUTCOME_UNKNOWN",
@@ -351,8 +346,4 @@ function behind(cause: unknown): CoppiceError {
     "the write before this one failed; nothing was written; call recover()",
     { cause },
   );
-}
-
-function sizeOf(event: unknown): number {
-  return event instanceof Uint8Array ? event.length + 8 : 256;
 }

@@ -12,7 +12,7 @@
  */
 
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
-import type { AnyModel, Refusal, Tracker } from "../contract/model.js";
+import type { AnyModel, Applied, Refusal, Tracker } from "../contract/model.js";
 import { newCommitId } from "./commit-id.js";
 import type { CompactOptions, CompactResult } from "./compaction.js";
 import { type Context, observe } from "./context.js";
@@ -180,7 +180,7 @@ export class DocumentHandle<Doc> {
     this.#capture();
     const before = this.#held.filter((held) => held.reason === undefined && held.event !== undefined);
     const offered = [...before.map((held) => held.event), ...copies];
-    const result = this.#model.apply(this.#doc, offered);
+    const { result, thrown } = this.#applyStaged(offered);
     this.#doc = result.doc as Doc;
     const refused = result.refused
       .filter(({ index }) => index >= before.length)
@@ -199,6 +199,7 @@ export class DocumentHandle<Doc> {
     );
     this.#noticeBranches();
     if (this.#options.autoSave) this.#saveLater();
+    if (thrown !== undefined) throw thrown.error;
     const held = result.held.filter((index) => index >= before.length).length;
     return { applied: copies.length - held - refused.length, held, refused };
   }
@@ -228,7 +229,10 @@ export class DocumentHandle<Doc> {
     return this.#following;
   }
 
-  /** Resolves when the document's log is durable up to `clock`, whoever appends. Rejects when aborted. */
+  /**
+   * Resolves when the document's log is known to be durable up to `clock`: by appends of this storage, or by
+   * a `refresh` that saw what others appended. Rejects with the signal's reason when aborted.
+   */
   waitDurable(clock: number, { signal }: { signal?: AbortSignal } = {}): Promise<void> {
     if (clock <= this.durableClock) return Promise.resolve();
     const log = this.#owner.log(this.id);
@@ -284,6 +288,7 @@ export class DocumentHandle<Doc> {
     const known = new Set(this.#held.map((held) => held.clock));
     const lost = pulled.lost.filter((clock) => clock >= this.#clock && !known.has(clock));
     if (this.#clock < pulled.end) this.#applyPulled(pulled.found, pulled.end);
+    this.#owner.log(this.id).announce(pulled.end);
     this.#held = [...this.#held, ...lost.map((clock) => ({ clock, event: undefined, reason: LOST_REASON }))];
     this.#snapshotClock = pulled.meta.snapshot?.clock ?? pulled.meta.base;
     return this.#clock;
@@ -380,6 +385,26 @@ export class DocumentHandle<Doc> {
         this.#staged = cut.events.concat(this.#staged);
       }
       throw error;
+    }
+  }
+
+  /**
+   * An observer of the application may throw when the events are in the document already: then they must be
+   * staged all the same. Applying twice equals applying once, so the second call tells.
+   */
+  #applyStaged(events: readonly unknown[]): {
+    readonly result: Applied<unknown>;
+    readonly thrown: { readonly error: unknown } | undefined;
+  } {
+    try {
+      return { result: this.#model.apply(this.#doc, events), thrown: undefined };
+    } catch (error) {
+      try {
+        return { result: this.#model.apply(this.#doc, events), thrown: { error } };
+      } catch {
+        // Nothing of them can be applied, so nothing is staged: what was thrown first says why.
+        throw error;
+      }
     }
   }
 

@@ -22,7 +22,9 @@ export interface Observer {
     bytesTrimmed: number;
     durationMs: number;
   }): void;
-  /** Another writer was faster; `retried` when storage tries again by itself. */
+  /**
+   * Another commit was faster, a writer's or a compaction's; `retried` when storage tries again by itself.
+   */
   conflict?(fact: { id: string; retried: boolean }): void;
   /** A load, fold or receive left events aside. `reason` is present for refused ones. */
   held?(fact: { id: string; clock: number | undefined; reason?: string }): void;

@@ -15,11 +15,39 @@ import { seal } from "./envelope.js";
 import { deletedError, type Head, tokenOf } from "./head.js";
 import { eventsKey, type Meta, metaKey, sealMeta } from "./meta.js";
 
-/** An append that waits in the queue of its document. */
-export interface Member extends AppendRequest {
+/** An append that waits in the queue of its document; its bytes count as in flight until it is settled. */
+export class Member {
+  readonly request: AppendRequest;
   readonly queuedAt: number;
-  readonly resolve: (result: AppendResult) => void;
-  readonly reject: (error: unknown) => void;
+  readonly #inFlight: { bytes: number };
+  readonly #bytes: number;
+  readonly #resolve: (result: AppendResult) => void;
+  readonly #reject: (error: unknown) => void;
+
+  constructor(
+    { env, inFlight }: Context,
+    request: AppendRequest,
+    resolve: (result: AppendResult) => void,
+    reject: (error: unknown) => void,
+  ) {
+    this.request = request;
+    this.queuedAt = env.elapsed();
+    this.#inFlight = inFlight;
+    this.#bytes = sizeOf(request.events);
+    this.#resolve = resolve;
+    this.#reject = reject;
+    inFlight.bytes += this.#bytes;
+  }
+
+  resolve(result: AppendResult): void {
+    this.#inFlight.bytes -= this.#bytes;
+    this.#resolve(result);
+  }
+
+  reject(error: unknown): void {
+    this.#inFlight.bytes -= this.#bytes;
+    this.#reject(error);
+  }
 }
 
 /** Events that become one batch. */
@@ -87,7 +115,7 @@ export class Plan {
 
   /** Handles consider snapshots themselves: they may have the live document at hand. */
   get byHandle(): boolean {
-    return this.members.some((member) => member.incarnation !== undefined);
+    return this.members.some(({ request }) => request.incarnation !== undefined);
   }
 
   get queuedAt(): number {
@@ -105,40 +133,38 @@ export class Plan {
    * for an append with `expected` behind others, which must be compared with what is stored, not with what
    * may yet fail.
    */
-  takes(member: Member): boolean {
-    if (member.commitId !== undefined && this.#chosen.has(toHex(member.commitId))) return false;
-    if (member.mode !== undefined && member.mode !== "append" && this.#created !== undefined) return false;
-    if (member.expected !== undefined && !this.empty) return false;
+  takes({ request }: Member): boolean {
+    const { commitId, mode = "append", expected } = request;
+    if (commitId !== undefined && this.#chosen.has(toHex(commitId))) return false;
+    if (mode !== "append" && this.#created !== undefined) return false;
+    if (expected !== undefined && !this.empty) return false;
     return this.#bytes < this.#context.limits.groupBytesMax || this.empty;
   }
 
   /** Throws a typed error for an append that may not be written; resolves one that is already there. */
   add(member: Member): void {
-    const meta = this.#current(member);
-    if (member.commitId !== undefined && !member.fresh) {
-      const known = this.#head.commits?.lookup(member.commitId) ?? "new";
-      if (known === "forgotten") throw forgotten(this.#id, member.commitId);
+    const { request } = member;
+    const { commitId, mode = "append" } = request;
+    const meta = this.#current(request);
+    if (commitId !== undefined && !request.fresh) {
+      const known = this.#head.commits?.lookup(commitId) ?? "new";
+      if (known === "forgotten") throw forgotten(this.#id, commitId);
       if (known !== "new") {
         member.resolve({ clock: known, token: tokenOf(meta, known), duplicate: true });
         return;
       }
     }
-    if (
-      member.mode !== undefined &&
-      member.mode !== "append" &&
-      meta !== undefined &&
-      meta !== this.#created
-    ) {
+    if (mode !== "append" && meta !== undefined && meta !== this.#created) {
       member.resolve({ clock: this.#clock, token: tokenOf(meta, this.#clock), duplicate: true });
       return;
     }
-    this.#assertExpected(member, meta);
-    const model = meta === undefined ? member.model : modelOf(this.#context, meta.model, this.#id);
-    const sizes = this.#check(member, model);
+    this.#assertExpected(request, meta);
+    const model = meta === undefined ? request.model : modelOf(this.#context, meta.model, this.#id);
+    const sizes = this.#check(request, model);
     this.#model = model;
     if (meta === undefined) this.#created = this.#newMeta(model);
-    this.#draft(member, sizes);
-    this.#clock += member.events.length;
+    this.#draft(request, sizes);
+    this.#clock += request.events.length;
     this.members.push(member);
     this.#ends.push(this.#clock);
   }
@@ -192,40 +218,41 @@ export class Plan {
     const { meta, commits } = this.headAfter;
     this.members.forEach((member, index) => {
       const clock = this.#ends[index]!;
-      if (member.commitId !== undefined) commits?.add(member.commitId, clock);
+      const { commitId } = member.request;
+      if (commitId !== undefined) commits?.add(commitId, clock);
       member.resolve({ clock, token: tokenOf(meta, clock), duplicate: false });
     });
   }
 
-  /** The meta that the member appends to (`undefined`: it creates the document). */
-  #current(member: Member): Meta | undefined {
+  /** The meta that the request appends to (`undefined`: it creates the document). */
+  #current(request: AppendRequest): Meta | undefined {
     const stored = this.#created ?? this.#head.meta;
     const meta = stored?.deleted === undefined ? stored : undefined;
-    if (meta === undefined && stored !== undefined && member.mode !== "recreate")
+    if (meta === undefined && stored !== undefined && request.mode !== "recreate")
       throw deletedError(this.#id);
-    if (member.incarnation !== undefined && member.incarnation !== meta?.incarnation)
+    if (request.incarnation !== undefined && request.incarnation !== meta?.incarnation)
       throw deletedError(this.#id);
     return meta;
   }
 
   /** Not asked of a repeated append that is there already: it has itself moved the document on. */
-  #assertExpected(member: Member, meta: Meta | undefined): void {
+  #assertExpected(request: AppendRequest, meta: Meta | undefined): void {
     const token = tokenOf(meta, this.#clock);
-    if (member.expected !== undefined && member.expected !== token) {
+    if (request.expected !== undefined && request.expected !== token) {
       throw new CoppiceError(
         "HEAD_CONFLICT",
         "the document has changed since the expected state; nothing was written",
         {
-          details: { id: this.#id, expected: member.expected, actual: token },
+          details: { id: this.#id, expected: request.expected, actual: token },
         },
       );
     }
   }
 
-  #check(member: Member, model: AnyModel): number[] {
+  #check(request: AppendRequest, model: AnyModel): number[] {
     const { limits } = this.#context;
-    const { events } = member;
-    if (!member.split && events.length > limits.batchEventsMax) {
+    const { events } = request;
+    if (!request.split && events.length > limits.batchEventsMax) {
       throw tooLarge("BATCH_TOO_LARGE", this.#id, "batchEventsMax", limits.batchEventsMax, events.length);
     }
     let total = 0;
@@ -238,12 +265,12 @@ export class Plan {
       sizes.push(size);
       total += size;
     }
-    const max = member.split ? this.#context.guard.traits.commitBytesMax / 2 : limits.batchBytesMax;
+    const max = request.split ? this.#context.guard.traits.commitBytesMax / 2 : limits.batchBytesMax;
     if (total > max) {
       throw tooLarge(
         "BATCH_TOO_LARGE",
         this.#id,
-        member.split ? "commitBytesMax" : "batchBytesMax",
+        request.split ? "commitBytesMax" : "batchBytesMax",
         max,
         total,
       );
@@ -263,14 +290,14 @@ export class Plan {
     return sizes;
   }
 
-  #draft(member: Member, sizes: readonly number[]): void {
+  #draft(request: AppendRequest, sizes: readonly number[]): void {
     const { limits, env } = this.#context;
-    const plain = member.commitId === undefined && member.info === undefined;
-    let { commitId } = member;
+    const plain = request.commitId === undefined && request.info === undefined;
+    let { commitId } = request;
     if (commitId !== undefined) this.#chosen.add(toHex(commitId));
     let draft = this.#drafts.at(-1);
     if (!plain || !draft?.open) draft = undefined;
-    member.events.forEach((event, index) => {
+    request.events.forEach((event, index) => {
       const size = sizes[index]!;
       const full =
         draft !== undefined &&
@@ -279,8 +306,8 @@ export class Plan {
         commitId ??= newCommitId(env);
         draft = {
           commitId,
-          chosen: member.commitId !== undefined,
-          info: member.info,
+          chosen: request.commitId !== undefined,
+          info: request.info,
           open: plain,
           events: [],
           bytes: 0,
@@ -308,6 +335,12 @@ export class Plan {
       deleted: undefined,
     };
   }
+}
+
+function sizeOf(events: readonly unknown[]): number {
+  let bytes = 0;
+  for (const event of events) bytes += event instanceof Uint8Array ? event.length + 8 : 256;
+  return bytes;
 }
 
 function checkEvent(model: AnyModel, event: unknown, id: string): number {

@@ -11,7 +11,7 @@
 import { type Env, systemEnv } from "../base/env.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import { Lanes } from "../base/lane.js";
-import { LIMITS, type Limits } from "../base/limits.js";
+import { type Limits, withDefaults } from "../base/limits.js";
 import type { BackendFactory, Traits } from "../contract/backend.js";
 import { Guard } from "../contract/guard.js";
 import { checkId } from "../contract/keys.js";
@@ -62,7 +62,7 @@ export interface StorageOptions<Models extends readonly AnyModel[]> {
   readonly snapshotPolicy?: SnapshotPolicy;
   readonly observer?: Observer;
   readonly env?: Env;
-  /** Single limits to change; the others keep their defaults. */
+  /** Single limits to change; the others keep their defaults. `idBytesMax` can only be lowered. */
   readonly limits?: Partial<Limits>;
   /** Where folds and verifications run; default: large ones in a thread, where there are threads. */
   readonly folder?: Folder;
@@ -76,7 +76,7 @@ export interface LoadOptions extends HandleOptions {
 export interface OpenOptions<Doc> extends HandleOptions {
   /** For a document that does not exist yet; default: the first model. */
   readonly model?: string;
-  /** Edits the new document before it is created; not called when the document exists. */
+  /** Edits the new document before it is created. Of two creators who race, only one's edits are stored. */
   readonly initial?: (doc: Doc) => unknown;
   /** Begin anew when the id was deleted; the clock goes on where it ended. */
   readonly recreate?: boolean;
@@ -123,6 +123,10 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   readonly #handles = new Set<WeakRef<DocumentHandle<unknown>>>();
   readonly #due = new Set<string>();
   #unknown: UnknownCommit[] = [];
+  /**
+   * Calls of `recover` meanwhile share it, and `close` waits for it: else the reopened backend stays open.
+   */
+  #recovering: Promise<RecoverReport> | undefined;
   #closing: Promise<void> | undefined;
 
   /**
@@ -133,7 +137,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     options: StorageOptions<Models>,
   ): Promise<DocumentStorage<Models>> {
     const env = options.env ?? systemEnv();
-    const limits = { ...LIMITS, ...options.limits };
+    const limits = withDefaults(options.limits);
     const models = new Map<string, AnyModel>();
     for (const model of options.models) {
       if (!/^[a-z][a-z0-9-]{0,31}$/.test(model.name) || models.has(model.name)) {
@@ -318,12 +322,12 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * and the events after that. Safe while others append, and after a crash at any step. Resolves with what it
    * did; see `CompactResult.outcome`. Costs the document once; appends and loads go on.
    */
-  compact(id: string, options: CompactOptions = {}): Promise<CompactResult> {
+  async compact(id: string, options: CompactOptions = {}): Promise<CompactResult> {
     return this.#maintain(id, (site) => compactDocument(site, options));
   }
 
   /** `compact` for many documents, with bounded memory and concurrency. See `CompactAllOptions`. */
-  compactAll(options: CompactAllOptions = {}): Promise<CompactAllResult> {
+  async compactAll(options: CompactAllOptions = {}): Promise<CompactAllResult> {
     this.#assertOpen();
     return compactAll(this.#context.env, options, {
       list: (prefix) => this.list(prefix === undefined ? {} : { prefix }),
@@ -375,25 +379,10 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    */
   async recover(): Promise<RecoverReport> {
     this.#assertOpen();
-    const { env, limits, observer } = this.#context;
-    await this.#logs.idle();
-    // Whatever closing a failed backend reports, the reopened one decides what is true.
-    await this.#context.guard.close().catch(() => undefined);
-    this.#context.guard = await openGuard(this.#factory, env, limits, observer);
-    this.#logs.forget();
-    const settled: SettledCommit[] = [];
-    for (let commit = this.#unknown[0]; commit !== undefined; commit = this.#unknown[0]) {
-      const { id, clock, end, commitId } = commit;
-      const applied = await this.#wasApplied(commit);
-      this.#unknown.shift();
-      if (applied === undefined) continue;
-      settled.push({ id, commitId, clock, end, applied });
-      for (const reference of this.#handles) {
-        const handle = reference.deref();
-        if (handle?.id === id) handle.settle(commitId, applied ? end : undefined);
-      }
-    }
-    return { settled };
+    this.#recovering ??= this.#reopen().finally(() => {
+      this.#recovering = undefined;
+    });
+    return this.#recovering;
   }
 
   /**
@@ -435,6 +424,28 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     }
   }
 
+  async #reopen(): Promise<RecoverReport> {
+    const { env, limits, observer } = this.#context;
+    await this.#logs.idle();
+    // Whatever closing a failed backend reports, the reopened one decides what is true.
+    await this.#context.guard.close().catch(() => undefined);
+    this.#context.guard = await openGuard(this.#factory, env, limits, observer);
+    this.#logs.forget();
+    const settled: SettledCommit[] = [];
+    for (let commit = this.#unknown[0]; commit !== undefined; commit = this.#unknown[0]) {
+      const { id, clock, end, commitId } = commit;
+      const applied = await this.#wasApplied(commit);
+      this.#unknown.shift();
+      if (applied === undefined) continue;
+      settled.push({ id, commitId, clock, end, applied });
+      for (const reference of this.#handles) {
+        const handle = reference.deref();
+        if (handle?.id === id) handle.settle(commitId, applied ? end : undefined);
+      }
+    }
+    return { settled };
+  }
+
   /** `undefined`: nobody can tell any more. */
   async #wasApplied({ id, clock, commitId }: UnknownCommit): Promise<boolean | undefined> {
     try {
@@ -449,6 +460,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   }
 
   async #release(): Promise<void> {
+    await this.#recovering?.catch(() => undefined);
     try {
       await this.#idle();
       await this.#folder.close();

@@ -238,6 +238,15 @@ describe("bad input", () => {
     });
   }
 
+  test("[ER6] limits that cannot be are refused when the storage is opened", async () => {
+    for (const limits of [{ idBytesMax: 513 }, { headsMax: 0 }, { eventBytesMax: 1.5 }, { nonsense: 1 }]) {
+      await expect(open({ limits })).rejects.toBeInstanceOf(RangeError);
+    }
+    const storage = await open({ limits: { idBytesMax: 4 } });
+    await expect(storage.append("abcde", [naming("a")])).rejects.toMatchObject({ code: "ID_INVALID" });
+    await storage.close();
+  });
+
   test("[ER2] ids with NUL, separators, dots and emoji are kept apart", async () => {
     const storage = await open();
     const ids = [

@@ -130,6 +130,18 @@ describe("handles", () => {
     await storage.close();
   });
 
+  test("[ST46] waitDurable also learns from a refresh what another storage appended", async () => {
+    const backend = memoryBackend({ shared: true });
+    const [here, there] = [await open({ backend }), await open({ backend })];
+    const handle = await here.open("d");
+    const waiting = handle.waitDurable(1);
+    await there.append("d", [naming("theirs")]);
+    await handle.refresh();
+    await waiting;
+    await here.close();
+    await there.close();
+  });
+
   test("[ST47] autoSave stores edits as they come, and tells onError of a failure", async () => {
     const backend = simulatedBackend({ poisonsItself: false });
     const storage = await open({ backend });
@@ -184,7 +196,7 @@ describe("handles", () => {
 });
 
 describe("recovery", () => {
-  test("[RC1] after a lost reply recover settles the commit by its id, and the handle goes on", async () => {
+  test("[RC21] after a lost reply recover settles the commit by its id, and the handle goes on", async () => {
     for (const fault of ["unknown-applied", "unknown-lost"] as const) {
       const backend = simulatedBackend();
       const storage = await open({ backend });
@@ -208,7 +220,7 @@ describe("recovery", () => {
     }
   });
 
-  test("[RC2] on a backend that goes on, storage settles a lost reply by itself", async () => {
+  test("[RC22] on a backend that goes on, storage settles a lost reply by itself", async () => {
     for (const fault of ["unknown-applied", "unknown-lost"] as const) {
       const backend = simulatedBackend({ exclusive: false });
       const storage = await open({ backend });
@@ -220,7 +232,7 @@ describe("recovery", () => {
     }
   });
 
-  test("[RC3] everything queued behind a commit that failed fails, and was not written", async () => {
+  test("[RC23] everything queued behind a commit that failed fails, and was not written", async () => {
     let held: (() => void) | undefined;
     const backend = simulatedBackend({
       onOperation: ({ kind }: Operation) => {
@@ -246,7 +258,7 @@ describe("recovery", () => {
     await storage.close();
   });
 
-  test("[RC4] reads go on after a failed write, and show only what was committed", async () => {
+  test("[RC24] reads go on after a failed write, and show only what was committed", async () => {
     const backend = simulatedBackend();
     const storage = await open({ backend });
     await storage.append("d", [naming("a")]);
@@ -257,7 +269,7 @@ describe("recovery", () => {
     await storage.close();
   });
 
-  test("[RC5] recover that cannot reopen may be called again", async () => {
+  test("[RC25] recover that cannot reopen may be called again", async () => {
     const backend = simulatedBackend();
     const storage = await open({ backend });
     const handle = await storage.open("d");
