@@ -8,8 +8,7 @@ import { expect, test } from "vitest";
 import * as Y from "yjs";
 import { add, nameSet, naming } from "../support/oracle-model.js";
 
-const open = () =>
-  DocumentStorage.open({ backend: memoryBackend(), models: [yjs()], snapshotPolicy: never });
+const open = () => DocumentStorage.open({ backend: memoryBackend(), models: [yjs()], snapshotPolicy: never });
 
 const text = (handle: { doc: Y.Doc } | undefined) => handle?.doc.getText("t").toString();
 
@@ -141,7 +140,7 @@ test("[RC20] closing during a recovery leaves no backend open", async () => {
   expect(opened()).toBe(0);
 });
 
-test("[RC21] recoveries at once are one", async () => {
+test("[RC26] recoveries at once are one", async () => {
   const { factory, opened } = counted(memoryBackend());
   const storage = await DocumentStorage.open({ backend: factory, models: [yjs()] });
   await Promise.all([storage.recover(), storage.recover(), storage.recover()]);

@@ -83,7 +83,8 @@ export function describeError(error: unknown): Described {
   if (isCoppiceError(error)) {
     const { code, kind, details } = error;
     const exitCode = exitCodeOf(kind, code);
-    return { code, kind, exitCode, details, hint: hintFor(kind, code), message: withCause(error) };
+    const hint = code === "CORRUPT" && "location" in details ? DAMAGED_DIRECTORY : hintFor(kind, code);
+    return { code, kind, exitCode, details, hint, message: withCause(error) };
   }
   const code = (error as { code?: unknown } | null)?.code;
   return {
@@ -107,6 +108,9 @@ function exitCodeOf(kind: string, code: string): ExitCode {
   if (kind === "corrupt") return EXIT.corrupt;
   return kind === "invalid" ? EXIT.usage : EXIT.failed;
 }
+
+/** Where LevelDB itself refuses, a check cannot open the store either. */
+const DAMAGED_DIRECTORY = "No file was changed. Restore a copy of the directory.";
 
 function hintFor(kind: string, code: string): string | undefined {
   if (code === "TRIMMED") return "`coppice info` shows the oldest clock that is kept.";

@@ -341,6 +341,7 @@ describe("the command itself", () => {
     expect(report.results).toHaveLength(backendCases.length);
     const folder = await temporaryDirectory();
     const level = await coppice(["conformance", `level:${folder}`]);
+    expect(level.stdout.split("\n").filter((line) => line.startsWith("failed"))).toEqual([]);
     expect(level).toMatchObject({ code: 0, stderr: "" });
     expect(level.stdout).toMatch(/^level: \d+ passed, 0 failed, \d+ skipped$/m);
     expect(level.stdout.trimEnd().split("\n")).toHaveLength(backendCases.length + 1);

@@ -41,8 +41,8 @@ const PAGE_ENTRIES_MAX = 1000;
 /** Entries of the first page where the engine does not bound a page by its bytes. */
 const PAGE_ENTRIES_FIRST = 16;
 const PAGE_BYTES = 1024 * 1024;
-/** Expectations read without leaving the thread (some µs each); above it one trip to the pool is cheaper. */
-const SYNC_READS_MAX = 64;
+/** Expectations read without leaving the thread (1–2 µs each); more would hold up everything else too long. */
+const SYNC_READS_MAX = 256;
 const VALUE_BYTES_MAX = 64 * 1024 * 1024;
 const COMMIT_BYTES_MAX = 256 * 1024 * 1024;
 

@@ -56,27 +56,32 @@ function observe(frontier: Frontier, transaction: Y.Transaction): void {
 }
 
 function scan(doc: Y.Doc): Set<number> {
+  const heads = new Set(doc.store.clients.keys());
+  // Only others can cover a client.
+  if (heads.size < 2) return heads;
   const state = new Map<number, number>();
-  for (const client of doc.store.clients.keys()) state.set(client, Y.getState(doc.store, client));
-  const heads = new Set(state.keys());
+  for (const client of heads) state.set(client, Y.getState(doc.store, client));
   for (const structs of doc.store.clients.values()) cover(heads, structs, 0, state);
   return heads;
 }
 
-/** Takes away the heads on whose newest clock one of these structs builds. */
+/** Takes away the heads on whose newest clock one of these structs, all of one client, builds. */
 function cover(
   heads: Set<number>,
   structs: readonly (Y.Item | Y.GC)[],
   from: number,
   state: ReadonlyMap<number, number>,
 ): void {
+  const own = structs[from]?.id.client;
+  const coverBy = (id: Y.ID | null | undefined) => {
+    if (id == null || id.client === own) return;
+    if (id.clock + 1 === state.get(id.client)) heads.delete(id.client);
+  };
   for (let i = from; i < structs.length; i++) {
     const struct = structs[i]!;
     if (!(struct instanceof Y.Item)) continue;
-    const own = struct.id.client;
-    const parent = struct.parent instanceof Y.AbstractType ? struct.parent._item?.id : undefined;
-    for (const id of [struct.origin, struct.rightOrigin, parent]) {
-      if (id != null && id.client !== own && id.clock + 1 === state.get(id.client)) heads.delete(id.client);
-    }
+    coverBy(struct.origin);
+    coverBy(struct.rightOrigin);
+    if (struct.parent instanceof Y.AbstractType) coverBy(struct.parent._item?.id);
   }
 }

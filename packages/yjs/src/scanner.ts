@@ -130,7 +130,8 @@ class Scanner {
   }
 
   #fail(what: string): never {
-    throw new TypeError(`not a Yjs update: ${what} (at byte ${this.#at} of ${this.#bytes.length})`);
+    const place = `at byte ${this.#at} of ${this.#bytes.length}`;
+    throw new TypeError(`not a Yjs update of format 1: ${what} (${place})`);
   }
 
   #byte(): number {

@@ -4,7 +4,7 @@
  * touched.
  */
 
-import { cp, mkdir, mkdtemp, rm } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readdir, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import type { Command } from "commander";
@@ -92,16 +92,44 @@ function levelSubject(home: string): BackendSubject {
     name: "level",
     create: () => create(),
     destroy: (factory) => rm(storeOf(factory).location, { recursive: true, force: true }),
-    // What a killed process leaves is what the kernel has: the files as another process can read them now.
     async crash(factory) {
       const { location, opened } = storeOf(factory);
       const left = join(home, String(++made));
-      await cp(location, left, { recursive: true });
+      await copyOfOneMoment(location, left);
       await Promise.allSettled(opened.map((backend) => backend.close()));
       await rm(location, { recursive: true, force: true });
       return create(left);
     },
   };
+}
+
+/**
+ * What a killed process leaves is what the kernel has: the files as another process can read them now.
+ * LevelDB writes and deletes files in the background, so a copy counts only when nothing changed meanwhile.
+ */
+async function copyOfOneMoment(from: string, to: string): Promise<void> {
+  for (;;) {
+    const before = await stateOf(from);
+    try {
+      await cp(from, to, { recursive: true });
+      if (before !== undefined && before === (await stateOf(from))) return;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    }
+    await rm(to, { recursive: true, force: true });
+  }
+}
+
+/** Names, sizes and times of the files; `undefined` when one went away meanwhile. */
+async function stateOf(directory: string): Promise<string | undefined> {
+  try {
+    const names = (await readdir(directory)).sort();
+    const files = await Promise.all(names.map((name) => stat(join(directory, name), { bigint: true })));
+    return files.map(({ size, mtimeNs }, index) => `${names[index]} ${size} ${mtimeNs}`).join("\n");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    return undefined;
+  }
 }
 
 function withoutErrors(report: Report): object {

@@ -14,7 +14,10 @@ import { existing } from "./document.js";
 export function infoCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
   return storeCommand("info", "show what is known of a document")
     .argument("<id>", "the document")
-    .addHelpText("after", examples(["coppice info notes", "one document"], ["coppice info notes --json", ""]))
+    .addHelpText(
+      "after",
+      examples(["coppice info notes", "one document"], ["coppice info notes --json", "as JSON"]),
+    )
     .action(async (id: string, options: StoreOptions) => done(await show(runtime, id, options)));
 }
 

@@ -20,7 +20,10 @@ export function rmCommand(runtime: Runtime, done: (code: ExitCode) => void): Com
   return storeCommand("rm", "remove documents")
     .argument("<id...>", "the documents")
     .option("-y, --yes", "do not ask; needed where there is no terminal")
-    .addHelpText("after", examples(["coppice rm notes", "asks first"], ["coppice rm a b c --yes", ""]))
+    .addHelpText(
+      "after",
+      examples(["coppice rm notes", "asks first"], ["coppice rm a b c --yes", "three, without asking"]),
+    )
     .action(async (ids: string[], options: Options) => done(await remove(runtime, ids, options)));
 }
 

@@ -56,8 +56,9 @@ export class CoppiceError extends Error {
   readonly details: ErrorDetails;
 
   constructor(code: ErrorCode, message: string, options: { cause?: unknown; details?: ErrorDetails } = {}) {
-    const facts = Object.entries(options.details ?? {}).map(([name, value]) => ` ${name}=${show(value)}`);
-    super(message + facts.join(""), options.cause === undefined ? undefined : { cause: options.cause });
+    const facts = Object.entries(options.details ?? {}).map(([name, value]) => `${name}=${show(value)}`);
+    const text = facts.length === 0 ? message : `${message} (${facts.join(", ")})`;
+    super(text, options.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
     this.kind = KINDS[code];
     this.details = options.details ?? {};

@@ -13,7 +13,7 @@
 import type { Env } from "../base/env.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { Limits } from "../base/limits.js";
-import type { Batch, Key } from "./backend.js";
+import type { Batch, Deletion, Entry, Expectation, Key } from "./backend.js";
 import { isRangeDeletion, keyName } from "./keys.js";
 
 interface Member {
@@ -131,11 +131,15 @@ function measure(batch: Batch): { ids: Set<string>; bytes: number; operations: n
 }
 
 function merge(group: readonly Member[]): Batch {
-  return {
-    put: group.flatMap((member) => member.batch.put ?? []),
-    delete: group.flatMap((member) => member.batch.delete ?? []),
-    expect: group.flatMap((member) => member.batch.expect ?? []),
-  };
+  const put: Entry[] = [];
+  const remove: Deletion[] = [];
+  const expect: Expectation[] = [];
+  for (const { batch } of group) {
+    if (batch.put !== undefined) put.push(...batch.put);
+    if (batch.delete !== undefined) remove.push(...batch.delete);
+    if (batch.expect !== undefined) expect.push(...batch.expect);
+  }
+  return { put, delete: remove, expect };
 }
 
 function expects(batch: Batch, key: Key | undefined): boolean {

@@ -18,7 +18,7 @@ import { type Context, observe } from "./context.js";
 import type { DocumentLog } from "./document-log.js";
 import { damaged } from "./envelope.js";
 import { type Folder, foldState, restoresTo } from "./folding.js";
-import { type Meta, metaKey, type SnapshotRecord, type SnapshotRef } from "./meta.js";
+import { eventsKey, type Meta, metaKey, type SnapshotRecord, type SnapshotRef } from "./meta.js";
 import { lastBatch, Moved, openBatch, readSnapshot, withRestarts } from "./reader.js";
 import { flip, type SnapshotSource, type Staged, stageSnapshot, sweep } from "./snapshots.js";
 import { readState, type State } from "./state.js";
@@ -40,9 +40,9 @@ export interface CompactResult {
    */
   readonly outcome: "compacted" | "nothing-to-do" | "not-found" | "lost-race" | "refused";
   readonly reason?: string;
-  /** Clock of the newest snapshot. */
+  /** Clock of the newest snapshot, when `compacted`; otherwise it may be 0. */
   readonly clock: number;
-  /** Bytes of the newest snapshot as stored. */
+  /** Bytes of the newest snapshot as stored; likewise. */
   readonly snapshotBytes: number;
   /** Events and payload bytes that left the log now. */
   readonly eventsTrimmed: number;
@@ -159,8 +159,12 @@ async function compactOnce(
   if (isCoppiceError(state.failure, "CORRUPT")) {
     return { outcome: "refused", reason: `${state.failure.message}: repair it before compacting` };
   }
-  const last = state.last ?? (await lastBatch(context.guard, log.id));
-  if (last === undefined || last.clock < meta.base) return { outcome: "nothing-to-do" };
+  // Below the state's end: what was appended since is not in it.
+  const last = state.last ?? (await lastBatch(context.guard, log.id, state.end));
+  if (last === undefined || last.clock < meta.base) {
+    if (state.end === meta.base) return { outcome: "nothing-to-do" };
+    throw new Moved(eventsKey(log.id, state.end), "the last batch of the log is missing");
+  }
   const covered = meta.snapshot?.clock === state.end && state.base?.ref.stage === meta.snapshot.stage;
   const older = usable(covered ? meta.previous : state.base?.ref, state.end);
   const goal = older?.clock ?? last.clock;

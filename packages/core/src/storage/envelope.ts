@@ -135,7 +135,7 @@ export function claimedCount(value: Uint8Array, countMax: number): number | unde
 
 /** The error for a value that cannot be what was written. */
 export function damaged(key: Key, what: string, cause?: unknown): CoppiceError {
-  return new CoppiceError("CORRUPT", `${what}; run check`, { cause, details: { id: key[1], key: [...key] } });
+  return new CoppiceError("CORRUPT", what, { cause, details: { id: key[1], key: [...key] } });
 }
 
 function flagsOf({ compressed, batch }: Envelope): number {

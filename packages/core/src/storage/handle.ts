@@ -17,7 +17,7 @@ import { newCommitId } from "./commit-id.js";
 import type { CompactOptions, CompactResult } from "./compaction.js";
 import { type Context, observe } from "./context.js";
 import type { DocumentLog } from "./document-log.js";
-import { deletedError } from "./head.js";
+import { deletedError, statsOf } from "./head.js";
 import { type HeldEvent, LOST_REASON, type Loaded } from "./loader.js";
 import type { Meta } from "./meta.js";
 import type { SnapshotPolicy, SnapshotStats } from "./policy.js";
@@ -87,6 +87,7 @@ export class DocumentHandle<Doc> {
   #branched: boolean;
   /** A refused event, which is not stored, may have left parts of itself in the document. */
   #strayed = false;
+  readonly #waits = new Set<(error: unknown) => void>();
   #scheduled = false;
   #closed = false;
 
@@ -231,23 +232,26 @@ export class DocumentHandle<Doc> {
 
   /**
    * Resolves when the document's log is known to be durable up to `clock`: by appends of this storage, or by
-   * a `refresh` that saw what others appended. Rejects with the signal's reason when aborted.
+   * a `refresh` that saw what others appended. Rejects with the signal's reason when aborted, and with
+   * `CLOSED` when the handle or the storage closes first.
    */
   waitDurable(clock: number, { signal }: { signal?: AbortSignal } = {}): Promise<void> {
     if (clock <= this.durableClock) return Promise.resolve();
-    const log = this.#owner.log(this.id);
+    if (this.#closed) return Promise.reject(this.#closedError());
     return new Promise((resolve, reject) => {
-      const abort = () => {
+      const end = (settle: () => void) => {
         stop();
-        reject(signal?.reason);
-      };
-      const stop = log.listen((durable) => {
-        this.#durable = Math.max(this.#durable, durable);
-        if (durable < clock) return;
-        stop();
+        this.#waits.delete(give);
         signal?.removeEventListener("abort", abort);
-        resolve();
+        settle();
+      };
+      const give = (error: unknown) => end(() => reject(error));
+      const abort = () => give(signal?.reason);
+      const stop = this.#owner.log(this.id).listen((durable) => {
+        this.#durable = Math.max(this.#durable, durable);
+        if (durable >= clock) end(resolve);
       });
+      this.#waits.add(give);
       if (signal?.aborted) abort();
       else signal?.addEventListener("abort", abort, { once: true });
     });
@@ -330,6 +334,7 @@ export class DocumentHandle<Doc> {
       }
     }
     this.#closed = true;
+    this.abandon();
     this.#tracker.stop();
     this.#model.dispose?.(this.#doc);
     this.#owner.released(this as DocumentHandle<unknown>);
@@ -337,6 +342,11 @@ export class DocumentHandle<Doc> {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  /** Called when the storage closes: nothing more will become durable through this handle. */
+  abandon(): void {
+    for (const give of [...this.#waits]) give(this.#closedError());
   }
 
   /** Called by `recover()`: what became of a commit whose outcome was unknown. */
@@ -534,15 +544,8 @@ export class DocumentHandle<Doc> {
   async #stats(): Promise<SnapshotStats> {
     const frontierSize = this.#model.frontierSize(this.#doc);
     const head = await this.#owner.log(this.id).head();
-    const snapshot = head.meta?.snapshot;
     return {
-      eventsSinceSnapshot: head.clock - (snapshot?.clock ?? head.meta?.base ?? 0),
-      bytesSinceSnapshot: head.logBytes - (snapshot?.logBytes ?? 0),
-      snapshotBytes: snapshot?.storedBytes ?? 0,
-      msSinceSnapshot: Math.max(
-        0,
-        this.#owner.context.env.now() - (snapshot?.time ?? head.meta?.created ?? 0),
-      ),
+      ...statsOf(head, this.#owner.context.env.now()),
       frontierSize,
       collapsed: this.#branched && frontierSize === 1,
     };
@@ -558,7 +561,11 @@ export class DocumentHandle<Doc> {
   }
 
   #assertOpen(): void {
-    if (this.#closed) throw new CoppiceError("CLOSED", "the handle is closed", { details: { id: this.id } });
+    if (this.#closed) throw this.#closedError();
+  }
+
+  #closedError(): CoppiceError {
+    return new CoppiceError("CLOSED", "the handle is closed", { details: { id: this.id } });
   }
 
   #assertWritable(): void {

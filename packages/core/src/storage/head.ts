@@ -10,6 +10,7 @@ import { CommitIds } from "./commit-id.js";
 import type { Context } from "./context.js";
 import { damaged } from "./envelope.js";
 import { eventsKey, type Meta } from "./meta.js";
+import type { SnapshotStats } from "./policy.js";
 import { assertNotDeleted, lastBatch, Moved, openBatch, type StoredBatch, withRestarts } from "./reader.js";
 
 export interface Head {
@@ -61,6 +62,17 @@ export function tokenOf(meta: Meta | undefined, clock: number): string {
 
 /** The `expected` token of an id that was never used. */
 export const ABSENT = "absent";
+
+/** What a snapshot policy is told of a document that is not loaded. */
+export function statsOf({ meta, clock, logBytes }: Head, now: number): SnapshotStats {
+  const snapshot = meta?.snapshot;
+  return {
+    eventsSinceSnapshot: clock - (snapshot?.clock ?? meta?.base ?? 0),
+    bytesSinceSnapshot: logBytes - (snapshot?.logBytes ?? 0),
+    snapshotBytes: snapshot?.storedBytes ?? 0,
+    msSinceSnapshot: Math.max(0, now - (snapshot?.time ?? meta?.created ?? now)),
+  };
+}
 
 /** The remembered commit ids of a document: reads at most `limits.commitIdsMax + 1` batches. */
 export async function readCommitIds(context: Context, id: string, head: Head): Promise<CommitIds> {

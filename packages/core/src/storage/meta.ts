@@ -100,7 +100,9 @@ export function unpackRecord(bytes: Uint8Array): unknown {
   return unpackr.unpack(bytes);
 }
 
+/** Throws a `TypeError`, before anything is written, for clocks that `unsealMeta` would refuse. */
 export function sealMeta(id: string, meta: Meta, time: number): Uint8Array {
+  assertOrdered(meta);
   const { snapshot, previous, commits, deleted, ...plain } = meta;
   const record: Record<string, unknown> = { ...plain };
   if (snapshot !== undefined) record.snapshot = snapshot;
@@ -159,15 +161,16 @@ function readMeta(fields: Fields): Meta {
     commitFloor: fields.integer("commitFloor"),
     deleted: deleted && { clock: deleted.integer("clock"), time: deleted.integer("time") },
   };
-  const end = meta.snapshot?.clock ?? Number.MAX_SAFE_INTEGER;
-  const ordered =
-    meta.base <= meta.oldest &&
-    meta.oldest <= (meta.previous?.clock ?? end) &&
-    (meta.previous?.clock ?? 0) <= end;
-  if (!ordered || (meta.previous !== undefined && meta.snapshot === undefined)) {
+  assertOrdered(meta);
+  return meta;
+}
+
+function assertOrdered({ base, oldest, previous, snapshot }: Meta): void {
+  const end = snapshot?.clock ?? Number.MAX_SAFE_INTEGER;
+  const ordered = base <= oldest && oldest <= (previous?.clock ?? end) && (previous?.clock ?? 0) <= end;
+  if (!ordered || (previous !== undefined && snapshot === undefined)) {
     throw new TypeError("the clocks are out of order");
   }
-  return meta;
 }
 
 function readRef(fields: Fields | undefined): SnapshotRef | undefined {

@@ -32,12 +32,12 @@ import { diffDocument } from "./diff.js";
 import { type AppendResult, type DocumentLog, isWritten, type UnknownCommit } from "./document-log.js";
 import type { Folder } from "./folding.js";
 import { copyEvent, DocumentHandle, type HandleOptions } from "./handle.js";
-import { type Head, readCommitIds, readHead } from "./head.js";
+import { type Head, readCommitIds, readHead, statsOf } from "./head.js";
 import { loadDocument } from "./loader.js";
 import { Logs } from "./logs.js";
 import { eventsKey, type Meta, metaKey, packRecord, sealMeta } from "./meta.js";
 import { type Observer, report } from "./observer.js";
-import { defaultPolicy, type SnapshotPolicy, type SnapshotStats } from "./policy.js";
+import { defaultPolicy, type SnapshotPolicy } from "./policy.js";
 import {
   type DocumentInfo,
   documentInfo,
@@ -185,7 +185,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     id: string,
     options: LoadOptions = {},
   ): Promise<DocumentHandle<Doc> | undefined> {
-    this.#assertOpen();
+    this.#assertReady();
     checkId(id, this.#context.limits.idBytesMax);
     const { at } = options;
     if (at !== undefined && (!Number.isSafeInteger(at) || at < 0)) {
@@ -247,7 +247,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     events: readonly (Models[number] extends Model<infer _Doc, infer Event> ? Event : never)[],
     options: AppendOptions = {},
   ): Promise<AppendResult> {
-    this.#assertOpen();
+    this.#assertReady();
     const { limits, env } = this.#context;
     checkId(id, limits.idBytesMax);
     if (!Array.isArray(events)) throw new TypeError("events must be an array");
@@ -278,21 +278,21 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     id: string,
     range: { from?: number; to?: number; signal?: AbortSignal } = {},
   ): AsyncGenerator<StoredEvent> {
-    this.#assertOpen();
+    this.#assertReady();
     checkId(id, this.#context.limits.idBytesMax);
     return readEvents(this.#context, id, range);
   }
 
   /** Batches and snapshots of a document, oldest first, with times and `info`. */
   history(id: string): AsyncGenerator<HistoryEntry> {
-    this.#assertOpen();
+    this.#assertReady();
     checkId(id, this.#context.limits.idBytesMax);
     return history(this.#context, id);
   }
 
   /** Ids in the order of their UTF-8 bytes; deleted ones are left out. Costs one page at a time. */
   list(options: ListOptions = {}): AsyncGenerator<string> {
-    this.#assertOpen();
+    this.#assertReady();
     return listDocuments(this.#context, options);
   }
 
@@ -301,7 +301,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * reads.
    */
   async info(id: string): Promise<DocumentInfo | undefined> {
-    this.#assertOpen();
+    this.#assertReady();
     checkId(id, this.#context.limits.idBytesMax);
     return documentInfo(this.#context, id, await this.#logs.get(id).head());
   }
@@ -312,7 +312,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * bytes that are no version, and like `load`.
    */
   async diff(id: string, peerVersion: Uint8Array): Promise<Uint8Array | undefined> {
-    this.#assertOpen();
+    this.#assertReady();
     checkId(id, this.#context.limits.idBytesMax);
     return diffDocument(this.#context, id, peerVersion);
   }
@@ -328,7 +328,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   /** `compact` for many documents, with bounded memory and concurrency. See `CompactAllOptions`. */
   async compactAll(options: CompactAllOptions = {}): Promise<CompactAllResult> {
-    this.#assertOpen();
+    this.#assertReady();
     return compactAll(this.#context.env, options, {
       list: (prefix) => this.list(prefix === undefined ? {} : { prefix }),
       info: (id) => this.info(id),
@@ -341,7 +341,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * whether it existed, when the tombstone is durable and its keys are swept.
    */
   async delete(id: string): Promise<boolean> {
-    this.#assertOpen();
+    this.#assertReady();
     checkId(id, this.#context.limits.idBytesMax);
     const log = this.#logs.get(id);
     for (;;) {
@@ -355,7 +355,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   /** Verifies every invariant of one document or of all; changes nothing unless told to `repair`. */
   async check(options: CheckOptions = {}): Promise<CheckReport> {
-    this.#assertOpen();
+    this.#assertReady();
     if (options.id !== undefined) checkId(options.id, this.#context.limits.idBytesMax);
     await this.#idle();
     const report = await checkStorage(this.#context, this.#folder, options);
@@ -368,7 +368,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * included.
    */
   async flush(): Promise<void> {
-    this.#assertOpen();
+    this.#assertReady();
     await this.#idle();
   }
 
@@ -466,6 +466,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
       await this.#folder.close();
     } finally {
       await this.#context.guard.close();
+      for (const reference of this.#handles) reference.deref()?.abandon();
     }
   }
 
@@ -476,7 +477,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   }
 
   #maintain<T>(id: string, task: (site: Site) => Promise<T>): Promise<T> {
-    this.#assertOpen();
+    this.#assertReady();
     checkId(id, this.#context.limits.idBytesMax);
     const site = () => ({ context: this.#context, folder: this.#folder, log: this.#logs.get(id) });
     return this.#maintenance.run(id, () => task(site()));
@@ -560,6 +561,12 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     return packed;
   }
 
+  #assertReady(): void {
+    this.#assertOpen();
+    if (this.#recovering === undefined) return;
+    throw new CoppiceError("BUSY", "recover() is under way; nothing was done; call again when it has ended");
+  }
+
   #assertOpen(): void {
     if (this.#closing !== undefined) throw new CoppiceError("CLOSED", "the storage is closed");
   }
@@ -583,14 +590,4 @@ function initialEvents(model: AnyModel, initial: (doc: unknown) => unknown): unk
   tracker.stop();
   model.dispose?.(changed);
   return events;
-}
-
-function statsOf(head: Head, now: number): SnapshotStats {
-  const snapshot = head.meta?.snapshot;
-  return {
-    eventsSinceSnapshot: head.clock - (snapshot?.clock ?? head.meta?.base ?? 0),
-    bytesSinceSnapshot: head.logBytes - (snapshot?.logBytes ?? 0),
-    snapshotBytes: snapshot?.storedBytes ?? 0,
-    msSinceSnapshot: Math.max(0, now - (snapshot?.time ?? head.meta?.created ?? 0)),
-  };
 }

@@ -130,6 +130,18 @@ describe("handles", () => {
     await storage.close();
   });
 
+  test("[ST46] waitDurable ends with CLOSED when the handle or the storage closes first", async () => {
+    const storage = await open();
+    const [first, second] = [await storage.open("d"), await storage.open("d")];
+    const waits = [first.waitDurable(9), second.waitDurable(9)].map((wait) =>
+      wait.catch((error) => error.code),
+    );
+    await first.close();
+    await expect(first.waitDurable(9)).rejects.toMatchObject({ code: "CLOSED" });
+    await storage.close();
+    expect(await Promise.all(waits)).toEqual(["CLOSED", "CLOSED"]);
+  });
+
   test("[ST46] waitDurable also learns from a refresh what another storage appended", async () => {
     const backend = memoryBackend({ shared: true });
     const [here, there] = [await open({ backend }), await open({ backend })];
@@ -266,6 +278,15 @@ describe("recovery", () => {
     await storage.append("d", [naming("b")]).catch(() => undefined);
     expect(await names(storage)).toEqual(["a"]);
     expect((await storage.info("d"))?.clock).toBe(1);
+    await storage.close();
+  });
+
+  test("[RC25] calls during a recovery are told to come again", async () => {
+    const storage = await open({ backend: simulatedBackend() });
+    const recovering = storage.recover();
+    await expect(storage.append("d", [naming("a")])).rejects.toMatchObject({ code: "BUSY", kind: "busy" });
+    await recovering;
+    expect((await storage.append("d", [naming("a")])).clock).toBe(1);
     await storage.close();
   });
 

@@ -1,0 +1,61 @@
+// What is appended between two steps of a compaction: it belongs to the next one.
+
+import { type BackendFactory, DocumentStorage, memoryBackend, never } from "coppice";
+import { expect, test } from "vitest";
+import { nameSet, naming } from "../../../../test/support/oracle-model.js";
+
+/** A backend that calls back once, after somebody has read a log to its end. */
+function paused(): { backend: BackendFactory; afterReading: (then: () => Promise<void>) => void } {
+  const inner = memoryBackend();
+  let waiting: (() => Promise<void>) | undefined;
+  const backend: BackendFactory = {
+    name: "paused",
+    open: async (env) => {
+      const opened = await inner.open(env);
+      return {
+        traits: opened.traits,
+        get: (key) => opened.get(key),
+        commit: (batch) => opened.commit(batch),
+        close: () => opened.close(),
+        scan: async function* (range, options) {
+          yield* opened.scan(range, options);
+          if (range.space !== "events" || options?.reverse || options?.limit !== undefined) return;
+          const then = waiting;
+          waiting = undefined;
+          await then?.();
+        },
+      };
+    },
+  };
+  return {
+    backend,
+    afterReading: (then) => {
+      waiting = then;
+    },
+  };
+}
+
+for (const snapshot of [false, true]) {
+  const what = snapshot ? "whose snapshot covers it" : "that is empty";
+  test(`[ST75] appends beside a compaction of a document ${what} leave it whole`, async () => {
+    const { backend, afterReading } = paused();
+    const storage = await DocumentStorage.open({ backend, models: [nameSet()], snapshotPolicy: never });
+    const handle = await storage.open("d");
+    if (snapshot) {
+      await storage.append("d", [naming("first")]);
+      await handle.refresh();
+      await handle.snapshot();
+    }
+    afterReading(async () => {
+      for (const name of ["a", "b", "c"]) await storage.append("d", [naming(name)]);
+    });
+    await storage.compact("d");
+    const names = [...(snapshot ? ["first"] : []), "a", "b", "c"];
+    expect([...((await storage.load("d"))?.doc.names.keys() ?? [])]).toEqual(names);
+    expect((await storage.check()).problems).toEqual([]);
+    await storage.append("d", [naming("later")]);
+    expect((await storage.compact("d")).outcome).toBe("compacted");
+    expect((await storage.load("d"))?.doc.names.size).toBe(names.length + 1);
+    await storage.close();
+  });
+}
