@@ -391,7 +391,7 @@ test("[ST30] storages on one store never lose, repeat, reorder or resurrect an e
   );
   await fc.assert(property, { numRuns: RUNS, endOnFailure: RUNS > 1000 });
   expect(commits).toBeGreaterThan(RUNS * 5);
-  expect([...codes].sort()).toEqual(["DELETED", "HEAD_CONFLICT", "TRIMMED"]);
+  expect([...codes]).toEqual(expect.arrayContaining(["DELETED", "HEAD_CONFLICT", "TRIMMED"]));
 });
 
 test("[ST31] nor when commits fail, or their replies are lost", async () => {

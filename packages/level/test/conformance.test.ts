@@ -3,7 +3,7 @@
  * memory-level in both of its byte formats.
  */
 
-import { cp, rm } from "node:fs/promises";
+import { cp, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { levelBackend } from "@coppice/level";
 import { ClassicLevel } from "classic-level";
@@ -36,6 +36,23 @@ function directoryFactory(location: string, stores: Map<BackendFactory, Store>):
   return factory;
 }
 
+/** LevelDB deletes and renames files in the background: a copy counts when none came or went meanwhile. */
+async function copyWhileQuiet(from: string, to: string): Promise<void> {
+  const names = async () => (await readdir(from)).sort().join(" ");
+  for (;;) {
+    const before = await names();
+    const copied = await cp(from, to, { recursive: true }).then(
+      () => true,
+      (error: NodeJS.ErrnoException) => {
+        if (error.code !== "ENOENT") throw error;
+        return false;
+      },
+    );
+    if (copied && before === (await names())) return;
+    await rm(to, { recursive: true, force: true });
+  }
+}
+
 function directorySubject(): BackendSubject {
   const stores = new Map<BackendFactory, Store>();
   return {
@@ -46,7 +63,7 @@ function directorySubject(): BackendSubject {
     async crash(factory) {
       const { location, opened } = stores.get(factory)!;
       const left = join(await temporaryDirectory(), "store");
-      await cp(location, left, { recursive: true });
+      await copyWhileQuiet(location, left);
       for (const backend of opened) await backend.close();
       await rm(location, { recursive: true });
       return directoryFactory(left, stores);
