@@ -1,25 +1,23 @@
 /**
  * Rounds: every side of a comparison once, in turn, again and again; and what the figures of the rounds amount to.
  *
- * Invariants: one round before the others warms up and does not count; the heap is collected before each side, so
- * that nobody pays for another's garbage; a ratio compares two sides of the same round.
+ * Invariants: one round before the others warms up and does not count; a ratio compares two sides of the same round.
+ * What takes a few milliseconds is run several times in its turn, and the median stands for the round: so a side pays
+ * for its own garbage, not for that of the side before it. Collections are not forced: with the last document
+ * of a kind Node would throw away the code that was compiled for it, as a server at work never does.
  */
-import { setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
 
-setFlagsFromString("--expose-gc");
-// A collection on demand would also throw away compiled code, and each side would begin cold.
-setFlagsFromString("--no-flush-bytecode");
-export const collectGarbage = runInNewContext("gc");
-
-/** `sides`: `{ name, run(round) }`. Returns the results by side name, one for each round that counts. */
-export async function runRounds(rounds, sides, note) {
+/**
+ * `sides`: `{ name, run(round) }`; with `repeats` above 1, `run` returns a number. Returns the results by side name,
+ * one for each round that counts.
+ */
+export async function runRounds(rounds, sides, note, repeats = 1) {
   const results = Object.fromEntries(sides.map(({ name }) => [name, []]));
   for (let round = 0; round <= rounds; round++) {
     for (const { name, run } of sides) {
-      collectGarbage();
-      const result = await run(round);
-      if (round > 0) results[name].push(result);
+      const turn = [];
+      for (let count = 0; count < repeats; count++) turn.push(await run(round));
+      if (round > 0) results[name].push(repeats === 1 ? turn[0] : quantile(turn, 0.5));
     }
     note(round === 0 ? "  warmed up" : `  round ${round} of ${rounds}`);
   }

@@ -41,7 +41,8 @@ const PAGE_ENTRIES_MAX = 1000;
 /** Entries of the first page where the engine does not bound a page by its bytes. */
 const PAGE_ENTRIES_FIRST = 16;
 const PAGE_BYTES = 1024 * 1024;
-/** Expectations read without leaving the thread (1–2 µs each); more would hold up everything else too long. */
+const TUNING: readonly string[] = ["cacheBytes", "writeBufferBytes", "tableBytesMax", "compression"];
+/** Expectations read without leaving the thread (1–2 µs each): more would hold up everything else. */
 const SYNC_READS_MAX = 256;
 const VALUE_BYTES_MAX = 64 * 1024 * 1024;
 const COMMIT_BYTES_MAX = 256 * 1024 * 1024;
@@ -95,6 +96,9 @@ export function levelBackend(location: string, options?: LevelOptions): BackendF
 export function levelBackend(database: AnyLevel, options?: InstanceOptions): BackendFactory;
 export function levelBackend(target: string | AnyLevel, options: LevelOptions = {}): BackendFactory {
   const { durability, createIfMissing = true, ...tuning } = options;
+  for (const name of Object.keys(tuning)) {
+    if (!TUNING.includes(name)) throw new TypeError(`levelBackend has no option ${name}`);
+  }
   if (durability !== undefined && durability !== "power" && durability !== "process") {
     throw new TypeError('durability must be "power" or "process"');
   }

@@ -3,8 +3,8 @@
  *
  * A stored `version` is the deletions and then the state vector of the snapshot (`Y.encodeSnapshot`). A peer
  * that has all structs of the snapshot needs only those deletions and the events after it, so the snapshot's
- * bytes are not asked for; with no events after it, the deletions are the answer as they are stored. Otherwise
- * its structs are cut at the peer's clocks.
+ * bytes are not asked for; with no events after it, the deletions are the answer as they are stored.
+ * Otherwise its structs are cut at the peer's clocks.
  */
 
 import type { StoredState } from "coppice";
@@ -18,7 +18,7 @@ export function diffStored(stored: StoredState<Uint8Array>, peer: Uint8Array): U
   const clocks = scanStateVector(peer);
   const known = (client: number) => clocks.get(client) ?? 0;
   const { version, peerVersion, snapshot, tail } = stored;
-  const joiner = new Joiner();
+  const joiner = new Joiner(known);
   if (snapshot !== undefined) joiner.add(snapshot);
   else if (version !== undefined && peerVersion !== undefined) {
     for (const [client, clock] of scanStateVector(peerVersion)) if (known(client) < clock) return undefined;

@@ -15,7 +15,13 @@ import { type Block, type Run, writeUpdate } from "./writer.js";
 export class Joiner implements UpdateSink {
   readonly #runs: Run[] = [];
   readonly #deletions: number[] = [];
+  readonly #cut: ((client: number) => number) | undefined;
   #bytes: Uint8Array = new Uint8Array();
+
+  /** `cut`: what `join` will be told as `known`. Long updates are then not read twice to find the place. */
+  constructor(cut?: (client: number) => number) {
+    this.#cut = cut;
+  }
 
   /**
    * Validates an update and adds it. Throws a `TypeError` for a bad one, and then has added nothing of it.
@@ -38,6 +44,10 @@ export class Joiner implements UpdateSink {
 
   deletion(client: number, clock: number, end: number): void {
     this.#deletions.push(client, clock, end);
+  }
+
+  splitAt(client: number): number {
+    return this.#cut?.(client) ?? 0;
   }
 
   /** True when some struct of `client` lies at or after `clock`. */

@@ -21,6 +21,8 @@ export interface UpdateSink {
   /** Bytes [from, to) of the update hold `count` structs that cover [clock, end) without a gap. */
   run(client: number, clock: number, end: number, count: number, from: number, to: number): void;
   deletion(client: number, clock: number, end: number): void;
+  /** Where a run is to be reported in two: before the struct that holds this clock. 0: nowhere. */
+  splitAt?(client: number): number;
 }
 
 /** A text struct in bytes [from, …): head (info and references), text. Ids are -1 where there is none. */
@@ -174,9 +176,16 @@ class Scanner {
   #block(client: number, structCount: number, sink: UpdateSink | undefined): void {
     let clock = this.#clock(this.varint());
     let [runClock, runCount, runAt] = [clock, 0, this.#at];
+    let split = sink?.splitAt?.(client) ?? 0;
     for (let i = 0; i < structCount; i++) {
       if (this.#bytes[this.#at] !== SKIP) {
+        const [at, begin] = [this.#at, clock];
         clock = this.#clock(clock + this.#struct(client, clock));
+        if (clock > split && split > 0) {
+          if (runCount > 0) sink?.run(client, runClock, begin, runCount, runAt, at);
+          [runClock, runCount, runAt] = [begin, 0, at];
+          split = 0;
+        }
         runCount++;
         continue;
       }

@@ -1,6 +1,7 @@
 /**
- * Compression with what every browser and Node 20 bring: raw deflate (RFC 1951) through streams. Where Node's own zlib
- * is at hand, `inflate` uses it, because a load waits for it: two to three times as fast as a stream.
+ * Compression with what every browser and Node 20 bring: raw deflate (RFC 1951) through streams. Where Node's
+ * own zlib is at hand, `inflate` uses it, because a load waits for it: two to three times as fast as a
+ * stream.
  *
  * Invariant: `inflate` never yields more than the caller expects, so a damaged or hostile value cannot fill
  * the memory.

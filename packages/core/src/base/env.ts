@@ -88,7 +88,7 @@ function turn(): (callback: () => void) => void {
   };
 }
 
-/** A draw costs much the same for 16 bytes as for 4,096: small requests are cut from one draw, each byte once. */
+/** A draw costs much the same for 16 bytes as for 4,096: small requests are cut from one, each byte once. */
 function random(): (byteCount: number) => Uint8Array {
   const drawn = new Uint8Array(4096);
   let used = drawn.length;

@@ -26,5 +26,8 @@ export const binaryCodec: {
     while (reader.left > 0) events.push(reader.sized());
     return events;
   },
-  size: (event) => event.length,
+  size(event) {
+    if (!(event instanceof Uint8Array)) throw new TypeError("an event must be a Uint8Array");
+    return event.length;
+  },
 };

@@ -119,7 +119,10 @@ export async function compactDocument(site: Site, options: CompactOptions = {}):
   };
   for (let race = 0; race < RACES_MAX; race++) {
     options.signal?.throwIfAborted();
-    if (!options.force && (await isCompact(log))) return done({ outcome: "nothing-to-do" });
+    const compact = options.force ? undefined : await compactSnapshot(log);
+    if (compact !== undefined) {
+      return done({ outcome: "nothing-to-do", clock: compact.clock, snapshotBytes: compact.storedBytes });
+    }
     const state = await readWhole(site, options.signal);
     if (state === undefined) return done({ outcome: "not-found" });
     const result = await compactOnce(site, state, options).catch((error: unknown) =>
@@ -142,10 +145,11 @@ async function explainByRace({ context, log }: Site, state: State, error: unknow
   throw error instanceof Moved ? damaged(error.key, error.message) : error;
 }
 
-/** Whether nothing is new and nothing is left to trim, told from the head alone. */
-async function isCompact(log: DocumentLog): Promise<boolean> {
+/** The newest snapshot when nothing is new and nothing is left to trim, told from the head alone. */
+async function compactSnapshot(log: DocumentLog): Promise<SnapshotRef | undefined> {
   const { meta, clock } = await log.head();
-  return meta?.snapshot?.clock === clock && meta.previous !== undefined && meta.previous.clock <= meta.oldest;
+  const trimmed = meta?.previous !== undefined && meta.previous.clock <= meta.oldest;
+  return trimmed && meta.snapshot?.clock === clock ? meta.snapshot : undefined;
 }
 
 /** `undefined`: another writer changed meta meanwhile. */

@@ -344,12 +344,12 @@ export class DocumentHandle<Doc> {
     await this.close();
   }
 
-  /** Called when the storage closes: nothing more will become durable through this handle. */
+  /** Called when the storage closes: nothing more will become durable through this handle. @internal */
   abandon(): void {
     for (const give of [...this.#waits]) give(this.#closedError());
   }
 
-  /** Called by `recover()`: what became of a commit whose outcome was unknown. */
+  /** Called by `recover()`: what became of a commit whose outcome was unknown. @internal */
   settle(commitId: Uint8Array, clock: number | undefined): void {
     const cut = this.#cut;
     // A save that is in flight again looks for the commit id by itself.

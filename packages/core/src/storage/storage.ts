@@ -138,6 +138,11 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   ): Promise<DocumentStorage<Models>> {
     const env = options.env ?? systemEnv();
     const limits = withDefaults(options.limits);
+    if (typeof options.backend?.open !== "function" || !Array.isArray(options.models)) {
+      throw new TypeError(
+        "DocumentStorage.open needs a backend, like levelBackend(path), and a list of models",
+      );
+    }
     const models = new Map<string, AnyModel>();
     for (const model of options.models) {
       if (!/^[a-z][a-z0-9-]{0,31}$/.test(model.name) || models.has(model.name)) {

@@ -238,6 +238,14 @@ describe("bad input", () => {
     });
   }
 
+  test("[ER7] a storage without a backend or models says what it needs", async () => {
+    const attempt = DocumentStorage.open as (options: object) => Promise<unknown>;
+    for (const options of [{}, { backend: "x", models }, { backend: memoryBackend() }]) {
+      await expect(attempt(options)).rejects.toThrow(/needs a backend, like levelBackend/);
+    }
+    await expect(attempt({ backend: memoryBackend(), models: [] })).rejects.toThrow(/at least one model/);
+  });
+
   test("[ER6] limits that cannot be are refused when the storage is opened", async () => {
     for (const limits of [{ idBytesMax: 513 }, { headsMax: 0 }, { eventBytesMax: 1.5 }, { nonsense: 1 }]) {
       await expect(open({ limits })).rejects.toBeInstanceOf(RangeError);
