@@ -146,7 +146,7 @@ function checkTests(file) {
       report(file, match.index, "a skip owes a reason in words");
   }
   if (/\.test\.ts$/.test(file.path))
-    each(file, file.code, /^\s*(?:it|test)\(\s*["'`](?!\[[A-Z]{2,5}\d+\] )/gm, () => {
+    each(file, file.code, /^\s*(?:it|test)\(\s*["'`](?!\[(?:[A-Z]{2,5}\d+|\$\{rule\})\] )/gm, () => {
       return "a test title begins with its rule: `[ST4] a crash between …`";
     });
 }

@@ -78,7 +78,9 @@ export function statsOf({ meta, clock, logBytes }: Head, now: number): SnapshotS
 export async function readCommitIds(context: Context, id: string, head: Head): Promise<CommitIds> {
   const { meta } = head;
   const max = context.limits.commitIdsMax;
-  if (meta === undefined || head.last === undefined || head.chosenTime === 0) return new CommitIds(max);
+  if (meta === undefined || head.last === undefined || head.chosenTime === 0) {
+    return new CommitIds(max, meta?.commitFloor ?? 0);
+  }
   const newestFirst: StoredBatch[] = [];
   const range = { space: "events", id, from: meta.oldest };
   for await (const page of context.guard.scan(range, { reverse: true, limit: max + 1 })) {

@@ -331,7 +331,7 @@ export class Plan {
       snapshot: undefined,
       previous: undefined,
       commits: [],
-      commitFloor: 0,
+      commitFloor: this.#head.meta?.commitFloor ?? 0,
       deleted: undefined,
     };
   }

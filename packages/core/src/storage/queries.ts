@@ -192,21 +192,51 @@ async function* eventsFrom(
 }
 
 export async function* history(context: Context, id: string): AsyncGenerator<HistoryEntry> {
-  const meta = await withRestarts(
-    () => context.guard,
-    id,
-    async (found) => found,
-  );
-  if (meta === undefined || meta.deleted !== undefined) return;
+  let next: number | undefined;
+  let incarnation: string | undefined;
+  let shown = -1;
+  for (;;) {
+    const meta = await withRestarts(
+      () => context.guard,
+      id,
+      async (found) => found,
+    );
+    if (incarnation !== undefined && meta?.incarnation !== incarnation) throw deletedError(id);
+    if (meta === undefined || meta.deleted !== undefined) return;
+    incarnation = meta.incarnation;
+    next ??= meta.oldest;
+    if (next < meta.oldest) throw trimmed(id, next, meta.oldest);
+    try {
+      for await (const entry of historyFrom(context, id, meta, next)) {
+        // A second start shows no snapshot again that was shown by the first.
+        if (entry.kind === "snapshot" && entry.clock <= shown) continue;
+        yield entry;
+        if (entry.kind === "batch") next = entry.end;
+        else shown = entry.clock;
+      }
+      return;
+    } catch (error) {
+      if (!(error instanceof Moved) && !isCoppiceError(error, "CORRUPT")) throw error;
+      await explain(context, id, meta, error);
+    }
+  }
+}
+
+async function* historyFrom(
+  context: Context,
+  id: string,
+  meta: Meta,
+  from: number,
+): AsyncGenerator<HistoryEntry> {
   const snapshots = [meta.previous, meta.snapshot].filter((ref) => ref !== undefined);
-  const due = (clock: number) => {
-    const [ref] = snapshots;
-    if (ref === undefined || ref.clock > clock) return undefined;
-    snapshots.shift();
-    return { kind: "snapshot", clock: ref.clock, bytes: ref.storedBytes, time: ref.time } as const;
-  };
-  for await (const batch of scanBatches(context.guard, id, { from: meta.oldest })) {
-    for (let entry = due(batch.clock); entry !== undefined; entry = due(batch.clock)) yield entry;
+  function* due(clock: number): Generator<HistoryEntry> {
+    while (snapshots.length > 0 && snapshots[0]!.clock <= clock) {
+      const ref = snapshots.shift()!;
+      yield { kind: "snapshot", clock: ref.clock, bytes: ref.storedBytes, time: ref.time };
+    }
+  }
+  for await (const batch of scanBatches(context.guard, id, { from })) {
+    yield* due(batch.clock);
     const { commitId, info } = batch.header;
     yield {
       kind: "batch",
@@ -218,6 +248,5 @@ export async function* history(context: Context, id: string): AsyncGenerator<His
       info: info === undefined ? undefined : (unpackRecord(info) as Record<string, unknown>),
     };
   }
-  for (let entry = due(Number.MAX_SAFE_INTEGER); entry !== undefined; entry = due(Number.MAX_SAFE_INTEGER))
-    yield entry;
+  yield* due(Number.MAX_SAFE_INTEGER);
 }

@@ -523,7 +523,8 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
       snapshot: undefined,
       previous: undefined,
       commits: [],
-      commitFloor: 0,
+      // What was remembered is forgotten now, not "never written": a repeated append stays unknown.
+      commitFloor: Math.max(meta.commitFloor, head.chosenTime),
       deleted: { clock: head.clock, time },
     };
     const value = sealMeta(log.id, tombstone, time);

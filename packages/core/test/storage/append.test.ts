@@ -149,6 +149,22 @@ describe("append", () => {
     await storage.close();
   });
 
+  test("[ST5] a commit id from before a delete stays unknown in the document that comes after", async () => {
+    const backend = memoryBackend();
+    let storage = await open({ backend });
+    const commitId = storage.newCommitId();
+    await storage.append("d", [naming("a")], { commitId });
+    await storage.delete("d");
+    await storage.open("d", { recreate: true });
+    const again = () => storage.append("d", [naming("a")], { commitId });
+    await expect(again()).rejects.toMatchObject({ code: "OUTCOME_UNKNOWN" });
+    await storage.close();
+    storage = await open({ backend });
+    await expect(again()).rejects.toMatchObject({ code: "OUTCOME_UNKNOWN" });
+    expect(await names(storage)).toEqual([]);
+    await storage.close();
+  });
+
   test("[ST6] of two creators one wins, the other loads the winner's", async () => {
     const backend = memoryBackend({ shared: true });
     const storages = await Promise.all([open({ backend }), open({ backend })]);

@@ -425,6 +425,29 @@ describe("documents", () => {
     await storage.close();
   });
 
+  test("[ST55] a history that a trim overtakes ends with TRIMMED, or goes on", async () => {
+    const outcomes = new Set<string>();
+    for (let steps = 0; steps < 12; steps++) {
+      const storage = await open({ limits: { pageBytesMax: 200 } });
+      for (let index = 0; index < 12; index++) await storage.append("d", [naming(`n${index}`)]);
+      const seen: number[] = [];
+      const history = storage.history("d");
+      const read = async () => {
+        for (;;) {
+          if (seen.length === steps) await storage.compact("d");
+          const { value, done } = await history.next();
+          if (done) return "end";
+          if (value.kind === "batch") seen.push(value.clock);
+        }
+      };
+      outcomes.add(await read().catch((error) => error.code));
+      const all = Array.from({ length: 12 }, (_, index) => index);
+      expect(seen).toEqual(steps === 0 ? [11] : all.slice(0, seen.length));
+      await storage.close();
+    }
+    expect([...outcomes].sort()).toEqual(["TRIMMED", "end"]);
+  });
+
   test("[ST54] heads are kept for a bounded number of documents, and read again for the others", async () => {
     const storage = await open({ limits: { headsMax: 8 } });
     for (let round = 0; round < 3; round++) {
