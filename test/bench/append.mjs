@@ -3,14 +3,16 @@
  *
  * Invariants: each side acknowledges each keystroke for itself, and its latency counts from handing it over; a
  * round writes into a fresh directory. In 64 documents, each is typed by somebody who waits for the acknowledgement
- * of one keystroke before the next. y-leveldb gets fewer keystrokes, because it takes so long; its cost per
- * keystroke does not depend on their number.
+ * of one keystroke before the next. All sides get the same keystrokes, because y-leveldb grows slower with them; the
+ * round that warms up gets a tenth.
  */
 import { never } from "coppice";
 import { quantile, ratios, runRounds, summary } from "./rounds.mjs";
 import { inFlight, openCoppice, openRaw, openYLeveldb, rawKey, SYNCS } from "./stores.mjs";
 
 const WIDTH = 64;
+/** Keystrokes into each of many documents. */
+const EACH = 1000;
 
 export const append = {
   name: "append",
@@ -26,11 +28,12 @@ export const appendMany = {
 
 async function measure(setting, documentCount) {
   const { rounds, quick, trace, note } = setting;
-  const counts = { many: Math.min(quick ? 6400 : 64_000, trace.updates.length), few: quick ? 640 : 6400 };
-  const sides = sidesOf(setting, documentCount, counts);
+  const most = quick ? 6400 : documentCount === 1 ? trace.updates.length : EACH * documentCount;
+  const count = Math.min(most, trace.updates.length);
+  const sides = sidesOf(setting, documentCount, count);
   const results = await runRounds(rounds, sides, note);
   const rates = (name) => results[name].map(({ rate }) => rate);
-  const rows = sides.map(({ name, syncs, count }) => {
+  const rows = sides.map(({ name, syncs }) => {
     const rate = summary(rates(name));
     const latency = (share) => summary(results[name].map((result) => result[share])).median;
     const ratio = name === "coppice" ? undefined : ratios(rates("coppice"), rates(name));
@@ -76,15 +79,15 @@ function targetsOf(documentCount, rates) {
   ];
 }
 
-function sidesOf({ scratch, trace }, documentCount, { many, few }) {
-  const side = (name, syncs, count, open, put, close) => ({
+function sidesOf({ scratch, trace }, documentCount, count) {
+  const side = (name, syncs, open, put, close) => ({
     name,
     syncs,
-    count,
-    run: async () => {
+    run: async (round) => {
       const location = scratch.fresh();
       const store = await open(location);
-      const result = await type(trace.updates, documentCount, count, (...keystroke) =>
+      const typed = Math.ceil(round === 0 ? count / 10 : count);
+      const result = await type(trace.updates, documentCount, typed, (...keystroke) =>
         put(store, ...keystroke),
       );
       await close(store);
@@ -95,11 +98,10 @@ function sidesOf({ scratch, trace }, documentCount, { many, few }) {
   const close = (store) => store.close();
   const append = (store, document, _number, update) => store.append(`doc-${document}`, [update]);
   return [
-    side("coppice", SYNCS.coppice, many, (location) => openCoppice(location), append, close),
+    side("coppice", SYNCS.coppice, (location) => openCoppice(location), append, close),
     side(
       "y-leveldb",
       SYNCS.yLeveldb,
-      few,
       openYLeveldb,
       (store, document, _number, update) => store.storeUpdate(`doc-${document}`, update),
       (store) => store.destroy(),
@@ -107,23 +109,14 @@ function sidesOf({ scratch, trace }, documentCount, { many, few }) {
     side(
       "classic-level puts",
       SYNCS.rawPuts,
-      many,
       openRaw,
       (db, document, number, update) => db.put(rawKey(document, number), update),
       close,
     ),
-    side(
-      "classic-level groups",
-      SYNCS.rawGroups,
-      many,
-      openGroups,
-      (groups, ...put) => groups.put(...put),
-      close,
-    ),
+    side("classic-level groups", SYNCS.rawGroups, openGroups, (groups, ...put) => groups.put(...put), close),
     side(
       "coppice, no snapshots",
       SYNCS.coppice,
-      many,
       (location) => openCoppice(location, { snapshotPolicy: never }),
       append,
       close,

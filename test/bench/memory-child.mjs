@@ -30,7 +30,7 @@ async function run({ location, documentCount, passes, updates }) {
     }
   }
   await storage.close();
-  return { samples, peakBytes: process.resourceUsage().maxRSS * 1024 };
+  return { samples };
 }
 
 function memory() {

@@ -68,7 +68,7 @@ function introduction({ machine, trace, rounds, quick }) {
   return [
     `${date}, Node ${node}, ${platform}, ${count} processors, ${memoryGiB} GiB, ${fileSystem}`,
     `input: ${trace}`,
-    `${rounds} rounds (more where a round is short), all sides in turn; figures are medians, in brackets min–max`,
+    `${rounds} rounds, all sides in turn; figures are medians over the rounds, in brackets min–max`,
     "coppice syncs before it acknowledges (durability power); y-leveldb and classic-level's puts never do",
     ...(quick ? ["a quick run with small inputs: not to be quoted"] : []),
   ];

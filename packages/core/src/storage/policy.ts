@@ -58,11 +58,11 @@ export function allOf(...policies: readonly SnapshotPolicy[]): SnapshotPolicy {
 export const never: SnapshotPolicy = () => false;
 
 /**
- * When the frontier collapses and the tail weighs a quarter of the snapshot; when 1,000 events outweigh the
- * snapshot; and after 20,000 events in any case, so that a load never replays more.
+ * When the frontier collapses and the tail weighs a quarter of the snapshot; when at least 1,000 events weigh
+ * four times the snapshot; and after 50,000 events in any case, so that a load never replays many more.
  */
 export const defaultPolicy: SnapshotPolicy = anyOf(
   allOf(onFrontierCollapse({ minEvents: 100 }), whenTailOutweighs(0.25)),
-  allOf(everyEvents(1000), whenTailOutweighs(1)),
-  everyEvents(20_000),
+  allOf(everyEvents(1000), whenTailOutweighs(4)),
+  everyEvents(50_000),
 );
