@@ -50,6 +50,16 @@ export { DocumentHandle, type HandleOptions, type Received } from "./storage/han
 export { ABSENT } from "./storage/head.js";
 export type { HeldEvent } from "./storage/loader.js";
 export type { Observer } from "./storage/observer.js";
+export type {
+  AppendInfo,
+  AppendOptions,
+  DocOf,
+  LoadOptions,
+  OpenOptions,
+  RecoverReport,
+  SettledCommit,
+  StorageOptions,
+} from "./storage/options.js";
 export {
   allOf,
   anyOf,
@@ -63,14 +73,4 @@ export {
   whenTailOutweighs,
 } from "./storage/policy.js";
 export type { DocumentInfo, HistoryEntry, ListOptions, StoredEvent } from "./storage/queries.js";
-export {
-  type AppendInfo,
-  type AppendOptions,
-  type DocOf,
-  DocumentStorage,
-  type LoadOptions,
-  type OpenOptions,
-  type RecoverReport,
-  type SettledCommit,
-  type StorageOptions,
-} from "./storage/storage.js";
+export { DocumentStorage } from "./storage/storage.js";

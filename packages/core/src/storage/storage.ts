@@ -28,15 +28,26 @@ import {
   snapshotDocument,
 } from "./compaction.js";
 import { type Context, modelOf, observe } from "./context.js";
+import { bury } from "./deletion.js";
 import { diffDocument } from "./diff.js";
 import { type AppendResult, type DocumentLog, isWritten, type UnknownCommit } from "./document-log.js";
 import type { Folder } from "./folding.js";
-import { copyEvent, DocumentHandle, type HandleOptions } from "./handle.js";
+import { copyEvent, DocumentHandle } from "./handle.js";
 import { type Head, readCommitIds, readHead, statsOf } from "./head.js";
 import { loadDocument } from "./loader.js";
 import { Logs } from "./logs.js";
-import { eventsKey, type Meta, metaKey, packRecord, sealMeta } from "./meta.js";
 import { type Observer, report } from "./observer.js";
+import {
+  type AppendOptions,
+  type DocOf,
+  initialEvents,
+  type LoadOptions,
+  type OpenOptions,
+  packInfo,
+  type RecoverReport,
+  type SettledCommit,
+  type StorageOptions,
+} from "./options.js";
 import { defaultPolicy, type SnapshotPolicy } from "./policy.js";
 import {
   type DocumentInfo,
@@ -50,68 +61,6 @@ import {
 } from "./queries.js";
 import { sweep } from "./snapshots.js";
 import { ThreadFolder } from "./thread-folder.js";
-
-/** What the documents of a model are: `Y.Doc` for `Model<Y.Doc>`. */
-export type DocOf<M> = M extends Model<infer Doc, infer _Event> ? Doc : never;
-
-export interface StorageOptions<Models extends readonly AnyModel[]> {
-  readonly backend: BackendFactory;
-  /** The first one is the default for new documents. */
-  readonly models: Models;
-  /** When to take a snapshot by itself; `never` for only when asked. */
-  readonly snapshotPolicy?: SnapshotPolicy;
-  readonly observer?: Observer;
-  readonly env?: Env;
-  /** Single limits to change; the others keep their defaults. `idBytesMax` can only be lowered. */
-  readonly limits?: Partial<Limits>;
-  /** Where folds and verifications run; default: large ones in a thread, where there are threads. */
-  readonly folder?: Folder;
-}
-
-export interface LoadOptions extends HandleOptions {
-  /** A past clock: the document as it was after that many events. It cannot be saved. */
-  readonly at?: number;
-}
-
-export interface OpenOptions<Doc> extends HandleOptions {
-  /** For a document that does not exist yet; default: the first model. */
-  readonly model?: string;
-  /** Edits the new document before it is created. Of two creators who race, only one's edits are stored. */
-  readonly initial?: (doc: Doc) => unknown;
-  /** Begin anew when the id was deleted; the clock goes on where it ended. */
-  readonly recreate?: boolean;
-}
-
-/** Who and from where, for history: plain values, at most `limits.infoBytesMax` bytes once packed. */
-export type AppendInfo = Readonly<Record<string, string | number | boolean>>;
-
-export interface AppendOptions {
-  /** For a document that does not exist yet; default: the first model. */
-  readonly model?: string;
-  /** A token: append only if the document is still in that state (`ABSENT`: does not exist). */
-  readonly expected?: string;
-  /** From `newCommitId()`: repeating the call with it writes nothing twice. */
-  readonly commitId?: Uint8Array | string;
-  readonly info?: AppendInfo;
-}
-
-export interface SettledCommit {
-  readonly id: string;
-  /** As in the details of the rejection: `commitId`, or `batch` for appends that chose none. */
-  readonly commitId: Uint8Array;
-  /** The clocks before and after its events, if it was applied. */
-  readonly clock: number;
-  readonly end: number;
-  readonly applied: boolean;
-}
-
-export interface RecoverReport {
-  /**
-   * What became of the commits whose outcome was unknown. Those are left out of which nothing tells any more:
-   * the document was deleted, or trimmed further than it remembers commit ids.
-   */
-  readonly settled: readonly SettledCommit[];
-}
 
 export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyModel[]> {
   readonly #context: Context;
@@ -270,7 +219,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
       model: this.#modelFor(options.model, id),
       expected,
       commitId: commitId === undefined ? undefined : parseCommitId(commitId, env),
-      info: this.#packInfo(id, options.info),
+      info: packInfo(id, options.info, limits.infoBytesMax),
     });
   }
 
@@ -350,7 +299,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     checkId(id, this.#context.limits.idBytesMax);
     const log = this.#logs.get(id);
     for (;;) {
-      const outcome = await log.exclusively((head) => this.#bury(log, head));
+      const outcome = await log.exclusively((head) => bury(this.#context, log, head));
       if (outcome === "conflict") continue;
       if (outcome === undefined) return false;
       await this.#maintenance.run(id, () => sweep(this.#context, id, outcome.meta, outcome.metaBytes));
@@ -508,63 +457,8 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
       .finally(() => this.#due.delete(id));
   }
 
-  async #bury(
-    log: DocumentLog,
-    head: Head,
-  ): Promise<{ meta: Meta; metaBytes: Uint8Array; existed: boolean } | "conflict" | undefined> {
-    const { meta, metaBytes } = head;
-    if (meta === undefined || metaBytes === undefined) return undefined;
-    if (meta.deleted !== undefined) return { meta, metaBytes, existed: false };
-    const time = Math.max(this.#context.env.now(), head.time);
-    const tombstone: Meta = {
-      ...meta,
-      base: head.clock,
-      oldest: head.clock,
-      snapshot: undefined,
-      previous: undefined,
-      commits: [],
-      // What was remembered is forgotten now, not "never written": a repeated append stays unknown.
-      commitFloor: Math.max(meta.commitFloor, head.chosenTime),
-      deleted: { clock: head.clock, time },
-    };
-    const value = sealMeta(log.id, tombstone, time);
-    log.forget();
-    try {
-      await this.#context.guard.commit({
-        put: [{ key: metaKey(log.id), value }],
-        expect: [
-          { key: metaKey(log.id), value: metaBytes },
-          { key: eventsKey(log.id, head.clock), value: undefined },
-        ],
-      });
-    } catch (error) {
-      if (isCoppiceError(error, "COMMIT_CONFLICT")) return "conflict";
-      throw error;
-    }
-    return { meta: tombstone, metaBytes: value, existed: true };
-  }
-
   #modelFor(name: string | undefined, id: string): AnyModel {
     return name === undefined ? this.#context.defaultModel : modelOf(this.#context, name, id);
-  }
-
-  #packInfo(id: string, info: AppendInfo | undefined): Uint8Array | undefined {
-    if (info === undefined) return undefined;
-    for (const [name, value] of Object.entries(info)) {
-      if (!["string", "number", "boolean"].includes(typeof value)) {
-        throw new CoppiceError("ARGUMENT_INVALID", "info takes strings, numbers and booleans", {
-          details: { id, name },
-        });
-      }
-    }
-    const packed = packRecord({ ...info });
-    const max = this.#context.limits.infoBytesMax;
-    if (packed.length > max) {
-      throw new CoppiceError("BATCH_TOO_LARGE", "info is over the limit; nothing was written", {
-        details: { id, limit: "infoBytesMax", max, actual: packed.length },
-      });
-    }
-    return packed;
   }
 
   #assertReady(): void {
@@ -586,14 +480,4 @@ async function openGuard(
 ): Promise<Guard> {
   const backend = await factory.open(env);
   return new Guard(backend, env, limits, (commit) => report(env, () => observer.commit?.(commit)));
-}
-
-function initialEvents(model: AnyModel, initial: (doc: unknown) => unknown): unknown[] {
-  const doc = model.create();
-  const tracker = model.track(doc);
-  const changed = model.change(doc, initial);
-  const events = tracker.take(changed);
-  tracker.stop();
-  model.dispose?.(changed);
-  return events;
 }

@@ -1,0 +1,108 @@
+/**
+ * What the methods of DocumentStorage take and return, and the checks of these options that need no storage.
+ *
+ * Options of one room alone stay in that room (`compaction.ts`, `check.ts`, `queries.ts`, `handle.ts`).
+ */
+
+import type { Env } from "../base/env.js";
+import { CoppiceError } from "../base/errors.js";
+import type { Limits } from "../base/limits.js";
+import type { BackendFactory } from "../contract/backend.js";
+import type { AnyModel, Model } from "../contract/model.js";
+import type { Folder } from "./folding.js";
+import type { HandleOptions } from "./handle.js";
+import { packRecord } from "./meta.js";
+import type { Observer } from "./observer.js";
+import type { SnapshotPolicy } from "./policy.js";
+
+/** What the documents of a model are: `Y.Doc` for `Model<Y.Doc>`. */
+export type DocOf<M> = M extends Model<infer Doc, infer _Event> ? Doc : never;
+
+export interface StorageOptions<Models extends readonly AnyModel[]> {
+  readonly backend: BackendFactory;
+  /** The first one is the default for new documents. */
+  readonly models: Models;
+  /** When to take a snapshot by itself; `never` for only when asked. */
+  readonly snapshotPolicy?: SnapshotPolicy;
+  readonly observer?: Observer;
+  readonly env?: Env;
+  /** Single limits to change; the others keep their defaults. `idBytesMax` can only be lowered. */
+  readonly limits?: Partial<Limits>;
+  /** Where folds and verifications run; default: large ones in a thread, where there are threads. */
+  readonly folder?: Folder;
+}
+
+export interface LoadOptions extends HandleOptions {
+  /** A past clock: the document as it was after that many events. It cannot be saved. */
+  readonly at?: number;
+}
+
+export interface OpenOptions<Doc> extends HandleOptions {
+  /** For a document that does not exist yet; default: the first model. */
+  readonly model?: string;
+  /** Edits the new document before it is created. Of two creators who race, only one's edits are stored. */
+  readonly initial?: (doc: Doc) => unknown;
+  /** Begin anew when the id was deleted; the clock goes on where it ended. */
+  readonly recreate?: boolean;
+}
+
+/** Who and from where, for history: plain values, at most `limits.infoBytesMax` bytes once packed. */
+export type AppendInfo = Readonly<Record<string, string | number | boolean>>;
+
+export interface AppendOptions {
+  /** For a document that does not exist yet; default: the first model. */
+  readonly model?: string;
+  /** A token: append only if the document is still in that state (`ABSENT`: does not exist). */
+  readonly expected?: string;
+  /** From `newCommitId()`: repeating the call with it writes nothing twice. */
+  readonly commitId?: Uint8Array | string;
+  readonly info?: AppendInfo;
+}
+
+export interface SettledCommit {
+  readonly id: string;
+  /** As in the details of the rejection: `commitId`, or `batch` for appends that chose none. */
+  readonly commitId: Uint8Array;
+  /** The clocks before and after its events, if it was applied. */
+  readonly clock: number;
+  readonly end: number;
+  readonly applied: boolean;
+}
+
+export interface RecoverReport {
+  /**
+   * What became of the commits whose outcome was unknown. Those are left out of which nothing tells any more:
+   * the document was deleted, or trimmed further than it remembers commit ids.
+   */
+  readonly settled: readonly SettledCommit[];
+}
+
+/** The bytes of `info`; `ARGUMENT_INVALID` or `BATCH_TOO_LARGE` when it is not plain or too long. */
+export function packInfo(id: string, info: AppendInfo | undefined, max: number): Uint8Array | undefined {
+  if (info === undefined) return undefined;
+  for (const [name, value] of Object.entries(info)) {
+    if (!["string", "number", "boolean"].includes(typeof value)) {
+      throw new CoppiceError("ARGUMENT_INVALID", "info takes strings, numbers and booleans", {
+        details: { id, name },
+      });
+    }
+  }
+  const packed = packRecord({ ...info });
+  if (packed.length > max) {
+    throw new CoppiceError("BATCH_TOO_LARGE", "info is over the limit; nothing was written", {
+      details: { id, limit: "infoBytesMax", max, actual: packed.length },
+    });
+  }
+  return packed;
+}
+
+/** The events that `initial` makes on a new document. */
+export function initialEvents(model: AnyModel, initial: (doc: unknown) => unknown): unknown[] {
+  const doc = model.create();
+  const tracker = model.track(doc);
+  const changed = model.change(doc, initial);
+  const events = tracker.take(changed);
+  tracker.stop();
+  model.dispose?.(changed);
+  return events;
+}
