@@ -49,7 +49,7 @@ async function run(runtime: Runtime, url: string, options: CommonOptions): Promi
     const report = await abortable(signal, runCases(backendCases, subject, { onResult }));
     progress.finish();
     await (options.json ? out.json(withoutErrors(report)) : tell(runtime, report));
-    return report.failed > 0 ? EXIT.failed : EXIT.ok;
+    return report.failed + report.inconclusive > 0 ? EXIT.failed : EXIT.ok;
   } finally {
     progress.finish();
     if (home !== undefined) await rm(home, { recursive: true, force: true });
@@ -140,12 +140,16 @@ async function tell({ out }: Runtime, report: Report): Promise<void> {
   const marks = {
     passed: out.style("green", "passed "),
     failed: out.style("red", "failed "),
+    inconclusive: out.style("red", "unclear"),
     skipped: out.style("yellow", "skipped"),
   };
   for (const { status, rule, title, reason, durationMs } of report.results) {
     const why = reason === undefined ? "" : `: ${printable(reason)}`;
     await out.line(`${marks[status]} ${rule.padEnd(5)} ${title} (${duration(durationMs)})${why}`);
   }
-  const { subject, passed, failed, skipped } = report;
-  await out.line(`${subject}: ${count(passed)} passed, ${count(failed)} failed, ${count(skipped)} skipped`);
+  const { subject, passed, failed, inconclusive, skipped } = report;
+  const unclear = inconclusive === 0 ? "" : `${count(inconclusive)} inconclusive, `;
+  await out.line(
+    `${subject}: ${count(passed)} passed, ${count(failed)} failed, ${unclear}${count(skipped)} skipped`,
+  );
 }

@@ -35,15 +35,6 @@ async function watching(subject: BackendSubject): Promise<string | undefined> {
   return watches ? undefined : "the backend has no watch";
 }
 
-async function crashing(subject: BackendSubject): Promise<string | undefined> {
-  return subject.crash === undefined ? "the subject cannot simulate the death of the process" : undefined;
-}
-
-async function crashingDurable(subject: BackendSubject): Promise<string | undefined> {
-  const { traits } = await declared(subject);
-  return traits.durability === "none" ? "the backend promises no durability" : crashing(subject);
-}
-
 const VALUE = bytes("x");
 
 export const lifeCases: readonly BackendCase[] = [
@@ -70,44 +61,6 @@ export const lifeCases: readonly BackendCase[] = [
     await store.open();
     assert((await store.dump()).length === 100, "an acknowledged commit is lost");
   }),
-  backendCase(
-    "BK13",
-    "what was acknowledged survives the death of the process",
-    async (store) => {
-      for (let round = 0; round < 5; round++) {
-        for (let i = 0; i < 20; i++) {
-          await store.guard.commit({ put: pair(round * 20 + i) });
-        }
-        await store.crash();
-        const [found, expected] = [(await store.dump()).length, (round + 1) * 40];
-        assert(found === expected, `${found} entries, where ${expected} were acknowledged`);
-      }
-    },
-    crashingDurable,
-  ),
-  backendCase(
-    "BK3",
-    "after the death of the process each commit is there as a whole or not at all",
-    async (store) => {
-      const commits = Array.from({ length: 50 }, (_, i) => store.guard.commit({ put: pair(i) }));
-      // Those that the crash overtakes may never settle.
-      void Promise.allSettled(commits);
-      await Promise.race(commits);
-      await store.crash();
-      const found = await scanAll(store.backend, { space: "events" });
-      for (const { key } of found) {
-        const twin = await store.backend.get(["meta", `doc${key[2]}`]);
-        assertBytes(twin, VALUE, `the other half of commit ${key[2]}`);
-      }
-      const twins = await scanAll(store.backend, { space: "meta" });
-      assert(
-        twins.length === found.length,
-        `${found.length} first and ${twins.length} second halves of commits`,
-      );
-      await store.guard.commit({ put: pair(1000) });
-    },
-    crashing,
-  ),
   backendCase("BK14", "after close every call rejects with CLOSED", async (store) => {
     const { guard } = store;
     await store.close();

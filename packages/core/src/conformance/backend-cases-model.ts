@@ -11,6 +11,7 @@ import {
   assert,
   assertBytes,
   assertLines,
+  assertTried,
   type BackendCase,
   backendCase,
   CaseFailure,
@@ -45,7 +46,7 @@ export const modelTestCases: readonly BackendCase[] = [
       assertLines(await store.dump(), naive.dump(), "the whole store, after reopening");
       const seen =
         tally.conflicts > 20 && tally.commits > 500 && tally.entries > 1000 && tally.reopenings > 5;
-      assert(seen, `inconclusive: the random operations did too little: ${JSON.stringify(tally)}`);
+      assertTried(seen, `the random operations did too little: ${JSON.stringify(tally)}`);
     },
   ),
 ];

@@ -9,6 +9,7 @@ import {
   assert,
   assertLines,
   assertRejects,
+  assertTried,
   type BackendCase,
   backendCase,
   bytes,
@@ -250,7 +251,7 @@ async function betweenPages(store: Store): Promise<void> {
         last + step < 0 ? [] : [{ key: ["events", id, last + step], value: bytes("new") }];
       await store.backend.commit({ delete: gone.map((seq) => ["events", id, seq] as const), put: came });
     }
-    assert(pageCount > 2, `inconclusive: the scan gave ${pageCount} pages, so nothing changed between them`);
+    assertTried(pageCount > 2, `the scan gave ${pageCount} pages, so nothing changed between them`);
     const sorted = [...new Set(seen)].sort((a, b) => (reverse ? b - a : a - b));
     assertLines(seen.map(String), sorted.map(String), "each key once, in order");
     for (const { key } of put) {

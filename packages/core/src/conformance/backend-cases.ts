@@ -4,16 +4,23 @@
  */
 
 import { commitCases } from "./backend-cases-commit.js";
+import { crashCases } from "./backend-cases-crash.js";
+import { fullDiskCases, unknownOutcomeCases } from "./backend-cases-faults.js";
 import { lifeCases } from "./backend-cases-life.js";
 import { modelTestCases } from "./backend-cases-model.js";
+import { raceCases } from "./backend-cases-races.js";
 import { scanCases } from "./backend-cases-scan.js";
 import { valueCases } from "./backend-cases-values.js";
-import type { BackendCase } from "./cases.js";
+import type { BackendCase, CaseLevel } from "./cases.js";
 
 export const backendCases: readonly BackendCase[] = [
-  ...valueCases,
-  ...scanCases,
-  ...commitCases,
-  ...lifeCases,
-  ...modelTestCases,
+  ...at("contract", [...valueCases, ...scanCases, ...commitCases, ...lifeCases, ...modelTestCases]),
+  ...at("race", raceCases),
+  ...at("crash", crashCases),
+  ...at("full-disk", fullDiskCases),
+  ...at("unknown-outcome", unknownOutcomeCases),
 ];
+
+function at(level: CaseLevel, cases: readonly BackendCase[]): BackendCase[] {
+  return cases.map((item) => ({ ...item, level }));
+}

@@ -17,6 +17,12 @@ import type { Backend, BackendFactory, Entry, Range, ScanOptions, Traits } from 
 import { Guard } from "../contract/guard.js";
 import { keyName } from "../contract/keys.js";
 
+/**
+ * How much a case asks of its subject: the `contract` alone; a `race`, which may turn out not to have been
+ * one; a `crash`; a `full-disk`; a commit of `unknown-outcome`.
+ */
+export type CaseLevel = "contract" | "race" | "crash" | "full-disk" | "unknown-outcome";
+
 /** One thing that every subject must do. */
 export interface Case<Context> {
   /** `[rule] title`, for test runners. */
@@ -24,6 +30,8 @@ export interface Case<Context> {
   /** The rule of docs/spec.md that this case shows. */
   readonly rule: string;
   readonly title: string;
+  /** What it takes to try it; absent: only the subject itself. */
+  readonly level?: CaseLevel;
   /** Why the case cannot be tried on this subject; `undefined` when it can. */
   readonly needs?: (context: Context) => Promise<string | undefined> | string | undefined;
   /** Rejects when the subject breaks the rule. */
@@ -42,6 +50,12 @@ export interface BackendSubject {
    * resolves with a factory for what is left. Without it the cases about crashes are skipped.
    */
   crash?(factory: BackendFactory): Promise<BackendFactory>;
+  /** Like `crash`, as a loss of power would: of what was not durable, anything may be gone. */
+  powerLoss?(factory: BackendFactory): Promise<BackendFactory>;
+  /** From now on the disk of this store is full; resolves with what makes room again. */
+  fillDisk?(factory: BackendFactory): Promise<() => Promise<void>>;
+  /** The next commit fails as if its reply were lost: after it took effect (`applied`), or before. */
+  loseReply?(factory: BackendFactory, applied: boolean): Promise<void>;
   /** For cases that use chance; default 1. */
   readonly seed?: number;
   /** Default `systemEnv()`. */
@@ -90,9 +104,11 @@ export class Store {
     await this.open();
   }
 
-  async crash(): Promise<void> {
-    if (this.subject.crash === undefined) throw new TypeError("this subject cannot crash");
-    this.factory = await this.subject.crash(this.factory);
+  /** The process dies, or the power goes; then the store is opened again. */
+  async crash(how: "crash" | "powerLoss" = "crash"): Promise<void> {
+    const end = this.subject[how];
+    if (end === undefined) throw new TypeError(`this subject has no ${how}`);
+    this.factory = await end.call(this.subject, this.factory);
     this.#open = [];
     await this.open();
   }
@@ -173,6 +189,16 @@ export function declared(subject: BackendSubject): Promise<Declared> {
 /** A rule that was broken, told by a case. */
 export class CaseFailure extends Error {
   override readonly name = "CaseFailure";
+}
+
+/** What was to be tried did not come about, so the case shows nothing: neither passed nor failed. */
+export class CaseInconclusive extends Error {
+  override readonly name = "CaseInconclusive";
+}
+
+/** Ends the case as inconclusive unless what it is about has happened. */
+export function assertTried(happened: boolean, message: string): asserts happened {
+  if (!happened) throw new CaseInconclusive(`inconclusive: ${message}`);
 }
 
 export function fail(message: string): never {

@@ -4,6 +4,14 @@
 
 export { backendCases } from "./backend-cases.js";
 export { NaiveStore } from "./backend-cases-naive.js";
-export { type BackendCase, type BackendSubject, type Case, CaseFailure, Random } from "./cases.js";
+export {
+  type BackendCase,
+  type BackendSubject,
+  type Case,
+  CaseFailure,
+  CaseInconclusive,
+  type CaseLevel,
+  Random,
+} from "./cases.js";
 export { type ModelCase, type ModelSubject, modelCases } from "./model-cases.js";
 export { type CaseResult, type Report, type RunOptions, runCase, runCases } from "./run.js";

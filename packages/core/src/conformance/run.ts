@@ -1,18 +1,19 @@
 /**
  * Runs conformance cases without a test runner, or hands them to one. It knows nothing of backends or models.
  *
- * Invariant: every case appears in the report exactly once, as passed, failed or skipped with its reason; a
- * case that hangs fails.
+ * Invariant: every case appears in the report exactly once, as passed, failed, inconclusive or skipped, with
+ * its reason; a case that hangs fails. Inconclusive is not green: under a test runner it rejects.
  */
 
 import { systemEnv } from "../base/env.js";
-import { type Case, CaseFailure } from "./cases.js";
+import { type Case, CaseFailure, CaseInconclusive } from "./cases.js";
 
 export interface CaseResult {
   readonly rule: string;
   readonly title: string;
-  readonly status: "passed" | "failed" | "skipped";
-  /** Why it was skipped, or the message of its failure. */
+  /** `inconclusive`: it ran, and what it is about did not come about (a race that was none). */
+  readonly status: "passed" | "failed" | "inconclusive" | "skipped";
+  /** Why it was skipped or inconclusive, or the message of its failure. */
   readonly reason?: string;
   readonly error?: unknown;
   readonly durationMs: number;
@@ -22,6 +23,7 @@ export interface Report {
   readonly subject: string;
   readonly passed: number;
   readonly failed: number;
+  readonly inconclusive: number;
   readonly skipped: number;
   readonly results: readonly CaseResult[];
 }
@@ -50,6 +52,7 @@ export async function runCases<Context extends { readonly name: string }>(
     subject: context.name,
     passed: count("passed"),
     failed: count("failed"),
+    inconclusive: count("inconclusive"),
     skipped: count("skipped"),
     results,
   };
@@ -98,7 +101,7 @@ async function resultOf<Context>(
     return finish(skipped === undefined ? { status: "passed" } : { status: "skipped", reason: skipped });
   } catch (error) {
     return finish({
-      status: "failed",
+      status: error instanceof CaseInconclusive ? "inconclusive" : "failed",
       reason: error instanceof Error ? error.message : String(error),
       error,
     });

@@ -16,9 +16,14 @@ const subjects: BackendSubject[] = [
   },
 ];
 
+// It promises nothing beyond the process: of the cases about crashes only those hold that no promise is made in.
+const cases = backendCases.filter(
+  ({ level, rule }) => level === "contract" || level === "race" || (level === "crash" && rule === "BK3"),
+);
+
 for (const subject of subjects) {
   describe(subject.name, () => {
-    for (const item of backendCases) {
+    for (const item of cases) {
       test(item.name, (context) => runCase(item, subject, (reason) => context.skip(reason)));
     }
   });

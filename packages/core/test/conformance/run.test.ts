@@ -1,4 +1,12 @@
-import { type Case, CaseFailure, type CaseResult, Random, runCase, runCases } from "coppice/conformance";
+import {
+  type Case,
+  CaseFailure,
+  CaseInconclusive,
+  type CaseResult,
+  Random,
+  runCase,
+  runCases,
+} from "coppice/conformance";
 import { expect, test } from "vitest";
 
 interface Context {
@@ -15,6 +23,9 @@ const fails = make("fails", async () => {
   throw new CaseFailure("as it should");
 });
 const impossible = make("is skipped", async () => expect.unreachable(), "it cannot be tried");
+const noRace = make("did not race", async () => {
+  throw new CaseInconclusive("inconclusive: nobody met anybody");
+});
 const hangs = make("hangs", () => new Promise(() => undefined));
 
 test("[TS20] every case is in the report once, as passed, failed or skipped with its reason", async () => {
@@ -31,6 +42,18 @@ test("[TS20] every case is in the report once, as passed, failed or skipped with
     ["is skipped", "skipped", "it cannot be tried"],
   ]);
   expect(told).toEqual(report.results);
+});
+
+test("[TS22] a race that was none is inconclusive: not passed, and under a test runner a rejection", async () => {
+  const report = await runCases([passes, noRace], { name: "s" });
+  expect(report).toMatchObject({ passed: 1, failed: 0, inconclusive: 1, skipped: 0 });
+  expect(report.results[1]).toMatchObject({
+    status: "inconclusive",
+    reason: "inconclusive: nobody met anybody",
+  });
+  await expect(runCase(noRace, { name: "s" }, () => expect.unreachable())).rejects.toThrow(
+    "nobody met anybody",
+  );
 });
 
 test("[TS20] a case that hangs fails", async () => {
