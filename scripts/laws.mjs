@@ -370,7 +370,7 @@ function checkLimits() {
   const file = sources.find((source) => source.path === "packages/core/src/base/limits.ts");
   if (file === undefined) return;
   const unit =
-    /(?:bytes|events|operations|keys|ids|heads|documents|batches|parts|depth|ms|count)(?:Max|Min)?$/i;
+    /(?:bytes|events|operations|keys|ids|heads|tags|documents|batches|parts|depth|ms|count)(?:Max|Min)?$/i;
   for (const match of file.code.matchAll(/^\s+(?:readonly\s+)?([a-z]\w*):/gm))
     if (!unit.test(match[1])) report(file, match.index, `${match[1]} does not name its unit`);
 }

@@ -8,6 +8,7 @@ import { crc32 } from "node:zlib";
 import { unpack } from "./msgpack.js";
 
 const FLAGS = ["COMPRESSED", "BATCH", "INFO", "CHOSEN_IDS", "CHOSEN", "LOST"];
+const STAGED = ["snapshot", "tagged"];
 const BYTES_SHOWN = 12;
 const INDENT = " ".repeat(61);
 
@@ -39,9 +40,9 @@ function dumpPayload(dump: Dump, key: Uint8Array, has: (flag: string) => boolean
   if (has("LOST")) dump.take(4, "CRC stood for", hexNumber);
   else if (space === "events" || space === "held") {
     while (dump.left > 4) dump.take(dump.varint("event length"), "event", printable);
-  } else if (space === "snapshot" && high * 256 + low > 0) {
+  } else if (STAGED.includes(space) && high * 256 + low > 0) {
     dump.take(dump.left - 4, "part", has("COMPRESSED") ? () => "deflated" : printable);
-  } else dump.take(dump.left - 4, space === "snapshot" ? "record" : space, unpacked);
+  } else dump.take(dump.left - 4, STAGED.includes(space) ? "record" : space, unpacked);
 }
 
 class Dump {

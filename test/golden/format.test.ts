@@ -63,6 +63,10 @@ test("[FM1] what format 1 wrote is read as it was meant", async () => {
   expect(await readEntries(entries)).toEqual(golden.documents);
   expect(golden.documents.compacted).toMatchObject({ clock: 5, content: "a,b,c" });
   expect(golden.documents.yjs).toMatchObject({ clock: 3, content: "Jello" });
+  expect(golden.documents.tagged?.tags).toEqual([
+    "one at 1767225601000: 1, a",
+    "three: ünïcode at 1767225603000: 3, a,b",
+  ]);
   expect(golden.documents.deleted).toBeUndefined();
 });
 
@@ -100,7 +104,9 @@ test("[FM3] a reader that shares no code with ours finds every field of every va
     for (const [, names = ""] of lines.join("\n").matchAll(/flags {2,}(.*)/g))
       for (const name of names.split(", ")) flags.add(name);
   }
-  expect([...spaces].sort()).toEqual(["events", "held", "meta", "quarantine", "snapshot"]);
+  expect([...spaces].sort()).toEqual([
+    ...["events", "held", "meta", "quarantine", "snapshot", "tagged", "tags"],
+  ]);
   expect([...flags].sort()).toEqual(["BATCH", "CHOSEN", "CHOSEN_IDS", "COMPRESSED", "INFO", "LOST", "none"]);
 });
 

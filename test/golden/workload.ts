@@ -18,7 +18,7 @@ import {
   simulatedEnv,
 } from "coppice/testing";
 import * as Y from "yjs";
-import { nameSet, naming } from "../support/oracle-model.js";
+import { type NameSet, nameSet, naming } from "../support/oracle-model.js";
 
 export type GoldenStorage = DocumentStorage<[ReturnType<typeof nameSet>, ReturnType<typeof yjs>]>;
 
@@ -28,6 +28,7 @@ export interface Found {
   readonly content: string;
   readonly held: readonly string[];
   readonly history: readonly string[];
+  readonly tags?: readonly string[];
 }
 
 /** Ids whose values come from libraries that may write other bytes tomorrow: they are read, not written again. */
@@ -66,6 +67,7 @@ export async function writeAll(): Promise<Entry[]> {
   await storage.close();
   await writeParts(backend, env);
   await writeRepaired(backend, env);
+  await writeTagged(backend, goldenEnv());
   return backend.dump();
 }
 
@@ -141,6 +143,26 @@ async function writeRepaired(backend: SimulatedBackend, env: SimulatedEnv): Prom
   await storage.close();
 }
 
+/** Three tags: inside a batch, with a held event, and of what is trimmed later. */
+async function writeTagged(backend: SimulatedBackend, env: SimulatedEnv): Promise<void> {
+  const storage = await open(backend, env);
+  await storage.append("tagged", [naming("a"), naming("b")]);
+  env.advance(1000);
+  await storage.tag("tagged", "one", 1);
+  env.advance(1000);
+  await storage.append("tagged", [naming("late", ["never"])]);
+  env.advance(1000);
+  await storage.tag("tagged", "three: ünïcode");
+  env.advance(1000);
+  await storage.append("tagged", [naming("c")]);
+  env.advance(1000);
+  await storage.compact("tagged");
+  env.advance(1000);
+  await storage.tag("tagged", "gone");
+  await storage.untag("tagged", "gone");
+  await storage.close();
+}
+
 /** What a reader finds in each document that is listed. */
 export async function readAll(storage: GoldenStorage): Promise<Record<string, Found>> {
   const documents: Record<string, Found> = {};
@@ -161,7 +183,12 @@ async function read(storage: GoldenStorage, id: string): Promise<Found> {
       history.push(`batch ${entry.clock}-${entry.end}, ${entry.bytes} bytes at ${entry.time}${info}`);
     }
   }
+  const tags: string[] = [];
+  for (const { name, clock: at, time } of await storage.tags(id)) {
+    const tagged = await storage.load<NameSet>(id, { at: name });
+    tags.push(`${name} at ${time}: ${at}, ${[...tagged!.doc.names.keys()].join()}`);
+  }
   const content = doc instanceof Y.Doc ? doc.getText("body").toString() : [...doc.names.keys()].sort().join();
   await handle.close();
-  return { clock, content, held, history };
+  return { clock, content, held, history, ...(tags.length === 0 ? {} : { tags }) };
 }

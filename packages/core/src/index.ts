@@ -49,6 +49,7 @@ export type { Folder } from "./storage/folding.js";
 export { DocumentHandle, type HandleOptions, type Received } from "./storage/handle.js";
 export { ABSENT } from "./storage/head.js";
 export type { HeldEvent } from "./storage/loader.js";
+export type { Moment } from "./storage/moments.js";
 export type { Observer } from "./storage/observer.js";
 export type {
   AppendInfo,
@@ -74,3 +75,4 @@ export {
 } from "./storage/policy.js";
 export type { DocumentInfo, HistoryEntry, ListOptions, StoredEvent } from "./storage/queries.js";
 export { DocumentStorage } from "./storage/storage.js";
+export type { Tag } from "./storage/tag-index.js";

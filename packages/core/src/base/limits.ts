@@ -33,6 +33,10 @@ export interface Limits {
   readonly pageBytesMax: number;
   /** Events that one snapshot may leave held or refused; above it compaction refuses, and the log stays. */
   readonly heldEventsMax: number;
+  /** Tags of one document: their index is one value, rewritten with each of them. */
+  readonly tagsMax: number;
+  /** Bytes of the name of a tag in UTF-8. */
+  readonly tagNameBytesMax: number;
 }
 
 export const LIMITS: Limits = {
@@ -51,6 +55,8 @@ export const LIMITS: Limits = {
   sweepKeysMax: 512,
   pageBytesMax: 1024 * 1024,
   heldEventsMax: 10_000,
+  tagsMax: 256,
+  tagNameBytesMax: 128,
 };
 
 /** The limits with some changed. Throws a `RangeError` for a limit that is unknown or not a count from 1. */

@@ -20,10 +20,12 @@ import {
   walkLog,
 } from "./check-log.js";
 import { type FoundHeld, type FoundSnapshot, findHeld, findSnapshot } from "./check-snapshots.js";
+import { type FoundTags, findTags, NO_TAGS } from "./check-tags.js";
 import type { Context } from "./context.js";
 import type { Folder } from "./folding.js";
 import { eventsKey, type Meta, metaKey, type SnapshotRef, snapshotKey, unsealMeta } from "./meta.js";
-import { garbageRanges } from "./snapshots.js";
+import { findGarbage } from "./snapshots.js";
+import { SPACES } from "./stages.js";
 
 export type { Finding } from "./check-log.js";
 
@@ -41,6 +43,7 @@ export interface Examination {
   readonly tailGuessed: boolean;
   readonly snapshots: readonly FoundSnapshot[];
   readonly held: readonly FoundHeld[];
+  readonly tags: FoundTags;
   /** A load has something to start from: the whole log, or a snapshot that the model restores. */
   readonly based: boolean;
   /** A repair must not touch it: something was written by a newer version, or cannot be judged. */
@@ -106,6 +109,7 @@ async function examine(
     tailGuessed: false,
     snapshots: [],
     held: [],
+    tags: NO_TAGS,
     based: false,
     frozen,
     garbageKeys: 0,
@@ -120,7 +124,7 @@ async function examine(
 }
 
 async function hasRecords(context: Context, id: string): Promise<boolean> {
-  for (const space of ["events", "snapshot", "held"]) {
+  for (const space of SPACES) {
     for await (const page of context.guard.scan({ space, id }, { limit: 1, values: false })) {
       if (page.length > 0) return true;
     }
@@ -130,8 +134,8 @@ async function hasRecords(context: Context, id: string): Promise<boolean> {
 
 async function countGarbage(context: Context, id: string, meta: Meta): Promise<number> {
   let count = 0;
-  for (const { space, to, garbage } of await garbageRanges(context, id, meta)) {
-    for await (const page of context.guard.scan({ space, id, to }, { values: false })) {
+  for (const { garbage, ...range } of (await findGarbage(context, id, meta)).ranges) {
+    for await (const page of context.guard.scan({ ...range, id }, { values: false })) {
       for (const { key } of page) if (garbage(key)) count++;
     }
   }
@@ -181,7 +185,8 @@ async function examineLive(
   const log = examineLog(context, id, meta, found, snapshots);
   const newer = found.filter((one) => one.newer);
   if (newer.length === 0) for (const finding of log.findings) findings.push(finding);
-  const held = await findHeld(context, id, snapshots, found, model);
+  const tags = await findTags(context, folder, id, meta, model);
+  const held = await findHeld(context, id, snapshots, tags.snapshots, found, model);
   if (model !== undefined) await judgeFolds(folder, model, id, meta, snapshots, log.links, held);
   const whole = meta.oldest === meta.base;
   const based = (whole || snapshots.some(usable)) && !log.headless;
@@ -192,7 +197,8 @@ async function examineLive(
     const message = "meta names no snapshot, and the first events of the document were trimmed";
     findings.push({ code: "snapshot-missing", key: metaKey(id), message });
   }
-  for (const { finding } of [...snapshots, ...held]) if (finding !== undefined) findings.push(finding);
+  for (const { finding } of [...snapshots, tags, ...tags.snapshots, ...held])
+    if (finding !== undefined) findings.push(finding);
   for (const { key, clock } of newer) {
     const message = `the batch at clock ${clock} is of a newer format`;
     findings.push({ code: "format-unsupported", key, message });
@@ -200,11 +206,12 @@ async function examineLive(
   const frozen =
     model === undefined ||
     log.ambiguous ||
-    [...snapshots, ...held].some((one) => one.newer) ||
+    [...snapshots, tags, ...tags.snapshots, ...held].some((one) => one.newer) ||
     newer.length > 0;
   const events = log.links.reduce((sum, link) => sum + (link.end - link.clock), 0);
   const { edits, refs, tailGuessed } = log;
-  return { ...nothing, model, findings, edits, refs, tailGuessed, snapshots, held, based, frozen, events };
+  const plan = { edits, refs, tailGuessed };
+  return { ...nothing, ...plan, model, findings, snapshots, held, tags, based, frozen, events };
 }
 
 /** A load may start there. */

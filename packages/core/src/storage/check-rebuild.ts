@@ -19,8 +19,9 @@ import { readsState, stageKeys } from "./check-snapshots.js";
 import type { Context } from "./context.js";
 import { unseal } from "./envelope.js";
 import { type Folder, restoresTo } from "./folding.js";
-import { type Meta, partOf, type SnapshotRef, stageOf } from "./meta.js";
+import type { Meta, SnapshotRef } from "./meta.js";
 import { Moved, openBatch, readSnapshot, readSnapshotRecord } from "./reader.js";
+import { partOf, type StageSpace, stageOf } from "./stages.js";
 import { decodeBatch } from "./state.js";
 
 interface Candidate {
@@ -100,9 +101,13 @@ function firstOfDocument(found: readonly FoundBatch[]): number {
 }
 
 /** All stages that have keys, newest clock first. */
-async function stages(context: Context, id: string): Promise<{ clock: number; stage: number }[]> {
+export async function stages(
+  context: Context,
+  id: string,
+  space: StageSpace = "snapshot",
+): Promise<{ clock: number; stage: number }[]> {
   const byName = new Map<string, { clock: number; stage: number }>();
-  for await (const page of context.guard.scan({ space: "snapshot", id }, { values: false })) {
+  for await (const page of context.guard.scan({ space, id }, { values: false })) {
     for (const { key } of page) {
       const at = { clock: key[2]!, stage: stageOf(key) };
       byName.set(`${at.clock}.${at.stage}`, at);
@@ -138,14 +143,16 @@ async function openCandidate(
   }
 }
 
-async function stageSizes(
+/** Bytes of the record and the parts as stored, and when they were. Throws `CORRUPT`. */
+export async function stageSizes(
   context: Context,
   id: string,
   at: { clock: number; stage: number },
+  space: StageSpace = "snapshot",
 ): Promise<{ storedBytes: number; time: number }> {
   let storedBytes = 0;
   let time = 0;
-  const range = { space: "snapshot", id, from: at.clock, to: at.clock + 1 };
+  const range = { space, id, from: at.clock, to: at.clock + 1 };
   for await (const page of context.guard.scan(range)) {
     for (const { key, value } of page) {
       if (stageOf(key) !== at.stage) continue;

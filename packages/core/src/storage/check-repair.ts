@@ -17,18 +17,13 @@ import type { Entry, Expectation, Key } from "../contract/backend.js";
 import { type Examination, settledExamination, usable } from "./check-document.js";
 import { rebuildMeta } from "./check-rebuild.js";
 import type { FoundHeld, FoundSnapshot } from "./check-snapshots.js";
+import { rebuildTags } from "./check-tags.js";
 import { type Context, observe } from "./context.js";
 import { sealRecord } from "./envelope.js";
 import type { Folder } from "./folding.js";
-import {
-  type Meta,
-  metaKey,
-  packRecord,
-  packSnapshotRecord,
-  type SnapshotRecord,
-  sealMeta,
-  snapshotKey,
-} from "./meta.js";
+import { type Meta, metaKey, packRecord, packSnapshotRecord, type SnapshotRecord, sealMeta } from "./meta.js";
+import { stageKey } from "./stages.js";
+import { sealTags, tagsKey } from "./tag-index.js";
 
 const STEPS_MAX = 32;
 
@@ -77,6 +72,8 @@ async function repairOnce(repair: Repair, folder: Folder, signal: AbortSignal | 
   if (!examination.based) return repairMeta(repair, folder, signal);
   if (examination.edits.length > 0 || examination.refs.size > 0) return repairLog(repair);
   if (examination.snapshots.some(({ state }) => state === "bad")) return dropSnapshots(repair);
+  if (examination.tags.finding !== undefined) return repairIndex(repair, folder);
+  if (examination.tags.snapshots.some(({ state }) => state === "bad")) return dropTags(repair);
   if (examination.held.some(({ intact }) => !intact)) return repairHeld(repair);
   return false;
 }
@@ -138,6 +135,41 @@ async function dropSnapshots(repair: Repair): Promise<boolean> {
   return true;
 }
 
+/** The index of the tags is damaged or gone: made again from the snapshots, each of which names its tag. */
+async function repairIndex(repair: Repair, folder: Folder): Promise<boolean> {
+  const { examination, context } = repair;
+  const { id, model, tags } = examination;
+  if (model === undefined) return false;
+  const { entries, damaged } = await rebuildTags(context, folder, id, repair.meta, model);
+  for (const each of damaged) await repair.setAside(each, "a damaged part of the snapshot of a tag");
+  const key = tagsKey(id);
+  await repair.commit(repair.meta, {
+    put: [{ key, value: sealTags(id, entries, context.env.now()) }],
+    expect: [{ key, value: tags.bytes }],
+    aside: tags.bytes === undefined ? [] : [{ key, value: tags.bytes, why: "the index of the tags" }],
+  });
+  return true;
+}
+
+/** The index forgets tags whose snapshots are bad. */
+async function dropTags(repair: Repair): Promise<boolean> {
+  const { examination, context } = repair;
+  const { id, tags } = examination;
+  const bad = new Set<number>();
+  for (const { state, ref, damaged, finding } of tags.snapshots) {
+    if (state !== "bad") continue;
+    bad.add(ref.stage);
+    for (const key of damaged) await repair.setAside(key, finding?.message ?? "a part of a damaged tag");
+  }
+  const key = tagsKey(id);
+  const left = tags.entries.filter(({ stage }) => !bad.has(stage));
+  await repair.commit(repair.meta, {
+    put: [{ key, value: sealTags(id, left, context.env.now()) }],
+    expect: [{ key, value: tags.bytes }],
+  });
+  return true;
+}
+
 /**
  * Held events are put again from the log; those that are nowhere move from `held` to `lost` in the snapshots.
  */
@@ -145,7 +177,10 @@ async function repairHeld(repair: Repair): Promise<boolean> {
   const { examination, context } = repair;
   const bad = examination.held.filter(({ intact }) => !intact);
   const records = new Map<FoundSnapshot, SnapshotRecord>();
-  for (const snapshot of examination.snapshots.filter(usable)) records.set(snapshot, snapshot.record!);
+  const { snapshots, tags } = examination;
+  for (const snapshot of [...snapshots, ...tags.snapshots].filter(usable)) {
+    records.set(snapshot, snapshot.record!);
+  }
   const bytesOf = (one: FoundHeld) => (one.value?.length ?? 0) + 1024;
   for (const slice of slices(bad, bytesOf, context.limits.groupBytesMax)) {
     const gone = new Set(slice.filter(({ inLog }) => inLog === undefined).map(({ clock }) => clock));
@@ -160,7 +195,7 @@ async function repairHeld(repair: Repair): Promise<boolean> {
       const moved = withoutHeld(record, gone);
       if (moved === record) continue;
       records.set(snapshot, moved);
-      const key = snapshotKey(examination.id, snapshot.ref, 0);
+      const key = stageKey(snapshot.space, examination.id, snapshot.ref, 0);
       put.push({ key, value: sealRecord(key, snapshot.ref.time, packSnapshotRecord(moved)) });
     }
     await repair.commit(repair.meta, {

@@ -12,11 +12,14 @@ import type { Finding, FoundBatch } from "./check-log.js";
 import type { Context } from "./context.js";
 import { unseal } from "./envelope.js";
 import { type Folder, restoresTo } from "./folding.js";
-import { heldKey, type Meta, type SnapshotRecord, type SnapshotRef, snapshotKey, stageOf } from "./meta.js";
+import { heldKey, type Meta, type SnapshotRecord, type SnapshotRef } from "./meta.js";
 import { Moved, readSnapshot } from "./reader.js";
+import { type StageSpace, stageKey, stageOf } from "./stages.js";
+import type { TagEntry } from "./tag-index.js";
 
 export interface FoundSnapshot {
-  readonly name: "snapshot" | "previous";
+  readonly name: "snapshot" | "previous" | "tag";
+  readonly space: "snapshot" | "tagged";
   readonly ref: SnapshotRef;
   /**
    * `unread`: the model does not read its state format. `bad`: meta must not name it any longer. `doubtful`:
@@ -47,7 +50,10 @@ export interface FoundHeld {
   readonly finding: Finding | undefined;
 }
 
-/** Looks at one snapshot that meta names. Without a model its bytes are read, and not restored. */
+/**
+ * Looks at one snapshot that meta names, or that the index of the tags names: then `tag` is what the index
+ * says. Without a model its bytes are read, and not restored.
+ */
 export async function findSnapshot(
   context: Context,
   folder: Folder,
@@ -56,17 +62,21 @@ export async function findSnapshot(
   name: FoundSnapshot["name"],
   ref: SnapshotRef,
   model: AnyModel | undefined,
+  tag?: TagEntry,
 ): Promise<FoundSnapshot> {
-  const about = { name, ref, record: undefined, bytes: undefined, damaged: [], newer: false };
-  const key = snapshotKey(id, ref, 0);
-  const where = `the ${name === "snapshot" ? "newest" : "previous"} snapshot, at clock ${ref.clock},`;
+  const space = tag === undefined ? "snapshot" : "tagged";
+  const about = { name, space, ref, record: undefined, bytes: undefined, damaged: [], newer: false } as const;
+  const key = stageKey(space, id, ref, 0);
+  const which = name === "snapshot" ? "newest snapshot" : "previous snapshot";
+  const where = `the ${tag ? `snapshot of the tag ${tag.name}` : which}, at clock ${ref.clock},`;
+  const damage = tag === undefined ? "snapshot-damaged" : "tag-damaged";
   try {
-    const { record, bytes } = await readSnapshot(context.guard, id, ref);
-    const why = await whyNotIntact(folder, meta, ref, record, bytes, model);
+    const { record, bytes } = await readSnapshot(context.guard, id, ref, space);
+    const why = whyNotOf(tag, record) ?? (await whyNotIntact(folder, meta, ref, record, bytes, model));
     if (why === "unread") return { ...about, state: "unread", record, bytes, finding: undefined };
     if (why === undefined) return { ...about, state: "intact", record, bytes, finding: undefined };
-    const finding: Finding = { code: "snapshot-damaged", key, message: `${where} ${why}` };
-    return { ...about, state: "bad", finding, damaged: await stageKeys(context, id, ref, false) };
+    const finding: Finding = { code: damage, key, message: `${where} ${why}` };
+    return { ...about, state: "bad", finding, damaged: await stageKeys(context, id, ref, false, space) };
   } catch (error) {
     if (isCoppiceError(error, "FORMAT_UNSUPPORTED")) {
       const finding: Finding = { code: "format-unsupported", key, message: `${where} is of a newer format` };
@@ -74,22 +84,28 @@ export async function findSnapshot(
     }
     if (error instanceof Moved) {
       const finding: Finding = {
-        code: "snapshot-missing",
+        code: tag === undefined ? "snapshot-missing" : damage,
         key,
         message: `${where} is not whole: ${error.message}`,
       };
-      return { ...about, state: "bad", finding, damaged: await stageKeys(context, id, ref, true) };
+      return { ...about, state: "bad", finding, damaged: await stageKeys(context, id, ref, true, space) };
     }
     if (!isCoppiceError(error, "CORRUPT")) throw error;
     const finding: Finding = {
-      code: "snapshot-damaged",
+      code: damage,
       key,
       message: `${where} is damaged: ${error.message}`,
     };
-    const failing = await stageKeys(context, id, ref, true);
-    const damaged = failing.length > 0 ? failing : await stageKeys(context, id, ref, false);
+    const failing = await stageKeys(context, id, ref, true, space);
+    const damaged = failing.length > 0 ? failing : await stageKeys(context, id, ref, false, space);
     return { ...about, state: "bad", finding, damaged };
   }
+}
+
+function whyNotOf(tag: TagEntry | undefined, record: SnapshotRecord): string | undefined {
+  if (tag?.name !== record.tag) return `is of the tag ${record.tag}`;
+  // The index says whose held events a sweep must keep.
+  return tag !== undefined && record.held.length > tag.held ? "holds more than its index says" : undefined;
 }
 
 async function whyNotIntact(
@@ -123,9 +139,10 @@ export async function stageKeys(
   id: string,
   ref: Pick<SnapshotRef, "clock" | "stage">,
   failingOnly: boolean,
+  space: StageSpace = "snapshot",
 ): Promise<Key[]> {
   const keys: Key[] = [];
-  const range = { space: "snapshot", id, from: ref.clock, to: ref.clock + 1 };
+  const range = { space, id, from: ref.clock, to: ref.clock + 1 };
   for await (const page of context.guard.scan(range)) {
     for (const { key, value } of page) {
       if (stageOf(key) === ref.stage && !(failingOnly && isIntact(key, value))) keys.push(key);
@@ -145,27 +162,29 @@ function isIntact(key: Key, value: Uint8Array): boolean {
   }
 }
 
-/** Looks at every held event that one of the intact snapshots needs. */
+/** Looks at every held event that one of the intact snapshots needs, those of tags included. */
 export async function findHeld(
   context: Context,
   id: string,
   snapshots: readonly FoundSnapshot[],
+  tags: readonly FoundSnapshot[],
   log: readonly FoundBatch[],
   model: AnyModel | undefined,
 ): Promise<FoundHeld[]> {
   const intact = snapshots.filter((snapshot) => snapshot.state === "intact");
-  const clocks = new Set(intact.flatMap((snapshot) => snapshot.record?.held ?? []));
+  const intactTags = tags.filter((snapshot) => snapshot.state === "intact");
+  const clocks = new Set([...intact, ...intactTags].flatMap((snapshot) => snapshot.record?.held ?? []));
   if (clocks.size === 0) return [];
   const stored = new Map<number, Uint8Array>();
   const range = { space: "held", id, from: Math.min(...clocks), to: Math.max(...clocks) + 1 };
   for await (const page of context.guard.scan(range)) {
     for (const { key, value } of page) if (clocks.has(key[2]!)) stored.set(key[2]!, value);
   }
-  const newest = intact.reduce((left, right) => (right.ref.clock > left.ref.clock ? right : left));
+  const [newest] = [...intact].sort((left, right) => right.ref.clock - left.ref.clock);
   return [...clocks]
     .sort((left, right) => left - right)
     .map((clock) => {
-      const needed = newest.record!.held.includes(clock);
+      const needed = newest?.record?.held.includes(clock) ?? false;
       return openHeld(heldKey(id, clock), stored.get(clock), () => eventAt(log, clock), model, needed);
     });
 }

@@ -17,6 +17,7 @@ import type { Context } from "./context.js";
 import type { Folder } from "./folding.js";
 import { metaKey } from "./meta.js";
 import { sweep } from "./snapshots.js";
+import { SPACES } from "./stages.js";
 
 export interface CheckOptions {
   /** Only this document; default: all. */
@@ -49,6 +50,8 @@ export interface CheckOptions {
  * | `snapshot-differs`         | it is intact, and not what the events fold to                          |
  * | `held-missing`             | the bytes of a held event are not there                                |
  * | `held-damaged`             | the bytes of a held event fail their checksum, or are no event         |
+ * | `tags-damaged`             | the index of the tags cannot be read, or is not there                  |
+ * | `tag-damaged`              | the snapshot of a tag is damaged, or a part of it is not there         |
  * | `format-unsupported`       | written by a newer Coppice; never repaired                             |
  * | `model-unknown`            | the model was not given to `open`; never repaired                      |
  * | `state-format-unsupported` | the model reads no snapshot that is needed; never repaired             |
@@ -69,6 +72,8 @@ export type CheckCode =
   | "snapshot-differs"
   | "held-missing"
   | "held-damaged"
+  | "tags-damaged"
+  | "tag-damaged"
   | "format-unsupported"
   | "model-unknown"
   | "state-format-unsupported";
@@ -174,7 +179,7 @@ async function* documentIds(context: Context, signal: AbortSignal | undefined): 
     for (const { key } of page) yield key[1];
   }
   const orphans = new Set<string>();
-  for (const space of ["events", "snapshot", "held"]) {
+  for (const space of SPACES) {
     let after: string | undefined;
     for (;;) {
       const range = after === undefined ? { space } : { space, after };

@@ -281,7 +281,7 @@ function stateAfter(source: SnapshotSource, staged: Staged, whole: State): State
   };
   return {
     ...whole,
-    base: { ref: staged.ref, record },
+    base: { ref: staged.ref, space: "snapshot", record },
     snapshot: source.bytes,
     events: [
       ...heldClocks.map((clock) => model.codec.decode(source.held.get(clock)!)[0]),

@@ -3,7 +3,7 @@
  * on.
  *
  * Invariants: the tombstone keeps the clock, so that clocks are never used again for this id; it is put only
- * if nobody appended meanwhile.
+ * if nobody appended meanwhile. The index of the tags goes in the same commit: no tag outlives its document.
  */
 
 import { isCoppiceError } from "../base/errors.js";
@@ -11,6 +11,7 @@ import type { Context } from "./context.js";
 import type { DocumentLog } from "./document-log.js";
 import type { Head } from "./head.js";
 import { eventsKey, type Meta, metaKey, sealMeta } from "./meta.js";
+import { tagsKey } from "./tag-index.js";
 
 /**
  * Puts the tombstone; the caller sweeps. `undefined`: there is no such document; `"conflict"`: another writer
@@ -41,6 +42,7 @@ export async function bury(
   try {
     await context.guard.commit({
       put: [{ key: metaKey(log.id), value }],
+      delete: [tagsKey(log.id)],
       expect: [
         { key: metaKey(log.id), value: metaBytes },
         { key: eventsKey(log.id, head.clock), value: undefined },

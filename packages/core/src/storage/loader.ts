@@ -8,8 +8,10 @@
 import type { AnyModel } from "../contract/model.js";
 import { type Context, observe } from "./context.js";
 import { damaged } from "./envelope.js";
-import { type Meta, snapshotKey } from "./meta.js";
+import type { Meta } from "./meta.js";
+import { clockAt, type Moment } from "./moments.js";
 import { withRestarts } from "./reader.js";
+import { stageKey } from "./stages.js";
 import { readState, type State } from "./state.js";
 
 /** An event in the log that the document does not show. */
@@ -32,28 +34,37 @@ export interface Loaded {
 
 export const LOST_REASON = "its stored bytes were damaged and set aside by a repair";
 
-/** `undefined` when the document does not exist, or was deleted. See `readState` for what it throws. */
-export async function loadDocument(context: Context, id: string, at?: number): Promise<Loaded | undefined> {
+/**
+ * `undefined` when the document does not exist, did not then, or was deleted. See `readState` for what it
+ * throws.
+ */
+export async function loadDocument(
+  context: Context,
+  id: string,
+  moment?: Moment,
+): Promise<Loaded | undefined> {
   const started = context.env.elapsed();
   const exclude = new Set<number>();
   for (;;) {
     const state = await withRestarts(
       () => context.guard,
       id,
-      async (meta, metaBytes) =>
-        meta === undefined || meta.deleted !== undefined
-          ? undefined
-          : readState(context, id, meta, metaBytes!, { at, exclude }),
+      async (meta, metaBytes) => {
+        if (meta === undefined || meta.deleted !== undefined) return undefined;
+        const at = moment === undefined ? undefined : await clockAt(context, id, meta, moment);
+        if (moment !== undefined && at === undefined) return undefined;
+        return readState(context, id, meta, metaBytes!, { at, exclude, tags: true });
+      },
     );
     if (state === undefined) return undefined;
     let doc: unknown;
     try {
       doc = state.snapshot === undefined ? state.model.create() : state.model.restore(state.snapshot);
     } catch (error) {
-      const ref = state.base!.ref;
+      const { ref, space } = state.base!;
       if (exclude.has(ref.stage)) throw error;
       exclude.add(ref.stage);
-      const failure = damaged(snapshotKey(id, ref, 0), "the model cannot restore the snapshot", error);
+      const failure = damaged(stageKey(space, id, ref, 0), "the model cannot restore the snapshot", error);
       observe(context, (observer) => observer.damage?.({ id, error: failure, recovered: false }));
       if (state.meta.oldest !== state.meta.base && ref === state.meta.previous) throw failure;
       continue;

@@ -20,6 +20,7 @@
 import { Packr, Unpackr } from "msgpackr";
 import type { Key } from "../contract/backend.js";
 import { damaged, sealRecord, unseal } from "./envelope.js";
+import { stageKey } from "./stages.js";
 
 const RECORD_BYTES_MAX = 64 * 1024 * 1024;
 
@@ -70,21 +71,15 @@ export interface SnapshotRecord {
   readonly bytes: number;
   readonly parts: number;
   readonly compressed: boolean;
+  /** Of a tag: its name. */
+  readonly tag?: string;
 }
 
 export const metaKey = (id: string): Key => ["meta", id];
 export const eventsKey = (id: string, clock: number): Key => ["events", id, clock];
 export const heldKey = (id: string, clock: number): Key => ["held", id, clock];
-const STAGE_UNIT = 2 ** 16;
-export const PARTS_MAX: number = STAGE_UNIT - 1;
-export const snapshotKey = (id: string, at: { clock: number; stage: number }, part: number): Key => [
-  "snapshot",
-  id,
-  at.clock,
-  at.stage * STAGE_UNIT + part,
-];
-export const stageOf = (key: Key): number => Math.floor((key[3] ?? 0) / STAGE_UNIT);
-export const partOf = (key: Key): number => (key[3] ?? 0) % STAGE_UNIT;
+export const snapshotKey = (id: string, at: { clock: number; stage: number }, part: number): Key =>
+  stageKey("snapshot", id, at, part);
 
 const packr = new Packr({ useRecords: false, variableMapSize: true });
 const unpackr = new Unpackr({ useRecords: false, int64AsType: "number" });
@@ -141,6 +136,7 @@ export function unpackSnapshotRecord(key: Key, payload: Uint8Array): SnapshotRec
       bytes: fields.integer("bytes"),
       parts: fields.integer("parts"),
       compressed: fields.flag("compressed"),
+      ...(fields.has("tag") ? { tag: fields.text("tag") } : {}),
     };
   } catch (error) {
     throw damaged(key, "the snapshot record is malformed", error);
@@ -193,7 +189,7 @@ function readCommit(value: unknown): { id: Uint8Array; clock: number } {
   return { id: bytes(value[0]), clock: integer(value[1]) };
 }
 
-function integer(value: unknown): number {
+export function integer(value: unknown): number {
   if (!Number.isSafeInteger(value) || (value as number) < 0) throw new TypeError("not a count");
   return value as number;
 }
@@ -204,7 +200,7 @@ function bytes(value: unknown): Uint8Array {
 }
 
 /** A decoded map whose fields are checked as they are read. */
-class Fields {
+export class Fields {
   readonly #map: Record<string, unknown>;
 
   constructor(value: unknown) {
@@ -212,6 +208,10 @@ class Fields {
       throw new TypeError("not a map");
     }
     this.#map = value as Record<string, unknown>;
+  }
+
+  has(name: string): boolean {
+    return this.#map[name] !== undefined;
   }
 
   integer(name: string): number {

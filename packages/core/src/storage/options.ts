@@ -12,6 +12,7 @@ import type { AnyModel, Model } from "../contract/model.js";
 import type { Folder } from "./folding.js";
 import type { HandleOptions } from "./handle.js";
 import { packRecord } from "./meta.js";
+import type { Moment } from "./moments.js";
 import type { Observer } from "./observer.js";
 import type { SnapshotPolicy } from "./policy.js";
 
@@ -33,8 +34,11 @@ export interface StorageOptions<Models extends readonly AnyModel[]> {
 }
 
 export interface LoadOptions extends HandleOptions {
-  /** A past clock: the document as it was after that many events. It cannot be saved. */
-  readonly at?: number;
+  /**
+   * A past version: a clock (the document as it was after that many events), the name of a tag, or a date.
+   * It cannot be saved.
+   */
+  readonly at?: Moment;
 }
 
 export interface OpenOptions<Doc> extends HandleOptions {

@@ -9,9 +9,8 @@
  * snapshot names the CRC that the snapshot recorded), so batches of two incarnations can never mix.
  */
 
-import { concatBytes, equalBytes, Reader } from "../base/bytes.js";
-import { inflate } from "../base/compression.js";
-import { CoppiceError, isCoppiceError } from "../base/errors.js";
+import { equalBytes, Reader } from "../base/bytes.js";
+import { CoppiceError, type ErrorDetails, isCoppiceError } from "../base/errors.js";
 import type { Key } from "../contract/backend.js";
 import type { Guard } from "../contract/guard.js";
 import { type BatchHeader, damaged, unseal } from "./envelope.js";
@@ -19,14 +18,13 @@ import {
   eventsKey,
   type Meta,
   metaKey,
-  partOf,
   type SnapshotRecord,
-  type SnapshotRef,
-  snapshotKey,
-  stageOf,
   unpackSnapshotRecord,
   unsealMeta,
 } from "./meta.js";
+import { Moved, readStage, readStageRecord, type StageRef, type StageSpace, stageKey } from "./stages.js";
+
+export { Moved } from "./stages.js";
 
 export interface StoredBatch {
   /** Clock before its first event, and after its last. */
@@ -40,16 +38,6 @@ export interface StoredBatch {
   readonly payload: Uint8Array;
   /** Bytes as stored. */
   readonly storedBytes: number;
-}
-
-/** Stored keys do not fit together: either meta has changed meanwhile, or something is damaged. */
-export class Moved extends Error {
-  readonly key: Key;
-
-  constructor(key: Key, message: string) {
-    super(message);
-    this.key = key;
-  }
 }
 
 /**
@@ -178,44 +166,20 @@ async function straddlingBatch(guard: Guard, id: string, clock: number): Promise
 export async function readSnapshotRecord(
   guard: Guard,
   id: string,
-  ref: SnapshotRef,
+  ref: Omit<StageRef, "parts">,
+  space: StageSpace = "snapshot",
 ): Promise<SnapshotRecord> {
-  const key = snapshotKey(id, ref, 0);
-  const value = await guard.get(key);
-  if (value === undefined) throw new Moved(key, "the snapshot is missing");
-  return unpackSnapshotRecord(key, unseal(key, value).payload);
+  return unpackSnapshotRecord(stageKey(space, id, ref, 0), await readStageRecord(guard, space, id, ref));
 }
 
 /** A snapshot with its bytes as the model made them; throws `Moved` when a part is not there. */
 export async function readSnapshot(
   guard: Guard,
   id: string,
-  ref: SnapshotRef,
+  ref: StageRef,
+  space: StageSpace = "snapshot",
 ): Promise<{ readonly record: SnapshotRecord; readonly bytes: Uint8Array }> {
-  let record: SnapshotRecord | undefined;
-  const parts: Uint8Array[] = [];
-  for await (const page of guard.scan({ space: "snapshot", id, from: ref.clock, to: ref.clock + 1 })) {
-    for (const { key, value } of page) {
-      if (stageOf(key) !== ref.stage) continue;
-      const { payload } = unseal(key, value);
-      if (partOf(key) === 0) record = unpackSnapshotRecord(key, payload);
-      else parts.push(payload);
-    }
-  }
-  const key = snapshotKey(id, ref, 0);
-  if (record === undefined || parts.length !== record.parts || record.parts !== ref.parts) {
-    throw new Moved(key, "a part of the snapshot is missing");
-  }
-  const stored = parts.length === 1 ? parts[0]! : concatBytes(parts);
-  if (!record.compressed) {
-    if (stored.length !== record.bytes) throw damaged(key, "the snapshot has another length than recorded");
-    return { record, bytes: stored };
-  }
-  try {
-    return { record, bytes: await inflate(stored, record.bytes) };
-  } catch (error) {
-    throw damaged(key, "the snapshot cannot be decompressed", error);
-  }
+  return readStage(guard, space, id, ref, unpackSnapshotRecord);
 }
 
 /**
@@ -238,9 +202,14 @@ export async function readHeld(
   return held;
 }
 
-/** The error for a clock that lies before what is kept. */
-export function trimmed(id: string, clock: number, oldest: number): CoppiceError {
+/** The error for a moment that lies before what is kept; `more` says what there is instead. */
+export function trimmed(
+  id: string,
+  clock: number | undefined,
+  oldest: number,
+  more: ErrorDetails = {},
+): CoppiceError {
   return new CoppiceError("TRIMMED", "the events at that clock were trimmed by a compaction", {
-    details: { id, clock, oldest },
+    details: { id, ...(clock === undefined ? {} : { clock }), oldest, ...more },
   });
 }

@@ -10,24 +10,16 @@
  * Two writers that stage at one clock never share keys: the stage number is random.
  */
 
-import { COMPRESS_BYTES_MIN, deflate } from "../base/compression.js";
-import { CoppiceError, isCoppiceError } from "../base/errors.js";
+import { COMPRESS_BYTES_MIN } from "../base/compression.js";
+import { isCoppiceError } from "../base/errors.js";
 import type { Batch, Entry, Key } from "../contract/backend.js";
 import type { AnyModel } from "../contract/model.js";
 import type { Context } from "./context.js";
 import { sealRecord } from "./envelope.js";
-import {
-  heldKey,
-  type Meta,
-  metaKey,
-  PARTS_MAX,
-  packSnapshotRecord,
-  type SnapshotRef,
-  sealMeta,
-  snapshotKey,
-  stageOf,
-} from "./meta.js";
+import { heldKey, type Meta, metaKey, packSnapshotRecord, type SnapshotRef, sealMeta } from "./meta.js";
 import { readSnapshotRecord } from "./reader.js";
+import { type StageRef, type StageSpace, stageBytes, stageOf, tooLarge } from "./stages.js";
+import { type TagEntry, tagsKey, unsealTags } from "./tag-index.js";
 
 /** What a snapshot is made of. */
 export interface SnapshotSource {
@@ -51,67 +43,55 @@ export interface Staged {
   readonly held: readonly Entry[];
 }
 
-/** Writes the parts and the record under a new stage. Throws `SNAPSHOT_TOO_LARGE`; nothing is visible yet. */
-export async function stageSnapshot(context: Context, id: string, source: SnapshotSource): Promise<Staged> {
-  const { limits, env } = context;
+/**
+ * Writes the parts and the record under a new stage; with `tag`, as the snapshot of that tag. Throws
+ * `SNAPSHOT_TOO_LARGE`; nothing is visible yet.
+ */
+export async function stageSnapshot(
+  context: Context,
+  id: string,
+  source: SnapshotSource,
+  tag?: string,
+): Promise<Staged> {
+  const { limits } = context;
   if (source.bytes.length > limits.snapshotBytesMax) {
     throw tooLarge(id, "snapshotBytesMax", limits.snapshotBytesMax, source.bytes.length);
   }
   if (source.held.size > limits.heldEventsMax) {
     throw tooLarge(id, "heldEventsMax", limits.heldEventsMax, source.held.size);
   }
-  const compressed = source.bytes.length >= COMPRESS_BYTES_MIN ? await deflate(source.bytes) : undefined;
-  const smaller =
-    compressed !== undefined && compressed.length < source.bytes.length ? compressed : undefined;
-  const stored = smaller ?? source.bytes;
-  const parts = Math.ceil(stored.length / limits.snapshotPartBytesMax);
-  if (parts > PARTS_MAX)
-    throw tooLarge(id, "snapshotPartBytesMax", limits.snapshotPartBytesMax, stored.length);
-  const record = packSnapshotRecord({
-    model: source.model.name,
-    stateFormat: source.model.stateFormat,
-    version: source.version,
-    peerVersion: source.peerVersion,
-    held: [...source.held.keys()].sort((left, right) => left - right),
-    lost: source.lost,
-    bytes: source.bytes.length,
-    parts,
-    compressed: smaller !== undefined,
-  });
-  const [a, b, c, d] = env.random(4) as unknown as [number, number, number, number];
-  const time = env.now();
-  const ref: SnapshotRef = {
+  const staged = await stageBytes(context, {
+    space: tag === undefined ? "snapshot" : "tagged",
+    id,
     clock: source.clock,
-    stage: (a * 2 ** 23 + b * 2 ** 15 + c * 2 ** 7 + (d >> 1)) >>> 0,
-    parts,
+    bytes: source.bytes,
+    compressBytesMin: COMPRESS_BYTES_MIN,
+    record: (stored) =>
+      packSnapshotRecord({
+        model: source.model.name,
+        stateFormat: source.model.stateFormat,
+        version: source.version,
+        peerVersion: source.peerVersion,
+        held: [...source.held.keys()].sort((left, right) => left - right),
+        lost: source.lost,
+        ...stored,
+        ...(tag === undefined ? {} : { tag }),
+      }),
+  });
+  const { time, storedBytes, record } = staged;
+  const ref: SnapshotRef = {
+    ...staged.ref,
     bytes: source.bytes.length,
-    storedBytes: stored.length + record.length,
+    storedBytes,
     time,
     logBytes: source.logBytes,
     crc: source.crc,
   };
-  // A sweep may come upon a stage that is half written: it takes the record, and the flip will miss it.
-  const recordKey = snapshotKey(id, ref, 0);
-  const entry = { key: recordKey, value: sealRecord(recordKey, time, record) };
-  const put: Entry[] = [entry];
-  let putBytes = entry.value.length;
-  for (let part = 1; part <= parts; part++) {
-    const key = snapshotKey(id, ref, part);
-    const start = (part - 1) * limits.snapshotPartBytesMax;
-    const piece = stored.subarray(start, start + limits.snapshotPartBytesMax);
-    if (putBytes + piece.length > limits.groupBytesMax) {
-      await context.guard.commit({ put: put.splice(0) });
-      putBytes = 0;
-    }
-    put.push({ key, value: sealRecord(key, time, piece, smaller !== undefined) });
-    putBytes += piece.length;
-  }
-  await context.guard.commit({ put });
   const held = [...source.held].map(([clock, payload]) => {
     const at = heldKey(id, clock);
     return { key: at, value: sealRecord(at, time, payload) };
   });
-  return { ref, record: entry, held };
+  return { ref, record, held };
 }
 
 /**
@@ -153,7 +133,12 @@ export async function sweep(
   meta: Meta,
   metaBytes: Uint8Array,
 ): Promise<number> {
-  const expect = [{ key: metaKey(id), value: metaBytes }];
+  const { ranges, tagsBytes } = await findGarbage(context, id, meta);
+  // Whoever adds a tag meanwhile may need what is garbage without it.
+  const expect = [
+    { key: metaKey(id), value: metaBytes },
+    { key: tagsKey(id), value: tagsBytes },
+  ];
   let swept = 0;
   const remove = async (keys: Key[]): Promise<boolean> => {
     if (keys.length === 0) return true;
@@ -166,9 +151,9 @@ export async function sweep(
       throw error;
     }
   };
-  for (const { space, to, garbage } of await garbageRanges(context, id, meta)) {
+  for (const { garbage, ...range } of ranges) {
     let slice: Key[] = [];
-    for await (const page of context.guard.scan({ space, id, to }, { values: false })) {
+    for await (const page of context.guard.scan({ ...range, id }, { values: false })) {
       for (const { key } of page) if (garbage(key)) slice.push(key);
       while (slice.length >= context.limits.sweepKeysMax) {
         if (!(await remove(slice.splice(0, context.limits.sweepKeysMax)))) return swept;
@@ -180,41 +165,84 @@ export async function sweep(
   return swept;
 }
 
-/** Where garbage may lie, as `meta` tells, and which of the keys there are. */
-export async function garbageRanges(
+/** Where garbage may lie, and which of the keys there are. */
+export interface GarbageRange {
+  readonly space: string;
+  readonly to?: number;
+  readonly garbage: (key: Key) => boolean;
+}
+
+/** What meta and the index of the tags make garbage, and the index that was read. */
+export async function findGarbage(
   context: Context,
   id: string,
   meta: Meta,
-): Promise<{ readonly space: string; readonly to: number; readonly garbage: (key: Key) => boolean }[]> {
+): Promise<{ readonly ranges: readonly GarbageRange[]; readonly tagsBytes: Uint8Array | undefined }> {
   const gone = meta.deleted !== undefined;
-  const kept = new Set([meta.snapshot, meta.previous].map((ref) => ref && `${ref.clock}.${ref.stage}`));
+  const refs = [meta.snapshot, meta.previous].filter((ref) => ref !== undefined);
+  const tags = await intactTags(context, id, meta);
+  const kept = (named: readonly StageRef[]) => {
+    const names = new Set(named.map(({ clock, stage }) => `${clock}.${stage}`));
+    return (key: Key) => gone || !names.has(`${key[2]}.${stageOf(key)}`);
+  };
   const below = (gone ? meta.deleted!.clock : (meta.snapshot?.clock ?? meta.base)) + 1;
-  return [
+  const ranges: GarbageRange[] = [
     { space: "events", to: gone ? meta.deleted!.clock : meta.oldest, garbage: () => true },
-    { space: "snapshot", to: below, garbage: (key) => gone || !kept.has(`${key[2]}.${stageOf(key)}`) },
-    { space: "held", to: below, garbage: await heldGarbage(context, id, meta) },
+    { space: "snapshot", to: below, garbage: kept(refs) },
   ];
+  // Which ones a damaged index names cannot be told: then all are kept.
+  if (tags.entries === undefined && !gone) return { ranges, tagsBytes: tags.bytes };
+  const named = gone ? [] : tags.entries!;
+  ranges.push({ space: "tagged", garbage: kept(named) });
+  ranges.push({ space: "held", garbage: await heldGarbage(context, id, gone ? [] : refs, named, below) });
+  if (gone) ranges.push({ space: "tags", garbage: () => true });
+  return { ranges, tagsBytes: tags.bytes };
 }
 
-/** Held records are kept while the newest or the previous snapshot needs them. */
-async function heldGarbage(context: Context, id: string, meta: Meta): Promise<(key: Key) => boolean> {
-  const needed = new Set<number>();
-  if (meta.deleted === undefined) {
-    for (const ref of [meta.snapshot, meta.previous]) {
-      if (ref === undefined) continue;
-      try {
-        for (const clock of (await readSnapshotRecord(context.guard, id, ref)).held) needed.add(clock);
-      } catch {
-        // Which ones a damaged or vanished snapshot needs cannot be told: keep them all.
-        return () => false;
-      }
-    }
+/** No entries when the index is damaged, or gone: stages of this incarnation never lie there without one. */
+async function intactTags(
+  context: Context,
+  id: string,
+  meta: Meta,
+): Promise<{ readonly entries: readonly TagEntry[] | undefined; readonly bytes: Uint8Array | undefined }> {
+  const bytes = await context.guard.get(tagsKey(id));
+  if (bytes === undefined) {
+    const orphaned = meta.deleted === undefined && (await hasTaggedStages(context, id, meta));
+    return { entries: orphaned ? undefined : [], bytes };
   }
-  return (key) => !needed.has(key[2]!);
+  try {
+    return { entries: unsealTags(id, bytes), bytes };
+  } catch (error) {
+    if (isCoppiceError(error)) return { entries: undefined, bytes };
+    throw error;
+  }
 }
 
-function tooLarge(id: string, limit: string, max: number, actual: number): CoppiceError {
-  return new CoppiceError("SNAPSHOT_TOO_LARGE", "no snapshot is taken and nothing is trimmed", {
-    details: { id, limit, max, actual },
-  });
+/** Whether a tag of this incarnation was ever staged; an earlier one ended at or below `base`. */
+export async function hasTaggedStages(context: Context, id: string, { base }: Meta): Promise<boolean> {
+  const range = { space: "tagged", id, from: base + 1 };
+  for await (const page of context.guard.scan(range, { limit: 1, values: false })) return page.length > 0;
+  return false;
+}
+
+/** Held records are kept while a snapshot needs them. */
+async function heldGarbage(
+  context: Context,
+  id: string,
+  refs: readonly StageRef[],
+  tags: readonly TagEntry[],
+  below: number,
+): Promise<(key: Key) => boolean> {
+  const needed = new Set<number>();
+  const need = async (ref: StageRef, space: StageSpace) => {
+    for (const clock of (await readSnapshotRecord(context.guard, id, ref, space)).held) needed.add(clock);
+  };
+  try {
+    for (const ref of refs) await need(ref, "snapshot");
+    for (const tag of tags) if (tag.held > 0) await need(tag, "tagged");
+  } catch {
+    // Which ones a damaged or vanished snapshot needs cannot be told: keep them all.
+    return () => false;
+  }
+  return (key) => key[2]! < below && !needed.has(key[2]!);
 }

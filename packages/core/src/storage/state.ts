@@ -1,6 +1,7 @@
 /**
  * The stored state of a document at a clock: the newest usable snapshot at or below it, the events that the
- * snapshot does not cover, and the events after it. Read for loads, folds, diffs and checks alike.
+ * snapshot does not cover, and the events after it. Read for loads, folds, diffs and checks alike. With `at`
+ * and `tags`, the snapshots of tags serve as well.
  *
  * Invariants: `events` and `clocks` run in parallel, held events first, each in clock order. A damaged or
  * unreadable snapshot is passed over only when what is older makes up for it; never an empty document
@@ -24,12 +25,13 @@ import {
   scanBatches,
   trimmed,
 } from "./reader.js";
+import { available, intactTags } from "./tag-index.js";
 
 export interface State {
   readonly meta: Meta;
   readonly metaBytes: Uint8Array;
   readonly model: AnyModel;
-  readonly base: { readonly ref: SnapshotRef; readonly record: SnapshotRecord } | undefined;
+  readonly base: Base | undefined;
   /** `undefined` without a base, or when only the record was asked for. */
   readonly snapshot: Uint8Array | undefined;
   readonly events: unknown[];
@@ -45,6 +47,14 @@ export interface State {
   readonly failure: CoppiceError | undefined;
 }
 
+/** The snapshot that a state begins with. */
+export interface Base {
+  /** Of a tag's, `logBytes` and `crc` are not known: 0. */
+  readonly ref: SnapshotRef;
+  readonly space: "snapshot" | "tagged";
+  readonly record: SnapshotRecord;
+}
+
 export interface StateOptions {
   /** Clock to stop at; default: the head. */
   readonly at?: number | undefined;
@@ -52,6 +62,8 @@ export interface StateOptions {
   readonly exclude?: ReadonlySet<number>;
   /** Read the snapshot's record, but not its bytes. */
   readonly recordOnly?: boolean;
+  /** With `at`: a tag's snapshot may be the base. */
+  readonly tags?: boolean;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -80,17 +92,19 @@ export async function readState(
   let last: StoredBatch | undefined;
   const range = {
     from,
-    previousCrc: base?.ref.crc ?? 0,
+    // A tag may lie inside a batch, and does not say what the batch after it must name.
+    ...(base?.space === "tagged" ? {} : { previousCrc: base?.ref.crc ?? 0 }),
     ...(options.at === undefined ? {} : { to: options.at }),
     ...(options.signal === undefined ? {} : { signal: options.signal }),
   };
   for await (const batch of scanBatches(context.guard, id, range)) {
+    const start = Math.max(batch.clock, from);
     const stop = Math.min(batch.end, options.at ?? batch.end);
     if (batch.header.lost) {
-      for (let clock = batch.clock; clock < stop; clock++) lost.push(clock);
+      for (let clock = start; clock < stop; clock++) lost.push(clock);
     } else {
       const decoded = decodeBatch(model, id, batch);
-      for (let clock = batch.clock; clock < stop; clock++) {
+      for (let clock = start; clock < stop; clock++) {
         events.push(decoded[clock - batch.clock]);
         clocks.push(clock);
       }
@@ -121,7 +135,28 @@ export function decodeBatch(model: AnyModel, id: string, batch: StoredBatch): un
   return events;
 }
 
-type Base = NonNullable<State["base"]> & { readonly bytes: Uint8Array | undefined };
+/** Snapshots that may be the base, the best one first. */
+async function candidates(
+  context: Context,
+  id: string,
+  meta: Meta,
+  { at, exclude, tags }: StateOptions,
+): Promise<Pick<Base, "ref" | "space">[]> {
+  const found: Pick<Base, "ref" | "space">[] = [];
+  for (const ref of [meta.snapshot, meta.previous]) if (ref) found.push({ ref, space: "snapshot" });
+  if (at !== undefined && tags) {
+    for (const entry of await intactTags(context, id)) {
+      const { name: _name, held: _held, ...stored } = entry;
+      found.push({ ref: { ...stored, logBytes: 0, crc: 0 }, space: "tagged" });
+    }
+    found.sort((left, right) => right.ref.clock - left.ref.clock);
+  }
+  return found.filter(({ ref: { clock, stage } }) => {
+    // The events from there up to `at` must be kept.
+    const reaches = clock === at || clock >= meta.oldest;
+    return reaches && clock <= (at ?? clock) && !exclude?.has(stage);
+  });
+}
 
 async function readBase(
   context: Context,
@@ -129,19 +164,23 @@ async function readBase(
   meta: Meta,
   metaBytes: Uint8Array,
   model: AnyModel,
-  { at, exclude, recordOnly }: StateOptions,
-): Promise<{ readonly base: Base | undefined; readonly failure: CoppiceError | undefined }> {
+  options: StateOptions,
+): Promise<{
+  readonly base: (Base & { readonly bytes: Uint8Array | undefined }) | undefined;
+  readonly failure: CoppiceError | undefined;
+}> {
+  const { at, exclude, recordOnly } = options;
   const whole = meta.oldest === meta.base;
   let failure: CoppiceError | undefined;
-  for (const ref of [meta.snapshot, meta.previous]) {
-    if (ref === undefined || exclude?.has(ref.stage) || ref.clock > (at ?? ref.clock)) continue;
+  const found = await candidates(context, id, meta, options);
+  for (const [index, { ref, space }] of found.entries()) {
     try {
       const { record, bytes } = recordOnly
-        ? { record: await readSnapshotRecord(context.guard, id, ref), bytes: undefined }
-        : await readSnapshot(context.guard, id, ref);
+        ? { record: await readSnapshotRecord(context.guard, id, ref, space), bytes: undefined }
+        : await readSnapshot(context.guard, id, ref, space);
       if (record.model !== meta.model) throw damaged(metaKey(id), "the snapshot is of another model");
       if ((model.stateFormats ?? [model.stateFormat]).includes(record.stateFormat)) {
-        return { base: { ref, record, bytes }, failure };
+        return { base: { ref, space, record, bytes }, failure };
       }
       failure ??= new CoppiceError(
         "STATE_FORMAT_UNSUPPORTED",
@@ -155,13 +194,15 @@ async function readBase(
       // Missing because a compaction replaced it meanwhile? Then start over with the new meta.
       if (!equalBytes(await context.guard.get(metaKey(id)), metaBytes)) throw error;
       failure = error instanceof Moved ? damaged(error.key, error.message) : error;
-      const recovered = whole || (ref === meta.snapshot && meta.previous !== undefined);
+      const recovered = whole || index < found.length - 1;
       observe(context, (observer) => observer.damage?.({ id, error: failure!, recovered }));
     }
   }
   if (whole && (at === undefined || at >= meta.base)) return { base: undefined, failure };
   if (failure !== undefined) throw failure;
-  if (at !== undefined && (exclude === undefined || exclude.size === 0)) throw trimmed(id, at, meta.oldest);
+  if (at !== undefined && (exclude === undefined || exclude.size === 0)) {
+    throw trimmed(id, at, meta.oldest, await available(context, id));
+  }
   throw damaged(metaKey(id), "no snapshot of the document is usable and its first events were trimmed");
 }
 

@@ -36,6 +36,7 @@ import { copyEvent, DocumentHandle } from "./handle.js";
 import { type Head, readCommitIds, readHead, statsOf } from "./head.js";
 import { loadDocument } from "./loader.js";
 import { Logs } from "./logs.js";
+import { checkMoment, type Moment } from "./moments.js";
 import { type Observer, report } from "./observer.js";
 import {
   type AppendOptions,
@@ -60,6 +61,8 @@ import {
   type StoredEvent,
 } from "./queries.js";
 import { sweep } from "./snapshots.js";
+import { checkTagName, listTags, type Tag } from "./tag-index.js";
+import { tagDocument, untagDocument } from "./tags.js";
 import { ThreadFolder } from "./thread-folder.js";
 
 export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyModel[]> {
@@ -132,8 +135,9 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   /**
    * The document, restored from its newest snapshot and the events after it; `undefined` when it does not
-   * exist. Rejects with `MODEL_UNKNOWN`, `CORRUPT`, `FORMAT_UNSUPPORTED`, `STATE_FORMAT_UNSUPPORTED`; with
-   * `at` also `TRIMMED` and `ARGUMENT_INVALID`. Changes nothing. Costs the snapshot plus the events after it.
+   * exist, or did not at that date. Rejects with `MODEL_UNKNOWN`, `CORRUPT`, `FORMAT_UNSUPPORTED`,
+   * `STATE_FORMAT_UNSUPPORTED`; with `at` also `TRIMMED` (which names what there is), `TAG_UNKNOWN` and
+   * `ARGUMENT_INVALID`. Changes nothing. Costs the snapshot plus the events after it.
    */
   async load<Doc = DocOf<Models[0]>>(
     id: string,
@@ -142,11 +146,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     this.#assertReady();
     checkId(id, this.#context.limits.idBytesMax);
     const { at } = options;
-    if (at !== undefined && (!Number.isSafeInteger(at) || at < 0)) {
-      throw new CoppiceError("ARGUMENT_INVALID", "at must be a clock: a safe integer from 0", {
-        details: { id, at },
-      });
-    }
+    if (at !== undefined) checkMoment(id, at);
     const loaded = await loadDocument(this.#context, id, at);
     if (loaded === undefined) return undefined;
     return this.#handle(new DocumentHandle<Doc>(this.#owner, id, loaded, at === undefined, options));
@@ -242,6 +242,30 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     this.#assertReady();
     checkId(id, this.#context.limits.idBytesMax);
     return history(this.#context, id);
+  }
+
+  /**
+   * Names the version at `at` (a clock, another tag, or a date; default: the head), and keeps a verified
+   * snapshot of it, whatever is trimmed later. Durable when it resolves; `undefined` when the document does
+   * not exist. Rejects with `TAG_EXISTS`, `TAG_UNKNOWN`, `TRIMMED`, `ARGUMENT_INVALID` (a name or a count
+   * over its limit), `CORRUPT` or `BUSY`: nothing was tagged. Costs the document once.
+   */
+  async tag(id: string, name: string, at?: Moment): Promise<Tag | undefined> {
+    checkTagName(id, name, this.#context.limits);
+    if (at !== undefined) checkMoment(id, at);
+    return this.#maintain(id, (site) => tagDocument(site, name, at));
+  }
+
+  /** The tags of a document, by clock. One read. */
+  async tags(id: string): Promise<readonly Tag[]> {
+    this.#assertReady();
+    checkId(id, this.#context.limits.idBytesMax);
+    return listTags(this.#context, id);
+  }
+
+  /** Forgets a tag and removes its snapshot. Resolves, with whether it existed, when that is durable. */
+  async untag(id: string, name: string): Promise<boolean> {
+    return this.#maintain(id, (site) => untagDocument(site, name));
   }
 
   /** Ids in the order of their UTF-8 bytes; deleted ones are left out. Costs one page at a time. */

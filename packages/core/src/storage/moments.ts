@@ -1,0 +1,81 @@
+/**
+ * Moments: how a past version of a document is named, by a clock, by a tag or by a date, and the clock that
+ * each of them stands for.
+ *
+ * Invariant: a date stands for the last batch that was stored at or before it. Times of a document's batches
+ * never go back, so a binary search over the log finds it; nothing is guessed about batches that are gone.
+ */
+
+import { CoppiceError } from "../base/errors.js";
+import type { Context } from "./context.js";
+import { eventsKey, type Meta } from "./meta.js";
+import { lastBatch, Moved, trimmed } from "./reader.js";
+import { available, readTags } from "./tag-index.js";
+
+/** A past version: a clock, the name of a tag, or a date. */
+export type Moment = number | string | Date;
+
+/** Throws `ARGUMENT_INVALID` for what can name no version. */
+export function checkMoment(id: string, at: Moment): void {
+  if (typeof at === "string") return;
+  const time = at instanceof Date ? at.getTime() : at;
+  if (at instanceof Date && Number.isFinite(time)) return;
+  if (Number.isSafeInteger(time) && time >= 0) return;
+  throw new CoppiceError(
+    "ARGUMENT_INVALID",
+    "at must be a clock (a safe integer from 0), the name of a tag, or a date",
+    { details: { id, at } },
+  );
+}
+
+/**
+ * The clock of a moment; `undefined` for a date before the document was created. To be called inside
+ * `withRestarts`. Throws `TAG_UNKNOWN`, and `TRIMMED` for a date before what is kept.
+ */
+export async function clockAt(
+  context: Context,
+  id: string,
+  meta: Meta,
+  at: Moment,
+): Promise<number | undefined> {
+  if (typeof at === "number") return at;
+  if (typeof at === "string") {
+    const { entries } = await readTags(context.guard, id);
+    const tag = entries.find(({ name }) => name === at);
+    if (tag !== undefined) return tag.clock;
+    throw new CoppiceError("TAG_UNKNOWN", "the document has no tag of that name", {
+      details: { id, name: at, known: entries.slice(0, 16).map(({ name }) => name) },
+    });
+  }
+  const time = at.getTime();
+  if (time < meta.created) return undefined;
+  const found = await lastBefore(context, id, meta.oldest, time);
+  if (found !== undefined) return found;
+  if (meta.oldest === meta.base) return meta.base;
+  const what = { date: at.toISOString(), ...(await available(context, id)) };
+  throw trimmed(id, undefined, meta.oldest, what);
+}
+
+/** The end of the last batch of the log with a time of at most `time`; about log₂ of the clock reads. */
+async function lastBefore(
+  { guard }: Context,
+  id: string,
+  oldest: number,
+  time: number,
+): Promise<number | undefined> {
+  let batch = await lastBatch(guard, id);
+  if (batch === undefined || batch.clock < oldest) return undefined;
+  if (batch.time <= time) return batch.end;
+  // Batches that begin at or above `high` are too new; the answer ends at or above `low`.
+  let high = batch.clock;
+  let low: number | undefined;
+  while ((low ?? oldest) < high) {
+    batch = await lastBatch(guard, id, Math.floor(((low ?? oldest) + high) / 2) + 1);
+    if (batch === undefined || batch.clock < oldest) {
+      throw new Moved(eventsKey(id, oldest), "the log was trimmed while it was searched");
+    }
+    if (batch.time <= time) low = batch.end;
+    else high = batch.clock;
+  }
+  return low;
+}
