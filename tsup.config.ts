@@ -33,5 +33,10 @@ export default defineConfig([
     },
     outDir: "packages/yjs/dist",
   },
+  {
+    ...shared,
+    entry: { index: "packages/server/src/index.ts", client: "packages/server/src/client.ts" },
+    outDir: "packages/server/dist",
+  },
   { ...shared, entry: { main: "packages/cli/src/main.ts" }, outDir: "packages/cli/dist" },
 ]);

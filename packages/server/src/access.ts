@@ -1,0 +1,144 @@
+/**
+ * Who may do what, and from where: bearer tokens, and the checks against pages of other sites.
+ *
+ * It decides; it answers no request. Tokens are compared by their SHA-256 in constant time, and are never
+ * written anywhere.
+ *
+ * Invariants: what is not allowed is refused, a check that throws included; a request of a browser for
+ * another site (`Origin`) is refused before anything else is looked at; without authentication a request
+ * must name this machine in `Host`, so that no domain that was pointed at it can be used.
+ */
+
+import { createHash, timingSafeEqual } from "node:crypto";
+import type { IncomingMessage } from "node:http";
+import { isIP } from "node:net";
+
+/** `read`: see; `write`: also edit and create; `admin`: also compact, delete, check. */
+export type Action = "read" | "write" | "admin";
+
+/** What is known of a request when it is authorized. */
+export interface AccessRequest {
+  /** The bearer token: of the `Authorization` header, or of `?token=` for a WebSocket. */
+  readonly token: string | undefined;
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+  /** Of the other end of the socket; behind a proxy, the proxy's. */
+  readonly address: string;
+  readonly kind: "http" | "websocket";
+}
+
+/** `document` is `undefined` for what concerns the whole store: lists, metrics, compaction of all. */
+export type Authorize = (
+  request: AccessRequest,
+  document: string | undefined,
+  action: Action,
+) => boolean | Promise<boolean>;
+
+export interface TokenGrant {
+  /** The token itself, or its SHA-256 in hexadecimal. */
+  readonly token?: string;
+  readonly sha256?: string;
+  readonly action: Action;
+  /** Ids, or beginnings of ids that end with `*`; absent: every document, and the whole store. */
+  readonly documents?: readonly string[];
+  /** Wall time in ms since 1970 from which on it is refused. */
+  readonly expires?: number;
+}
+
+const RANK: Record<Action, number> = { read: 0, write: 1, admin: 2 };
+const TOKEN_CHARACTERS_MIN = 16;
+
+/**
+ * An `authorize` for fixed tokens. Throws a `TypeError` for a grant that could never be used, or is too weak.
+ */
+export function bearerTokens(grants: readonly TokenGrant[]): Authorize {
+  const known = grants.map(({ token, sha256, action, documents, expires }) => {
+    if ((token === undefined) === (sha256 === undefined))
+      throw new TypeError("a grant needs token or sha256, one of them");
+    if (token !== undefined && token.length < TOKEN_CHARACTERS_MIN)
+      throw new TypeError(`a token needs at least ${TOKEN_CHARACTERS_MIN} characters`);
+    if (sha256 !== undefined && !/^[0-9a-f]{64}$/i.test(sha256))
+      throw new TypeError("sha256 must be 64 hexadecimal digits");
+    if (!(action in RANK)) throw new TypeError(`an action is read, write or admin, not ${String(action)}`);
+    if (expires !== undefined && !Number.isFinite(expires))
+      throw new TypeError("expires must be a time in ms since 1970");
+    return {
+      digest: token === undefined ? Buffer.from(sha256!, "hex") : digestOf(token),
+      action,
+      documents,
+      expires,
+    };
+  });
+  return ({ token }, document, action) => {
+    if (token === undefined) return false;
+    const digest = digestOf(token);
+    let allowed = false;
+    for (const grant of known) {
+      const same = timingSafeEqual(digest, grant.digest);
+      const valid = grant.expires === undefined || Date.now() < grant.expires;
+      if (same && valid && RANK[grant.action] >= RANK[action] && isGranted(grant.documents, document))
+        allowed = true;
+    }
+    return allowed;
+  };
+}
+
+function isGranted(documents: readonly string[] | undefined, document: string | undefined): boolean {
+  if (documents === undefined) return true;
+  if (document === undefined) return false;
+  return documents.some((granted) =>
+    granted.endsWith("*") ? document.startsWith(granted.slice(0, -1)) : granted === document,
+  );
+}
+
+function digestOf(token: string): Buffer {
+  return createHash("sha256").update(token).digest();
+}
+
+/** Whether a browser may be trusted to have sent the request from a page of ours. */
+export function isOriginAllowed(
+  origin: string | undefined,
+  host: string | undefined,
+  allowed: readonly string[],
+): boolean {
+  // Only browsers send it, and they always do for WebSockets and for requests that change something.
+  if (origin === undefined || allowed.includes(origin)) return true;
+  try {
+    return host !== undefined && new URL(origin).host === new URL(`http://${host}`).host;
+  } catch {
+    return false;
+  }
+}
+
+/** Whether `Host` names this machine: by an address, as localhost, or as one of the allowed origins. */
+export function isHostLocal(host: string | undefined, allowed: readonly string[]): boolean {
+  let name: string;
+  try {
+    name = new URL(`http://${host}`).hostname;
+  } catch {
+    return false;
+  }
+  if (isIP(name.replace(/^\[|\]$/g, "")) > 0 || name === "localhost" || name.endsWith(".localhost"))
+    return true;
+  return allowed.some((origin) => URL.canParse(origin) && new URL(origin).hostname === name);
+}
+
+/** `127.0.0.0/8` and `::1`. */
+export function isLoopback(address: string): boolean {
+  return /^127\.\d+\.\d+\.\d+$/.test(address) || address === "::1" || address === "::ffff:127.0.0.1";
+}
+
+export function accessOf(incoming: IncomingMessage, kind: AccessRequest["kind"]): AccessRequest {
+  const [, bearer] = /^Bearer +([^\s]+) *$/i.exec(incoming.headers.authorization ?? "") ?? [];
+  const query = kind === "websocket" ? tokenInQuery(incoming.url ?? "") : undefined;
+  return {
+    token: bearer ?? query,
+    headers: incoming.headers,
+    address: incoming.socket.remoteAddress ?? "",
+    kind,
+  };
+}
+
+function tokenInQuery(url: string): string | undefined {
+  const [, query] = url.split("?", 2);
+  return (query === undefined ? undefined : new URLSearchParams(query).get("token")) || undefined;
+}

@@ -1,0 +1,13 @@
+/** The public API of the server on one screen. */
+
+export {
+  type AccessRequest,
+  type Action,
+  type Authorize,
+  bearerTokens,
+  type TokenGrant,
+} from "./access.js";
+export { SERVER_LIMITS, type ServerLimits } from "./limits.js";
+export { type CounterName, type Gauges, ServerMetrics } from "./metrics.js";
+export { type CoppiceServer, createServer, DEFAULT_PORT, type ServerOptions, serve } from "./server.js";
+export { CLOSE, type CloseReason } from "./sync/protocol.js";

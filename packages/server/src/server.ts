@@ -1,0 +1,211 @@
+/**
+ * The server: WebSocket sync and the HTTP API over one storage, which stays the caller's.
+ *
+ * Invariants:
+ * - it listens on this machine alone unless told otherwise, and on a public address only with authentication,
+ *   or when told in full that anyone may do anything;
+ * - `close` loses nothing: what was received is saved before the connections end, and what comes later stays
+ *   with its client, who sends it again;
+ * - an error inside is reported to `onError`, and nothing of it reaches a client but its code.
+ */
+
+import { lookup } from "node:dns/promises";
+import { createServer as createHttpServer, type Server as HttpServer, type IncomingMessage } from "node:http";
+import type { AddressInfo } from "node:net";
+import type { Duplex } from "node:stream";
+import { getRequestListener } from "@hono/node-server";
+import type { DocumentStorage } from "coppice";
+import { type Authorize, isLoopback } from "./access.js";
+import { makeApp } from "./http/app.js";
+import { type ServerLimits, serverLimits } from "./limits.js";
+import { type Gauges, ServerMetrics } from "./metrics.js";
+import { LiveDocuments } from "./sync/live-documents.js";
+import { Upgrades } from "./sync/upgrades.js";
+
+export interface ServerOptions {
+  /** Its first model must be `yjs()`. It is not closed by the server: close it after the server. */
+  readonly storage: DocumentStorage;
+  /** Default `"127.0.0.1"`. */
+  readonly host?: string;
+  /** Default 8787; 0: any that is free. */
+  readonly port?: number;
+  /** Who may do what; absent: everybody who reaches the address may do everything. */
+  readonly authorize?: Authorize;
+  /** Needed to listen on an address of other machines without `authorize`. */
+  readonly allowAnyoneToReadAndChangeEverything?: boolean;
+  /** Origins of pages, beside the server's own, that may connect: `https://notes.example`. */
+  readonly origins?: readonly string[];
+  /** The one whose `observer` the storage was opened with. */
+  readonly metrics?: ServerMetrics;
+  readonly limits?: Partial<ServerLimits>;
+  /** Asked before a failed store is reopened (is there space again?); default: always tried. */
+  readonly mayRecover?: () => boolean | Promise<boolean>;
+  /** A folder of files that are served under `/`: the inspector page. */
+  readonly pageDirectory?: string;
+  /** Told of internal errors; default: they are only counted. */
+  readonly onError?: (error: unknown, facts: { readonly document?: string }) => void;
+}
+
+export const DEFAULT_PORT = 8787;
+const TICK_MS = 1_000;
+
+/** Makes a server and listens. Rejects with a `TypeError` for an unsafe address, or as the system refuses. */
+export async function serve(options: ServerOptions): Promise<CoppiceServer> {
+  const server = createServer(options);
+  try {
+    await server.listen();
+  } catch (error) {
+    await server.close();
+    throw error;
+  }
+  return server;
+}
+
+/** A server that does not listen yet: call `listen`, or hand requests to `fetch` and `upgrade`. */
+export function createServer(options: ServerOptions): CoppiceServer {
+  return new CoppiceServer(options);
+}
+
+export class CoppiceServer {
+  /** Answers an HTTP request; for mounting into a server of your own. */
+  readonly fetch: (
+    request: Request,
+    env: { readonly incoming: IncomingMessage },
+  ) => Response | Promise<Response>;
+  readonly metrics: ServerMetrics;
+  readonly #options: ServerOptions;
+  readonly #limits: ServerLimits;
+  readonly #documents: LiveDocuments;
+  readonly #upgrades: Upgrades;
+  readonly #timer: NodeJS.Timeout;
+  #http: HttpServer | undefined;
+  #closing: Promise<void> | undefined;
+
+  constructor(options: ServerOptions) {
+    const { storage, authorize, origins = [], mayRecover, pageDirectory } = options;
+    this.#options = options;
+    this.#limits = serverLimits(options.limits);
+    this.metrics = options.metrics ?? new ServerMetrics();
+    const { metrics } = this;
+    const onError = (error: unknown, facts: { readonly document?: string }) => {
+      metrics.count("errors");
+      options.onError?.(error, facts);
+    };
+    this.#documents = new LiveDocuments({ storage, limits: this.#limits, mayRecover, onError });
+    const shared = { documents: this.#documents, limits: this.#limits, metrics, authorize, origins, onError };
+    this.#upgrades = new Upgrades(shared);
+    const app = makeApp({
+      ...shared,
+      storage,
+      pageDirectory,
+      gauges: () => this.gauges(),
+      ready: () => this.#closing === undefined && this.#documents.gate.open,
+    });
+    this.fetch = (request, env) => app.fetch(request, env);
+    this.#timer = setInterval(
+      () => this.#tick(),
+      Math.min(TICK_MS, this.#limits.idleMs, this.#limits.helloMs),
+    );
+    this.#timer.unref();
+  }
+
+  /** Figures of this moment. */
+  gauges(): Gauges {
+    return {
+      ...this.#documents.figures,
+      connections: this.#upgrades.connectionCount,
+      writable: this.#documents.gate.open,
+    };
+  }
+
+  /** Where it listens, like `http://127.0.0.1:8787`. Throws before `listen` has resolved. */
+  get url(): string {
+    const address = this.#http?.address() as AddressInfo | null | undefined;
+    if (!address) throw new TypeError("the server does not listen");
+    const host = address.family === "IPv6" ? `[${address.address}]` : address.address;
+    return `http://${host}:${address.port}`;
+  }
+
+  get port(): number {
+    return Number(new URL(this.url).port);
+  }
+
+  /** Resolves when it listens. */
+  async listen(): Promise<void> {
+    const { host = "127.0.0.1", port = DEFAULT_PORT } = this.#options;
+    const { address } = await lookup(host);
+    this.#assertSafe(host, address);
+    const { headersMs, requestMs, connectionsMax } = this.#limits;
+    const http = createHttpServer(
+      {
+        headersTimeout: headersMs,
+        requestTimeout: requestMs,
+        connectionsCheckingInterval: Math.min(1_000, headersMs),
+        maxHeaderSize: 16 * 1024,
+        keepAliveTimeout: 5_000,
+      },
+      getRequestListener((request, env) => this.fetch(request, env as { incoming: IncomingMessage }), {
+        overrideGlobalObjects: false,
+      }),
+    );
+    http.maxConnections = connectionsMax + 256;
+    http.on("upgrade", (incoming, socket, head) => this.upgrade(incoming, socket, head));
+    http.on("clientError", (_error, socket) => socket.destroy());
+    await new Promise<void>((resolve, reject) => {
+      http.once("error", reject);
+      http.listen({ host: address, port }, () => {
+        http.off("error", reject);
+        resolve();
+      });
+    });
+    this.#http = http;
+  }
+
+  /** Takes over the socket of an upgrade request. */
+  upgrade(incoming: IncomingMessage, socket: Duplex, head: Buffer): void {
+    this.#upgrades.handle(incoming, socket, head);
+  }
+
+  /**
+   * Saves what was received, says goodbye to the clients, and frees the port. What cannot be saved (the disk
+   * is full) is still with the clients. The storage stays open.
+   */
+  close(): Promise<void> {
+    this.#closing ??= this.#end();
+    return this.#closing;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #end(): Promise<void> {
+    clearInterval(this.#timer);
+    const http = this.#http;
+    const freed =
+      http === undefined ? undefined : new Promise<void>((resolve) => http.close(() => resolve()));
+    await this.#documents.flush();
+    await this.#upgrades.close("shutdown");
+    await this.#documents.close();
+    http?.closeIdleConnections();
+    const cut = setTimeout(() => http?.closeAllConnections(), this.#limits.shutdownMs);
+    await freed;
+    clearTimeout(cut);
+    if (this.#options.metrics === undefined) this.metrics.close();
+  }
+
+  #assertSafe(host: string, address: string): void {
+    if (isLoopback(address) || this.#options.authorize !== undefined) return;
+    if (this.#options.allowAnyoneToReadAndChangeEverything === true) return;
+    throw new TypeError(
+      `refusing to listen on ${host}, which other machines can reach, without authentication: ` +
+        "give authorize, or set allowAnyoneToReadAndChangeEverything",
+    );
+  }
+
+  #tick(): void {
+    const now = performance.now();
+    this.#upgrades.tick(now);
+    this.#documents.sweep(now);
+  }
+}

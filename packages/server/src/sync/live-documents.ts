@@ -1,0 +1,187 @@
+/**
+ * The documents in memory: one `LiveDocument` for an id, loaded when somebody comes and released when nobody
+ * has been connected for a while, the least recently used first when memory runs short.
+ *
+ * Invariants: never two live documents for one id; one leaves only when nothing of it is unsaved (or when it
+ * was deleted, or cannot be saved at all); when everything in memory is in use and too much, no further
+ * document is loaded.
+ */
+
+import type { DocumentStorage } from "coppice";
+import type { ServerLimits } from "../limits.js";
+import { type DocumentHost, EditRefused, LiveDocument } from "./live-document.js";
+import type { CloseReason } from "./protocol.js";
+import { WriteGate } from "./write-gate.js";
+
+export interface LiveDocumentsOptions {
+  readonly storage: DocumentStorage;
+  readonly limits: ServerLimits;
+  readonly mayRecover: (() => boolean | Promise<boolean>) | undefined;
+  readonly onError: (error: unknown, facts: { readonly document?: string }) => void;
+}
+
+export class LiveDocuments {
+  readonly gate: WriteGate;
+  readonly #options: LiveDocumentsOptions;
+  readonly #host: DocumentHost;
+  /** The least recently used first. */
+  readonly #documents = new Map<string, LiveDocument>();
+  readonly #loads = new Map<string, Promise<LiveDocument>>();
+  readonly #waiting: (() => void)[] = [];
+  #loading = 0;
+  #unsavedBytes = 0;
+  #congested = false;
+  #closed = false;
+
+  constructor(options: LiveDocumentsOptions) {
+    this.#options = options;
+    const { storage, limits, mayRecover } = options;
+    this.gate = new WriteGate({ storage, mayRecover, onChange: () => this.#gateChanged() });
+    this.#host = {
+      storage,
+      limits,
+      gate: this.gate,
+      unsaved: (byteCount) => this.#unsaved(byteCount),
+      end: (document, reason, error) => this.#end(document, reason, error),
+    };
+  }
+
+  /** While the gate is shut no edit is taken, so that everybody is read on. */
+  get congested(): boolean {
+    return this.#congested && this.gate.open;
+  }
+
+  /** For metrics. */
+  get figures(): { documents: number; bytes: number; unsavedBytes: number; connections: number } {
+    let bytes = 0;
+    let connections = 0;
+    for (const document of this.#documents.values()) {
+      bytes += document.bytes;
+      connections += document.connections.size;
+    }
+    return { documents: this.#documents.size, bytes, unsavedBytes: this.#unsavedBytes, connections };
+  }
+
+  get(id: string): LiveDocument | undefined {
+    return this.#documents.get(id);
+  }
+
+  /**
+   * The live document, loaded if it is not in memory. Rejects like `storage.load`, and with `EditRefused`
+   * when it is no Yjs document or memory is short. Join it before the next await, or it may leave again.
+   */
+  async open(id: string): Promise<LiveDocument> {
+    const present = this.#documents.get(id);
+    if (present !== undefined) {
+      this.#documents.delete(id);
+      this.#documents.set(id, present);
+      return present;
+    }
+    const loading = this.#loads.get(id) ?? this.#load(id).finally(() => this.#loads.delete(id));
+    this.#loads.set(id, loading);
+    return loading;
+  }
+
+  /** Closes the connections of a document and forgets it, for one that is about to be deleted. */
+  async evict(id: string, reason: CloseReason): Promise<void> {
+    await this.#loads.get(id)?.catch(() => undefined);
+    const document = this.#documents.get(id);
+    if (document === undefined) return;
+    this.#end(document, reason);
+  }
+
+  /** Releases what nobody uses. Called now and then. */
+  sweep(now: number): void {
+    for (const document of this.#documents.values())
+      if (document.connections.size === 0 && now - document.idleSince > this.#options.limits.idleMs)
+        this.#release(document);
+    this.#makeRoom(0);
+  }
+
+  /** Saves all of it; resolves with the number of documents that could not be saved. */
+  async flush(): Promise<number> {
+    const saved = await Promise.all([...this.#documents.values()].map((document) => document.flush()));
+    return saved.filter((durable) => !durable).length;
+  }
+
+  /** Saves and releases everything. What cannot be saved is with the clients, who send it again. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const wake of this.#waiting.splice(0)) wake();
+    await Promise.allSettled(this.#loads.values());
+    await this.flush();
+    await this.gate.close();
+    for (const document of this.#documents.values()) if (!document.release()) document.abandon();
+    this.#documents.clear();
+  }
+
+  async #load(id: string): Promise<LiveDocument> {
+    while (this.#loading >= this.#options.limits.loadsMax && !this.#closed)
+      await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    if (this.#closed) throw new EditRefused("shutdown");
+    if (!this.#makeRoom(0)) throw new EditRefused("unavailable");
+    this.#loading++;
+    try {
+      const document = await LiveDocument.load(this.#host, id);
+      if (this.#closed || !this.#makeRoom(document.bytes)) {
+        document.abandon();
+        throw new EditRefused(this.#closed ? "shutdown" : "unavailable");
+      }
+      this.#documents.set(id, document);
+      return document;
+    } finally {
+      this.#loading--;
+      this.#waiting.shift()?.();
+    }
+  }
+
+  /** Whether so many bytes more fit, after idle documents were released as needed; the first always does. */
+  #makeRoom(byteCount: number): boolean {
+    const { memoryBytesMax } = this.#options.limits;
+    let bytes = this.figures.bytes + byteCount;
+    if (bytes <= memoryBytesMax) return true;
+    for (const document of this.#documents.values()) {
+      if (document.connections.size > 0) continue;
+      if (this.#release(document)) bytes -= document.bytes;
+      if (bytes <= memoryBytesMax) return true;
+    }
+    return this.#documents.size === 0;
+  }
+
+  #release(document: LiveDocument): boolean {
+    if (!document.release()) {
+      if (this.gate.open) document.saveSoon();
+      return false;
+    }
+    this.#documents.delete(document.id);
+    return true;
+  }
+
+  #end(document: LiveDocument, reason: CloseReason, error?: unknown): void {
+    if (error !== undefined) this.#options.onError(error, { document: document.id });
+    if (this.#documents.get(document.id) === document) this.#documents.delete(document.id);
+    document.abandon();
+    for (const connection of [...document.connections]) connection.close(reason);
+  }
+
+  #gateChanged(): void {
+    const { open } = this.gate;
+    for (const document of this.#documents.values()) {
+      if (open) document.saveSoon();
+      for (const connection of document.connections) {
+        connection.congestionChanged();
+        connection.writabilityChanged(open);
+      }
+    }
+  }
+
+  #unsaved(byteCount: number): void {
+    this.#unsavedBytes += byteCount;
+    const { unsavedBytesMax } = this.#options.limits;
+    const congested = this.#unsavedBytes > (this.#congested ? unsavedBytesMax / 2 : unsavedBytesMax);
+    if (congested === this.#congested) return;
+    this.#congested = congested;
+    for (const document of this.#documents.values())
+      for (const connection of document.connections) connection.congestionChanged();
+  }
+}
