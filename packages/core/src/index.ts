@@ -12,7 +12,7 @@ export {
   type ErrorKind,
   isCoppiceError,
 } from "./base/errors.js";
-export { LIMITS, type Limits } from "./base/limits.js";
+export { GRAPH_LIMITS, LIMITS, type Limits } from "./base/limits.js";
 export type {
   Backend,
   BackendFactory,
@@ -41,6 +41,20 @@ export {
   keyName,
 } from "./contract/keys.js";
 export type { AnyModel, Applied, Folded, Model, Refusal, StoredState, Tracker } from "./contract/model.js";
+export { GraphDocument } from "./graph/document.js";
+export type { Cancellation, EventId, GraphEvent } from "./graph/event.js";
+export { type GraphModel, type GraphOptions, graph } from "./graph/model.js";
+export {
+  type Placement,
+  type TreeData,
+  TreeDocument,
+  type TreeModel,
+  type TreeNode,
+  type TreeOptions,
+  TreeView,
+  tree,
+} from "./graph/tree.js";
+export type { Attributes, TreeOperation } from "./graph/tree-operation.js";
 export type { CheckCode, CheckOptions, CheckProblem, CheckReport } from "./storage/check.js";
 export type { CompactAllOptions, CompactAllResult, CompactProgress } from "./storage/compact-all.js";
 export type { CompactOptions, CompactResult } from "./storage/compaction.js";

@@ -72,3 +72,15 @@ export function withDefaults(changed: Partial<Limits> = {}): Limits {
   }
   return { ...LIMITS, ...changed };
 }
+
+/** What the event graph holds to; not options, because what one process writes every other must read. */
+export const GRAPH_LIMITS = {
+  /** Nesting of a payload or a state: decoding recurses. */
+  valueDepthMax: 64,
+  /** Direct parents of one event. */
+  parentIdsMax: 1024,
+  /**
+   * Events in one encoded batch: a byte may stand for an event, and an event takes some 200 bytes of memory.
+   */
+  encodedEventsMax: 1_048_576,
+} as const;
