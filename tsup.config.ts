@@ -30,6 +30,8 @@ export default defineConfig([
     entry: {
       index: "packages/yjs/src/index.ts",
       "coppice-yjs-thread": "packages/yjs/src/coppice-yjs-thread.ts",
+      "dropins/index": "packages/yjs/src/dropins/index.ts",
+      "y-leveldb/index": "packages/yjs/src/y-leveldb/index.ts",
     },
     outDir: "packages/yjs/dist",
   },
@@ -38,5 +40,6 @@ export default defineConfig([
     entry: { index: "packages/server/src/index.ts", client: "packages/server/src/client.ts" },
     outDir: "packages/server/dist",
   },
+  { ...shared, entry: { index: "packages/hocuspocus/src/index.ts" }, outDir: "packages/hocuspocus/dist" },
   { ...shared, entry: { main: "packages/cli/src/main.ts" }, outDir: "packages/cli/dist" },
 ]);
