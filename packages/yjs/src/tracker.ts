@@ -5,7 +5,8 @@
  * own cleanup after a provider's update. Transactions of `apply` are marked with `APPLY_ORIGIN` and left out.
  * An update that a provider applied too early emits nothing: Yjs keeps it aside. It is captured from there,
  * so that it is not lost when `apply` completes it later; it may then be captured once more, which is
- * harmless. When a listener of the application throws at the end of a transaction, Yjs emits nothing for it
+ * harmless. For an update Yjs encodes what a transaction changed, if anybody listens; so the tracker listens
+ * only during transactions that it captures, and loading a document does not encode it again. When a listener of the application throws at the end of a transaction, Yjs emits nothing for it
  * nor for any later one; in the microtask after it the tracker captures what is new since, and frees Yjs.
  */
 
@@ -27,6 +28,7 @@ export function trackDoc(doc: Y.Doc): Tracker<Y.Doc, Uint8Array> {
     if (origin !== APPLY_ORIGIN) capture(update);
   };
   const onTransaction = (transaction: Y.Transaction) => {
+    doc.off("update", onUpdate);
     const [structs, deletions] = pendingOf(doc);
     if (structs === pendingStructs && deletions === pendingDeletions) return;
     const changed = [
@@ -39,6 +41,7 @@ export function trackDoc(doc: Y.Doc): Tracker<Y.Doc, Uint8Array> {
   };
   let watching = false;
   const onCleanup = (transaction: Y.Transaction) => {
+    if (transaction.origin !== APPLY_ORIGIN) doc.on("update", onUpdate);
     if (watching) return;
     watching = true;
     const before = transaction.beforeState;
@@ -50,7 +53,6 @@ export function trackDoc(doc: Y.Doc): Tracker<Y.Doc, Uint8Array> {
     });
   };
   doc.on("beforeObserverCalls", onCleanup);
-  doc.on("update", onUpdate);
   doc.on("afterTransactionCleanup", onTransaction);
   return {
     take: () => {
