@@ -38,5 +38,21 @@ export default defineConfig([
     entry: { index: "packages/server/src/index.ts", client: "packages/server/src/client.ts" },
     outDir: "packages/server/dist",
   },
+  {
+    ...shared,
+    entry: {
+      index: "packages/automerge/src/index.ts",
+      "coppice-automerge-thread": "packages/automerge/src/coppice-automerge-thread.ts",
+    },
+    outDir: "packages/automerge/dist",
+  },
+  {
+    ...shared,
+    entry: {
+      index: "packages/loro/src/index.ts",
+      "coppice-loro-thread": "packages/loro/src/coppice-loro-thread.ts",
+    },
+    outDir: "packages/loro/dist",
+  },
   { ...shared, entry: { main: "packages/cli/src/main.ts" }, outDir: "packages/cli/dist" },
 ]);

@@ -83,7 +83,7 @@ export function describeError(error: unknown): Described {
   if (isCoppiceError(error)) {
     const { code, kind, details } = error;
     const exitCode = exitCodeOf(kind, code);
-    const hint = code === "CORRUPT" && "location" in details ? DAMAGED_DIRECTORY : hintFor(kind, code);
+    const hint = hintOf(kind, code, details);
     return { code, kind, exitCode, details, hint, message: withCause(error) };
   }
   const code = (error as { code?: unknown } | null)?.code;
@@ -112,9 +112,22 @@ function exitCodeOf(kind: string, code: string): ExitCode {
 /** Where LevelDB itself refuses, a check cannot open the store either. */
 const DAMAGED_DIRECTORY = "No file was changed. Restore a copy of the directory.";
 
+/** What a document of a model needs that does not come with this package. */
+const MODEL_PACKAGES: Readonly<Record<string, string>> = {
+  automerge: "@coppice/automerge @automerge/automerge",
+  loro: "@coppice/loro loro-crdt",
+};
+
+function hintOf(kind: string, code: string, details: Readonly<Record<string, unknown>>): string | undefined {
+  if (code === "CORRUPT" && "location" in details) return DAMAGED_DIRECTORY;
+  if (code !== "MODEL_UNKNOWN") return hintFor(kind, code);
+  const packages = MODEL_PACKAGES[String(details.model)];
+  if (packages !== undefined) return `Install its model beside this command: npm install ${packages}`;
+  return "This document needs a model that is not installed here.";
+}
+
 function hintFor(kind: string, code: string): string | undefined {
   if (code === "TRIMMED") return "`coppice info` shows the oldest clock that is kept.";
-  if (code === "MODEL_UNKNOWN") return "This document needs a model that is not installed here.";
   switch (kind) {
     case "invalid":
       return "Correct the input; nothing was written.";

@@ -2,11 +2,12 @@
  * From a store's URL to an open storage. Backends and models are loaded here, when they are needed, and
  * nowhere else; one that is not installed is an error that says what to install.
  *
- * The lock is LevelDB's own: a directory has one owner among all processes, and the system frees it when that
- * process dies. So two cron runs exclude each other with no lock file of ours, which could be left behind.
+ * The lock is LevelDB's own: a directory has one owner among all processes, and the system frees it when
+ * that process dies. So two cron runs exclude each other with no lock file of ours, which could be left
+ * behind.
  *
- * Invariants: a command that only looks creates nothing; whatever was opened is closed, also after a failure
- * and after Ctrl-C, and closing waits for what is in flight.
+ * Invariants: a command that only looks creates nothing; whatever was opened is closed, also after a
+ * failure and after Ctrl-C, and closing waits for what is in flight.
  */
 
 import { readdir } from "node:fs/promises";
@@ -38,10 +39,28 @@ export function parseStore(url: string): StoreAddress {
   });
 }
 
-/** The models that are installed, of those that the command knows. */
+/**
+ * The models that are installed, of those that the command knows. Yjs comes with it; the others bring
+ * megabytes of WebAssembly, and are used where they are installed. A document of one that is not is
+ * `MODEL_UNKNOWN`.
+ */
 export async function loadModels(): Promise<readonly AnyModel[]> {
-  const { yjs } = await loadPackage("@coppice/yjs", () => import("@coppice/yjs"));
-  return [yjs()];
+  const [{ yjs }, ...others] = await Promise.all([
+    loadPackage("@coppice/yjs", () => import("@coppice/yjs")),
+    ifInstalled(async () => (await import("@coppice/automerge")).automerge()),
+    ifInstalled(async () => (await import("@coppice/loro")).loro()),
+  ]);
+  return [yjs(), ...others.filter((model) => model !== undefined)];
+}
+
+/** `undefined` when a package that it needs is not there; other failures are failures. */
+export async function ifInstalled<T>(load: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await load();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ERR_MODULE_NOT_FOUND") return undefined;
+    throw error;
+  }
 }
 
 /** `create`: make the store where it does not exist. */
@@ -52,7 +71,8 @@ export async function loadBackend(address: StoreAddress, create: boolean): Promi
 }
 
 /**
- * Opens the store, hands it over, and closes it whatever happens. `create`: make it where it does not exist.
+ * Opens the store, hands it over, and closes it whatever happens. `create`: make it where it does not
+ * exist.
  */
 export async function withStorage<T>(
   runtime: Runtime,
