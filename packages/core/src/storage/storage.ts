@@ -16,6 +16,7 @@ import type { BackendFactory, Traits } from "../contract/backend.js";
 import { Guard } from "../contract/guard.js";
 import { checkId } from "../contract/keys.js";
 import type { AnyModel, Model } from "../contract/model.js";
+import { BackgroundSnapshots } from "./background.js";
 import { type CheckOptions, type CheckReport, checkStorage } from "./check.js";
 import { newCommitId, parseCommitId } from "./commit-id.js";
 import { type CompactAllOptions, type CompactAllResult, compactAll } from "./compact-all.js";
@@ -72,8 +73,8 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   readonly #folder: Folder;
   readonly #logs: Logs;
   readonly #maintenance = new Lanes();
+  readonly #background: BackgroundSnapshots;
   readonly #handles = new Set<WeakRef<DocumentHandle<unknown>>>();
-  readonly #due = new Set<string>();
   #unknown: UnknownCommit[] = [];
   /**
    * Calls of `recover` meanwhile share it, and `close` waits for it: else the reopened backend stays open.
@@ -116,6 +117,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     this.#factory = options.backend;
     this.#policy = options.snapshotPolicy ?? defaultPolicy;
     this.#folder = options.folder ?? new ThreadFolder(context.env);
+    this.#background = new BackgroundSnapshots(context.env);
     this.#logs = new Logs(
       context,
       (log, head) => this.#appended(log, head),
@@ -450,6 +452,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   async #idle(): Promise<void> {
     await this.#logs.idle();
+    await this.#background.idle();
     await this.#maintenance.idle();
     await this.#context.guard.idle();
   }
@@ -468,17 +471,17 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   /** One background snapshot per document at a time; its failure is reported, and harms nothing. */
   #snapshotLater(id: string, live?: LiveSource): void {
-    if (this.#due.has(id) || this.#closing !== undefined) return;
-    this.#due.add(id);
+    if (this.#closing !== undefined) return;
     const site = () => ({ context: this.#context, folder: this.#folder, log: this.#logs.get(id) });
-    this.#maintenance
-      .run(id, () => snapshotDocument(site(), live))
-      .catch((error: unknown) =>
-        observe(this.#context, (observer) =>
-          observer.snapshot?.({ id, clock: 0, bytes: 0, durationMs: 0, error }),
+    this.#background.add(this.#logs.get(id), () =>
+      this.#maintenance
+        .run(id, () => snapshotDocument(site(), live))
+        .catch((error: unknown) =>
+          observe(this.#context, (observer) =>
+            observer.snapshot?.({ id, clock: 0, bytes: 0, durationMs: 0, error }),
+          ),
         ),
-      )
-      .finally(() => this.#due.delete(id));
+    );
   }
 
   #modelFor(name: string | undefined, id: string): AnyModel {
