@@ -9,7 +9,7 @@
  * Windows cannot open a directory for syncing; NTFS journals names by itself. There the syncs do nothing.
  */
 
-import { constants, statSync } from "node:fs";
+import { constants, fstatSync } from "node:fs";
 import { access, type FileHandle, mkdir, open, readdir, readFile, realpath, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { findDamage } from "./log-scan.js";
@@ -80,7 +80,8 @@ export class DirectorySync {
   readonly #path: string;
   readonly #handle: FileHandle | undefined;
   readonly #owned: boolean;
-  #log: { readonly path: string; bytes: number } | undefined;
+  #log: FileHandle | undefined;
+  #logBytes = 0;
 
   private constructor(path: string, handle: FileHandle | undefined, owned: boolean) {
     this.#path = path;
@@ -96,10 +97,18 @@ export class DirectorySync {
   /** Resolves when all names in the directory are durable. A failure is final: never repeat it. */
   async sync(): Promise<void> {
     if (this.#handle === undefined) return;
-    // Seen before the sync, so that its name is among those that the sync made durable.
-    const log = this.#owned ? await newestLog(this.#path) : undefined;
-    await this.#handle.sync();
-    this.#log = log;
+    const before = this.#log;
+    this.#log = undefined;
+    await before?.close();
+    // Opened before the sync, so that its name is among those that the sync made durable.
+    const log = this.#owned ? await openNewestLog(this.#path) : undefined;
+    try {
+      await this.#handle.sync();
+      this.#logBytes = log === undefined ? 0 : fstatSync(log.fd).size;
+      this.#log = log;
+    } finally {
+      if (this.#log === undefined) await log?.close();
+    }
   }
 
   /**
@@ -107,26 +116,27 @@ export class DirectorySync {
    * already.
    */
   syncAfterCommit(): Promise<void> | undefined {
-    const log = this.#log;
-    if (log === undefined) return this.sync();
-    const bytes = statSync(log.path, { throwIfNoEntry: false })?.size ?? 0;
-    if (bytes <= log.bytes) return this.sync();
-    log.bytes = bytes;
+    if (this.#log === undefined) return this.sync();
+    const { size } = fstatSync(this.#log.fd);
+    if (size <= this.#logBytes) return this.sync();
+    this.#logBytes = size;
     return undefined;
   }
 
   async close(): Promise<void> {
-    await this.#handle?.close();
+    try {
+      await this.#log?.close();
+    } finally {
+      await this.#handle?.close();
+    }
   }
 }
 
 /** LevelDB numbers its files upwards and writes into the log with the highest number. */
-async function newestLog(directory: string): Promise<{ path: string; bytes: number } | undefined> {
-  const numbers = (await readdir(directory)).filter((name) => LOG.test(name));
-  const newest = numbers.sort((a, b) => Number.parseInt(a, 10) - Number.parseInt(b, 10)).at(-1);
-  if (newest === undefined) return undefined;
-  const path = join(directory, newest);
-  return { path, bytes: statSync(path, { throwIfNoEntry: false })?.size ?? 0 };
+async function openNewestLog(directory: string): Promise<FileHandle | undefined> {
+  const logs = (await readdir(directory)).filter((name) => LOG.test(name));
+  const newest = logs.sort((a, b) => Number.parseInt(a, 10) - Number.parseInt(b, 10)).at(-1);
+  return newest === undefined ? undefined : open(join(directory, newest), constants.O_RDONLY);
 }
 
 /** A parent that existed before and that we may not read is taken as durable; one we wrote to is not. */

@@ -56,9 +56,9 @@ export type AnyLevel = Pick<
 
 export interface InstanceOptions {
   /**
-   * What an acknowledged commit survives. `"power"` (default): loss of power; each commit syncs LevelDB's log,
-   * and the directory when that log is a new one. `"process"`: the death of the process; nothing is synced, a power loss may take
-   * the newest commits and leave holes.
+   * What an acknowledged commit survives. `"power"` (default): loss of power; each commit syncs LevelDB's
+   * log, and the directory when that log is a new one. `"process"`: the death of the process; nothing is
+   * synced, a power loss may take the newest commits and leave holes.
    */
   readonly durability?: "power" | "process";
 }

@@ -198,31 +198,36 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * `commitId`. Appends to one document that wait together share one batch and one sync; the cost does not
    * depend on the size of the document.
    */
-  async append(
+  append(
     id: string,
     events: readonly (Models[number] extends Model<infer _Doc, infer Event> ? Event : never)[],
     options: AppendOptions = {},
   ): Promise<AppendResult> {
-    this.#assertReady();
-    const { limits, env } = this.#context;
-    checkId(id, limits.idBytesMax);
-    if (!Array.isArray(events)) throw new TypeError("events must be an array");
-    if (events.length === 0) {
-      throw new CoppiceError("BATCH_EMPTY", "there are no events to append", { details: { id } });
-    }
-    if (this.#context.inFlight.bytes > limits.inFlightBytesMax) {
-      throw new CoppiceError("BUSY", "too much is waiting to be written; wait for earlier appends", {
-        details: { id, limit: "inFlightBytesMax", max: limits.inFlightBytesMax },
+    // Not an async function: each would make three promises of one, and appends are many.
+    try {
+      this.#assertReady();
+      const { limits, env } = this.#context;
+      checkId(id, limits.idBytesMax);
+      if (!Array.isArray(events)) throw new TypeError("events must be an array");
+      if (events.length === 0) {
+        throw new CoppiceError("BATCH_EMPTY", "there are no events to append", { details: { id } });
+      }
+      if (this.#context.inFlight.bytes > limits.inFlightBytesMax) {
+        throw new CoppiceError("BUSY", "too much is waiting to be written; wait for earlier appends", {
+          details: { id, limit: "inFlightBytesMax", max: limits.inFlightBytesMax },
+        });
+      }
+      const { expected, commitId } = options;
+      return this.#logs.get(id).append({
+        events: events.map(copyEvent),
+        model: this.#modelFor(options.model, id),
+        expected,
+        commitId: commitId === undefined ? undefined : parseCommitId(commitId, env),
+        info: packInfo(id, options.info, limits.infoBytesMax),
       });
+    } catch (error) {
+      return Promise.reject(error);
     }
-    const { expected, commitId } = options;
-    return this.#logs.get(id).append({
-      events: events.map(copyEvent),
-      model: this.#modelFor(options.model, id),
-      expected,
-      commitId: commitId === undefined ? undefined : parseCommitId(commitId, env),
-      info: packInfo(id, options.info, limits.infoBytesMax),
-    });
   }
 
   /**
