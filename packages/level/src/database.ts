@@ -32,7 +32,7 @@ export interface Opened {
   readonly durability: Durability;
   /** True for LevelDB itself: it copies bytes on their way in and out, and bounds pages by bytes. */
   readonly native: boolean;
-  /** Present when each commit must sync the directory. */
+  /** Present when the name of the log must be durable before a commit is acknowledged. */
   readonly directory: DirectorySync | undefined;
   /** `failed`: a write failed since it was opened. Everything is released, also when it rejects. */
   close(failed: boolean): Promise<void>;
@@ -72,7 +72,7 @@ export async function openDirectory(location: string, options: DirectoryOptions)
     });
     undo.push(() => db.close());
     await db.open();
-    const directory = durable ? await files.DirectorySync.open(found.path) : undefined;
+    const directory = durable ? await files.DirectorySync.open(found.path, true) : undefined;
     if (directory !== undefined) undo.push(() => directory.close());
     await directory?.sync();
     return {

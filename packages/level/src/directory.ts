@@ -9,12 +9,15 @@
  * Windows cannot open a directory for syncing; NTFS journals names by itself. There the syncs do nothing.
  */
 
-import { constants } from "node:fs";
+import { constants, fstatSync } from "node:fs";
 import { access, type FileHandle, mkdir, open, readdir, readFile, realpath, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { findDamage } from "./log-scan.js";
 
 const SYNCS = process.platform !== "win32";
+/** The sync of the directory is what flushes the drive's cache there. */
+const LOG_SYNC_STOPS_AT_CACHE = process.platform === "darwin";
+const LOG = /^\d+\.log$/;
 
 export interface Directory {
   /** Absolute, without symbolic links: LevelDB opens files by name for as long as it lives. */
@@ -55,7 +58,7 @@ export async function findDirectory(location: string): Promise<Directory> {
  * write buffer, about 10 ms. A log that vanishes meanwhile belongs to another owner, whom opening will meet.
  */
 export async function findDamagedLog(path: string): Promise<{ file: string; offset: number } | undefined> {
-  for (const file of (await readdir(path)).filter((name) => /^\d+\.log$/.test(name)).sort()) {
+  for (const file of (await readdir(path)).filter((name) => LOG.test(name)).sort()) {
     const log = await readFile(join(path, file)).catch((error: NodeJS.ErrnoException) => {
       if (error.code !== "ENOENT") throw error;
       return new Uint8Array(0);
@@ -66,26 +69,74 @@ export async function findDamagedLog(path: string): Promise<{ file: string; offs
   return undefined;
 }
 
-/** Holds the directory open, so that a sync is one system call. */
+/**
+ * Holds the directory open, so that a sync is one system call, and knows which log has a durable name.
+ *
+ * `owned`: nobody but the backend writes into the log. Then a log that has a durable name and grew with a
+ * commit is the one that the commit went to: LevelDB appends to one log until it starts another, and never
+ * goes back. Looking at its size takes 2 µs, syncing the directory 60 µs and a turn through the thread pool.
+ */
 export class DirectorySync {
+  readonly #path: string;
   readonly #handle: FileHandle | undefined;
+  readonly #owned: boolean;
+  #log: FileHandle | undefined;
+  #logBytes = 0;
 
-  private constructor(handle: FileHandle | undefined) {
+  private constructor(path: string, handle: FileHandle | undefined, owned: boolean) {
+    this.#path = path;
     this.#handle = handle;
+    this.#owned = owned;
   }
 
-  static async open(path: string): Promise<DirectorySync> {
-    return new DirectorySync(SYNCS ? await open(path, constants.O_RDONLY) : undefined);
+  static async open(path: string, owned = false): Promise<DirectorySync> {
+    const handle = SYNCS ? await open(path, constants.O_RDONLY) : undefined;
+    return new DirectorySync(path, handle, owned && !LOG_SYNC_STOPS_AT_CACHE);
   }
 
   /** Resolves when all names in the directory are durable. A failure is final: never repeat it. */
   async sync(): Promise<void> {
-    await this.#handle?.sync();
+    if (this.#handle === undefined) return;
+    const before = this.#log;
+    this.#log = undefined;
+    await before?.close();
+    // Opened before the sync, so that its name is among those that the sync made durable.
+    const log = this.#owned ? await openNewestLog(this.#path) : undefined;
+    try {
+      await this.#handle.sync();
+      this.#logBytes = log === undefined ? 0 : fstatSync(log.fd).size;
+      this.#log = log;
+    } finally {
+      if (this.#log === undefined) await log?.close();
+    }
+  }
+
+  /**
+   * After a commit: resolves when the name of the log that holds it is durable; `undefined` when it was
+   * already.
+   */
+  syncAfterCommit(): Promise<void> | undefined {
+    if (this.#log === undefined) return this.sync();
+    const { size } = fstatSync(this.#log.fd);
+    if (size <= this.#logBytes) return this.sync();
+    this.#logBytes = size;
+    return undefined;
   }
 
   async close(): Promise<void> {
-    await this.#handle?.close();
+    try {
+      await this.#log?.close();
+    } finally {
+      await this.#handle?.close();
+    }
   }
+}
+
+/** LevelDB numbers its files upwards and writes into the log with the highest number. */
+async function openNewestLog(directory: string): Promise<FileHandle | undefined> {
+  const logs = (await readdir(directory)).filter((name) => LOG.test(name));
+  const newest = logs.sort((a, b) => Number.parseInt(a, 10) - Number.parseInt(b, 10)).at(-1);
+  return newest === undefined ? undefined : open(join(directory, newest), constants.O_RDONLY);
 }
 
 /** A parent that existed before and that we may not read is taken as durable; one we wrote to is not. */

@@ -7,7 +7,8 @@
  *
  * Invariants:
  * - one commit runs at a time, so that what `expect` reads is what the batch meets;
- * - a commit is exactly one LevelDB batch, written with one sync, then the directory is synced (`power`);
+ * - a commit is exactly one LevelDB batch, written with one sync (`power`); the directory is synced after it
+ *   when the batch went into a log whose name was not durable yet;
  * - a sync that failed is never repeated;
  * - bytes handed out belong to the caller, bytes taken in are copied before `commit` resolves.
  */
@@ -55,9 +56,9 @@ export type AnyLevel = Pick<
 
 export interface InstanceOptions {
   /**
-   * What an acknowledged commit survives. `"power"` (default): loss of power; each commit syncs LevelDB's log
-   * and then the directory. `"process"`: the death of the process; nothing is synced, a power loss may take
-   * the newest commits and leave holes.
+   * What an acknowledged commit survives. `"power"` (default): loss of power; each commit syncs LevelDB's
+   * log, and the directory when that log is a new one. `"process"`: the death of the process; nothing is
+   * synced, a power loss may take the newest commits and leave holes.
    */
   readonly durability?: "power" | "process";
 }
@@ -153,7 +154,7 @@ function makeBackend(opened: Opened): Backend {
     if (operations.length === 0) return;
     try {
       await write(db, operations, durability === "power");
-      await opened.directory?.sync();
+      await opened.directory?.syncAfterCommit();
     } catch (error) {
       failed = true;
       throw new CoppiceError("OUTCOME_UNKNOWN", "a write or sync failed, and may have been written", {

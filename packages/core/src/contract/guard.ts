@@ -158,7 +158,7 @@ export class Guard implements Backend {
           details: { limit: "valueBytesMax", max: this.traits.valueBytesMax, actual: value.length },
         });
       }
-      const name = keyName(key);
+      const name = batch.put!.length > 1 ? keyName(key) : "";
       if (names.has(name)) {
         throw new CoppiceError("ARGUMENT_INVALID", "a commit puts one key twice", {
           details: { key: [...key] },

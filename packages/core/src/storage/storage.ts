@@ -16,6 +16,7 @@ import type { BackendFactory, Traits } from "../contract/backend.js";
 import { Guard } from "../contract/guard.js";
 import { checkId } from "../contract/keys.js";
 import type { AnyModel, Model } from "../contract/model.js";
+import { BackgroundSnapshots } from "./background.js";
 import { type CheckOptions, type CheckReport, checkStorage } from "./check.js";
 import { newCommitId, parseCommitId } from "./commit-id.js";
 import { type CompactAllOptions, type CompactAllResult, compactAll } from "./compact-all.js";
@@ -72,8 +73,8 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   readonly #folder: Folder;
   readonly #logs: Logs;
   readonly #maintenance = new Lanes();
+  readonly #background: BackgroundSnapshots;
   readonly #handles = new Set<WeakRef<DocumentHandle<unknown>>>();
-  readonly #due = new Set<string>();
   #unknown: UnknownCommit[] = [];
   /**
    * Calls of `recover` meanwhile share it, and `close` waits for it: else the reopened backend stays open.
@@ -116,6 +117,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     this.#factory = options.backend;
     this.#policy = options.snapshotPolicy ?? defaultPolicy;
     this.#folder = options.folder ?? new ThreadFolder(context.env);
+    this.#background = new BackgroundSnapshots(context.env);
     this.#logs = new Logs(
       context,
       (log, head) => this.#appended(log, head),
@@ -196,31 +198,36 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * `commitId`. Appends to one document that wait together share one batch and one sync; the cost does not
    * depend on the size of the document.
    */
-  async append(
+  append(
     id: string,
     events: readonly (Models[number] extends Model<infer _Doc, infer Event> ? Event : never)[],
     options: AppendOptions = {},
   ): Promise<AppendResult> {
-    this.#assertReady();
-    const { limits, env } = this.#context;
-    checkId(id, limits.idBytesMax);
-    if (!Array.isArray(events)) throw new TypeError("events must be an array");
-    if (events.length === 0) {
-      throw new CoppiceError("BATCH_EMPTY", "there are no events to append", { details: { id } });
-    }
-    if (this.#context.inFlight.bytes > limits.inFlightBytesMax) {
-      throw new CoppiceError("BUSY", "too much is waiting to be written; wait for earlier appends", {
-        details: { id, limit: "inFlightBytesMax", max: limits.inFlightBytesMax },
+    // Not an async function: each would make three promises of one, and appends are many.
+    try {
+      this.#assertReady();
+      const { limits, env } = this.#context;
+      checkId(id, limits.idBytesMax);
+      if (!Array.isArray(events)) throw new TypeError("events must be an array");
+      if (events.length === 0) {
+        throw new CoppiceError("BATCH_EMPTY", "there are no events to append", { details: { id } });
+      }
+      if (this.#context.inFlight.bytes > limits.inFlightBytesMax) {
+        throw new CoppiceError("BUSY", "too much is waiting to be written; wait for earlier appends", {
+          details: { id, limit: "inFlightBytesMax", max: limits.inFlightBytesMax },
+        });
+      }
+      const { expected, commitId } = options;
+      return this.#logs.get(id).append({
+        events: events.map(copyEvent),
+        model: this.#modelFor(options.model, id),
+        expected,
+        commitId: commitId === undefined ? undefined : parseCommitId(commitId, env),
+        info: packInfo(id, options.info, limits.infoBytesMax),
       });
+    } catch (error) {
+      return Promise.reject(error);
     }
-    const { expected, commitId } = options;
-    return this.#logs.get(id).append({
-      events: events.map(copyEvent),
-      model: this.#modelFor(options.model, id),
-      expected,
-      commitId: commitId === undefined ? undefined : parseCommitId(commitId, env),
-      info: packInfo(id, options.info, limits.infoBytesMax),
-    });
   }
 
   /**
@@ -450,6 +457,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   async #idle(): Promise<void> {
     await this.#logs.idle();
+    await this.#background.idle();
     await this.#maintenance.idle();
     await this.#context.guard.idle();
   }
@@ -468,17 +476,17 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   /** One background snapshot per document at a time; its failure is reported, and harms nothing. */
   #snapshotLater(id: string, live?: LiveSource): void {
-    if (this.#due.has(id) || this.#closing !== undefined) return;
-    this.#due.add(id);
+    if (this.#closing !== undefined) return;
     const site = () => ({ context: this.#context, folder: this.#folder, log: this.#logs.get(id) });
-    this.#maintenance
-      .run(id, () => snapshotDocument(site(), live))
-      .catch((error: unknown) =>
-        observe(this.#context, (observer) =>
-          observer.snapshot?.({ id, clock: 0, bytes: 0, durationMs: 0, error }),
+    this.#background.add(this.#logs.get(id), () =>
+      this.#maintenance
+        .run(id, () => snapshotDocument(site(), live))
+        .catch((error: unknown) =>
+          observe(this.#context, (observer) =>
+            observer.snapshot?.({ id, clock: 0, bytes: 0, durationMs: 0, error }),
+          ),
         ),
-      )
-      .finally(() => this.#due.delete(id));
+    );
   }
 
   #modelFor(name: string | undefined, id: string): AnyModel {
