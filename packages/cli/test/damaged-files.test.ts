@@ -8,9 +8,10 @@ import { join } from "node:path";
 import { levelBackend } from "@coppice/level";
 import { yjs } from "@coppice/yjs";
 import { DocumentStorage, never } from "coppice";
-import { afterEach, describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
 import { cleanUp, coppice, keystrokes, temporaryDirectory } from "./command.js";
 
+vi.setConfig({ testTimeout: 120_000 });
 afterEach(cleanUp);
 
 const DOCUMENTS = 400;
