@@ -4,7 +4,7 @@
  */
 
 import { Command } from "commander";
-import { checkCommand } from "./commands/check.js";
+import { checkChildCommand, checkCommand } from "./commands/check.js";
 import { compactCommand } from "./commands/compact.js";
 import { conformanceCommand } from "./commands/conformance.js";
 import { historyCommand } from "./commands/history.js";
@@ -56,6 +56,7 @@ export function makeProgram(runtime: Runtime, done: (code: ExitCode) => void): C
   ];
   for (const make of visible) program.addCommand(make(runtime, done));
   program.addCommand(writerCommand(runtime, done), { hidden: true });
+  program.addCommand(checkChildCommand(runtime, done), { hidden: true });
   for (const command of [program, ...program.commands]) {
     // Errors, and the help that stands for one, are written where exit codes are decided.
     command.exitOverride().configureOutput({ outputError: () => undefined, writeErr: () => undefined });

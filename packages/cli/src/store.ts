@@ -25,6 +25,13 @@ export type StoreAddress =
 
 const RETRY_MS = 200;
 
+export interface OpenStoreOptions extends StoreOptions {
+  /** Make the store where it does not exist. */
+  readonly create?: boolean;
+  /** `false`: damage in table files was found already, and what is readable beside it is wanted. */
+  readonly verifyTables?: boolean;
+}
+
 /**
  * Throws a usage error for what is no store. The part after `level:` is a path as it stands, nothing is
  * decoded.
@@ -63,11 +70,15 @@ export async function ifInstalled<T>(load: () => Promise<T>): Promise<T | undefi
   }
 }
 
-/** `create`: make the store where it does not exist. */
-export async function loadBackend(address: StoreAddress, create: boolean): Promise<BackendFactory> {
+/** `create`: make the store where it does not exist. `verifyTables: false`: that was done already. */
+export async function loadBackend(
+  address: StoreAddress,
+  create: boolean,
+  verifyTables = true,
+): Promise<BackendFactory> {
   if (address.scheme === "memory") return memoryBackend();
   const { levelBackend } = await loadPackage("@coppice/level", () => import("@coppice/level"));
-  return levelBackend(address.location, { createIfMissing: create });
+  return levelBackend(address.location, { createIfMissing: create, verifyTables });
 }
 
 /**
@@ -76,7 +87,7 @@ export async function loadBackend(address: StoreAddress, create: boolean): Promi
  */
 export async function withStorage<T>(
   runtime: Runtime,
-  options: StoreOptions & { readonly create?: boolean },
+  options: OpenStoreOptions,
   use: (storage: DocumentStorage) => Promise<T>,
 ): Promise<T> {
   const address = parseStore(options.store);
@@ -101,10 +112,13 @@ export async function withStorage<T>(
 async function openWaiting(
   runtime: Runtime,
   address: StoreAddress,
-  options: StoreOptions & { readonly create?: boolean },
+  options: OpenStoreOptions,
 ): Promise<DocumentStorage> {
   const create = options.create === true;
-  const [backend, models] = await Promise.all([loadBackend(address, create), loadModels()]);
+  const [backend, models] = await Promise.all([
+    loadBackend(address, create, options.verifyTables),
+    loadModels(),
+  ]);
   const started = performance.now();
   for (;;) {
     runtime.signal.throwIfAborted();
@@ -135,7 +149,7 @@ async function lockedError(
 }
 
 /** Tells a store that is not there from one that has lost the file that names the others. */
-async function assertStore(location: string, url: string): Promise<void> {
+export async function assertStore(location: string, url: string): Promise<void> {
   let names: string[];
   try {
     names = await readdir(location);

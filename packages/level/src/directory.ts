@@ -1,18 +1,17 @@
 /**
- * The directory of a store: creating it durably, naming it uniquely, and syncing it. The only file here that
- * needs Node; it is imported when a database lives in a directory.
+ * The directory of a store: creating it durably, naming it uniquely, and syncing it. The only file here
+ * that needs Node; it is imported when a database lives in a directory.
  *
- * A file's name is durable only after its directory was synced. LevelDB syncs its directory when it writes a
- * MANIFEST, but never after it created a log or renamed CURRENT, so a power loss may take away the
- * newest log with everything that was synced into it. `DirectorySync` closes that gap.
+ * A file's name is durable only after its directory was synced. LevelDB syncs its directory when it writes
+ * a MANIFEST, but never after it created a log or renamed CURRENT, so a power loss may take away the newest
+ * log with everything that was synced into it. `DirectorySync` closes that gap.
  *
  * Windows cannot open a directory for syncing; NTFS journals names by itself. There the syncs do nothing.
  */
 
 import { constants, fstatSync } from "node:fs";
-import { access, type FileHandle, mkdir, open, readdir, readFile, realpath, stat } from "node:fs/promises";
+import { access, type FileHandle, mkdir, open, readdir, realpath, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
-import { findDamage } from "./log-scan.js";
 
 const SYNCS = process.platform !== "win32";
 /** The sync of the directory is what flushes the drive's cache there. */
@@ -51,22 +50,6 @@ export async function findDirectory(location: string): Promise<Directory> {
     () => false,
   );
   return { path, identity: `${dev}:${ino}`, holdsStore };
-}
-
-/**
- * Where a log of the store is damaged before its end. Costs one read of the logs: usually at most twice the
- * write buffer, about 10 ms. A log that vanishes meanwhile belongs to another owner, whom opening will meet.
- */
-export async function findDamagedLog(path: string): Promise<{ file: string; offset: number } | undefined> {
-  for (const file of (await readdir(path)).filter((name) => LOG.test(name)).sort()) {
-    const log = await readFile(join(path, file)).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== "ENOENT") throw error;
-      return new Uint8Array(0);
-    });
-    const offset = findDamage(log);
-    if (offset !== undefined) return { file, offset };
-  }
-  return undefined;
 }
 
 /**

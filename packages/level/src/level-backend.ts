@@ -2,8 +2,9 @@
  * The LevelDB backend: keys and values as they are in a classic-level database, or in any other
  * abstract-level instance.
  *
- * It does not group commits, check arguments or poison itself; `Guard` in core does that for every backend.
- * It trusts no checksum of LevelDB's; storage checks its own.
+ * In a directory each commit also has its number (`ledger.ts`). It does not group commits, check arguments
+ * or poison itself; `Guard` in core does that for every backend. It trusts no checksum of LevelDB's;
+ * storage checks its own.
  *
  * Invariants:
  * - one commit runs at a time, so that what `expect` reads is what the batch meets;
@@ -13,7 +14,7 @@
  * - bytes handed out belong to the caller, bytes taken in are copied before `commit` resolves.
  */
 
-import type { AbstractBatchOperation, AbstractLevel } from "abstract-level";
+import type { AbstractLevel } from "abstract-level";
 import {
   type Backend,
   type BackendFactory,
@@ -35,6 +36,7 @@ import {
 } from "coppice";
 import { type Database, type Opened, openDirectory, openInstance } from "./database.js";
 import { readFailure } from "./failures.js";
+import type { WrittenOperation } from "./ledger.js";
 
 const BYTES = { keyEncoding: "view", valueEncoding: "view" } as const;
 /** Entries asked for at once: more save no time, and fewer keep the event loop free. */
@@ -66,9 +68,23 @@ export interface InstanceOptions {
 export interface LevelOptions extends InstanceOptions {
   /** `false`: opening rejects with `UNAVAILABLE` when the directory holds no store. Default `true`. */
   readonly createIfMissing?: boolean;
+  /**
+   * Read all tables when opening, and reject with `CORRUPT` when a checksum fails (LevelDB itself does not
+   * look). About 2 s a GiB. `false`: only the logs are read, and what is readable beside damage is served.
+   * Only with durability `"power"`. Default `true`.
+   */
+  readonly verifyTables?: boolean;
+  /**
+   * Path of a file, better on another disk, that is told the number of each commit: with it the loss of
+   * even the last commit, or of the whole store, is `CORRUPT` at the next open. Made when it is missing.
+   * One more sync a commit. Default: none.
+   */
+  readonly anchor?: string;
   /** Bytes of uncompressed blocks kept in memory. Default 8 MiB. */
   readonly cacheBytes?: number;
-  /** Bytes gathered in memory, and in the log, before a table file is written; up to twice. Default 4 MiB. */
+  /**
+   * Bytes gathered in memory, and in the log, before a table file is written; up to twice. Default 4 MiB.
+   */
   readonly writeBufferBytes?: number;
   /** Bytes at which a table file ends. Default 2 MiB; more when single values are larger. */
   readonly tableBytesMax?: number;
@@ -79,16 +95,16 @@ export interface LevelOptions extends InstanceOptions {
 /**
  * A backend on LevelDB. With a location: a directory of its own, created when missing. `open` rejects with
  * `LOCKED` when this or another process has the directory open, with `CORRUPT` when LevelDB refuses it or,
- * with durability `"power"`, its log is damaged before the end (LevelDB itself would drop commits silently),
+ * with durability `"power"`, its files are damaged or commits are missing (LevelDB itself would not tell),
  * with `UNAVAILABLE` when the file system refuses. One process owns the directory until `close`.
  *
- * With an instance: any abstract-level database or sublevel, whatever its encodings (bytes are asked for with
- * each call). `traits.durability` says what it can hold: classic-level `"power"` unless asked otherwise,
- * another persistent one `"process"`, memory-level `"none"`; asking for anything else rejects with
- * `TRAIT_MISSING`. The caller answers for it that nobody else writes to the spaces it holds. An instance that
- * is open (or opening) when first opened here stays open at `close`, except after a failed write: then it is
- * closed, and opened again by the next `open`. One that was closed is opened and closed here. The log of an
- * instance is not checked for damage.
+ * With an instance: any abstract-level database or sublevel, whatever its encodings (bytes are asked for
+ * with each call). `traits.durability` says what it can hold: classic-level `"power"` unless asked
+ * otherwise, another persistent one `"process"`, memory-level `"none"`; asking for anything else rejects
+ * with `TRAIT_MISSING`. The caller answers for it that nobody else writes to the spaces it holds. An
+ * instance that is open (or opening) when first opened here stays open at `close`, except after a failed
+ * write: then it is closed, and opened again by the next `open`. One that was closed is opened and closed
+ * here. The log of an instance is not checked for damage.
  *
  * On Windows directories cannot be synced; NTFS journals file names itself. On macOS LevelDB's own sync
  * stops at the drive's cache, and the sync of the directory after it flushes that cache.
@@ -96,7 +112,7 @@ export interface LevelOptions extends InstanceOptions {
 export function levelBackend(location: string, options?: LevelOptions): BackendFactory;
 export function levelBackend(database: AnyLevel, options?: InstanceOptions): BackendFactory;
 export function levelBackend(target: string | AnyLevel, options: LevelOptions = {}): BackendFactory {
-  const { durability, createIfMissing = true, ...tuning } = options;
+  const { durability, createIfMissing = true, verifyTables = true, anchor, ...tuning } = options;
   for (const name of Object.keys(tuning)) {
     if (!TUNING.includes(name)) throw new TypeError(`levelBackend has no option ${name}`);
   }
@@ -105,7 +121,16 @@ export function levelBackend(target: string | AnyLevel, options: LevelOptions = 
   }
   if (typeof target === "string") {
     if (target === "") throw new TypeError("the location must not be empty");
-    const directory = { durability: durability ?? "power", createIfMissing, tuning: classicOptions(tuning) };
+    if (anchor !== undefined && (typeof anchor !== "string" || anchor === "")) {
+      throw new TypeError("anchor must be the path of a file");
+    }
+    const directory = {
+      durability: durability ?? "power",
+      createIfMissing,
+      verifyTables,
+      anchor,
+      tuning: classicOptions(tuning),
+    };
     return {
       name: "level",
       open: async () => makeBackend(await openDirectory(target, directory)),
@@ -152,9 +177,11 @@ function makeBackend(opened: Opened): Backend {
       return plan(db, batch, native);
     });
     if (operations.length === 0) return;
+    if (opened.ledger !== undefined) operations.push(opened.ledger.number(operations));
     try {
       await write(db, operations, durability === "power");
       await opened.directory?.syncAfterCommit();
+      await opened.ledger?.settle();
     } catch (error) {
       failed = true;
       throw new CoppiceError("OUTCOME_UNKNOWN", "a write or sync failed, and may have been written", {
@@ -214,7 +241,7 @@ async function checkExpectations(
   });
 }
 
-type Operation = AbstractBatchOperation<Database, Uint8Array, Uint8Array>;
+type Operation = WrittenOperation;
 
 /** Deletes first: of two operations on one key the later wins. */
 async function plan(db: Database, batch: Batch, native: boolean): Promise<Operation[]> {

@@ -9,10 +9,12 @@
  * Invariant: memory is bounded by one document and the list of problems.
  */
 
+import { isCoppiceError } from "../base/errors.js";
 import type { Key } from "../contract/backend.js";
-import { keyName } from "../contract/keys.js";
+import { compareKeys, keyName } from "../contract/keys.js";
 import { type Examination, type Finding, settledExamination } from "./check-document.js";
 import { repairDocument } from "./check-repair.js";
+import { examineUnreadable, type Gap, scanAround } from "./check-unreadable.js";
 import type { Context } from "./context.js";
 import type { Folder } from "./folding.js";
 import { metaKey } from "./meta.js";
@@ -53,6 +55,7 @@ export interface CheckOptions {
  * | `tags-damaged`             | the index of the tags cannot be read, or is not there                  |
  * | `tag-damaged`              | the snapshot of a tag is damaged, or a part of it is not there         |
  * | `format-unsupported`       | written by a newer Coppice; never repaired                             |
+ * | `unreadable`               | the backend cannot read a part of it; never repaired                   |
  * | `model-unknown`            | the model was not given to `open`; never repaired                      |
  * | `state-format-unsupported` | the model reads no snapshot that is needed; never repaired             |
  */
@@ -75,10 +78,12 @@ export type CheckCode =
   | "tags-damaged"
   | "tag-damaged"
   | "format-unsupported"
+  | "unreadable"
   | "model-unknown"
   | "state-format-unsupported";
 
 export interface CheckProblem {
+  /** Empty when it is not known whose it is. */
   readonly id: string;
   readonly code: CheckCode;
   /** What is wrong and where. */
@@ -86,8 +91,8 @@ export interface CheckProblem {
   readonly key?: Key;
   readonly repaired: boolean;
   /**
-   * Events whose bytes are damaged or missing, and that no intact snapshot covers. A repair cannot bring them
-   * back.
+   * Events whose bytes are damaged or missing, and that no intact snapshot covers. A repair cannot bring
+   * them back.
    */
   readonly lostEvents?: number;
 }
@@ -127,10 +132,24 @@ export async function checkStorage(
 ): Promise<CheckReport> {
   const tally: Tally = { documents: 0, events: 0, garbageKeys: 0, problems: [] };
   let done = 0;
-  const ids = options.id === undefined ? documentIds(context, options.signal) : [options.id];
+  const onGap = ({ after, before, cause }: Gap) => {
+    const [from, to] = [after, before].map((key) => key && JSON.stringify(key.slice(0, 2)));
+    const where = `from ${from ?? "the first"} to ${to ?? "the last"}`;
+    const message = `documents ${where} cannot be listed: ${cause.message}`;
+    tally.problems.push({ id: "", code: "unreadable", message, repaired: false });
+  };
+  const ids = options.id === undefined ? documentIds(context, options.signal, onGap) : [options.id];
   for await (const id of ids) {
     options.signal?.throwIfAborted();
-    await checkDocument(context, folder, id, options, tally);
+    try {
+      await checkDocument(context, folder, id, options, tally);
+    } catch (error) {
+      if (!isCoppiceError(error, "CORRUPT")) throw error;
+      const { finding, events } = await examineUnreadable(context, id, error, options.signal);
+      tally.problems.push({ id, ...finding, repaired: false });
+      tally.documents++;
+      tally.events += events;
+    }
     options.onProgress?.(++done);
   }
   const quarantined = await quarantineCount(context, options);
@@ -173,31 +192,65 @@ function nameOf({ code, key }: Finding): string {
 }
 
 /** Ids that have meta, then those that have only events, snapshots or held events. */
-async function* documentIds(context: Context, signal: AbortSignal | undefined): AsyncGenerator<string> {
+async function* documentIds(
+  context: Context,
+  signal: AbortSignal | undefined,
+  onGap: (gap: Gap) => void,
+): AsyncGenerator<string> {
   const options = signal === undefined ? { values: false } : { values: false, signal };
-  for await (const page of context.guard.scan({ space: "meta" }, options)) {
-    for (const { key } of page) yield key[1];
-  }
+  const { guard } = context;
+  const gaps: Gap[] = [];
+  const listed = scanAround(
+    (scanOptions) => guard.scan({ space: "meta" }, scanOptions),
+    options,
+    (gap) => {
+      gaps.push(gap);
+      onGap(gap);
+    },
+  );
+  for await (const page of listed) for (const { key } of page) yield key[1];
   const orphans = new Set<string>();
   for (const space of SPACES) {
     let after: string | undefined;
     for (;;) {
       const range = after === undefined ? { space } : { space, after };
       let next: string | undefined;
-      for await (const [entry] of context.guard.scan(range, { ...options, limit: 1 })) next = entry?.key[1];
+      try {
+        for await (const [entry] of guard.scan(range, { ...options, limit: 1 })) next = entry?.key[1];
+      } catch (error) {
+        if (!isCoppiceError(error, "CORRUPT")) throw error;
+        onGap({ after: after === undefined ? undefined : [space, after], before: undefined, cause: error });
+      }
       if (next === undefined) break;
       after = next;
-      if (orphans.has(next) || (await context.guard.get(metaKey(next))) !== undefined) continue;
+      if (orphans.has(next) || (await wasListed(context, next, gaps))) continue;
       orphans.add(next);
       yield next;
     }
   }
 }
 
+/** It has meta, and not where the list of metas could not be read. */
+async function wasListed({ guard }: Context, id: string, gaps: readonly Gap[]): Promise<boolean> {
+  const key = metaKey(id);
+  const unread = gaps.some(
+    ({ after, before }) =>
+      (after === undefined || compareKeys(key, after) > 0) &&
+      (before === undefined || compareKeys(key, before) < 0),
+  );
+  return !unread && (await guard.get(key)) !== undefined;
+}
+
 async function quarantineCount(context: Context, { id, signal }: CheckOptions): Promise<number> {
   const range = id === undefined ? { space: "quarantine" } : { space: "quarantine", id };
   let count = 0;
   const options = signal === undefined ? { values: false } : { values: false, signal };
-  for await (const page of context.guard.scan(range, options)) count += page.length;
+  // Damage in the backend's files has been told already, where it hit documents.
+  const pages = scanAround(
+    (given) => context.guard.scan(range, given),
+    options,
+    () => undefined,
+  );
+  for await (const page of pages) count += page.length;
   return count;
 }
