@@ -87,6 +87,14 @@ export {
   type SnapshotStats,
   whenTailOutweighs,
 } from "./storage/policy.js";
-export type { DocumentInfo, HistoryEntry, ListOptions, StoredEvent } from "./storage/queries.js";
+export type {
+  DocumentInfo,
+  EventRange,
+  HistoryEntry,
+  Info,
+  ListOptions,
+  StoredEvent,
+} from "./storage/queries.js";
 export { DocumentStorage } from "./storage/storage.js";
+export type { SubscribeOptions } from "./storage/subscription.js";
 export type { Tag } from "./storage/tag-index.js";

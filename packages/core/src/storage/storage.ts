@@ -33,7 +33,7 @@ import { bury } from "./deletion.js";
 import { diffDocument } from "./diff.js";
 import { type AppendResult, type DocumentLog, isWritten, type UnknownCommit } from "./document-log.js";
 import type { Folder } from "./folding.js";
-import { copyEvent, DocumentHandle } from "./handle.js";
+import { DocumentHandle } from "./handle.js";
 import { type Head, readCommitIds, readHead, statsOf } from "./head.js";
 import { loadDocument } from "./loader.js";
 import { Logs } from "./logs.js";
@@ -41,6 +41,7 @@ import { checkMoment, type Moment } from "./moments.js";
 import { type Observer, report } from "./observer.js";
 import {
   type AppendOptions,
+  copyEvent,
   type DocOf,
   initialEvents,
   type LoadOptions,
@@ -54,6 +55,7 @@ import { defaultPolicy, type SnapshotPolicy } from "./policy.js";
 import {
   type DocumentInfo,
   documentInfo,
+  type EventRange,
   type HistoryEntry,
   history,
   type ListOptions,
@@ -62,6 +64,7 @@ import {
   type StoredEvent,
 } from "./queries.js";
 import { sweep } from "./snapshots.js";
+import { Pulse, type SubscribeOptions, subscribe } from "./subscription.js";
 import { checkTagName, listTags, type Tag } from "./tag-index.js";
 import { tagDocument, untagDocument } from "./tags.js";
 import { ThreadFolder } from "./thread-folder.js";
@@ -75,6 +78,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   readonly #maintenance = new Lanes();
   readonly #background: BackgroundSnapshots;
   readonly #handles = new Set<WeakRef<DocumentHandle<unknown>>>();
+  readonly #pulse = new Pulse();
   #unknown: UnknownCommit[] = [];
   /**
    * Calls of `recover` meanwhile share it, and `close` waits for it: else the reopened backend stays open.
@@ -235,13 +239,23 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * writers. Ends with `TRIMMED` when `from` lies before what is kept, `DELETED` when the document goes away;
    * yields nothing for a document that does not exist.
    */
-  read(
-    id: string,
-    range: { from?: number; to?: number; signal?: AbortSignal } = {},
-  ): AsyncGenerator<StoredEvent> {
+  read(id: string, range: EventRange = {}): AsyncGenerator<StoredEvent> {
     this.#assertReady();
     checkId(id, this.#context.limits.idBytesMax);
     return readEvents(this.#context, id, range);
+  }
+
+  /**
+   * The stored events from a clock on, and then those that are appended, by anybody: each durable event once,
+   * in order, also across `recover()`. Waits for a document that does not exist yet. Ends with `DELETED`,
+   * `TRIMMED` (a consumer so slow that a compaction overtook it), `CLOSED`, what a read of the backend
+   * rejects with, or the reason of its signal. Holds one page of events; end it by leaving the loop, by
+   * `return()` or by the signal. Shared backends are also asked once a second.
+   */
+  subscribe(id: string, options: SubscribeOptions = {}): AsyncIterableIterator<StoredEvent> {
+    this.#assertReady();
+    checkId(id, this.#context.limits.idBytesMax);
+    return subscribe(this.#owner, id, options);
   }
 
   /** Batches and snapshots of a document, oldest first, with times and `info`. */
@@ -333,6 +347,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
       const outcome = await log.exclusively((head) => bury(this.#context, log, head));
       if (outcome === "conflict") continue;
       if (outcome === undefined) return false;
+      log.announce(outcome.meta.base);
       await this.#maintenance.run(id, () => sweep(this.#context, id, outcome.meta, outcome.metaBytes));
       return outcome.existed;
     }
@@ -366,6 +381,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     this.#assertOpen();
     this.#recovering ??= this.#reopen().finally(() => {
       this.#recovering = undefined;
+      this.#pulse.beat();
     });
     return this.#recovering;
   }
@@ -375,7 +391,10 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * them before. Rejects with what closing the backend rejects with; the lock is free all the same.
    */
   close(): Promise<void> {
-    this.#closing ??= this.#release();
+    if (this.#closing === undefined) {
+      this.#closing = this.#release();
+      this.#pulse.beat();
+    }
     return this.#closing;
   }
 
@@ -387,6 +406,8 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     return {
       context: this.#context,
       policy: this.#policy,
+      pulse: this.#pulse,
+      assertOpen: () => this.#assertOpen(),
       log: (id: string) => this.#logs.get(id),
       snapshot: (id: string, live: LiveSource) => this.#maintain(id, (site) => snapshotDocument(site, live)),
       snapshotLater: (id: string, live: LiveSource) => this.#snapshotLater(id, live),
