@@ -34,6 +34,14 @@ export interface Opened {
   readonly native: boolean;
   /** Present when each commit must sync the directory. */
   readonly directory: DirectorySync | undefined;
+  /** LevelDB itself, below any sublevels; `undefined` for databases without files. */
+  readonly root: Database | undefined;
+  /**
+   * Present where the database is ours to close: closes it and opens it again, under the same claim, and
+   * removes what LevelDB noted in words before. The directory is unlocked for a moment: when another process
+   * is faster it rejects with `LOCKED`, and the database stays closed.
+   */
+  reopen?(): Promise<void>;
   /** `failed`: a write failed since it was opened. Everything is released, also when it rejects. */
   close(failed: boolean): Promise<void>;
 }
@@ -80,6 +88,17 @@ export async function openDirectory(location: string, options: DirectoryOptions)
       durability,
       native: true,
       directory,
+      root: db as unknown as Database,
+      async reopen() {
+        try {
+          await db.close();
+          await db.open();
+          await files.removeOldNotes(found.path);
+          await directory?.sync();
+        } catch (error) {
+          throw openFailure(error, location, true);
+        }
+      },
       close: () => settle([() => db.close(), () => directory?.close(), release]),
     };
   } catch (error) {
@@ -133,6 +152,7 @@ export async function openInstance(
       durability,
       native,
       directory,
+      root: native ? root : undefined,
       close: (failed) => {
         const databases = failed && durability !== "none" ? [() => root.close()] : closeOurs;
         return settle([...databases, () => directory?.close(), release]);

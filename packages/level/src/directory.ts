@@ -10,7 +10,17 @@
  */
 
 import { constants } from "node:fs";
-import { access, type FileHandle, mkdir, open, readdir, readFile, realpath, stat } from "node:fs/promises";
+import {
+  access,
+  type FileHandle,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  realpath,
+  rm,
+  stat,
+} from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { findDamage } from "./log-scan.js";
 
@@ -64,6 +74,11 @@ export async function findDamagedLog(path: string): Promise<{ file: string; offs
     if (offset !== undefined) return { file, offset };
   }
   return undefined;
+}
+
+/** Removes the notes in words that LevelDB keeps of its last run but one. */
+export function removeOldNotes(path: string): Promise<void> {
+  return rm(join(path, "LOG.old"), { force: true });
 }
 
 /** Holds the directory open, so that a sync is one system call. */
