@@ -38,6 +38,14 @@ export interface Opened {
   readonly directory: DirectorySync | undefined;
   /** Present for a directory of our own: numbers its commits. */
   readonly ledger: Ledger | undefined;
+  /** LevelDB itself, below any sublevels; `undefined` for databases without files. */
+  readonly root: Database | undefined;
+  /**
+   * Present where the database is ours to close: closes it and opens it again, under the same claim, and
+   * removes what LevelDB noted in words before. The directory is unlocked for a moment: when another process
+   * is faster it rejects with `LOCKED`, and the database stays closed.
+   */
+  reopen?(): Promise<void>;
   /** `failed`: a write failed since it was opened. Everything is released, also when it rejects. */
   close(failed: boolean): Promise<void>;
 }
@@ -100,6 +108,17 @@ export async function openDirectory(location: string, options: DirectoryOptions)
       native: true,
       directory,
       ledger,
+      root: db as unknown as Database,
+      async reopen() {
+        try {
+          await db.close();
+          await db.open();
+          await files.removeOldNotes(found.path);
+          await directory?.sync();
+        } catch (error) {
+          throw openFailure(error, location, true);
+        }
+      },
       close: () => settle([() => db.close(), () => directory?.close(), () => ledger.close(), release]),
     };
   } catch (error) {
@@ -154,6 +173,7 @@ export async function openInstance(
       native,
       directory,
       ledger: undefined,
+      root: native ? root : undefined,
       close: (failed) => {
         const databases = failed && durability !== "none" ? [() => root.close()] : closeOurs;
         return settle([...databases, () => directory?.close(), release]);

@@ -10,7 +10,7 @@
  */
 
 import { constants, fstatSync } from "node:fs";
-import { access, type FileHandle, mkdir, open, readdir, realpath, stat } from "node:fs/promises";
+import { access, type FileHandle, mkdir, open, readdir, realpath, rm, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 
 const SYNCS = process.platform !== "win32";
@@ -50,6 +50,11 @@ export async function findDirectory(location: string): Promise<Directory> {
     () => false,
   );
   return { path, identity: `${dev}:${ino}`, holdsStore };
+}
+
+/** Removes the notes in words that LevelDB keeps of its last run but one. */
+export function removeOldNotes(path: string): Promise<void> {
+  return rm(join(path, "LOG.old"), { force: true });
 }
 
 /**

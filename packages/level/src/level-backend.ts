@@ -14,7 +14,7 @@
  * - bytes handed out belong to the caller, bytes taken in are copied before `commit` resolves.
  */
 
-import type { AbstractLevel } from "abstract-level";
+import type { AbstractIterator, AbstractLevel } from "abstract-level";
 import {
   type Backend,
   type BackendFactory,
@@ -36,7 +36,9 @@ import {
 } from "coppice";
 import { type Database, type Opened, openDirectory, openInstance } from "./database.js";
 import { readFailure } from "./failures.js";
+import { Gate } from "./gate.js";
 import type { WrittenOperation } from "./ledger.js";
+import { rewriteTables } from "./reclaim.js";
 
 const BYTES = { keyEncoding: "view", valueEncoding: "view" } as const;
 /** Entries asked for at once: more save no time, and fewer keep the event loop free. */
@@ -169,7 +171,16 @@ function makeBackend(opened: Opened): Backend {
     commitBytesMax: COMMIT_BYTES_MAX,
   };
   let failed = false;
+  /** Marks of `rewriteTables` go into the log as well: that it grew says nothing then. */
+  let rewriting = false;
   let last: Promise<unknown> = Promise.resolve();
+  const gate = new Gate();
+  /** Runs after the commits before it and before those after it. */
+  const inTurn = <T>(task: () => Promise<T>): Promise<T> => {
+    const result = last.then(task);
+    last = result.catch(() => undefined);
+    return result;
+  };
 
   const commitNow = async (batch: Batch): Promise<void> => {
     const operations = await beforeWrite(async () => {
@@ -180,7 +191,7 @@ function makeBackend(opened: Opened): Backend {
     if (opened.ledger !== undefined) operations.push(opened.ledger.number(operations));
     try {
       await write(db, operations, durability === "power");
-      await opened.directory?.syncAfterCommit();
+      await (rewriting ? opened.directory?.sync() : opened.directory?.syncAfterCommit());
       await opened.ledger?.settle();
     } catch (error) {
       failed = true;
@@ -195,19 +206,28 @@ function makeBackend(opened: Opened): Backend {
 
     async get(key) {
       try {
-        const value = await db.get(encodeKey(key), BYTES);
+        const value = await gate.pass(() => db.get(encodeKey(key), BYTES));
         return value === undefined ? undefined : owned(value, native);
       } catch (error) {
         throw readFailure(error);
       }
     },
 
-    scan: (range, options) => scan(db, range, options ?? {}, native),
+    scan: (range, options) => scan(db, gate, range, options ?? {}, native),
 
-    commit(batch) {
-      const result = last.then(() => commitNow(batch));
-      last = result.catch(() => undefined);
-      return result;
+    commit: (batch) => inTurn(() => commitNow(batch)),
+
+    async reclaim() {
+      try {
+        rewriting = true;
+        if (opened.root !== undefined) await rewriteTables(db, opened.root);
+        const { reopen } = opened;
+        if (reopen !== undefined) await inTurn(() => gate.shut(() => reopen.call(opened)));
+        rewriting = false;
+      } catch (error) {
+        failed = true;
+        throw new CoppiceError("UNAVAILABLE", "the files could not be rewritten", { cause: error });
+      }
     },
 
     async close() {
@@ -283,6 +303,7 @@ function write(db: Database, operations: Operation[], sync: boolean): Promise<vo
 
 async function* scan(
   db: Database,
+  gate: Gate,
   range: Range,
   { reverse = false, limit = Number.POSITIVE_INFINITY, values = true, pageBytesMax, signal }: ScanOptions,
   native: boolean,
@@ -291,28 +312,74 @@ async function* scan(
   const { start, end } = encodeRange(range);
   if (limit <= 0 || compareBytes(start, end) >= 0) return;
   const bytesMax = pageBytesMax ?? PAGE_BYTES;
-  const options = { ...BYTES, gte: start, lt: end, reverse, values, highWaterMarkBytes: bytesMax };
+  const pages = new Pages(db, gate, { start, end, reverse, values, bytesMax, signal });
   let left = limit;
   let count = native ? PAGE_ENTRIES_MAX : PAGE_ENTRIES_FIRST;
   try {
-    const iterator = db.iterator(signal === undefined ? options : { ...options, signal });
     try {
       while (left > 0) {
-        const found = await iterator.nextv(Math.min(count, left));
+        const found = await pages.next(Math.min(count, left));
         signal?.throwIfAborted();
         if (found.length === 0) return;
         left -= found.length;
-        const { pages, bytes } = cut(found, bytesMax, native);
-        yield* pages;
+        const { pages: full, bytes } = cut(found, bytesMax, native);
+        yield* full;
         if (!native) count = pageEntries((bytesMax * found.length) / bytes);
         signal?.throwIfAborted();
       }
     } finally {
-      await iterator.close();
+      await pages.close();
     }
   } catch (error) {
     signal?.throwIfAborted();
     throw isCoppiceError(error) ? error : readFailure(error);
+  }
+}
+
+interface PageBounds {
+  readonly start: Uint8Array;
+  readonly end: Uint8Array;
+  readonly reverse: boolean;
+  readonly values: boolean;
+  readonly bytesMax: number;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** The entries of a range. After the database was opened anew it goes on behind the last entry it gave. */
+class Pages {
+  readonly #db: Database;
+  readonly #gate: Gate;
+  readonly #bounds: PageBounds;
+  #iterator: AbstractIterator<unknown, Uint8Array, Uint8Array> | undefined;
+  #generation = -1;
+  #last: Uint8Array | undefined;
+
+  constructor(db: Database, gate: Gate, bounds: PageBounds) {
+    this.#db = db;
+    this.#gate = gate;
+    this.#bounds = bounds;
+  }
+
+  next(count: number): Promise<[Uint8Array, Uint8Array | undefined][]> {
+    return this.#gate.pass(async () => {
+      if (this.#iterator === undefined || this.#generation !== this.#gate.generation) this.#begin();
+      const found = await this.#iterator!.nextv(count);
+      this.#last = found.at(-1)?.[0] ?? this.#last;
+      return found;
+    });
+  }
+
+  async close(): Promise<void> {
+    await this.#iterator?.close();
+  }
+
+  #begin(): void {
+    const { start, end, reverse, values, bytesMax, signal } = this.#bounds;
+    const low = this.#last === undefined || reverse ? { gte: start } : { gt: this.#last };
+    const high = this.#last !== undefined && reverse ? { lt: this.#last } : { lt: end };
+    const options = { ...BYTES, ...low, ...high, reverse, values, highWaterMarkBytes: bytesMax };
+    this.#iterator = this.#db.iterator(signal === undefined ? options : { ...options, signal });
+    this.#generation = this.#gate.generation;
   }
 }
 

@@ -38,6 +38,7 @@ interface Options extends StoreOptions {
   readonly budget?: number;
   readonly force?: true;
   readonly dryRun?: true;
+  readonly reclaim?: true;
 }
 
 const ONLY_ALL = ["prefix", "minEvents", "idle", "concurrency", "budget"] as const;
@@ -52,6 +53,7 @@ export function compactCommand(runtime: Runtime, done: (code: ExitCode) => void)
     .option("--concurrency <count>", "with --all: documents at a time (default: 2)", parsePositive)
     .option("--budget <duration>", "with --all: begin no further document after so long", parseDuration)
     .option("--force", "also when nothing is new")
+    .option("--reclaim", "then rewrite the files without what was trimmed or deleted: the whole store")
     .option("--dry-run", "change nothing, say what would be done")
     .addHelpText(
       "after",
@@ -89,7 +91,9 @@ async function compactSome(
   const { out, signal } = runtime;
   const results: CompactResult[] = [];
   for (const id of ids) {
-    const result = await storage.compact(id, { ...work(options), signal });
+    // Once is enough: it is about the whole store.
+    const reclaim = options.reclaim === true && id === ids.at(-1);
+    const result = await storage.compact(id, { ...work(options), reclaim, signal });
     if (result.outcome === "not-found" && ids.length === 1) throw noDocument(id);
     results.push(result);
     if (!options.json) await out.line(sentence(result, options));
@@ -111,6 +115,7 @@ async function compactAll(runtime: Runtime, storage: DocumentStorage, options: O
     ...(concurrency === undefined ? {} : { concurrency }),
     ...(budget === undefined ? {} : { budgetMs: budget }),
     ...work(options),
+    reclaim: options.reclaim === true,
     signal,
     onProgress: ({ seen, failed }) => progress.update(seen, failed > 0 ? `${failed} failed` : ""),
   };

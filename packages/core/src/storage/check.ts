@@ -16,10 +16,12 @@ import { type Examination, type Finding, settledExamination } from "./check-docu
 import { repairDocument } from "./check-repair.js";
 import { examineUnreadable, type Gap, scanAround } from "./check-unreadable.js";
 import type { Context } from "./context.js";
+import { abandon } from "./deletion.js";
 import type { Folder } from "./folding.js";
 import { metaKey } from "./meta.js";
 import { sweep } from "./snapshots.js";
 import { SPACES } from "./stages.js";
+import { ERASED_SPACE, erasedKey, unsealErased } from "./tombstone.js";
 
 export interface CheckOptions {
   /** Only this document; default: all. */
@@ -105,7 +107,7 @@ export interface CheckReport {
   readonly problems: readonly CheckProblem[];
   /**
    * Keys that a sweep would remove, which is no problem; with `repair` those of documents without problems
-   * are gone.
+   * are gone. What a fork, an import or a copy has staged so far counts among them, and a repair ends it.
    */
   readonly garbageKeys: number;
   /** Damaged values that repairs have set aside, now or earlier. */
@@ -152,6 +154,7 @@ export async function checkStorage(
     }
     options.onProgress?.(++done);
   }
+  await checkErased(context, options, tally);
   const quarantined = await quarantineCount(context, options);
   return { ...tally, quarantined, clean: tally.problems.every((problem) => problem.repaired) };
 }
@@ -180,11 +183,30 @@ async function checkDocument(
   tally.garbageKeys += examination.garbageKeys;
   const { meta, metaBytes } = examination;
   if (repair && left.size === 0 && examination.garbageKeys > 0 && meta !== undefined) {
-    await sweep(context, id, meta, metaBytes!);
+    if (meta.incoming === undefined) await sweep(context, id, meta, metaBytes!);
+    else await abandon(context, id, meta, metaBytes!);
   }
   if (meta?.deleted !== undefined || (meta === undefined && found.size === 0)) return;
   tally.documents++;
   tally.events += examination.events;
+}
+
+/** A damaged record of an erased id keeps that id from being used; nothing can make it again. */
+async function checkErased(context: Context, { id, signal }: CheckOptions, tally: Tally): Promise<void> {
+  const range = id === undefined ? { space: ERASED_SPACE } : { space: ERASED_SPACE, id: erasedKey(id)[1] };
+  for await (const page of context.guard.scan(range, signal === undefined ? {} : { signal })) {
+    for (const { key, value } of page) {
+      try {
+        unsealErased(key, value);
+      } catch (error) {
+        if (!isCoppiceError(error)) throw error;
+        const newer = error.code === "FORMAT_UNSUPPORTED";
+        const message = `the record of an erased id cannot be read: ${error.message}`;
+        const code = newer ? "format-unsupported" : "meta-damaged";
+        tally.problems.push({ id: id ?? key[1], code, key, message, repaired: false });
+      }
+    }
+  }
 }
 
 function nameOf({ code, key }: Finding): string {

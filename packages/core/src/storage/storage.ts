@@ -29,10 +29,17 @@ import {
   snapshotDocument,
 } from "./compaction.js";
 import { type Context, modelOf, observe } from "./context.js";
-import { bury } from "./deletion.js";
+import {
+  deleteDocument,
+  type EraseOptions,
+  type EraseResult,
+  eraseDocument,
+  type Removal,
+} from "./deletion.js";
 import { diffDocument } from "./diff.js";
 import { type AppendResult, type DocumentLog, isWritten, type UnknownCommit } from "./document-log.js";
 import type { Folder } from "./folding.js";
+import { type ForkOptions, type ForkResult, forkDocument } from "./fork.js";
 import { DocumentHandle } from "./handle.js";
 import { type Head, readCommitIds, readHead, statsOf } from "./head.js";
 import { loadDocument } from "./loader.js";
@@ -63,7 +70,6 @@ import {
   readEvents,
   type StoredEvent,
 } from "./queries.js";
-import { sweep } from "./snapshots.js";
 import { Pulse, type SubscribeOptions, subscribe } from "./subscription.js";
 import { checkTagName, listTags, type Tag } from "./tag-index.js";
 import { tagDocument, untagDocument } from "./tags.js";
@@ -322,17 +328,22 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * did; see `CompactResult.outcome`. Costs the document once; appends and loads go on.
    */
   async compact(id: string, options: CompactOptions = {}): Promise<CompactResult> {
-    return this.#maintain(id, (site) => compactDocument(site, options));
+    const result = await this.#maintain(id, (site) => compactDocument(site, options));
+    if (options.reclaim && !options.dryRun) await this.#context.guard.reclaim();
+    return result;
   }
 
   /** `compact` for many documents, with bounded memory and concurrency. See `CompactAllOptions`. */
   async compactAll(options: CompactAllOptions = {}): Promise<CompactAllResult> {
     this.#assertReady();
-    return compactAll(this.#context.env, options, {
+    const result = await compactAll(this.#context.env, options, {
       list: (prefix) => this.list(prefix === undefined ? {} : { prefix }),
       info: (id) => this.info(id),
       compact: (id, compactOptions) => this.compact(id, compactOptions),
     });
+    if (options.reclaim && !options.dryRun && result.stopped !== "signal")
+      await this.#context.guard.reclaim();
+    return result;
   }
 
   /**
@@ -342,15 +353,37 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   async delete(id: string): Promise<boolean> {
     this.#assertReady();
     checkId(id, this.#context.limits.idBytesMax);
-    const log = this.#logs.get(id);
-    for (;;) {
-      const outcome = await log.exclusively((head) => bury(this.#context, log, head));
-      if (outcome === "conflict") continue;
-      if (outcome === undefined) return false;
-      log.announce(outcome.meta.base);
-      await this.#maintenance.run(id, () => sweep(this.#context, id, outcome.meta, outcome.metaBytes));
-      return outcome.existed;
-    }
+    return deleteDocument(this.#removal(id));
+  }
+
+  /**
+   * Removes the document so that none of its bytes is left, nor its id: no key holds them when it resolves,
+   * and, unless `reclaim: false`, no file of the backend. What damage set aside of it goes as well. A hash of
+   * the id keeps the clock: a later append or open is `DELETED`. Works on a deleted id too.
+   *
+   * It takes several commits; after a failure or a crash at any step call it again. Rejects with `CORRUPT`
+   * when its meta is damaged: repair it first. Reclaiming costs up to the whole store, read and written.
+   */
+  async erase(id: string, options: EraseOptions = {}): Promise<EraseResult> {
+    this.#assertReady();
+    checkId(id, this.#context.limits.idBytesMax);
+    const result = await eraseDocument(this.#removal(id));
+    if (options.reclaim !== false) await this.#context.guard.reclaim();
+    return result;
+  }
+
+  /**
+   * Makes a document `newId` out of the first `at` events of `id`, with their history; `undefined` when there
+   * is no document `id`. It appears as a whole: of two forks to one id one wins. Verified and durable when it
+   * resolves. Costs what is copied, once read and once written; appends to `id` go on.
+   *
+   * Rejects with `EXISTS` (there is a document `newId`), `DELETED` (there was one: see `recreate`), `BUSY`
+   * (another fork or import to it is under way), `TRIMMED` or `ARGUMENT_INVALID` for the clock, `CORRUPT`.
+   * Then there is no fork. With `OUTCOME_UNKNOWN` there may be one: `recover()`, and look.
+   */
+  async fork(id: string, newId: string, options: ForkOptions = {}): Promise<ForkResult | undefined> {
+    checkId(newId, this.#context.limits.idBytesMax);
+    return this.#maintain(id, () => forkDocument(this.#context, id, this.#logs.get(newId), options));
   }
 
   /** Verifies every invariant of one document or of all; changes nothing unless told to `repair`. */
@@ -481,6 +514,14 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     await this.#background.idle();
     await this.#maintenance.idle();
     await this.#context.guard.idle();
+  }
+
+  #removal(id: string): Removal {
+    return {
+      context: this.#context,
+      log: this.#logs.get(id),
+      lane: (task) => this.#maintenance.run(id, task),
+    };
   }
 
   #maintain<T>(id: string, task: (site: Site) => Promise<T>): Promise<T> {
