@@ -12,7 +12,7 @@ import { examples, type StoreOptions, storeCommand } from "../options.js";
 import { count, type Output, plural, printable } from "../output.js";
 import { Progress } from "../progress.js";
 import type { Runtime } from "../runtime.js";
-import { withStorage } from "../store.js";
+import { withStore } from "../store.js";
 import { existing } from "./document.js";
 
 interface Options extends StoreOptions {
@@ -32,7 +32,7 @@ Ends with 1 when problems are left, with 0 when there are none or --repair mende
 }
 
 function check(runtime: Runtime, id: string | undefined, options: Options): Promise<ExitCode> {
-  return withStorage(runtime, options, async (storage) => {
+  return withStore(runtime, options, async (storage) => {
     const { out, err, signal } = runtime;
     const repair = options.repair === true;
     const progress = new Progress(err, repair ? "repairing" : "checking");
