@@ -105,13 +105,15 @@ export async function bodyOf(context: AppContext, { bodyBytesMax }: ServerLimits
   if (Number(context.req.header("content-length") ?? 0) > bodyBytesMax) throw tooLarge();
   const chunks: Uint8Array[] = [];
   let bytes = 0;
-  const { body } = context.req.raw;
-  if (body !== null) {
-    for await (const chunk of body as unknown as AsyncIterable<Uint8Array>) {
+  try {
+    for await (const chunk of (context.req.raw.body ?? []) as unknown as AsyncIterable<Uint8Array>) {
       bytes += chunk.length;
       if (bytes > bodyBytesMax) throw tooLarge();
       chunks.push(chunk);
     }
+  } catch (error) {
+    if (error instanceof HttpFailure) throw error;
+    throw new HttpFailure(400, "BODY_INCOMPLETE", "the body ended before its end");
   }
   return Buffer.concat(chunks);
 }
