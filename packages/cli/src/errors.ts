@@ -15,6 +15,7 @@ export const EXIT = {
   notFound: 3,
   locked: 4,
   corrupt: 5,
+  running: 6,
   interrupted: 130,
 } as const;
 
@@ -28,9 +29,17 @@ Exit codes:
   3    the document, store or recording does not exist
   4    another process has the store open
   5    stored bytes are damaged
+  6    another compaction of the store is under way; nothing was done
   130  interrupted (Ctrl-C); what was in flight is finished, nothing is half done`;
 
-export type CommandErrorCode = "USAGE" | "NOT_FOUND" | "FAILED" | "LOCKED" | "CORRUPT" | "INTERRUPTED";
+export type CommandErrorCode =
+  | "USAGE"
+  | "NOT_FOUND"
+  | "FAILED"
+  | "LOCKED"
+  | "CORRUPT"
+  | "RUNNING"
+  | "INTERRUPTED";
 
 /** A failure that the command line itself finds. */
 export class CommandError extends Error {
@@ -62,6 +71,7 @@ const FACTS: Record<CommandErrorCode, readonly [kind: string, exitCode: ExitCode
   FAILED: ["failed", EXIT.failed],
   LOCKED: ["busy", EXIT.locked],
   CORRUPT: ["corrupt", EXIT.corrupt],
+  RUNNING: ["busy", EXIT.running],
   INTERRUPTED: ["interrupted", EXIT.interrupted],
 };
 

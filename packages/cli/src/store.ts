@@ -2,6 +2,10 @@
  * From a store's URL to an open storage. Backends and models are loaded here, when they are needed, and
  * nowhere else; one that is not installed is an error that says what to install.
  *
+ *
+ * A process that owns the store may work for others (`coppice serve` does): what it can do is asked of it,
+ * when the store turns out to be locked.
+ *
  * The lock is LevelDB's own: a directory has one owner among all processes, and the system frees it when
  * that process dies. So two cron runs exclude each other with no lock file of ours, which could be left
  * behind.
@@ -12,7 +16,15 @@
 
 import { readdir } from "node:fs/promises";
 import { resolve } from "node:path";
-import { type AnyModel, type BackendFactory, DocumentStorage, isCoppiceError, memoryBackend } from "coppice";
+import {
+  type AnyModel,
+  type BackendFactory,
+  DocumentStorage,
+  isCoppiceError,
+  memoryBackend,
+  type Observer,
+} from "coppice";
+import { findOwner } from "coppice/control";
 import { CommandError } from "./errors.js";
 import { lockOwner } from "./lock-owner.js";
 import type { StoreOptions } from "./options.js";
@@ -23,6 +35,9 @@ export type StoreAddress =
   | { readonly scheme: "level"; readonly location: string }
   | { readonly scheme: "memory"; readonly location?: undefined };
 
+/** What can be asked of the process that has a store open. */
+export type Store = Pick<DocumentStorage, "compact" | "compactAll" | "list" | "info" | "check">;
+
 const RETRY_MS = 200;
 
 export interface OpenStoreOptions extends StoreOptions {
@@ -30,6 +45,7 @@ export interface OpenStoreOptions extends StoreOptions {
   readonly create?: boolean;
   /** `false`: damage in table files was found already, and what is readable beside it is wanted. */
   readonly verifyTables?: boolean;
+  readonly observer?: Observer;
 }
 
 /**
@@ -109,6 +125,35 @@ export async function withStorage<T>(
   return result;
 }
 
+/**
+ * Like `withStorage`, for what the process that has the store open does for others as well: when it is locked
+ * and its owner can be asked, `use` gets the owner.
+ */
+export async function withStore<T>(
+  runtime: Runtime,
+  options: StoreOptions,
+  use: (store: Store) => Promise<T>,
+): Promise<T> {
+  try {
+    return await withStorage(runtime, { ...options, wait: 0 }, use);
+  } catch (error) {
+    if (!(error instanceof CommandError) || error.code !== "LOCKED") throw error;
+    const { location } = parseStore(options.store);
+    const owner = location === undefined ? undefined : await findOwner(location);
+    if (owner === undefined) return withStorage(runtime, options, use);
+    await noteOwner(runtime, options, owner);
+    return use(owner);
+  }
+}
+
+export async function noteOwner(
+  runtime: Runtime,
+  options: StoreOptions,
+  owner: { readonly pid: number },
+): Promise<void> {
+  if (!options.json) await runtime.err.line(`note: done by process ${owner.pid}, which has the store open`);
+}
+
 async function openWaiting(
   runtime: Runtime,
   address: StoreAddress,
@@ -123,7 +168,8 @@ async function openWaiting(
   for (;;) {
     runtime.signal.throwIfAborted();
     try {
-      return await DocumentStorage.open({ backend, models });
+      const { observer } = options;
+      return await DocumentStorage.open({ backend, models, ...(observer === undefined ? {} : { observer }) });
     } catch (error) {
       if (!isCoppiceError(error, "LOCKED")) throw error;
       const left = (options.wait ?? 0) - (performance.now() - started);
@@ -141,9 +187,9 @@ async function lockedError(
   const owner = await lockOwner(location);
   const who = owner === undefined ? "another process" : `process ${owner.pid}`;
   const command = owner?.command === undefined ? "" : ` (${printable(owner.command)})`;
-  const waited = wait === undefined ? "" : `, after waiting for ${wait} ms`;
+  const waited = wait === undefined || wait === 0 ? "" : `, after waiting for ${wait} ms`;
   return new CommandError("LOCKED", `${who}${command} has ${printable(store)} open${waited}`, {
-    hint: "A LevelDB store has one owner. Let it compact itself (compactAll), stop it, or use --wait 30s.",
+    hint: "A LevelDB store has one owner. Let it work for you (offerControl), stop it, or use --wait 30s.",
     details: { store, pid: owner?.pid, command: owner?.command, reason: (cause as Error).message },
   });
 }

@@ -317,6 +317,7 @@ describe("the command itself", () => {
       "compact",
       "check",
       "rm",
+      "serve",
       "replay",
       "conformance",
     ]);

@@ -9,6 +9,7 @@
  */
 
 import type { Command } from "commander";
+import { findOwner } from "coppice/control";
 import type { CheckProblem, CheckReport } from "coppice";
 import { EXIT, type ExitCode } from "../errors.js";
 import { examineFiles, type FileDamage, followParent, placed, runInChild } from "../examination.js";
@@ -16,7 +17,7 @@ import { examples, type StoreOptions, storeCommand } from "../options.js";
 import { count, type Output, plural, printable } from "../output.js";
 import { Progress } from "../progress.js";
 import type { Runtime } from "../runtime.js";
-import { assertStore, parseStore, withStorage } from "../store.js";
+import { assertStore, noteOwner, parseStore, type Store, withStorage } from "../store.js";
 import { existing } from "./document.js";
 
 const CHILD = "check-child";
@@ -49,10 +50,16 @@ export function checkChildCommand(runtime: Runtime, done: (code: ExitCode) => vo
     });
 }
 
+/** The owner of an open store checks it itself: its files change while they are looked at from outside. */
 async function check(runtime: Runtime, id: string | undefined, options: Options): Promise<ExitCode> {
   const address = parseStore(options.store);
   if (address.scheme !== "level") return checkHere(runtime, id, options);
   await assertStore(address.location, options.store);
+  const owner = await findOwner(address.location);
+  if (owner !== undefined) {
+    await noteOwner(runtime, options, owner);
+    return report(runtime, id, options, owner, []);
+  }
   const flags = [...(options.json ? ["--json"] : []), ...(options.repair ? ["--repair"] : [])];
   const wait = options.wait === undefined ? [] : ["--wait", `${options.wait}ms`];
   const ids = id === undefined ? [] : ["--", id];
@@ -63,20 +70,29 @@ async function check(runtime: Runtime, id: string | undefined, options: Options)
 async function checkHere(runtime: Runtime, id: string | undefined, options: Options): Promise<ExitCode> {
   const address = parseStore(options.store);
   const files = address.scheme === "level" ? await examineFiles(address.location) : [];
-  return withStorage(runtime, { ...options, verifyTables: files.length === 0 }, async (storage) => {
-    const { out, err, signal } = runtime;
-    const repair = options.repair === true;
-    const progress = new Progress(err, repair ? "repairing" : "checking");
-    const onProgress = (done: number) => progress.update(done, "documents");
-    const work = storage.check({ ...(id === undefined ? {} : { id }), repair, signal, onProgress });
-    const report = await work.finally(() => progress.finish());
-    if (id !== undefined && report.documents === 0 && report.problems.length === 0)
-      await existing(storage, id);
-    const all = files.length === 0 ? report : { ...report, files, clean: false };
-    await (options.json ? out.json(all) : tell(out, report, files, repair));
-    if (files.length > 0) return EXIT.corrupt;
-    return report.clean ? EXIT.ok : EXIT.failed;
-  });
+  return withStorage(runtime, { ...options, verifyTables: files.length === 0 }, (storage) =>
+    report(runtime, id, options, storage, files),
+  );
+}
+
+async function report(
+  runtime: Runtime,
+  id: string | undefined,
+  options: Options,
+  storage: Store,
+  files: readonly FileDamage[],
+): Promise<ExitCode> {
+  const { out, err, signal } = runtime;
+  const repair = options.repair === true;
+  const progress = new Progress(err, repair ? "repairing" : "checking");
+  const onProgress = (done: number) => progress.update(done, "documents");
+  const work = storage.check({ ...(id === undefined ? {} : { id }), repair, signal, onProgress });
+  const found = await work.finally(() => progress.finish());
+  if (id !== undefined && found.documents === 0 && found.problems.length === 0) await existing(storage, id);
+  const all = files.length === 0 ? found : { ...found, files, clean: false };
+  await (options.json ? out.json(all) : tell(out, found, files, repair));
+  if (files.length > 0) return EXIT.corrupt;
+  return found.clean ? EXIT.ok : EXIT.failed;
 }
 
 async function tell(
