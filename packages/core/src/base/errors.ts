@@ -30,6 +30,7 @@ const KINDS = {
   LOCKED: "busy",
   BUSY: "busy",
   UNAVAILABLE: "busy",
+  STORE_FULL: "busy",
   OUTCOME_UNKNOWN: "unknown",
   CLOSED: "closed",
   POISONED: "closed",

@@ -1,0 +1,5 @@
+/** The public API of the file log backend. */
+
+export { type FileLogFactory, type FileLogOptions, fileLogBackend } from "./file-log-backend.js";
+export type { OpenFile, OpenFiles, OpenMode, StoreFiles } from "./files.js";
+export type { FileLogStats } from "./stats.js";
