@@ -23,12 +23,13 @@ import {
   type Traits,
 } from "coppice";
 import { nodeFiles, type OpenFiles, type StoreFiles } from "./files.js";
+import { Follower } from "./follower.js";
 import { LogWriter, type WriterLimits } from "./log-writer.js";
 import { MANIFEST } from "./manifest.js";
 import { Merger } from "./merger.js";
 import { type Recovered, recover } from "./recovery.js";
 import { type FileLogStats, statsOf } from "./stats.js";
-import { StoreReader } from "./store-reader.js";
+import { StoreReader, scanPages } from "./store-reader.js";
 
 export interface FileLogOptions {
   /**
@@ -56,6 +57,11 @@ export interface FileLogOptions {
    * `merge` is called.
    */
   readonly mergeDeadRatioMin?: number;
+  /**
+   * Takes no lock and writes nothing; sees what the writer, in this or another process, has committed.
+   * Commits reject with `READ_ONLY`. Default `false`.
+   */
+  readonly readOnly?: boolean;
   /** For tests: other files than those of the disk. */
   readonly files?: OpenFiles;
 }
@@ -90,11 +96,11 @@ export interface FileLogFactory extends BackendFactory {
  */
 export function fileLogBackend(directory: string, options: FileLogOptions = {}): FileLogFactory {
   const settings = checked(directory, options);
-  let current: FileLog | undefined;
+  let current: FileLog | Follower | undefined;
   return {
     name: "file",
     async open(env) {
-      current = await FileLog.open(settings, env);
+      current = settings.readOnly ? await follow(settings, env) : await FileLog.open(settings, env);
       return current;
     },
     stats: () => (current?.isOpen ? current.stats() : undefined),
@@ -108,6 +114,7 @@ export function fileLogBackend(directory: string, options: FileLogOptions = {}):
 interface Settings {
   readonly directory: string;
   readonly create: boolean;
+  readonly readOnly: boolean;
   readonly syncs: boolean;
   readonly limits: WriterLimits;
   readonly readBytesMax: number;
@@ -123,6 +130,7 @@ const NAMES: readonly string[] = [
   "storeBytesMax",
   "readBytesMax",
   "mergeDeadRatioMin",
+  "readOnly",
   "files",
 ];
 
@@ -142,7 +150,8 @@ function checked(directory: string, options: FileLogOptions): Settings {
   const syncs = durability === "power";
   return {
     directory,
-    create: options.createIfMissing ?? true,
+    create: (options.createIfMissing ?? true) && options.readOnly !== true,
+    readOnly: options.readOnly === true,
     syncs,
     limits: {
       segmentBytesMax: count("segmentBytesMax", options.segmentBytesMax ?? 32 * MIB, 64 * 1024, 1024 * MIB),
@@ -160,6 +169,25 @@ function count(name: string, value: number, min: number, max = Number.MAX_SAFE_I
   throw new RangeError(`${name} must be a whole number from ${min} to ${max}`);
 }
 
+/** Of every open; durability and exclusiveness are its own. */
+const TRAITS = {
+  poisonsItself: true,
+  valueBytesMax: VALUE_BYTES_MAX,
+  commitBytesMax: COMMIT_BYTES_MAX,
+} as const;
+
+async function follow(settings: Settings, env: Env): Promise<Follower> {
+  const files = await openFiles(settings);
+  try {
+    if (!(await files.list()).includes(MANIFEST)) throw absent(settings.directory);
+    const traits = { ...TRAITS, exclusive: false, poisonsItself: false };
+    return await Follower.open(traits, files, env, settings.readBytesMax);
+  } catch (error) {
+    files.close();
+    throw isCoppiceError(error) ? error : unavailable(settings.directory, error);
+  }
+}
+
 class FileLog implements Backend {
   readonly traits: Traits;
   readonly #files: StoreFiles;
@@ -171,13 +199,7 @@ class FileLog implements Backend {
   #closed: Promise<void> | undefined;
 
   private constructor(settings: Settings, env: Env, files: StoreFiles, found: Recovered) {
-    this.traits = {
-      durability: settings.syncs ? "power" : "process",
-      exclusive: true,
-      poisonsItself: true,
-      valueBytesMax: VALUE_BYTES_MAX,
-      commitBytesMax: COMMIT_BYTES_MAX,
-    };
+    this.traits = { ...TRAITS, durability: settings.syncs ? "power" : "process", exclusive: true };
     this.#files = files;
     this.#found = found;
     this.#writer = new LogWriter(files, found.state, env, settings.limits);
@@ -207,20 +229,37 @@ class FileLog implements Backend {
     return this.#closed === undefined;
   }
 
-  get(key: Parameters<Backend["get"]>[0]): Promise<Uint8Array | undefined> {
+  async get(key: Parameters<Backend["get"]>[0]): Promise<Uint8Array | undefined> {
+    this.#assertOpen();
     return this.#reader.get(key);
   }
 
   scan(...[range, options]: Parameters<Backend["scan"]>): ReturnType<Backend["scan"]> {
-    return this.#reader.scan(range, options);
+    const reader = () => {
+      this.#assertOpen();
+      return this.#reader;
+    };
+    return scanPages(reader, range, options);
   }
 
-  commit(batch: Batch): Promise<void> {
+  async commit(batch: Batch): Promise<void> {
+    this.#assertOpen();
     return this.#inTurn(() => this.#commitNow(batch));
   }
 
   stats(): FileLogStats {
-    return statsOf(this.#found, this.#merger, this.#writer.failure);
+    const { state, tornBytes, segmentsScanned } = this.#found;
+    const merger = this.#merger;
+    return statsOf(state, {
+      openedReadOnly: false,
+      mergeableBytes: merger.mergeableBytes(),
+      merges: merger.merges,
+      mergedBytesWritten: merger.bytesWritten,
+      tornBytes,
+      segmentsScanned,
+      mergeFailure: merger.failure,
+      failure: this.#writer.failure,
+    });
   }
 
   merge(how: { readonly force?: boolean; readonly signal?: AbortSignal }): Promise<{ freedBytes: number }> {
@@ -230,6 +269,11 @@ class FileLog implements Backend {
   close(): Promise<void> {
     this.#closed ??= this.#closeNow();
     return this.#closed;
+  }
+
+  /** A number of a closed file may be that of another file by now, so nothing may reach one. */
+  #assertOpen(): void {
+    if (this.#closed !== undefined) throw new CoppiceError("CLOSED", "the file log is closed");
   }
 
   /** After everything that was called before. */
@@ -285,7 +329,7 @@ function locked(directory: string): CoppiceError {
   return new CoppiceError(
     "LOCKED",
     "the file log has one writer at a time, and somebody has it open: close that storage or process, or " +
-      "let it do the work",
+      "open it with readOnly",
     { details: { location: directory } },
   );
 }

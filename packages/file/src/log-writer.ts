@@ -76,9 +76,13 @@ export class LogWriter {
     try {
       await writeFully(segment.file, bytes, length, segment.end);
       if (state.syncs) await segment.file.sync();
+      // Nothing waited for the disk: let others have their turn between two commits.
+      else await new Promise<void>((resolve) => this.#env.turn(resolve));
     } catch (error) {
       this.failure = error;
-      throw error;
+      throw new CoppiceError("OUTCOME_UNKNOWN", "a write or sync failed, and may have been written", {
+        cause: error,
+      });
     }
     segment.end += length;
     segment.chain = chain;

@@ -46,6 +46,8 @@ import type { StoreState } from "./store-state.js";
 const SLICE_BYTES = 256 * 1024;
 const SLICE_MOVES = 2000;
 const FRAME_BYTES = 256 * 1024;
+/** Less is not worth a file, and what frames themselves take would be merged again and again. */
+const GAIN_BYTES_MIN = 4096;
 
 export interface MergeSettings {
   readonly limits: WriterLimits;
@@ -160,7 +162,10 @@ export class Merger {
    */
   #candidates(): Segment[] {
     const sealed = this.#state.segments.slice(0, -1);
-    const ratios = sealed.map((segment, i) => gainOf(segment, i === 0) / Math.max(1, segment.frameBytes));
+    const ratios = sealed.map((segment, i) => {
+      const gain = gainOf(segment, i === 0);
+      return gain < GAIN_BYTES_MIN ? 0 : gain / segment.frameBytes;
+    });
     const best = ratios.indexOf(Math.max(...ratios));
     if (best < 0 || ratios[best]! < this.#settings.deadRatioMin) return [];
     let [first, last] = [best, best];
@@ -223,6 +228,7 @@ export class Merger {
     if (header === undefined) throw damaged("has a damaged header", segmentName(source.number), 0);
     let { chain, sequence } = header;
     let slice = 0;
+    this.#goOn(signal);
     for (let at = SEGMENT_HEADER_BYTES; at < source.end; ) {
       const frame = readHeader(bytes, at, at, source.salt);
       const records = frame && readRecords(bytes, at, at, source.salt, frame);

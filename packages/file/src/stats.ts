@@ -3,8 +3,7 @@
  * and costs a walk over the segments.
  */
 
-import type { Merger } from "./merger.js";
-import type { Recovered } from "./recovery.js";
+import type { StoreState } from "./store-state.js";
 
 export interface FileLogStats {
   readonly openedReadOnly: boolean;
@@ -35,16 +34,24 @@ export interface FileLogStats {
   readonly failure: unknown;
 }
 
-export function statsOf(
-  { state, tornBytes, segmentsScanned }: Recovered,
-  merger: Merger,
-  failure: unknown,
-): FileLogStats {
-  const { segments, index, sequence } = state;
+/** What the state does not know. */
+export type OtherStats = Pick<
+  FileLogStats,
+  | "openedReadOnly"
+  | "mergeableBytes"
+  | "merges"
+  | "mergedBytesWritten"
+  | "tornBytes"
+  | "segmentsScanned"
+  | "mergeFailure"
+  | "failure"
+>;
+
+export function statsOf({ segments, index, sequence }: StoreState, others: OtherStats): FileLogStats {
   const sum = (of: (segment: (typeof segments)[number]) => number) =>
     segments.reduce((total, segment) => total + of(segment), 0);
   return {
-    openedReadOnly: false,
+    ...others,
     keyCount: index.keyCount,
     commitCount: sequence,
     segmentCount: segments.length,
@@ -53,12 +60,5 @@ export function statsOf(
     liveBytes: sum(({ liveBytes }) => liveBytes),
     deletionBytes: sum(({ deletionBytes }) => deletionBytes),
     deadBytes: sum(({ deadBytes }) => deadBytes),
-    mergeableBytes: merger.mergeableBytes(),
-    merges: merger.merges,
-    mergedBytesWritten: merger.bytesWritten,
-    tornBytes,
-    segmentsScanned,
-    mergeFailure: merger.failure,
-    failure,
   };
 }

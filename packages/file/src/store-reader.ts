@@ -15,10 +15,37 @@ import type { StoreState } from "./store-state.js";
 
 /** Values up to here are read without leaving the thread: a few µs each from the page cache. */
 const READ_NOW_BYTES_MAX = 16 * 1024;
+/** With more places to read from than this, none is read without leaving the thread. */
+const SPANS_NOW_MAX = 16;
 /** Bytes between two records that are read rather than skipped. */
 const GAP_BYTES_MAX = 4096;
 const PAGE_BYTES = 1024 * 1024;
 const EMPTY: Uint8Array = new Uint8Array(0);
+
+export interface Page {
+  readonly entries: readonly Entry[];
+  /** Where the next page goes on; `undefined` when this one is empty. */
+  readonly cursor: Cursor | undefined;
+}
+
+/** Page after page, each of the reader that is the current one then. */
+export async function* scanPages(
+  reader: () => StoreReader | Promise<StoreReader>,
+  range: Range,
+  options: ScanOptions = {},
+): AsyncGenerator<readonly Entry[]> {
+  let left = options.limit ?? Number.POSITIVE_INFINITY;
+  let cursor: Cursor | undefined;
+  while (left > 0) {
+    options.signal?.throwIfAborted();
+    const page: Page = await (await reader()).page(range, options, cursor, left);
+    options.signal?.throwIfAborted();
+    if (page.cursor === undefined) return;
+    cursor = page.cursor;
+    left -= page.entries.length;
+    yield page.entries;
+  }
+}
 
 export class StoreReader {
   readonly #state: StoreState;
@@ -54,21 +81,21 @@ export class StoreReader {
     return Buffer.compare(found, value) === 0;
   }
 
-  async *scan(range: Range, options: ScanOptions = {}): AsyncGenerator<readonly Entry[]> {
-    const { reverse = false, values = true, pageBytesMax = PAGE_BYTES, signal } = options;
-    let left = options.limit ?? Number.POSITIVE_INFINITY;
-    const bounds = boundsOf(range);
-    let cursor: Cursor | undefined;
-    while (left > 0) {
-      signal?.throwIfAborted();
-      const page = this.#collect(range.space, bounds, cursor, { reverse, values, pageBytesMax, left });
-      cursor = page.at(-1);
-      if (cursor === undefined) return;
-      left -= page.length;
-      const found = values ? await this.#readValues(range.space, page) : undefined;
-      signal?.throwIfAborted();
-      yield entriesOf(range.space, page, found);
-    }
+  /**
+   * The entries of a range that follow the cursor, as one consistent view; none when the range is exhausted.
+   * `left`: how many at most.
+   */
+  async page(
+    range: Range,
+    { reverse = false, values = true, pageBytesMax = PAGE_BYTES }: ScanOptions,
+    cursor: Cursor | undefined,
+    left: number,
+  ): Promise<Page> {
+    const options = { reverse, values, pageBytesMax, left };
+    const found = this.#collect(range.space, boundsOf(range), cursor, options);
+    const last = found.at(-1);
+    const read = values ? await this.#readValues(range.space, found) : undefined;
+    return { entries: entriesOf(range.space, found, read), cursor: last };
   }
 
   #collect(
@@ -94,7 +121,8 @@ export class StoreReader {
     const order = entries.map((_, i) => i);
     if (!isRising(entries)) order.sort((a, b) => entries[a]!.place - entries[b]!.place);
     const values = new Array<Uint8Array>(entries.length);
-    const reads: Promise<void>[] = [];
+    const spans: { readonly order: readonly number[]; readonly start: number; readonly length: number }[] =
+      [];
     for (let first = 0; first < order.length; ) {
       const start = entries[order[first]!]!.place;
       let end = start;
@@ -106,10 +134,13 @@ export class StoreReader {
           break;
         end = entryEnd;
       }
-      reads.push(this.#readSpan(space, entries, order.slice(first, last), start, end - start, values));
+      spans.push({ order: order.slice(first, last), start, length: end - start });
       first = last;
     }
-    await Promise.all(reads);
+    const now = spans.length <= SPANS_NOW_MAX;
+    await Promise.all(
+      spans.map((span) => this.#readSpan(space, entries, span.order, span.start, span.length, values, now)),
+    );
     return values;
   }
 
@@ -120,13 +151,14 @@ export class StoreReader {
     start: number,
     length: number,
     values: Uint8Array[],
+    now: boolean,
   ): Promise<void> {
     const segment = this.#segment(start);
     segment.hold();
     try {
       const position = start % POSITIONS;
       const bytes = new Uint8Array(length);
-      await readExactly(segment, bytes, position);
+      await readExactly(segment, bytes, position, now && length <= READ_NOW_BYTES_MAX);
       for (const i of order) {
         const entry = entries[i]!;
         const at = entry.place - start;
@@ -241,12 +273,18 @@ function lengthOf(space: string, { name, seq, part, valueBytes }: IndexEntry): n
   return RECORD_HEADER_BYTES + keyBytes(space, name, seq, part) + valueBytes;
 }
 
-async function readExactly(segment: Segment, into: Uint8Array, position: number): Promise<void> {
+async function readExactly(
+  segment: Segment,
+  into: Uint8Array,
+  position: number,
+  now: boolean,
+): Promise<void> {
   let done = 0;
   while (done < into.length) {
     let count: number;
     try {
-      count = await segment.file.read(into, done, into.length - done, position + done);
+      const left = [into, done, into.length - done, position + done] as const;
+      count = now ? segment.file.readNow(...left) : await segment.file.read(...left);
     } catch (error) {
       throw new CoppiceError("UNAVAILABLE", "the file log could not be read", { cause: error });
     }

@@ -180,12 +180,16 @@ export async function explore(
   models: readonly (CrashModel | "kill")[],
   {
     stepCount = 40,
+    merges = false,
     keepsAcknowledged = true,
     options = {},
     budget = Number.POSITIVE_INFINITY,
   }: ExploreOptions = {},
 ): Promise<number> {
-  const steps = randomSteps(seededRandom(seed), stepCount);
+  const drawn = randomSteps(seededRandom(seed), stepCount);
+  const steps = merges
+    ? drawn.flatMap((step, i) => (i % 2 === 0 ? [step] : [step, MERGES[i % 4 === 1 ? 0 : 1]!]))
+    : drawn;
   const states = statesOf(steps);
   const disk = new SimulatedDisk();
   const progress = { acknowledged: 0, submitted: 0 };
@@ -216,10 +220,14 @@ export async function explore(
   return count;
 }
 
+const MERGES: readonly Step[] = [{ merge: "all" }, { merge: "some" }];
+
 export interface ExploreOptions {
   readonly stepCount?: number;
   /** `false`: any earlier state will do. */
   readonly keepsAcknowledged?: boolean;
+  /** Merge after every second commit. */
+  readonly merges?: boolean;
   readonly options?: FileLogOptions;
   readonly budget?: number;
 }

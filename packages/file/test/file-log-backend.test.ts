@@ -240,3 +240,72 @@ test("[FL7] files of others in the directory are left alone", async () => {
     expect.arrayContaining(["folder", "LOCK", "MANIFEST", "notes.txt"]),
   );
 });
+
+test("[FL11] merging ends, however small the part that must be dead, and what it leaves is merged no more", async () => {
+  const disk = new SimulatedDisk();
+  const factory = factoryOn(disk, { mergeDeadRatioMin: 0.001 });
+  let backend = await factory.open(simulatedEnv(1));
+  for (let seq = 0; seq < 300; seq++) {
+    await backend.commit(put(seq, 300));
+    if (seq % 20 === 19)
+      await backend.commit({ delete: [{ space: "events", id: "d", from: seq - 18, to: seq }] });
+  }
+  await factory.merge();
+  expect(factory.stats()?.mergeableBytes).toBe(0);
+  await backend.close();
+  backend = await factory.open(simulatedEnv(2));
+  expect(await dump(backend)).toHaveLength(30);
+  expect(factory.stats()?.mergeableBytes).toBe(0);
+  await backend.close();
+});
+
+test("[FL11] after a forced merge no file of the store holds what was deleted", async () => {
+  const directory = await temporaryDirectory();
+  const factory = fileLogBackend(directory, { mergeDeadRatioMin: 1 });
+  const backend = await factory.open(systemEnv());
+  const secret = Buffer.from("a secret that must go");
+  for (const seq of [1, 2])
+    await backend.commit({ put: [{ key: ["events", "secret-id", seq], value: secret }] });
+  await backend.commit({ put: [{ key: ["events", "kept", 1], value: bytes(10, 1) }] });
+  await backend.commit({ delete: [{ space: "events", id: "secret-id" }] });
+  const holds = async () => {
+    const files = (await readdir(directory)).map((name) => readFile(join(directory, name)));
+    return (await Promise.all(files)).some((each) => each.includes(secret) || each.includes("secret-id"));
+  };
+  expect(await holds()).toBe(true);
+  await factory.merge({ force: true });
+  expect(await holds()).toBe(false);
+  expect(await backend.get(["events", "kept", 1])).toEqual(bytes(10, 1));
+  await backend.close();
+  expect(await holds()).toBe(false);
+});
+
+test("[FL11] a merge stops at its signal, at close, and at damage, and leaves the store as it was", async () => {
+  const disk = new SimulatedDisk();
+  const factory = factoryOn(disk, { mergeDeadRatioMin: 1 });
+  let backend = await factory.open(simulatedEnv(1));
+  for (let seq = 0; seq < 200; seq++) await backend.commit(put(seq, 3000));
+  await backend.commit({ delete: [{ space: "events", id: "d", to: 100 }] });
+  const lines = await dump(backend);
+  const reason = new Error("enough");
+  await expect(factory.merge({ force: true, signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
+  const merging = codeOf(factory.merge({ force: true }));
+  await backend.close();
+  expect(await merging).toBe("CLOSED");
+  expect(await codeOf(factory.merge())).toBe("CLOSED");
+  backend = await factory.open(simulatedEnv(2));
+  expect(await dump(backend)).toEqual(lines);
+  const files = [...disk.image().keys()];
+  disk.onRead = (name, position, into) => {
+    if (name === "00000002.seg" && position === 0 && into.length > 10_000) into[9000]! ^= 1;
+  };
+  expect(await codeOf(factory.merge({ force: true }))).toBe("CORRUPT");
+  disk.onRead = undefined;
+  expect([...disk.image().keys()]).toEqual(
+    expect.arrayContaining(files.filter((name) => name.endsWith(".seg"))),
+  );
+  expect(await dump(backend)).toEqual(lines);
+  await factory.merge({ force: true });
+  expect(await dump(backend)).toEqual(lines);
+  await backend.close();
+});

@@ -40,6 +40,7 @@ const KINDS = {
   MODEL_UNKNOWN: "unsupported",
   STATE_FORMAT_UNSUPPORTED: "unsupported",
   TRAIT_MISSING: "unsupported",
+  READ_ONLY: "unsupported",
 } as const;
 
 /** See `docs/errors.md`, which has a heading for each. */
