@@ -13,31 +13,19 @@
  */
 
 import { CoppiceError, type Env, isCoppiceError } from "coppice";
-import { readFully, type StoreFiles, writeFully } from "./files.js";
-import {
-  copyValue,
-  DELETE_RANGE,
-  FrameWriter,
-  frameBytes,
-  PUT,
-  type RecordView,
-  rangeOf,
-  readHeader,
-  readRecords,
-} from "./frame.js";
-import { HintWriter, writeHint } from "./hints.js";
+import { readFully, type StoreFiles } from "./files.js";
+import { copyValue, DELETE_RANGE, PUT, type RecordView, rangeOf, readHeader, readRecords } from "./frame.js";
 import { POSITIONS } from "./key-index.js";
 import { type KeyParts, partsOf } from "./key-names.js";
 import type { LogWriter, WriterLimits } from "./log-writer.js";
+import { MergeOutput } from "./merge-output.js";
 import {
-  createZeroed,
   damaged,
-  encodeSegmentHeader,
   hintName,
   readSegmentHeader,
   recordBytes,
   SEGMENT_HEADER_BYTES,
-  Segment,
+  type Segment,
   segmentName,
 } from "./segment.js";
 import type { StoreState } from "./store-state.js";
@@ -45,7 +33,6 @@ import type { StoreState } from "./store-state.js";
 /** Bytes read, or index entries moved, before others get a turn. */
 const SLICE_BYTES = 256 * 1024;
 const SLICE_MOVES = 2000;
-const FRAME_BYTES = 256 * 1024;
 /** Less is not worth a file, and what frames themselves take would be merged again and again. */
 const GAIN_BYTES_MIN = 4096;
 
@@ -186,7 +173,7 @@ export class Merger {
   async #merge(sources: readonly Segment[], signal: AbortSignal | undefined): Promise<void> {
     if (sources.length === 0) return;
     const dropsDeletions = sources[0] === this.#state.segments[0];
-    const output = new MergeOutput(this.#files, this.#state, this.#writer, this.#settings.limits);
+    const output = await this.#output(sources[0]!);
     const moves: Moves = { places: [], keys: [] };
     try {
       for (const source of sources) await this.#copy(source, output, moves, dropsDeletions, signal);
@@ -204,6 +191,15 @@ export class Merger {
     this.bytesWritten += added.reduce((sum, { end }) => sum + end, 0);
     await this.#point(moves);
     await this.#drop(sources);
+  }
+
+  /** Its segments take the place of the first source in the order of commits. */
+  async #output(first: Segment): Promise<MergeOutput> {
+    const header = await readSegmentHeader(first.file);
+    if (header === undefined) throw damaged("has a damaged header", segmentName(first.number), 0);
+    const { segmentBytesMax } = this.#settings.limits;
+    const place = { store: this.#state.store, sequence: header.sequence, segmentBytesMax };
+    return new MergeOutput(this.#files, this.#writer, place);
   }
 
   /** What was left out of the copy is superseded by commits; they must be durable before the switch is. */
@@ -331,100 +327,4 @@ function gainOf(segment: Segment, oldest: boolean): number {
 
 function keptBytes(segment: Segment): number {
   return segment.liveBytes + segment.deletionBytes;
-}
-
-/** Writes merged segments, frame by frame. They are not named by any manifest yet. */
-class MergeOutput {
-  readonly #files: StoreFiles;
-  readonly #state: StoreState;
-  readonly #writer: LogWriter;
-  readonly #limits: WriterLimits;
-  readonly #frame = new FrameWriter();
-  readonly segments: Segment[] = [];
-  #sequence = 0;
-  #begun = false;
-
-  constructor(files: StoreFiles, state: StoreState, writer: LogWriter, limits: WriterLimits) {
-    this.#files = files;
-    this.#state = state;
-    this.#writer = writer;
-    this.#limits = limits;
-  }
-
-  /** The place of the copy. */
-  async add(
-    type: number,
-    key: Uint8Array,
-    value: Uint8Array,
-    bounds: { from: number; to: number } | undefined,
-  ): Promise<number> {
-    const bytes = 12 + key.length + value.length;
-    let segment = this.segments.at(-1);
-    const open = this.#begun ? this.#frame.length : 0;
-    if (segment === undefined || segment.end + open + frameBytes(bytes) > segment.bytes) {
-      await this.#endSegment();
-      segment = await this.#beginSegment(bytes);
-    }
-    if (!this.#begun) {
-      this.#frame.begin(segment.end, segment.salt);
-      this.#begun = true;
-    }
-    const position = this.#frame.add(type, key, value);
-    segment.hint!.add(type, key, value.length, position, bounds);
-    if (type !== PUT) segment.deletionBytes += bytes;
-    if (this.#frame.length >= FRAME_BYTES) await this.#endFrame();
-    return segment.number * POSITIONS + position;
-  }
-
-  async finish(): Promise<void> {
-    await this.#endSegment();
-    await this.#files.syncNames();
-  }
-
-  async abandon(): Promise<void> {
-    for (const { number, file } of this.segments) {
-      file.close();
-      for (const name of [segmentName(number), hintName(number)]) {
-        await this.#files.remove(name).catch(() => undefined);
-      }
-    }
-  }
-
-  async #beginSegment(recordBytesMin: number): Promise<Segment> {
-    const number = this.#writer.takeNumber();
-    const bytes = Math.max(this.#limits.segmentBytesMax, SEGMENT_HEADER_BYTES + frameBytes(recordBytesMin));
-    const salt = this.#writer.newSalt();
-    const file = await createZeroed(this.#files, number, SEGMENT_HEADER_BYTES);
-    const row = { number, kind: "merged", bytes, salt, end: SEGMENT_HEADER_BYTES, chain: 0 } as const;
-    const segment = new Segment(row, file);
-    segment.hint = new HintWriter();
-    this.segments.push(segment);
-    this.#sequence = 0;
-    return segment;
-  }
-
-  async #endFrame(): Promise<void> {
-    const segment = this.segments.at(-1);
-    if (!this.#begun || segment === undefined) return;
-    this.#begun = false;
-    const { bytes, length, chain } = this.#frame.finish(++this.#sequence, segment.chain);
-    await writeFully(segment.file, bytes, length, segment.end);
-    segment.end += length;
-    segment.chain = chain;
-  }
-
-  /** Its file ends where its frames do. */
-  async #endSegment(): Promise<void> {
-    const segment = this.segments.at(-1);
-    if (segment === undefined) return;
-    await this.#endFrame();
-    segment.seal();
-    const { number, kind, bytes, salt } = segment;
-    const header = { number, kind, bytes, salt, store: this.#state.store, sequence: 0, chain: 0 };
-    await writeFully(segment.file, encodeSegmentHeader(header), 64, 0);
-    await segment.file.sync();
-    const hint = segment.hint!;
-    segment.hint = undefined;
-    await writeHint(this.#files, segment, hint);
-  }
 }
