@@ -28,6 +28,11 @@ export default defineConfig([
   { ...shared, entry: { index: "packages/level/src/index.ts" }, outDir: "packages/level/dist" },
   {
     ...shared,
+    entry: { index: "packages/file/src/index.ts", "testing/index": "packages/file/src/testing/index.ts" },
+    outDir: "packages/file/dist",
+  },
+  {
+    ...shared,
     entry: {
       index: "packages/yjs/src/index.ts",
       "coppice-yjs-thread": "packages/yjs/src/coppice-yjs-thread.ts",

@@ -5,8 +5,8 @@
  * Invariants:
  * - after `close` every call rejects with `CLOSED`, and the backend is called no more;
  * - a backend that `poisonsItself` gets no further commit after one that failed for any reason but a
- *   conflict: all waiting and later ones reject with `POISONED` until it is reopened. Reads go on: they only
- *   show what was committed;
+ *   conflict or `STORE_FULL`: all waiting and later ones reject with `POISONED` until it is reopened. Reads
+ *   go on: they only show what was committed;
  * - a commit that fails with an error the contract does not name counts as `OUTCOME_UNKNOWN`;
  * - what a backend returns is a plain `Uint8Array`.
  */
@@ -18,7 +18,9 @@ import type { Backend, Batch, Entry, Key, Range, ScanOptions, Traits } from "./b
 import { GroupCommit } from "./group-commit.js";
 import { checkId, checkKey, checkRange, isRangeDeletion, keyName } from "./keys.js";
 
-/** Told after each backend commit: how many operations and bytes went down together, and how long it took. */
+/**
+ * Told after each backend commit: how many operations and bytes went down together, and how long it took.
+ */
 export type CommitListener = (commit: {
   readonly operations: number;
   readonly bytes: number;
@@ -134,7 +136,7 @@ export class Guard implements Backend {
         : new CoppiceError("OUTCOME_UNKNOWN", "a commit failed and may have been written; call recover()", {
             cause: error,
           });
-      if (this.traits.poisonsItself && !isCoppiceError(error, "COMMIT_CONFLICT")) {
+      if (this.traits.poisonsItself && !leavesAlive(error)) {
         this.#poison = failure as CoppiceError;
       }
       throw failure;
@@ -197,6 +199,11 @@ export class Guard implements Backend {
     }
     for (const { key } of batch.expect ?? []) checkKey(key);
   }
+}
+
+/** What surely wrote nothing and damaged nothing: others may go on. */
+function leavesAlive(error: unknown): boolean {
+  return isCoppiceError(error, "COMMIT_CONFLICT") || isCoppiceError(error, "STORE_FULL");
 }
 
 function poisoned(cause: CoppiceError): CoppiceError {
