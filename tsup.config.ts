@@ -36,6 +36,8 @@ export default defineConfig([
     entry: {
       index: "packages/yjs/src/index.ts",
       "coppice-yjs-thread": "packages/yjs/src/coppice-yjs-thread.ts",
+      "dropins/index": "packages/yjs/src/dropins/index.ts",
+      "y-leveldb/index": "packages/yjs/src/y-leveldb/index.ts",
     },
     outDir: "packages/yjs/dist",
   },
@@ -60,5 +62,6 @@ export default defineConfig([
     },
     outDir: "packages/loro/dist",
   },
+  { ...shared, entry: { index: "packages/hocuspocus/src/index.ts" }, outDir: "packages/hocuspocus/dist" },
   { ...shared, entry: { main: "packages/cli/src/main.ts" }, outDir: "packages/cli/dist" },
 ]);

@@ -33,6 +33,11 @@ const ROOMS = {
 const NODE_ROOMS = new Set(["control"]);
 const MAY_PRINT = new Set(["cli", "server"]);
 const MAY_LOAD_SATELLITES = new Set(["cli"]);
+/** A drop-in brings along what the thing brings along whose place it takes. */
+const MAY_BRING = [
+  [/^packages\/yjs\/src\/y-leveldb\//, "@coppice/level"],
+  [/^packages\/hocuspocus\/src\//, "@coppice/yjs/dropins"],
+];
 
 const root = resolve(process.argv[2] ?? join(import.meta.dirname, ".."));
 const findings = [];
@@ -212,7 +217,8 @@ function checkPackageImport(file, packageName, { name, offset }) {
 function checkSatelliteName(file, offset, packageName, name) {
   if (name.startsWith("coppice/") && !PUBLIC_CORE.has(name))
     report(file, offset, `${name} is no export of core: use ${[...PUBLIC_CORE].join(", ")}`);
-  if (name.startsWith("@coppice/") && !MAY_LOAD_SATELLITES.has(packageName))
+  const brought = MAY_BRING.some(([place, allowed]) => place.test(file.path) && name === allowed);
+  if (name.startsWith("@coppice/") && !brought && !MAY_LOAD_SATELLITES.has(packageName))
     report(file, offset, `only the CLI loads backends and models; ${packageName} imports core alone`);
   if (/^@coppice\/[^/]+\/.*src\//.test(name))
     report(file, offset, "no package imports another package's src");

@@ -8,6 +8,7 @@ import { checkChildCommand, checkCommand } from "./commands/check.js";
 import { compactCommand } from "./commands/compact.js";
 import { conformanceCommand } from "./commands/conformance.js";
 import { historyCommand } from "./commands/history.js";
+import { importCommand } from "./commands/import.js";
 import { infoCommand } from "./commands/info.js";
 import { lsCommand } from "./commands/ls.js";
 import { readCommand } from "./commands/read.js";
@@ -55,15 +56,20 @@ export function makeProgram(runtime: Runtime, done: (code: ExitCode) => void): C
     checkCommand,
     rmCommand,
     serveCommand,
+    importCommand,
     replayCommand,
     conformanceCommand,
   ];
   for (const make of visible) program.addCommand(make(runtime, done));
   program.addCommand(writerCommand(runtime, done), { hidden: true });
   program.addCommand(checkChildCommand(runtime, done), { hidden: true });
-  for (const command of [program, ...program.commands]) {
+  for (const command of everyCommand(program)) {
     // Errors, and the help that stands for one, are written where exit codes are decided.
     command.exitOverride().configureOutput({ outputError: () => undefined, writeErr: () => undefined });
   }
   return program;
+}
+
+function everyCommand(command: Command): Command[] {
+  return [command, ...command.commands.flatMap(everyCommand)];
 }
