@@ -9,8 +9,8 @@
  */
 
 import type { Command } from "commander";
-import { findOwner } from "coppice/control";
 import type { CheckProblem, CheckReport } from "coppice";
+import { findOwner } from "coppice/control";
 import { EXIT, type ExitCode } from "../errors.js";
 import { examineFiles, type FileDamage, followParent, placed, runInChild } from "../examination.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";

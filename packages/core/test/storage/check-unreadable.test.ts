@@ -109,6 +109,7 @@ describe("a backend that cannot read", () => {
           traits: backend.traits,
           get: (key) => backend.get(key),
           commit: (batch) => backend.commit(batch),
+          reclaim: () => backend.reclaim(),
           close: () => backend.close(),
           async *scan() {
             yield await Promise.reject(new CoppiceError("UNAVAILABLE", "the disk is away"));
