@@ -17,7 +17,7 @@ const LINE_COLUMNS_MAX = 110;
 const NOT_OURS = new Set(["node_modules", "dist", ".git", "coverage", "data", ".tmp"]);
 const TEXT = /\.(ts|tsx|mts|mjs|js|json|md|yaml|yml)$|(^|\/)\.ci\/run$/;
 const CODE = /\.(ts|tsx|mts|mjs|js)$/;
-const PUBLIC_CORE = new Set(["coppice", "coppice/conformance", "coppice/testing"]);
+const PUBLIC_CORE = new Set(["coppice", "coppice/conformance", "coppice/testing", "coppice/control"]);
 const ROOMS = {
   base: ["base"],
   contract: ["contract", "base"],
@@ -27,7 +27,10 @@ const ROOMS = {
   graph: ["graph", "contract", "base"],
   conformance: ["conformance", "contract", "base"],
   testing: ["testing", "contract", "base"],
+  control: ["control", "storage", "contract", "base"],
 };
+/** Rooms of core that need Node: entries of their own, which nothing else may import. */
+const NODE_ROOMS = new Set(["control"]);
 const MAY_PRINT = new Set(["cli", "server"]);
 const MAY_LOAD_SATELLITES = new Set(["cli"]);
 /** A drop-in brings along what the thing brings along whose place it takes. */
@@ -201,8 +204,10 @@ function checkPackageImport(file, packageName, { name, offset }) {
     return;
   }
   if (packageName === "core") {
-    if (isNodeModule(name)) report(file, offset, `core is browser-safe: no ${name}`);
-    else if (isOurs(name))
+    const room = file.path.slice("packages/core/src/".length).split("/")[0];
+    if (isNodeModule(name)) {
+      if (!NODE_ROOMS.has(room)) report(file, offset, `core is browser-safe: no ${name}`);
+    } else if (isOurs(name))
       report(file, offset, "core imports itself by relative paths, and no other package");
     return;
   }
@@ -220,8 +225,13 @@ function checkSatelliteName(file, offset, packageName, name) {
 }
 
 function checkRoom(file, offset, from, to) {
-  if (!from.includes("/")) return;
   const room = from.split("/")[0];
+  const other = to.split("/")[0];
+  if (NODE_ROOMS.has(other) && room !== other) {
+    report(file, offset, `${other} needs Node: it is an entry of its own, and nothing else imports it`);
+    return;
+  }
+  if (!from.includes("/")) return;
   const allowed = ROOMS[room];
   if (allowed === undefined) report(file, offset, `${room} is not a room of core`);
   else if (!to.includes("/")) report(file, offset, `${room} imports the entry; rooms do not`);
