@@ -5,15 +5,18 @@
  * Invariant: Ctrl-C comes between two documents of a repair, so that each is repaired whole or not at all.
  */
 
+import type { FileLogReport } from "@coppice/file";
 import type { Command } from "commander";
-import type { CheckProblem, CheckReport } from "coppice";
+import { type CheckProblem, type CheckReport, isCoppiceError } from "coppice";
 import { EXIT, type ExitCode } from "../errors.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
 import { count, type Output, plural, printable } from "../output.js";
 import { Progress } from "../progress.js";
 import type { Runtime } from "../runtime.js";
-import { withStorage } from "../store.js";
+import { loadFileLog, parseStore, waiting, withStorage } from "../store.js";
 import { existing } from "./document.js";
+
+const MENDS = "`coppice check --repair` mends what it can";
 
 interface Options extends StoreOptions {
   readonly repair?: true;
@@ -31,7 +34,50 @@ Ends with 1 when problems are left, with 0 when there are none or --repair mende
     .action(async (id: string | undefined, options: Options) => done(await check(runtime, id, options)));
 }
 
-function check(runtime: Runtime, id: string | undefined, options: Options): Promise<ExitCode> {
+/** The files of a file log come first: while one is damaged the storage above cannot open. */
+async function check(runtime: Runtime, id: string | undefined, options: Options): Promise<ExitCode> {
+  const files = await checkFiles(runtime, options);
+  if (files !== undefined && files.damage.length > 0 && !files.repaired) {
+    if (options.json) await runtime.out.json({ clean: false, files });
+    return EXIT.failed;
+  }
+  return checkDocuments(runtime, id, options, files);
+}
+
+/** `undefined` for stores of other kinds, and where there is none. */
+async function checkFiles(runtime: Runtime, options: Options): Promise<FileLogReport | undefined> {
+  const address = parseStore(options.store);
+  if (address.scheme !== "file") return undefined;
+  const { checkFileLog } = await loadFileLog();
+  const repair = options.repair === true;
+  const work = () => checkFileLog(address.location, { repair });
+  const report = await waiting(runtime, address, options, work).catch((error: unknown) => {
+    // No store: opening it says so, and what to do.
+    if (isCoppiceError(error, "UNAVAILABLE")) return undefined;
+    throw error;
+  });
+  if (report === undefined || options.json || report.damage.length === 0) return report;
+  const { out } = runtime;
+  for (const { file, position, bytes, message, quarantine } of report.damage) {
+    const mark = report.repaired ? out.style("yellow", "repaired") : out.style("red", "problem ");
+    const where = `${file}, ${count(bytes)} bytes at ${count(position)}`;
+    const kept = quarantine === undefined ? "" : `; the damaged file is kept as ${quarantine}`;
+    await out.line(`${mark} ${where}: ${message}${kept}`);
+  }
+  if (report.documents.length > 0) {
+    await out.line(`documents beside it: ${report.documents.slice(0, 20).map(printable).join(", ")}`);
+  }
+  const found = `${plural(report.frames, "commit")} and ${plural(report.records, "record")} are whole`;
+  await out.line(report.repaired ? `the files are written anew: ${found}` : `${found}; ${MENDS}`);
+  return report;
+}
+
+function checkDocuments(
+  runtime: Runtime,
+  id: string | undefined,
+  options: Options,
+  files: FileLogReport | undefined,
+): Promise<ExitCode> {
   return withStorage(runtime, options, async (storage) => {
     const { out, err, signal } = runtime;
     const repair = options.repair === true;
@@ -41,7 +87,9 @@ function check(runtime: Runtime, id: string | undefined, options: Options): Prom
     const report = await work.finally(() => progress.finish());
     if (id !== undefined && report.documents === 0 && report.problems.length === 0)
       await existing(storage, id);
-    await (options.json ? out.json(report) : tell(out, report, repair));
+    await (options.json
+      ? out.json(files === undefined ? report : { ...report, files })
+      : tell(out, report, repair));
     return report.clean ? EXIT.ok : EXIT.failed;
   });
 }
@@ -56,7 +104,7 @@ async function tell(out: Output, report: CheckReport, repair: boolean): Promise<
   if (quarantined > 0) facts.push(`${plural(quarantined, "damaged value")} set aside`);
   if (garbageKeys > 0 && !repair) facts.push(`${plural(garbageKeys, "key")} to sweep`);
   await out.line(`${mark} ${facts.join(", ")}`);
-  if (left > 0 && !repair) await out.line("`coppice check --repair` mends what it can");
+  if (left > 0 && !repair) await out.line(MENDS);
 }
 
 function sentence(out: Output, { id, code, message, repaired, lostEvents = 0 }: CheckProblem): string {
