@@ -2,17 +2,28 @@
  * From a store's URL to an open storage. Backends and models are loaded here, when they are needed, and
  * nowhere else; one that is not installed is an error that says what to install.
  *
+ * A process that owns the store may work for others (`coppice serve` does): what it can do is asked of it,
+ * when the store turns out to be locked.
+ *
  * The locks are the system's: a directory has one owner among all processes, and the system frees it when
  * that process dies. So two cron runs exclude each other with no lock file of ours, which could be left
  * behind.
  *
- * Invariants: a command that only looks creates nothing; whatever was opened is closed, also after a failure
- * and after Ctrl-C, and closing waits for what is in flight.
+ * Invariants: a command that only looks creates nothing; whatever was opened is closed, also after a
+ * failure and after Ctrl-C, and closing waits for what is in flight.
  */
 
 import { readdir } from "node:fs/promises";
 import { resolve } from "node:path";
-import { type AnyModel, type BackendFactory, DocumentStorage, isCoppiceError, memoryBackend } from "coppice";
+import {
+  type AnyModel,
+  type BackendFactory,
+  DocumentStorage,
+  isCoppiceError,
+  memoryBackend,
+  type Observer,
+} from "coppice";
+import { findOwner } from "coppice/control";
 import { CommandError } from "./errors.js";
 import { lockOwner } from "./lock-owner.js";
 import type { StoreOptions } from "./options.js";
@@ -23,7 +34,18 @@ export type StoreAddress =
   | { readonly scheme: "level" | "file"; readonly location: string }
   | { readonly scheme: "memory"; readonly location?: undefined };
 
+/** What can be asked of the process that has a store open. */
+export type Store = Pick<DocumentStorage, "compact" | "compactAll" | "list" | "info" | "check">;
+
 const RETRY_MS = 200;
+
+export interface OpenStoreOptions extends StoreOptions {
+  /** Make the store where it does not exist. */
+  readonly create?: boolean;
+  /** `false`: damage in table files was found already, and what is readable beside it is wanted. */
+  readonly verifyTables?: boolean;
+  readonly observer?: Observer;
+}
 
 /**
  * Throws a usage error for what is no store. The part after the scheme is a path as it stands, nothing is
@@ -41,29 +63,52 @@ export function parseStore(url: string): StoreAddress {
   });
 }
 
-/** The models that are installed, of those that the command knows. */
+/**
+ * The models that are installed, of those that the command knows. Yjs comes with it; the others bring
+ * megabytes of WebAssembly, and are used where they are installed. A document of one that is not is
+ * `MODEL_UNKNOWN`.
+ */
 export async function loadModels(): Promise<readonly AnyModel[]> {
-  const { yjs } = await loadPackage("@coppice/yjs", () => import("@coppice/yjs"));
-  return [yjs()];
+  const [{ yjs }, ...others] = await Promise.all([
+    loadPackage("@coppice/yjs", () => import("@coppice/yjs")),
+    ifInstalled(async () => (await import("@coppice/automerge")).automerge()),
+    ifInstalled(async () => (await import("@coppice/loro")).loro()),
+  ]);
+  return [yjs(), ...others.filter((model) => model !== undefined)];
 }
 
-/** `create`: make the store where it does not exist. */
-export async function loadBackend(address: StoreAddress, create: boolean): Promise<BackendFactory> {
+/** `undefined` when a package that it needs is not there; other failures are failures. */
+export async function ifInstalled<T>(load: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await load();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ERR_MODULE_NOT_FOUND") return undefined;
+    throw error;
+  }
+}
+
+/** `create`: make the store where it does not exist. `verifyTables: false`: that was done already. */
+export async function loadBackend(
+  address: StoreAddress,
+  create: boolean,
+  verifyTables = true,
+): Promise<BackendFactory> {
   if (address.scheme === "memory") return memoryBackend();
   if (address.scheme === "file") {
     const { fileLogBackend } = await loadFileLog();
     return fileLogBackend(address.location, { createIfMissing: create });
   }
   const { levelBackend } = await loadPackage("@coppice/level", () => import("@coppice/level"));
-  return levelBackend(address.location, { createIfMissing: create });
+  return levelBackend(address.location, { createIfMissing: create, verifyTables });
 }
 
 /**
- * Opens the store, hands it over, and closes it whatever happens. `create`: make it where it does not exist.
+ * Opens the store, hands it over, and closes it whatever happens. `create`: make it where it does not
+ * exist.
  */
 export async function withStorage<T>(
   runtime: Runtime,
-  options: StoreOptions & { readonly create?: boolean },
+  options: OpenStoreOptions,
   use: (storage: DocumentStorage) => Promise<T>,
 ): Promise<T> {
   const address = parseStore(options.store);
@@ -85,14 +130,49 @@ export async function withStorage<T>(
   return result;
 }
 
+/**
+ * Like `withStorage`, for what the process that has the store open does for others as well: when it is locked
+ * and its owner can be asked, `use` gets the owner.
+ */
+export async function withStore<T>(
+  runtime: Runtime,
+  options: StoreOptions,
+  use: (store: Store) => Promise<T>,
+): Promise<T> {
+  try {
+    return await withStorage(runtime, { ...options, wait: 0 }, use);
+  } catch (error) {
+    if (!(error instanceof CommandError) || error.code !== "LOCKED") throw error;
+    const { location } = parseStore(options.store);
+    const owner = location === undefined ? undefined : await findOwner(location);
+    if (owner === undefined) return withStorage(runtime, options, use);
+    await noteOwner(runtime, options, owner);
+    return use(owner);
+  }
+}
+
+export async function noteOwner(
+  runtime: Runtime,
+  options: StoreOptions,
+  owner: { readonly pid: number },
+): Promise<void> {
+  if (!options.json) await runtime.err.line(`note: done by process ${owner.pid}, which has the store open`);
+}
+
 async function openWaiting(
   runtime: Runtime,
   address: StoreAddress,
-  options: StoreOptions & { readonly create?: boolean },
+  options: OpenStoreOptions,
 ): Promise<DocumentStorage> {
   const create = options.create === true;
-  const [backend, models] = await Promise.all([loadBackend(address, create), loadModels()]);
-  return waiting(runtime, address, options, () => DocumentStorage.open({ backend, models }));
+  const [backend, models] = await Promise.all([
+    loadBackend(address, create, options.verifyTables),
+    loadModels(),
+  ]);
+  const { observer } = options;
+  return waiting(runtime, address, options, () =>
+    DocumentStorage.open({ backend, models, ...(observer === undefined ? {} : { observer }) }),
+  );
 }
 
 /** Tries again while somebody else has the store open, for as long as `--wait` says. */
@@ -124,21 +204,21 @@ async function lockedError(
   const owner = await lockOwner(location);
   const who = owner === undefined ? "another process" : `process ${owner.pid}`;
   const command = owner?.command === undefined ? "" : ` (${printable(owner.command)})`;
-  const waited = wait === undefined ? "" : `, after waiting for ${wait} ms`;
+  const waited = wait === undefined || wait === 0 ? "" : `, after waiting for ${wait} ms`;
   return new CommandError("LOCKED", `${who}${command} has ${printable(store)} open${waited}`, {
-    hint: "A store has one owner. Let it compact itself (compactAll), stop it, or use --wait 30s.",
+    hint: "A store has one owner. Let it work for you (offerControl), stop it, or use --wait 30s.",
     details: { store, pid: owner?.pid, command: owner?.command, reason: (cause as Error).message },
   });
 }
 
 /** The file that names all others, and the others, by scheme. */
 const FILES = {
-  level: { head: "CURRENT", others: /^MANIFEST-\d+$|^\d+\.(?:ldb|sst|log)$/ },
-  file: { head: "MANIFEST", others: /^\d{8,}\.seg$/ },
+  level: { head: "CURRENT", others: /^MANIFEST-\d+$|^\d+\.(?:ldb|sst|log)$/, mended: "restore a backup" },
+  file: { head: "MANIFEST", others: /^\d{8,}\.seg$/, mended: "try `coppice check --repair`" },
 } as const;
 
 /** Tells a store that is not there from one that has lost the file that names the others. */
-async function assertStore(
+export async function assertStore(
   { scheme, location }: Extract<StoreAddress, { location: string }>,
   url: string,
 ): Promise<void> {
@@ -150,13 +230,11 @@ async function assertStore(
     if (code !== "ENOENT" && code !== "ENOTDIR") throw error;
     names = [];
   }
-  const { head, others } = FILES[scheme];
+  const { head, others, mended } = FILES[scheme];
   if (names.includes(head)) return;
   if (names.some((name) => others.test(name))) {
-    const mends =
-      scheme === "file" ? "; `coppice check --repair` can make it again" : "; then restore a backup";
     throw new CommandError("CORRUPT", `${printable(url)} has lost its file ${head}`, {
-      hint: `Keep a copy of the directory as it is before trying anything${mends}.`,
+      hint: `Keep a copy of the directory as it is before trying anything; then ${mended}.`,
       details: { store: url },
     });
   }

@@ -24,7 +24,7 @@ async function makeStore(): Promise<{ location: string; url: string }> {
   return { location, url: `file:${location}` };
 }
 
-test("[CL22] a file log is a store like others: ls, info, compact, check, and an exit code when it is not there", async () => {
+test("[CL50] a file log is a store like others: ls, info, compact, check, and an exit code when it is not there", async () => {
   const { url, location } = await makeStore();
   expect((await coppice(["ls", "-s", url])).stdout).toBe("notes/a\nnotes/b\n");
   expect((await coppice(["info", "notes/a", "-s", url])).code).toBe(0);
@@ -39,7 +39,7 @@ test("[CL22] a file log is a store like others: ls, info, compact, check, and an
   await storage.close();
 });
 
-test("[CL22] frames lists the commits, also beside the process that has the store open", async () => {
+test("[CL50] frames lists the commits, also beside the process that has the store open", async () => {
   const { url, location } = await makeStore();
   const storage = await openStorage(location);
   const shown = await coppice(["frames", "-s", url]);
@@ -51,7 +51,7 @@ test("[CL22] frames lists the commits, also beside the process that has the stor
   expect((await coppice(["frames", "-s", "memory:"])).code).toBe(2);
 });
 
-test("[CL23] check finds damaged frames, --repair sets the file aside, and says which documents lost what", async () => {
+test("[CL51] check finds damaged frames, --repair sets the file aside, and says which documents lost what", async () => {
   const { url, location } = await makeStore();
   const frames = jsonLines((await coppice(["frames", "-s", url, "--json"])).stdout) as {
     position: number;
@@ -64,13 +64,13 @@ test("[CL23] check finds damaged frames, --repair sets the file aside, and says 
   await writeFile(path, bytes);
   expect((await coppice(["ls", "-s", url])).code).toBe(5);
   const found = await coppice(["check", "-s", url]);
-  expect(found.code).toBe(1);
+  expect(found.code).toBe(5);
   expect(found.stdout).toContain("00000001.seg");
   expect(Buffer.compare(await readFile(path), bytes)).toBe(0);
   const json = jsonLines((await coppice(["check", "-s", url, "--json"])).stdout)[0];
   expect(json).toMatchObject({
     clean: false,
-    files: { repaired: false, damage: [{ file: "00000001.seg" }] },
+    fileLog: { repaired: false, damage: [{ file: "00000001.seg" }] },
   });
   const mended = await coppice(["check", "--repair", "-s", url]);
   expect(mended.stdout).toContain("quarantine-00000001-0.bin");
@@ -82,7 +82,7 @@ test("[CL23] check finds damaged frames, --repair sets the file aside, and says 
   await storage.close();
 });
 
-test("[CL23] check --repair makes a lost manifest again", async () => {
+test("[CL51] check --repair makes a lost manifest again", async () => {
   const { url, location } = await makeStore();
   await writeFile(join(location, "MANIFEST"), "nothing");
   expect((await coppice(["ls", "-s", url])).code).toBe(5);

@@ -266,6 +266,16 @@ class FileLog implements Backend {
     return this.#merger.run(how);
   }
 
+  async reclaim(): Promise<void> {
+    this.#assertOpen();
+    try {
+      await this.merge({ force: true });
+    } catch (error) {
+      if (isCoppiceError(error, "CLOSED")) throw error;
+      throw new CoppiceError("UNAVAILABLE", "the segments could not be rewritten", { cause: error });
+    }
+  }
+
   close(): Promise<void> {
     this.#closed ??= this.#closeNow();
     return this.#closed;

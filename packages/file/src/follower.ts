@@ -98,6 +98,10 @@ export class Follower implements Backend {
     throw readOnly();
   }
 
+  async reclaim(): Promise<void> {
+    throw readOnly();
+  }
+
   /** Looks ten times a second, while somebody listens. */
   watch(listener: () => void): () => void {
     let stopped = false;

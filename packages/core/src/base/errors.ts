@@ -27,6 +27,7 @@ const KINDS = {
   COMMIT_CONFLICT: "conflict",
   DELETED: "conflict",
   TAG_EXISTS: "conflict",
+  EXISTS: "conflict",
   LOCKED: "busy",
   BUSY: "busy",
   UNAVAILABLE: "busy",
