@@ -74,8 +74,9 @@ function report() {
     ...rows,
     "",
     `Node ${process.versions.node}, Linux ${release()}, ${availableParallelism()} CPUs, one experiment at a time. What each`,
-    "one does is said at the head of its file in `test/crash`; the rules LB10 to LB16 and RC12 are theirs. `lost` is not",
-    "in a row whose count of it is 0, but for the power cuts.",
+    "one does is said at the head of its file in `test/crash`; the rules LB10 to LB16 and RC12 are theirs. In rows without",
+    "`lost` its count is 0. `unfinished` states are of a store that was never opened, and were refused; `excused` is damage",
+    "to the end of the newest log, the stated exception; faults of `none met` were placed beyond the last such call.",
     "",
   ];
   writeFileSync(join(root, "docs", "reports", "laboratory.md"), lines.join("\n"));
