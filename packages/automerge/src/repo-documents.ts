@@ -75,7 +75,8 @@ export class AutomergeRepoDocuments {
 
   /**
    * Durable when it resolves. Rejects with `EVENT_INVALID` for bytes that are no changes, and like
-   * `DocumentStorage.append`. A deleted document is begun anew, as automerge-repo expects.
+   * `DocumentStorage.append`; also like `compact`, and then the changes are stored all the same. A deleted
+   * document is begun anew, as automerge-repo expects.
    */
   async save(key: RepoKey, data: Uint8Array): Promise<void> {
     if (!isChunkKey(key)) return this.#others.save(key, data);
