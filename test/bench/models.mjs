@@ -33,7 +33,7 @@ export const models = {
 };
 
 async function measure({ rounds, quick, scratch, trace, note }) {
-  const edits = trace.edits.slice(0, quick ? 4000 : 30_000);
+  const edits = trace.edits.slice(0, quick ? 2000 : 30_000);
   note(`  typing ${edits.length} changes`);
   const histories = [typeAutomerge(edits), typeLoro(edits)];
   const tables = [];
@@ -53,8 +53,8 @@ async function measure({ rounds, quick, scratch, trace, note }) {
   tables.push(loadTable("Cold load by automerge-repo's subsystem", repoLoads, "its file adapter"));
   for (const [documentCount, each] of quick
     ? [
-        [1, 60],
-        [WIDTH, 8],
+        [1, 40],
+        [WIDTH, 3],
       ]
     : [
         [1, 300],

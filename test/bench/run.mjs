@@ -29,11 +29,7 @@ import { describeMachine, toJson, toMarkdown, toText } from "./report.mjs";
 import { Scratch } from "./stores.mjs";
 import { openTrace } from "./trace.mjs";
 
-<<<<<<< HEAD
-const WORKLOADS = [append, appendMany, load, tail, documents, diff, amplification, dropins, file];
-=======
-const WORKLOADS = [append, appendMany, load, tail, documents, diff, amplification, dropins, models];
->>>>>>> d6233b4 (Fold Loro's small updates into one, and measure the models beside their bare libraries)
+const WORKLOADS = [append, appendMany, load, tail, documents, diff, amplification, dropins, file, models];
 
 const HELP = `usage: npm run bench -- [options]
 

@@ -58,6 +58,9 @@ test("[AM27] saves that overlap, as automerge-repo makes them, store each change
     adapter.save([id, "snapshot", "d"], Automerge.save(doc)),
   ]);
   expect((await storage.info(`doc/${id}`))?.clock).toBe(3);
+  await adapter.close();
+});
+
 test("[AM27] what is saved twice at once is in the log once", async () => {
   const { storage, adapter } = await opened();
   const id = freshId();
