@@ -6,7 +6,7 @@
  * What is measured: the built packages (`dist`), on LevelDB, in one process, on the machine at hand. All sides of a
  * table run in turn, round by round (A B C A B C …), after one round that does not count; a ratio is taken within
  * each round, and its median is what counts. Each table says which side syncs: ours always does (durability "power"),
- * the peers as they are made. Peers: y-leveldb, and classic-level without any document above it.
+ * the peers as they are made. Peers: y-leveldb, classic-level without any document above it, and the file adapter of automerge-repo.
  *
  * What is not: the time to open a store, a disk that is really cold (the page cache is warm), networks, many
  * processes, and memory outside of the one table that says so. The figures of different machines, or of different
@@ -24,11 +24,12 @@ import { documents } from "./documents.mjs";
 import { dropins } from "./dropins.mjs";
 import { file } from "./file.mjs";
 import { load, tail } from "./load.mjs";
+import { models } from "./models.mjs";
 import { describeMachine, toJson, toMarkdown, toText } from "./report.mjs";
 import { Scratch } from "./stores.mjs";
 import { openTrace } from "./trace.mjs";
 
-const WORKLOADS = [append, appendMany, load, tail, documents, diff, amplification, dropins, file];
+const WORKLOADS = [append, appendMany, load, tail, documents, diff, amplification, dropins, file, models];
 
 const HELP = `usage: npm run bench -- [options]
 

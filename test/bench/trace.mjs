@@ -21,12 +21,12 @@ const TYPIST_EDITS = 100_000;
 
 export const TEXT_NAME = "text";
 
-/** `{ source, updates, textAfter(count) }` of the first `limit` edits, or of all. */
+/** `{ source, edits, updates }` of the first `limit` edits, or of all; an edit is `[position, deleted, inserted][]`. */
 export async function openTrace(limit = Number.POSITIVE_INFINITY) {
   const recording = await openRecording();
   const edits = recording.edits.slice(0, limit);
   const updates = typeUpdates(edits);
-  return { source: `${recording.source}, ${edits.length} keystrokes`, updates };
+  return { source: `${recording.source}, ${edits.length} keystrokes`, edits, updates };
 }
 
 /** A fresh document with the first `count` updates. */

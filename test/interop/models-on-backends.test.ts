@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as Automerge from "@automerge/automerge";
 import { automerge } from "@coppice/automerge";
+import { fileLogBackend } from "@coppice/file";
 import { levelBackend } from "@coppice/level";
 import { loro } from "@coppice/loro";
 import { yjs } from "@coppice/yjs";
@@ -52,6 +53,7 @@ const KINDS: Record<string, Kind> = {
 
 const BACKENDS: Record<string, (folder: string) => BackendFactory> = {
   memory: () => memoryBackend(),
+  file: (folder) => fileLogBackend(join(folder, "store")),
   level: (folder) => levelBackend(join(folder, "store")),
 };
 

@@ -18,3 +18,9 @@ test("[ST61] where the thread cannot import the model, folding happens on the ca
   expect(rest).toEqual({ outcome: "compacted", same: true, threads: 1 });
   expect(onMain).toBeGreaterThan(0);
 });
+
+test.for(["automerge", "loro"])("[ST60] documents of %s are folded in a thread as well", async (kind) => {
+  const models = fileURLToPath(new URL("./children/fold-models-in-thread.mjs", import.meta.url));
+  const { stdout } = await promisify(execFile)(process.execPath, [models, kind]);
+  expect(JSON.parse(stdout)).toEqual({ outcome: "compacted", same: true, threads: 1, onMain: 0 });
+});

@@ -17,6 +17,7 @@
 
 import * as Automerge from "@automerge/automerge";
 import { CoppiceError, type DocumentStorage, isCoppiceError } from "coppice";
+import { readChange } from "./changes.js";
 import { splitChunks } from "./chunk.js";
 import { encodeHeads } from "./heads.js";
 import type { AutomergeModel } from "./model.js";
@@ -75,7 +76,8 @@ export class AutomergeRepoDocuments {
 
   /**
    * Durable when it resolves. Rejects with `EVENT_INVALID` for bytes that are no changes, and like
-   * `DocumentStorage.append`. A deleted document is begun anew, as automerge-repo expects.
+   * `DocumentStorage.append`; also like `compact`, and then the changes are stored all the same. A deleted
+   * document is begun anew, as automerge-repo expects.
    */
   async save(key: RepoKey, data: Uint8Array): Promise<void> {
     if (!isChunkKey(key)) return this.#others.save(key, data);
@@ -176,9 +178,7 @@ export class AutomergeRepoDocuments {
     const stored = await this.#storage.load<Automerge.Doc<unknown>>(id);
     if (stored === undefined) return changes;
     try {
-      return changes.filter(
-        (change) => !Automerge.hasHeads(stored.doc, [Automerge.decodeChange(change).hash]),
-      );
+      return changes.filter((change) => !Automerge.hasHeads(stored.doc, [hashOf(id, change)]));
     } finally {
       await stored.close({ discard: true });
     }
@@ -210,15 +210,27 @@ function isLogKey([, type, name]: RepoKey): boolean {
   return type === "snapshot" && name === LOG;
 }
 
+function hashOf(id: string, change: Uint8Array): string {
+  try {
+    return readChange(change).hash;
+  } catch (error) {
+    throw invalid(id, error);
+  }
+}
+
 function changesIn(id: string, data: Uint8Array): Uint8Array[] {
   try {
     const chunks = splitChunks(data);
     if (chunks.some(({ type }) => type !== "change")) throw new TypeError("a document among changes");
     return chunks.map(({ bytes }) => bytes);
   } catch (error) {
-    throw new CoppiceError("EVENT_INVALID", "these are no changes of Automerge; nothing was written", {
-      cause: error,
-      details: { id },
-    });
+    throw invalid(id, error);
   }
+}
+
+function invalid(id: string, cause: unknown): CoppiceError {
+  return new CoppiceError("EVENT_INVALID", "these are no changes of Automerge; nothing was written", {
+    cause,
+    details: { id },
+  });
 }

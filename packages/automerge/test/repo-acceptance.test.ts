@@ -3,6 +3,7 @@
 import { join } from "node:path";
 import type { StorageAdapterInterface } from "@automerge/automerge-repo";
 import { runStorageAdapterTests } from "@automerge/automerge-repo/helpers/tests/storage-adapter-tests.js";
+import { fileLogBackend } from "@coppice/file";
 import { levelBackend } from "@coppice/level";
 import { type BackendFactory, memoryBackend } from "coppice";
 import { MemoryLevel } from "memory-level";
@@ -13,6 +14,7 @@ import { withFolder } from "./folders.js";
 const BACKENDS: Record<string, (folder: string) => BackendFactory> = {
   memory: () => memoryBackend(),
   LevelDB: (folder) => levelBackend(join(folder, "store")),
+  "the file log": (folder) => fileLogBackend(join(folder, "store")),
   "memory-level": () => levelBackend(new MemoryLevel()),
 };
 

@@ -61,6 +61,31 @@ test("[AM27] saves that overlap, as automerge-repo makes them, store each change
   await adapter.close();
 });
 
+test("[AM27] what is saved twice at once is in the log once", async () => {
+  const { storage, adapter } = await opened();
+  const id = freshId();
+  let doc = add(Automerge.from<Note>({ lines: [] }), "one");
+  const snapshot = Automerge.save(doc);
+  await Promise.all(["a", "a", "b"].map((hash) => adapter.save([id, "snapshot", hash], snapshot)));
+  expect((await storage.info(`doc/${id}`))?.clock).toBe(2);
+  const before = Automerge.getHeads(doc);
+  doc = add(doc, "two");
+  const increment = Automerge.saveSince(doc, before);
+  await Promise.all([1, 2].map(() => adapter.save([id, "incremental", "c"], increment)));
+  expect((await storage.info(`doc/${id}`))?.clock).toBe(3);
+  // Another value under the same key is another save.
+  const others = [add(Automerge.clone(doc), "three"), add(Automerge.clone(doc), "four")];
+  const increments = others.map((other) => Automerge.saveSince(other, Automerge.getHeads(doc)));
+  await Promise.all(increments.map((data) => adapter.save([id, "incremental", "d"], data)));
+  expect((await subsystem(adapter).loadDoc<Note>(id))!.lines.slice().sort()).toEqual([
+    "four",
+    "one",
+    "three",
+    "two",
+  ]);
+  await adapter.close();
+});
+
 test("[AM27] removing chunks removes nothing; a snapshot that outweighs the last one compacts the log", async () => {
   const { storage, adapter } = await opened();
   const id = freshId();

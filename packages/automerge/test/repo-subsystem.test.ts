@@ -9,6 +9,7 @@ import {
   Repo,
   type StorageId,
 } from "@automerge/automerge-repo";
+import { fileLogBackend } from "@coppice/file";
 import { levelBackend } from "@coppice/level";
 import { type BackendFactory, DocumentStorage, memoryBackend } from "coppice";
 import { describe, expect, test } from "vitest";
@@ -36,6 +37,7 @@ const ADAPTERS: Record<string, (make: Make) => Open> = {
 
 const BACKENDS: Record<string, (folder: string) => Make> = {
   memory: () => () => memoryBackend(),
+  "the file log": (folder) => (name) => fileLogBackend(join(folder, name)),
   LevelDB: (folder) => (name) => levelBackend(join(folder, name)),
 };
 

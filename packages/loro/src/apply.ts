@@ -11,7 +11,7 @@
 
 import type { Applied, Refusal } from "coppice";
 import { decodeImportBlobMeta, type ImportStatus, LoroDoc } from "loro-crdt";
-import { moveWatches, stepOver, unwatched } from "./tracker.js";
+import { stepOver, unwatched } from "./tracker.js";
 import { checkEvent, importAll, isSuspect, Panic } from "./update.js";
 import { clocksOf, covers, encodeClocks } from "./version.js";
 
@@ -107,7 +107,6 @@ function rebuild(lost: LoroDoc, version: Uint8Array, events: readonly Uint8Array
     });
   }
   rememberOrigin(next, origin);
-  moveWatches(lost, next);
   if (events.length > 0) stepOver(next, importAll(next, events));
   return next;
 }

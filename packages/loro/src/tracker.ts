@@ -33,7 +33,9 @@ export function trackDoc(doc: LoroDoc): Tracker<LoroDoc, Uint8Array> {
     applying: false,
     listeners: [],
   };
-  attach(doc, watch);
+  const known = watches.get(doc);
+  if (known === undefined) watches.set(doc, new Set([watch]));
+  else known.add(watch);
   const tell = () => {
     if (!watch.applying) for (const listener of watch.listeners) listener();
   };
@@ -82,11 +84,6 @@ export function stepOver(doc: LoroDoc, { success }: ImportStatus): void {
   }
 }
 
-/** Lets the watches of a document that was lost go on with the one that takes its place. */
-export function moveWatches(doc: LoroDoc, next: LoroDoc): void {
-  for (const watch of watches.get(doc) ?? []) attach(next, watch);
-}
-
 function look(doc: LoroDoc, watch: Watch): void {
   doc.commit();
   const clocks = clocksOf(doc);
@@ -103,10 +100,4 @@ function look(doc: LoroDoc, watch: Watch): void {
 
 function isNew(pending: Uint8Array | undefined, watch: Watch): boolean {
   return pending !== undefined && !equalBytes(pending, watch.pending);
-}
-
-function attach(doc: LoroDoc, watch: Watch): void {
-  const known = watches.get(doc);
-  if (known === undefined) watches.set(doc, new Set([watch]));
-  else known.add(watch);
 }

@@ -299,3 +299,22 @@ test("[LO8] restored is replayed: any cut into snapshot and tail shows the same,
     { seed: SEED, numRuns: 20 },
   );
 });
+
+test("[LO9] the snapshot of many small updates is as small as that of a document that was written in one go", () => {
+  const events: Uint8Array[] = [];
+  const doc = new LoroDoc();
+  doc.subscribeLocalUpdates((update) => void events.push(update));
+  const body = doc.getText("text");
+  const chance = seeded(1);
+  for (let [i, at] = [0, 0]; i < 2000; i++) {
+    if (chance() < 0.05) at = below(chance, body.length + 1);
+    if (chance() < 0.2 && at > 0) body.delete(--at, 1);
+    else body.insert(at++, " etaoinshrdlu"[below(chance, 13)]!);
+    doc.commit();
+  }
+  const imported = new LoroDoc();
+  imported.importBatch(events);
+  const { snapshot, version } = model.fold(undefined, events);
+  expect(snapshot.length).toBeLessThan(imported.export({ mode: "snapshot" }).length * 0.95);
+  expect([version, text(model.restore(snapshot))]).toEqual([model.version(doc), body.toString()]);
+});
