@@ -36,7 +36,10 @@ export interface WebsocketPersistence {
    * cannot be loaded: then send the client away.
    */
   whenLoaded(name: string): Promise<void>;
-  /** Resolves when everything of all documents is durable, or rejects as `DocBinding.flush` does. */
+  /**
+   * Resolves when everything of all documents is durable, or rejects as `DocBinding.flush` does. Documents
+   * that can never be stored count until their `writeState` was called.
+   */
   flush(): Promise<void>;
 }
 
@@ -48,6 +51,11 @@ export function websocketPersistence(
   const byName = new Map<string, DocBinding>();
   const byDoc = new WeakMap<Y.Doc, DocBinding>();
   const live = new Set<DocBinding>();
+  const leave = (name: string, binding: DocBinding) => {
+    if (byName.get(name) === binding) byName.delete(name);
+    const done = () => live.delete(binding);
+    binding.flush().then(done, done);
+  };
   return {
     provider: storage,
 
@@ -57,19 +65,16 @@ export function websocketPersistence(
       byDoc.set(doc, binding);
       byName.set(name, binding);
       live.add(binding);
-      doc.on("destroy", () => {
-        if (byName.get(name) === binding) byName.delete(name);
-        const done = () => live.delete(binding);
-        binding.flush().then(done, done);
-      });
+      doc.on("destroy", () => leave(name, binding));
       return binding.loaded;
     },
 
-    writeState(_name, doc) {
+    writeState(name, doc) {
       const binding = byDoc.get(doc);
       return new Promise((resolve) => {
+        // The server never destroys a document that cannot be stored: it must not be kept here either.
         if (binding === undefined) resolve();
-        else binding.flush().then(resolve, () => undefined);
+        else binding.flush().then(resolve, () => leave(name, binding));
       });
     },
 
