@@ -21,12 +21,13 @@ import { amplification } from "./amplification.mjs";
 import { append, appendMany } from "./append.mjs";
 import { diff } from "./diff.mjs";
 import { documents } from "./documents.mjs";
+import { graph } from "./graph.mjs";
 import { load, tail } from "./load.mjs";
 import { describeMachine, toJson, toMarkdown, toText } from "./report.mjs";
 import { Scratch } from "./stores.mjs";
 import { openTrace } from "./trace.mjs";
 
-const WORKLOADS = [append, appendMany, load, tail, documents, diff, amplification];
+const WORKLOADS = [append, appendMany, load, tail, documents, diff, amplification, graph];
 
 const HELP = `usage: npm run bench -- [options]
 

@@ -7,6 +7,7 @@ import { Command } from "commander";
 import { checkCommand } from "./commands/check.js";
 import { compactCommand } from "./commands/compact.js";
 import { conformanceCommand } from "./commands/conformance.js";
+import { graphCommand } from "./commands/graph.js";
 import { historyCommand } from "./commands/history.js";
 import { infoCommand } from "./commands/info.js";
 import { lsCommand } from "./commands/ls.js";
@@ -48,6 +49,7 @@ export function makeProgram(runtime: Runtime, done: (code: ExitCode) => void): C
     infoCommand,
     readCommand,
     historyCommand,
+    graphCommand,
     compactCommand,
     checkCommand,
     rmCommand,

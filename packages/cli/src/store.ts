@@ -11,7 +11,14 @@
 
 import { readdir } from "node:fs/promises";
 import { resolve } from "node:path";
-import { type AnyModel, type BackendFactory, DocumentStorage, isCoppiceError, memoryBackend } from "coppice";
+import {
+  type AnyModel,
+  type BackendFactory,
+  DocumentStorage,
+  isCoppiceError,
+  memoryBackend,
+  tree,
+} from "coppice";
 import { CommandError } from "./errors.js";
 import { lockOwner } from "./lock-owner.js";
 import type { StoreOptions } from "./options.js";
@@ -41,7 +48,7 @@ export function parseStore(url: string): StoreAddress {
 /** The models that are installed, of those that the command knows. */
 export async function loadModels(): Promise<readonly AnyModel[]> {
   const { yjs } = await loadPackage("@coppice/yjs", () => import("@coppice/yjs"));
-  return [yjs()];
+  return [yjs(), tree()];
 }
 
 /** `create`: make the store where it does not exist. */

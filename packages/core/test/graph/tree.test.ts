@@ -73,7 +73,7 @@ describe("[MD] tree", () => {
       return doc;
     },
     content: contentOf,
-    receiveDiff: (doc, answer) => model.receiveDiff(doc, answer),
+    receiveDiff: (doc, answer) => model.receiveDiff(doc, answer).doc,
   };
   for (const item of modelCases) {
     test(item.name, (context) => runCase(item, subject as unknown as ModelSubject, context.skip));
