@@ -334,6 +334,7 @@ describe("the command itself", () => {
       "info",
       "read",
       "history",
+      "graph",
       "compact",
       "check",
       "rm",
