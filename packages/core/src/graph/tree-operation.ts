@@ -9,7 +9,7 @@
  */
 
 import type { GraphEvent } from "./event.js";
-import { isPosition } from "./tree-position.js";
+import { base36, isPosition } from "./tree-position.js";
 import { isMap, isNodeId, ROOT, TRASH, type TreeState } from "./tree-state.js";
 
 /** Plain data: see `GraphEvent`. */
@@ -48,7 +48,7 @@ export function madeId({
   readonly replica: string;
   readonly sequence: number;
 }): string {
-  return `${replica}.${sequence.toString(36)}`;
+  return `${replica}.${base36(sequence)}`;
 }
 
 /** Throws a `TypeError` for what is no operation. */

@@ -19,7 +19,7 @@
  */
 
 import { Reader } from "../base/bytes.js";
-import { isPosition, type Position, positionKey } from "./tree-position.js";
+import { base36, isPosition, type Position, positionKey } from "./tree-position.js";
 import { ValueReader, ValueWriter } from "./values.js";
 
 export const ROOT = "root";
@@ -263,7 +263,9 @@ function readNode(values: ValueReader, store: Store, cells: readonly Cell[]): Ce
   const made = values.read();
   const text = values.read();
   if (typeof text !== "string") throw new TypeError("not a node id");
-  const id = made === null ? text : `${text}.${(made as number).toString(36)}`;
+  if (made !== null && !(Number.isSafeInteger(made) && (made as number) >= 0))
+    throw new TypeError("not a node id");
+  const id = made === null ? text : `${text}.${base36(made as number)}`;
   const above = cells[values.read() as number];
   const [run, at, attributes] = [values.read(), values.read(), values.read()];
   if (!isNodeId(id) || above === undefined) throw new TypeError("not a node");
@@ -271,8 +273,9 @@ function readNode(values: ValueReader, store: Store, cells: readonly Cell[]): Ce
   if (last?.run === run ? !Number.isSafeInteger(at) : !isPosition(run, at))
     throw new TypeError("not a position");
   if (!isMap(attributes)) throw new TypeError("not attributes");
-  if (store.cells.has(id)) throw new TypeError("a node occurs twice");
+  const { size } = store.cells;
   const cell = hang(store, id, above, { run: run as string, at: at as number }, attributes);
+  if (store.cells.size === size) throw new TypeError("a node occurs twice");
   if (last !== undefined && compareNodes(last, cell.node!) >= 0)
     throw new TypeError("siblings are out of order");
   return cell;
