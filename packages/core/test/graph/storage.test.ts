@@ -19,7 +19,7 @@ import {
   naiveState,
   randomEntry,
 } from "./ledger.js";
-import { type Chance, chanceOf, SCHEDULES } from "./network.js";
+import { type Chance, chanceOf, LONG, SCHEDULES } from "./network.js";
 
 const ID = "doc";
 
@@ -294,28 +294,37 @@ async function verify(backend: SimulatedBackend, model: GraphModel<Ledger, Entry
   await storage.close();
 }
 
-test("[GR34] crashes, compactions and late events between: the state is the fold of what is stored, nothing is silent", async () => {
-  let crashes = 0;
-  for (let seed = 1; seed <= SCHEDULES / 8; seed++) {
-    const window = 4 + (seed % 5) * 12;
-    const run = async (crashAt?: number) => {
-      const env = simulatedEnv(seed, { autoAdvance: true });
-      const model = ledger({ window, env });
-      const backend = simulatedBackend({ sync: "each" });
-      const made = new Made();
-      if (crashAt !== undefined) backend.crashAt(crashAt, { keep: seed % 2 === 0 ? "none" : "all" });
-      const crashed = await backend.untilCrash(async () => {
-        const storage = await DocumentStorage.open({ backend, models: [model], env, snapshotPolicy: never });
-        await workload(storage, model, chanceOf(seed), made);
-      });
-      if (crashed) crashes++;
-      const { operationCount } = backend;
-      await verify(backend, model, made, seed);
-      return operationCount;
-    };
-    const count = await run();
-    const chance = chanceOf(seed + 5000);
-    for (let i = 0; i < 6; i++) await run(chance.below(count));
-  }
-  expect(crashes).toBeGreaterThan(SCHEDULES / 3);
-});
+test(
+  "[GR34] crashes, compactions and late events between: the state is the fold of what is stored, nothing is silent",
+  LONG,
+  async () => {
+    let crashes = 0;
+    for (let seed = 1; seed <= SCHEDULES / 8; seed++) {
+      const window = 4 + (seed % 5) * 12;
+      const run = async (crashAt?: number) => {
+        const env = simulatedEnv(seed, { autoAdvance: true });
+        const model = ledger({ window, env });
+        const backend = simulatedBackend({ sync: "each" });
+        const made = new Made();
+        if (crashAt !== undefined) backend.crashAt(crashAt, { keep: seed % 2 === 0 ? "none" : "all" });
+        const crashed = await backend.untilCrash(async () => {
+          const storage = await DocumentStorage.open({
+            backend,
+            models: [model],
+            env,
+            snapshotPolicy: never,
+          });
+          await workload(storage, model, chanceOf(seed), made);
+        });
+        if (crashed) crashes++;
+        const { operationCount } = backend;
+        await verify(backend, model, made, seed);
+        return operationCount;
+      };
+      const count = await run();
+      const chance = chanceOf(seed + 5000);
+      for (let i = 0; i < 6; i++) await run(chance.below(count));
+    }
+    expect(crashes).toBeGreaterThan(SCHEDULES / 3);
+  },
+);
