@@ -23,13 +23,26 @@ import { diff } from "./diff.mjs";
 import { documents } from "./documents.mjs";
 import { dropins } from "./dropins.mjs";
 import { file } from "./file.mjs";
+import { graph } from "./graph.mjs";
 import { load, tail } from "./load.mjs";
 import { models } from "./models.mjs";
 import { describeMachine, toJson, toMarkdown, toText } from "./report.mjs";
 import { Scratch } from "./stores.mjs";
 import { openTrace } from "./trace.mjs";
 
-const WORKLOADS = [append, appendMany, load, tail, documents, diff, amplification, dropins, file, models];
+const WORKLOADS = [
+  append,
+  appendMany,
+  load,
+  tail,
+  documents,
+  diff,
+  amplification,
+  graph,
+  dropins,
+  file,
+  models,
+];
 
 const HELP = `usage: npm run bench -- [options]
 

@@ -8,6 +8,7 @@ import { checkChildCommand, checkCommand } from "./commands/check.js";
 import { compactCommand } from "./commands/compact.js";
 import { conformanceCommand } from "./commands/conformance.js";
 import { framesCommand } from "./commands/frames.js";
+import { graphCommand } from "./commands/graph.js";
 import { historyCommand } from "./commands/history.js";
 import { importCommand } from "./commands/import.js";
 import { infoCommand } from "./commands/info.js";
@@ -54,6 +55,7 @@ export function makeProgram(runtime: Runtime, done: (code: ExitCode) => void): C
     readCommand,
     historyCommand,
     framesCommand,
+    graphCommand,
     compactCommand,
     checkCommand,
     rmCommand,

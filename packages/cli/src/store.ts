@@ -22,6 +22,7 @@ import {
   isCoppiceError,
   memoryBackend,
   type Observer,
+  tree,
 } from "coppice";
 import { findOwner } from "coppice/control";
 import { CommandError } from "./errors.js";
@@ -74,7 +75,7 @@ export async function loadModels(): Promise<readonly AnyModel[]> {
     ifInstalled(async () => (await import("@coppice/automerge")).automerge()),
     ifInstalled(async () => (await import("@coppice/loro")).loro()),
   ]);
-  return [yjs(), ...others.filter((model) => model !== undefined)];
+  return [yjs(), tree(), ...others.filter((model) => model !== undefined)];
 }
 
 /** `undefined` when a package that it needs is not there; other failures are failures. */

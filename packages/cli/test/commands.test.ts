@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { DocumentStorage } from "coppice";
-import { toHex } from "coppice";
+import { levelBackend } from "@coppice/level";
+import { DocumentStorage, toHex, tree } from "coppice";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import {
   cleanUp,
@@ -92,6 +92,26 @@ describe("looking", () => {
       expect(typeof time).toBe("number");
     }
     expect((await on(store, "read", "notes/a", "--json")).stdout.split("\n")).toHaveLength(6);
+  });
+
+  test("[CL11] the events of a tree are read as they are, and its log is compacted and checked", async () => {
+    const location = join(await temporaryDirectory(), "data");
+    const storage = await DocumentStorage.open({ backend: levelBackend(location), models: [tree()] });
+    const board = await storage.open("board");
+    board.change((doc) => doc.fromData([{ id: "a", children: [{ id: "b" }] }]));
+    await board.save();
+    board.change((doc) => doc.update("b", { title: "B" }));
+    await board.save();
+    await storage.close();
+    const trees = { location, url: `level:${location}` };
+    const lines = jsonLines((await on(trees, "read", "board")).stdout);
+    expect(lines.map(({ event }) => event)).toMatchObject([
+      { sequence: 0, payload: { op: "put", id: "a" } },
+      { sequence: 1, payload: { op: "put", id: "b", parent: "a" } },
+      { sequence: 2, payload: { op: "update", id: "b", set: { title: "B" } } },
+    ]);
+    expect((await on(trees, "compact", "board")).code).toBe(0);
+    expect((await on(trees, "check")).code).toBe(0);
   });
 
   test("[CL11] history lists batches with who wrote them, and snapshots", async () => {
@@ -315,6 +335,7 @@ describe("the command itself", () => {
       "read",
       "history",
       "frames",
+      "graph",
       "compact",
       "check",
       "rm",

@@ -31,6 +31,12 @@ export interface GraphTools<State> {
   readonly states: StateCodec<State>;
 }
 
+/** Where a tracker takes events from. */
+interface Capture<Payload> {
+  readonly add: (event: GraphEvent<Payload>) => void;
+  readonly tell: () => void;
+}
+
 /** Own events `[from, to)`, made by one `change`. */
 interface Step {
   readonly from: number;
@@ -46,10 +52,13 @@ export interface FailedEvent<Payload> {
 export class GraphDocument<State, Payload> {
   #history: History<State, Payload>;
   readonly #tools: GraphTools<State>;
-  readonly #trackers = new Set<(event: GraphEvent<Payload>) => void>();
+  readonly #trackers = new Set<Capture<Payload>>();
   #replica: string | undefined;
   #undos: Step[] = [];
   #redos: Step[] = [];
+  /** Own events that were not taken yet; and those of the last take, which may not be stored yet. */
+  #made = 0;
+  #handed = 0;
   /** Events of the `change` that is running. */
   #change: GraphEvent<Payload>[] | undefined;
 
@@ -115,7 +124,7 @@ export class GraphDocument<State, Payload> {
       throw error;
     } finally {
       this.#change = undefined;
-      for (const event of made) this.#tell(event);
+      this.#tell(made);
     }
   }
 
@@ -243,6 +252,7 @@ export class GraphDocument<State, Payload> {
   /** For the model. @internal */
   apply(events: readonly GraphEvent<Payload>[]): Applied<this> {
     if (this.#change !== undefined) throw new TypeError("events cannot be applied inside a change");
+    this.#history.ahead = this.#made + this.#handed;
     return { doc: this, ...this.#history.apply(events) };
   }
 
@@ -250,15 +260,19 @@ export class GraphDocument<State, Payload> {
   track(): Tracker<unknown, GraphEvent<Payload>> {
     let captured: GraphEvent<Payload>[] = [];
     const listeners: (() => void)[] = [];
-    const capture = (event: GraphEvent<Payload>) => {
-      captured.push(event);
-      for (const listener of listeners) listener();
+    const capture: Capture<Payload> = {
+      add: (event) => void captured.push(event),
+      tell: () => {
+        for (const listener of listeners) listener();
+      },
     };
     this.#trackers.add(capture);
     return {
       take: () => {
         const events = captured;
         captured = [];
+        this.#handed = this.#made;
+        this.#made = 0;
         return events;
       },
       pending: () => captured.length > 0,
@@ -269,12 +283,15 @@ export class GraphDocument<State, Payload> {
 
   /** For the model. @internal */
   bytes(of: "snapshot" | "version" | "peerVersion"): Uint8Array {
-    if (of === "snapshot") return encodeSnapshot(this.#history, this.#tools.states);
+    if (of === "snapshot") {
+      this.#history.ahead = 0;
+      return encodeSnapshot(this.#history, this.#tools.states);
+    }
     return of === "version" ? encodeVersion(this.#history.heads) : encodeKnown(this.#history.known());
   }
 
   /** For the model: goes over to a snapshot of others, and keeps what that lacks. @internal */
-  adopt(snapshot: Uint8Array): void {
+  adopt(snapshot: Uint8Array): Applied<this> {
     if (this.#change !== undefined) throw new TypeError("a snapshot cannot be adopted inside a change");
     const { reducer, window } = this.#history;
     const adopted = restoreHistory(snapshot, this.#tools.states, reducer, window);
@@ -289,7 +306,9 @@ export class GraphDocument<State, Payload> {
         },
       );
     }
+    const applied = adopted.size - this.#history.size;
     this.#history = adopted;
+    return { doc: this, applied, held, refused };
   }
 
   #make(payload: Payload, cancels: Cancellation | undefined): GraphEvent<Payload> {
@@ -316,7 +335,7 @@ export class GraphDocument<State, Payload> {
       throw entry.failure;
     }
     if (cancels === undefined) this.#noteStep(event.sequence);
-    if (this.#change === undefined) this.#tell(event);
+    if (this.#change === undefined) this.#tell([event]);
     else this.#change.push(event);
     return event;
   }
@@ -343,8 +362,11 @@ export class GraphDocument<State, Payload> {
     return this.#kept().find({ replica: this.replica, sequence: step.from }) !== undefined;
   }
 
-  #tell(event: GraphEvent<Payload>): void {
-    for (const capture of this.#trackers) capture(event);
+  /** Every event is captured before a listener, which may throw, hears of the first. */
+  #tell(events: readonly GraphEvent<Payload>[]): void {
+    this.#made += events.length;
+    for (const event of events) for (const { add } of this.#trackers) add(event);
+    for (let i = 0; i < events.length; i++) for (const { tell } of this.#trackers) tell();
   }
 
   #position(id: EventId): number {

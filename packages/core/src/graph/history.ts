@@ -25,8 +25,11 @@ export interface Reducer<State, Payload> {
   apply(state: State, payload: Payload, event: GraphEvent<Payload>): State;
   check?(payload: Payload): void;
   upcast?(payload: unknown, version: number): Payload;
-  /** What is left of a state when it becomes the base: everything that no later event can name. */
-  settle?(state: State): State;
+  /**
+   * What is left of a state when it becomes the base for the `count`-th time: nothing that a later event
+   * cannot name need stay. Another state than the one given costs a replay of what is kept.
+   */
+  settle?(state: State, count: number): State;
   readonly version: number;
 }
 
@@ -105,6 +108,11 @@ export class History<State, Payload> {
   /** Retained undos and redos by the replica they are about, in order. */
   #cancels = new Map<string, GraphEvent[]>();
   #crossing = 0;
+  /**
+   * Events of this document that may not be in the log yet: others' events may come before them there, so
+   * they do not move the base.
+   */
+  ahead = 0;
 
   constructor(reducer: Reducer<State, Payload>, window: number, base?: Base<State>) {
     this.reducer = reducer;
@@ -170,9 +178,9 @@ export class History<State, Payload> {
 
   /** Offers events of others. Never throws. */
   apply(events: readonly unknown[]): Outcome {
+    this.advance();
     const outcome = new Offering(this, events).run();
     this.integrate();
-    this.advance();
     return outcome;
   }
 
@@ -193,7 +201,7 @@ export class History<State, Payload> {
 
   /** Moves the base when that is due. */
   advance(): void {
-    if (this.size >= this.#crossing) this.#advance();
+    if (this.size - this.ahead >= this.#crossing) this.#advance();
   }
 
   /** Takes an event that was just made on this version. */
@@ -210,7 +218,7 @@ export class History<State, Payload> {
     const reason = this.#whyNot(entry.event);
     if (reason !== undefined) return reason;
     this.#note(entry);
-    if (this.size >= this.#crossing) {
+    if (this.size - this.ahead >= this.#crossing) {
       this.integrate();
       this.#advance();
     }
@@ -407,7 +415,8 @@ export class History<State, Payload> {
       entry.index = offset + i;
       this.#follow(entry, i >= fresh);
       this.#state = this.#step(this.#state, entry);
-      if ((entry.index + 1) % CHECKPOINT_EVENTS === 0) this.#checkpoint(entry.index + 1);
+      const size = entry.index + 1;
+      if (size % CHECKPOINT_EVENTS === 0 || size % this.window === 0) this.#checkpoint(size);
     }
   }
 
@@ -447,18 +456,21 @@ export class History<State, Payload> {
     if (list.at(-1)!.size >= size) return;
     list.push({ size, state: this.#state, heads: this.#heads.slice() });
     if (list.length <= CHECKPOINTS_MAX) return;
-    // Dense where late events are likely, sparse behind; the base stays.
-    const half = CHECKPOINTS_MAX / 2;
-    this.#checkpoints = list.filter((_, index) => index === 0 || index > half || index % 2 === 0);
+    // Dense where late events are likely, sparse behind. The base stays, and where it is likely to move.
+    const half = list.length / 2;
+    this.#checkpoints = list.filter(
+      ({ size: kept }, index) => index === 0 || index > half || index % 2 === 0 || kept % this.window === 0,
+    );
   }
 
   #setCrossing(): void {
-    this.#crossing = Math.max(2, Math.floor(this.size / this.window) + 1) * this.window;
+    this.#crossing = Math.max(2, Math.floor((this.size - this.ahead) / this.window) + 1) * this.window;
   }
 
   /** Moves the base. To be called when everything admitted is integrated. */
   #advance(): void {
-    const bound = (Math.floor(this.size / this.window) - 1) * this.window;
+    const count = Math.floor((this.size - this.ahead) / this.window) - 1;
+    const bound = count * this.window;
     this.#setCrossing();
     if (this.#past !== undefined) {
       if (this.#base.size > bound) {
@@ -472,7 +484,7 @@ export class History<State, Payload> {
     const at = countUpTo(this.#critical, bound) - 1;
     if (at < 0) return;
     const base = this.baseAt(this.#critical[at]!);
-    const settled = this.reducer.settle?.(base.state) ?? base.state;
+    const settled = this.reducer.settle?.(base.state, count) ?? base.state;
     this.#order.splice(0, base.size - this.#base.size);
     this.#base = { ...base, state: settled };
     this.#critical = this.#critical.slice(at + 1);

@@ -7,7 +7,7 @@
  */
 
 import { type Env, systemEnv } from "../base/env.js";
-import type { Folded, Model } from "../contract/model.js";
+import type { Applied, Folded, Model } from "../contract/model.js";
 import { decodeEvents, encodeEvents } from "./codec.js";
 import { diffStored, readAnswer } from "./diff.js";
 import { GraphDocument, type GraphTools } from "./document.js";
@@ -62,11 +62,11 @@ export interface GraphModel<
   Doc extends GraphDocument<State, Payload> = GraphDocument<State, Payload>,
 > extends Model<Doc, GraphEvent<Payload>> {
   /**
-   * Brings a document up to date with an answer of `diff`. Throws a `TypeError` for bytes that are no answer,
-   * and `TRIMMED` when the document has events that the answer's history cannot take; then nothing has
-   * changed.
+   * Brings a document up to date with an answer of `diff`; trackers do not take what it brings. Throws a
+   * `TypeError` for bytes that are no answer, and `TRIMMED` when the document has events that the answer's
+   * history cannot take; then nothing has changed.
    */
-  receiveDiff(doc: Doc, answer: Uint8Array): Doc;
+  receiveDiff(doc: Doc, answer: Uint8Array): Applied<Doc>;
 }
 
 /** What is made of a reducer beside the model: how states are stored, and which class its documents have. */
@@ -167,9 +167,7 @@ export function makeModel<State, Payload, Doc extends GraphDocument<State, Paylo
       ),
     receiveDiff: (doc, answer) => {
       const { kind, body } = readAnswer(answer);
-      if (kind === "snapshot") doc.adopt(body);
-      else doc.apply(decodeEvents(body) as GraphEvent<Payload>[]);
-      return doc;
+      return kind === "snapshot" ? doc.adopt(body) : doc.apply(decodeEvents(body) as GraphEvent<Payload>[]);
     },
     codec: {
       encode: encodeEvents,

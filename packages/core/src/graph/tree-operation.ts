@@ -9,8 +9,8 @@
  */
 
 import type { GraphEvent } from "./event.js";
-import { isPosition } from "./tree-position.js";
-import { isMap, isNodeId, ROOT, storedNode, TRASH, type TreeState } from "./tree-state.js";
+import { base36, isPosition } from "./tree-position.js";
+import { isMap, isNodeId, ROOT, TRASH, type TreeState } from "./tree-state.js";
 
 /** Plain data: see `GraphEvent`. */
 export type Attributes = Readonly<Record<string, unknown>>;
@@ -48,7 +48,7 @@ export function madeId({
   readonly replica: string;
   readonly sequence: number;
 }): string {
-  return `${replica}.${sequence.toString(36)}`;
+  return `${replica}.${base36(sequence)}`;
 }
 
 /** Throws a `TypeError` for what is no operation. */
@@ -94,17 +94,15 @@ export function applyOperation(
     case "put": {
       if (!takes(state, operation.parent, node === undefined ? undefined : id)) return state;
       const fresh = node?.parent === TRASH ? abandonChildren(state, id) : state;
-      return fresh.with(storedNode(id, operation.parent, operation, operation.attributes));
+      return fresh.put(id, operation.parent, operation, operation.attributes);
     }
     case "update":
-      return node === undefined
-        ? state
-        : state.with({ ...node, attributes: updated(node.attributes, operation) });
+      return node === undefined ? state : state.update(node, updated(node.attributes, operation));
     case "move":
       if (node === undefined || !takes(state, operation.parent, id)) return state;
-      return state.with(storedNode(id, operation.parent, operation, node.attributes));
+      return state.move(node, operation.parent, operation);
     case "delete":
-      return node === undefined || node.parent === TRASH ? state : state.with({ ...node, parent: TRASH });
+      return node === undefined || node.parent === TRASH ? state : state.delete(node);
   }
 }
 
@@ -117,7 +115,7 @@ function takes(state: TreeState, parent: string, id: string | undefined): boolea
 /** A deleted id that is put again is a new node: what hung on the old one stays in the trash. */
 function abandonChildren(state: TreeState, id: string): TreeState {
   let next = state;
-  for (const child of [...state.children(id)]) next = next.with({ ...child, parent: TRASH });
+  for (const child of [...state.children(id)]) next = next.delete(child);
   return next;
 }
 

@@ -122,10 +122,20 @@ function parts(fraction: string): { whole: number; digits: string } {
   return { whole, digits: fraction.slice(1 + length) };
 }
 
+const DIGITS = [..."0123456789abcdefghijklmnopqrstuvwxyz"];
+
+/** As `toString(36)` of a count, several times as fast for small ones: loading a tree asks for each node. */
+export function base36(value: number): string {
+  let text = DIGITS[value % BASE]!;
+  for (let rest = Math.floor(value / BASE); rest > 0; rest = Math.floor(rest / BASE))
+    text = DIGITS[rest % BASE]! + text;
+  return text;
+}
+
 /** A text that sorts as the number does, and is never the beginning of another. */
 function orderedNumber(value: number): string {
   if (value >= 0) {
-    const digits = value.toString(BASE);
+    const digits = base36(value);
     return String.fromCharCode(96 + digits.length) + digits;
   }
   const { length } = (-1 - value).toString(BASE);

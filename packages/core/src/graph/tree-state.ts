@@ -19,103 +19,128 @@
  */
 
 import { Reader } from "../base/bytes.js";
-import { isPosition, type Position, positionKey } from "./tree-position.js";
+import { base36, isPosition, type Position, positionKey } from "./tree-position.js";
 import { ValueReader, ValueWriter } from "./values.js";
 
 export const ROOT = "root";
 /** What was deleted hangs here, so that nothing is lost while somebody may still move or restore it. */
 export const TRASH = "";
 
+/** The place of an id in a store: its node, and what hangs on it, in order. */
+export interface Cell {
+  readonly id: string;
+  node: StoredNode | undefined;
+  /** Places of nodes: a node that only gets other attributes stays where it is. */
+  children: Cell[];
+}
+
 export interface StoredNode extends Position {
   readonly id: string;
   readonly parent: string;
   readonly key: string;
   readonly attributes: Readonly<Record<string, unknown>>;
+  /** Its own place, and that of its parent. */
+  readonly cell: Cell;
+  readonly above: Cell;
 }
 
 interface Store {
-  readonly nodes: Map<string, StoredNode>;
-  readonly children: Map<string, StoredNode[]>;
+  readonly cells: Map<string, Cell>;
 }
 
-const NONE: readonly StoredNode[] = [];
 const ID_LENGTH_MAX = 256;
 const MADE_ID = /^([0-9a-v]{12})\.([0-9a-z]{1,10})$/;
 
 export class TreeState {
   #store: Store | undefined;
-  /** Without a store: this state is the newer one with this node in place of its own. */
-  #id = "";
+  /** Without a store: this state is the newer one with this node in this place. */
+  #cell: Cell | undefined;
   #node: StoredNode | undefined;
   #newer: TreeState | undefined;
+  /** Nodes, those in the trash included. */
+  readonly count: number;
+  /** Nodes that hang directly in the trash: what was deleted, without what hung on it. */
+  readonly deletedCount: number;
 
-  private constructor(store: Store) {
+  private constructor(store: Store, count: number, deletedCount: number) {
     this.#store = store;
+    this.count = count;
+    this.deletedCount = deletedCount;
   }
 
   static empty(): TreeState {
-    return new TreeState({ nodes: new Map(), children: new Map() });
+    return new TreeState(emptyStore(), 0, 0);
   }
 
   get(id: string): StoredNode | undefined {
-    return this.#hold().nodes.get(id);
+    return this.#hold().cells.get(id)?.node;
   }
 
-  /** In order. Valid until another state is asked. */
-  children(parent: string): readonly StoredNode[] {
-    return this.#hold().children.get(parent) ?? NONE;
-  }
-
-  /** Nodes, those in the trash included. */
-  get count(): number {
-    return this.#hold().nodes.size;
+  /** In order. */
+  children(parent: string): StoredNode[] {
+    return (
+      this.#hold()
+        .cells.get(parent)
+        ?.children.map(({ node }) => node!) ?? []
+    );
   }
 
   /** True when the node hangs on the root. */
   isLive(id: string): boolean {
-    const { nodes } = this.#hold();
-    let at = id;
-    while (at !== ROOT) {
-      const node = nodes.get(at);
-      if (node === undefined) return false;
-      at = node.parent;
-    }
-    return true;
+    if (id === ROOT) return true;
+    let node = this.get(id);
+    while (node?.above.node !== undefined) node = node.above.node;
+    return node?.parent === ROOT;
   }
 
   /** True when `id` is `below`, or hangs below it. */
   hangsOn(below: string, id: string): boolean {
-    const { nodes } = this.#hold();
-    for (let at: string | undefined = id; at !== undefined; at = nodes.get(at)?.parent)
-      if (at === below) return true;
-    return false;
+    let cell = this.#hold().cells.get(id);
+    while (cell !== undefined && cell.id !== below) cell = cell.node?.above;
+    return cell !== undefined;
   }
 
-  /** The state with this node instead of the one of its id. */
-  with(node: StoredNode): TreeState {
-    const store = this.#hold();
-    const next = new TreeState(store);
-    this.#leave(next, node.id, replace(store, node.id, node));
-    return next;
+  /** The state with a node of this id, instead of the one that it has. The parent must exist. */
+  put(
+    id: string,
+    parent: string,
+    position: Position,
+    attributes: Readonly<Record<string, unknown>>,
+  ): TreeState {
+    const { cells } = this.#hold();
+    const cell = cells.get(id) ?? { id, node: undefined, children: [] };
+    if (cell.node === undefined) cells.set(id, cell);
+    return this.#with(storedNode(cell, cells.get(parent)!, position, attributes));
   }
 
-  /**
-   * The state without what is in the trash: a store of its own. The same state when there is nothing in it.
-   */
+  /** The state with this node elsewhere. */
+  move({ cell, attributes }: StoredNode, parent: string, position: Position): TreeState {
+    return this.#with(storedNode(cell, this.#hold().cells.get(parent)!, position, attributes));
+  }
+
+  /** The state with this node in the trash. */
+  delete(node: StoredNode): TreeState {
+    return this.#with({ ...node, parent: TRASH, above: this.#hold().cells.get(TRASH)! });
+  }
+
+  /** The state with other attributes of this node. */
+  update(node: StoredNode, attributes: Readonly<Record<string, unknown>>): TreeState {
+    const { id, parent, run, at, key, cell, above } = node;
+    return this.#with({ id, parent, run, at, key, attributes, cell, above });
+  }
+
+  /** The state without what is in the trash: a store of its own. */
   withoutTrash(): TreeState {
-    if (this.children(TRASH).length === 0) return this;
-    const store: Store = { nodes: new Map(), children: new Map() };
-    const waiting = [ROOT];
-    for (let parent = waiting.pop(); parent !== undefined; parent = waiting.pop()) {
-      const nodes = this.children(parent);
-      if (nodes.length === 0) continue;
-      store.children.set(parent, [...nodes]);
-      for (const node of nodes) {
-        store.nodes.set(node.id, node);
-        waiting.push(node.id);
+    const store = emptyStore();
+    const top = this.#hold().cells.get(ROOT)!;
+    const waiting: [from: readonly Cell[], into: Cell][] = [[top.children, store.cells.get(ROOT)!]];
+    for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
+      for (const { id, node, children } of next[0]) {
+        const cell = hang(store, id, next[1], node!, node!.attributes);
+        if (children.length > 0) waiting.push([children, cell]);
       }
     }
-    return new TreeState(store);
+    return new TreeState(store, store.cells.size - 2, 0);
   }
 
   encode(): Uint8Array {
@@ -145,22 +170,23 @@ export class TreeState {
     const count = values.read();
     if (typeof count !== "number" || !(count >= 0 && count <= reader.left))
       throw new RangeError("more nodes than bytes");
-    const store: Store = { nodes: new Map(), children: new Map() };
-    const ids = [ROOT, TRASH];
-    for (let i = 0; i < count; i++) {
-      const node = readNode(values, ids);
-      const siblings = store.children.get(node.parent);
-      if (siblings === undefined) store.children.set(node.parent, [node]);
-      else {
-        if (compareNodes(siblings.at(-1)!, node) >= 0) throw new TypeError("siblings are out of order");
-        siblings.push(node);
-      }
-      if (store.nodes.has(node.id)) throw new TypeError("a node occurs twice");
-      store.nodes.set(node.id, node);
-      ids.push(node.id);
-    }
+    const store = emptyStore();
+    const cells = [store.cells.get(ROOT)!, store.cells.get(TRASH)!];
+    for (let i = 0; i < count; i++) cells.push(readNode(values, store, cells));
     if (reader.left > 0) throw new TypeError("bytes follow the tree");
-    return new TreeState(store);
+    return new TreeState(store, count, cells[1]!.children.length);
+  }
+
+  /** Must hold the store. */
+  #with(node: StoredNode): TreeState {
+    const store = this.#hold();
+    const { cell } = node;
+    const before = replace(cell, node);
+    const deleted = (node.parent === TRASH ? 1 : 0) - (before?.parent === TRASH ? 1 : 0);
+    const count = this.count + (before === undefined ? 1 : 0);
+    const next = new TreeState(store, count, this.deletedCount + deleted);
+    this.#leave(next, cell, before);
+    return next;
   }
 
   /** Turns the store to this state. */
@@ -174,21 +200,21 @@ export class TreeState {
     }
     const store = holder.#store;
     for (let state = path.pop(); state !== undefined; state = path.pop()) {
-      const id = state.#id;
-      const before = replace(store, id, state.#node);
+      const cell = state.#cell!;
+      const before = replace(cell, state.#node);
       state.#store = store;
       state.#newer = undefined;
       state.#node = undefined;
-      holder.#leave(state, id, before);
+      holder.#leave(state, cell, before);
       holder = state;
     }
     return store;
   }
 
-  #leave(newer: TreeState, id: string, node: StoredNode | undefined): void {
+  #leave(newer: TreeState, cell: Cell, node: StoredNode | undefined): void {
     this.#store = undefined;
     this.#newer = newer;
-    this.#id = id;
+    this.#cell = cell;
     this.#node = node;
   }
 }
@@ -197,70 +223,84 @@ export function isNodeId(id: unknown): id is string {
   return typeof id === "string" && id !== TRASH && id !== ROOT && id.length <= ID_LENGTH_MAX;
 }
 
-export function storedNode(
-  id: string,
-  parent: string,
-  position: Position,
-  attributes: Readonly<Record<string, unknown>>,
-): StoredNode {
-  return { id, parent, run: position.run, at: position.at, key: positionKey(position), attributes };
-}
-
-function readNode(values: ValueReader, ids: readonly string[]): StoredNode {
-  const made = values.read();
-  const text = values.read();
-  if (typeof text !== "string") throw new TypeError("not a node id");
-  const id = made === null ? text : `${text}.${(made as number).toString(36)}`;
-  const parent = ids[values.read() as number];
-  const [run, at, attributes] = [values.read(), values.read(), values.read()];
-  if (!isNodeId(id) || parent === undefined) throw new TypeError("not a node");
-  if (!isPosition(run, at)) throw new TypeError("not a position");
-  if (!isMap(attributes)) throw new TypeError("not attributes");
-  return storedNode(id, parent, { run: run as string, at: at as number }, attributes);
-}
-
 export function isMap(value: unknown): value is Readonly<Record<string, unknown>> {
   return (
     typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Uint8Array)
   );
 }
 
+function emptyStore(): Store {
+  const cells = new Map<string, Cell>();
+  for (const id of [ROOT, TRASH]) cells.set(id, { id, node: undefined, children: [] });
+  return { cells };
+}
+
+function storedNode(
+  cell: Cell,
+  above: Cell,
+  { run, at }: Position,
+  attributes: Readonly<Record<string, unknown>>,
+): StoredNode {
+  return { id: cell.id, parent: above.id, run, at, key: positionKey({ run, at }), attributes, cell, above };
+}
+
+/** Hangs a node that is new in the store behind its siblings. */
+function hang(
+  store: Store,
+  id: string,
+  above: Cell,
+  position: Position,
+  attributes: Readonly<Record<string, unknown>>,
+): Cell {
+  const cell: Cell = { id, node: undefined, children: [] };
+  cell.node = storedNode(cell, above, position, attributes);
+  above.children.push(cell);
+  store.cells.set(id, cell);
+  return cell;
+}
+
+function readNode(values: ValueReader, store: Store, cells: readonly Cell[]): Cell {
+  const made = values.read();
+  const text = values.read();
+  if (typeof text !== "string") throw new TypeError("not a node id");
+  if (made !== null && !(Number.isSafeInteger(made) && (made as number) >= 0))
+    throw new TypeError("not a node id");
+  const id = made === null ? text : `${text}.${base36(made as number)}`;
+  const above = cells[values.read() as number];
+  const [run, at, attributes] = [values.read(), values.read(), values.read()];
+  if (!isNodeId(id) || above === undefined) throw new TypeError("not a node");
+  const last = above.children.at(-1)?.node;
+  if (last?.run === run ? !Number.isSafeInteger(at) : !isPosition(run, at))
+    throw new TypeError("not a position");
+  if (!isMap(attributes)) throw new TypeError("not attributes");
+  const { size } = store.cells;
+  const cell = hang(store, id, above, { run: run as string, at: at as number }, attributes);
+  if (store.cells.size === size) throw new TypeError("a node occurs twice");
+  if (last !== undefined && compareNodes(last, cell.node!) >= 0)
+    throw new TypeError("siblings are out of order");
+  return cell;
+}
+
 /** Returns what was there. */
-function replace(store: Store, id: string, node: StoredNode | undefined): StoredNode | undefined {
-  const before = store.nodes.get(id);
-  if (
-    before !== undefined &&
-    node !== undefined &&
-    before.parent === node.parent &&
-    before.key === node.key
-  ) {
-    const siblings = store.children.get(node.parent)!;
-    siblings[placeOf(siblings, before)] = node;
-    store.nodes.set(id, node);
+function replace(cell: Cell, node: StoredNode | undefined): StoredNode | undefined {
+  const before = cell.node;
+  if (before !== undefined && node !== undefined && before.above === node.above && before.key === node.key) {
+    cell.node = node;
     return before;
   }
-  if (before !== undefined) {
-    const siblings = store.children.get(before.parent)!;
-    if (siblings.length === 1) store.children.delete(before.parent);
-    else siblings.splice(placeOf(siblings, before), 1);
-  }
-  if (node === undefined) store.nodes.delete(id);
-  else {
-    store.nodes.set(id, node);
-    const siblings = store.children.get(node.parent);
-    if (siblings === undefined) store.children.set(node.parent, [node]);
-    else siblings.splice(placeOf(siblings, node), 0, node);
-  }
+  if (before !== undefined) before.above.children.splice(placeOf(before.above.children, before), 1);
+  cell.node = node;
+  if (node !== undefined) node.above.children.splice(placeOf(node.above.children, node), 0, cell);
   return before;
 }
 
 /** Where the node stands, or would stand. */
-function placeOf(siblings: readonly StoredNode[], node: StoredNode): number {
+function placeOf(siblings: readonly Cell[], node: StoredNode): number {
   let [low, high] = [0, siblings.length];
-  if (high > 0 && compareNodes(siblings[high - 1]!, node) < 0) return high;
+  if (high > 0 && compareNodes(siblings[high - 1]!.node!, node) < 0) return high;
   while (low < high) {
     const middle = (low + high) >> 1;
-    if (compareNodes(siblings[middle]!, node) < 0) low = middle + 1;
+    if (compareNodes(siblings[middle]!.node!, node) < 0) low = middle + 1;
     else high = middle;
   }
   return low;

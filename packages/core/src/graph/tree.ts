@@ -21,6 +21,14 @@ import {
 import { type Position, positionBetween } from "./tree-position.js";
 import { isNodeId, ROOT, type StoredNode, TreeState } from "./tree-state.js";
 
+/**
+ * Deleted nodes that are worth the replay that dropping them costs: so many, and one in so many of all. Fewer
+ * wait for so many moves of the base.
+ */
+const DELETED_MIN = 512;
+const DELETED_SHARE = 3;
+const BASES_MAX = 8;
+
 export interface TreeNode {
   readonly id: string;
   /** `"root"` for a node at the top. */
@@ -269,7 +277,7 @@ export function tree(options: TreeOptions = {}): TreeModel {
       initial: () => TreeState.empty(),
       apply: applyOperation,
       check: checkOperation,
-      settle: (state) => state.withoutTrash(),
+      settle: (state, count) => (isFull(state, count) ? state.withoutTrash() : state),
       version: 1,
     },
     states: { encode: (state) => state.encode(), decode: (bytes) => TreeState.decode(bytes) },
@@ -278,6 +286,12 @@ export function tree(options: TreeOptions = {}): TreeModel {
     env: options.env ?? systemEnv(),
     make: (history, tools) => new TreeDocument(history, tools),
   });
+}
+
+/** A function of the state and the number of events: every replica drops the same nodes at the same place. */
+function isFull({ deletedCount, count: nodeCount }: TreeState, count: number): boolean {
+  if (deletedCount >= DELETED_MIN && deletedCount * DELETED_SHARE >= nodeCount) return true;
+  return deletedCount > 0 && count % BASES_MAX === 0;
 }
 
 function nodeOf(node: StoredNode | undefined): TreeNode | undefined {

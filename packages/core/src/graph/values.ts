@@ -292,14 +292,9 @@ function assertDepth(depth: number): void {
 
 /** Faster than the decoder for keys and words. */
 function shortAscii(bytes: Uint8Array): string | undefined {
-  if (bytes.length > 24) return undefined;
-  let text = "";
-  for (let i = 0; i < bytes.length; i++) {
-    const byte = bytes[i]!;
-    if (byte >= 0x80) return undefined;
-    text += String.fromCharCode(byte);
-  }
-  return text;
+  if (bytes.length > 48) return undefined;
+  for (let i = 0; i < bytes.length; i++) if (bytes[i]! >= 0x80) return undefined;
+  return String.fromCharCode.apply(null, bytes as unknown as number[]);
 }
 
 /** One value alone. */

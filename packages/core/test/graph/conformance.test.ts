@@ -19,7 +19,7 @@ function subjectOf(window: number | undefined): ModelSubject {
       return doc;
     },
     content: (doc) => contentOf(doc.state),
-    receiveDiff: (doc, answer) => model.receiveDiff(doc, answer),
+    receiveDiff: (doc, answer) => model.receiveDiff(doc, answer).doc,
   };
   return subject as unknown as ModelSubject;
 }

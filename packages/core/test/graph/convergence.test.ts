@@ -10,7 +10,7 @@ import {
   naiveState,
   randomEntry,
 } from "./ledger.js";
-import { type Chance, chanceOf, runNetwork, SCHEDULES } from "./network.js";
+import { type Chance, chanceOf, LONG, runNetwork, SCHEDULES } from "./network.js";
 
 function edit(doc: LedgerDoc, chance: Chance): void {
   const kind = chance.below(10);
@@ -41,7 +41,7 @@ const keyOf = ({ replica, sequence }: EventId): string => `${replica}.${sequence
 const keysOf = (ids: readonly EventId[]): string[] => ids.map(keyOf).sort();
 
 describe("replicas that exchange events in any order", () => {
-  test("[GR1] every replica ends in the state of a twin that sorts and folds everything", () => {
+  test("[GR1] every replica ends in the state of a twin that sorts and folds everything", LONG, () => {
     for (let seed = 1; seed <= SCHEDULES; seed++) {
       const model = ledger({ env: simulatedEnv(seed) });
       const { peers, events } = runNetwork(model, chanceOf(seed), edit);
@@ -58,54 +58,66 @@ describe("replicas that exchange events in any order", () => {
     }
   });
 
-  test("[GR2] questions about the graph are answered as following parents one by one answers them", () => {
-    for (let seed = 1; seed <= SCHEDULES / 5; seed++) {
-      const model = ledger({ env: simulatedEnv(seed) });
-      const chance = chanceOf(seed);
-      const { peers, events } = runNetwork(model, chance, edit, 24);
-      const { doc } = chance.pick(peers);
-      const past = closures(events);
-      expect(keysOf(doc.events())).toEqual(keysOf(events));
-      for (let round = 0; round < 12; round++) {
-        const [a, b] = [chance.pick(events), chance.pick(events)];
-        const [before, other] = [past.get(keyOf(a))!, past.get(keyOf(b))!];
-        expect(keysOf(doc.ancestors(a))).toEqual([...before].filter((key) => key !== keyOf(a)).sort());
-        const after = events.filter((event) => event !== a && past.get(keyOf(event))!.has(keyOf(a)));
-        expect(keysOf(doc.descendants(a))).toEqual(keysOf(after));
-        expect(doc.isConcurrent(a, b)).toBe(!before.has(keyOf(b)) && !other.has(keyOf(a)));
-        const { onlyA, onlyB } = doc.diff([a], [b]);
-        expect(keysOf(onlyA)).toEqual([...before].filter((key) => !other.has(key)).sort());
-        expect(keysOf(onlyB)).toEqual([...other].filter((key) => !before.has(key)).sort());
-        expect(keysOf(doc.eventsAfter([a, b])).length).toBe(
-          events.length - new Set([...before, ...other]).size,
-        );
-        const common = [...before].filter((key) => other.has(key));
-        const heads = common.filter(
-          (key) => !common.some((each) => each !== key && past.get(each)!.has(key)),
-        );
-        expect(keysOf(doc.mergeBase([a], [b]))).toEqual(heads.sort());
+  test(
+    "[GR2] questions about the graph are answered as following parents one by one answers them",
+    LONG,
+    () => {
+      for (let seed = 1; seed <= SCHEDULES / 5; seed++) {
+        const model = ledger({ env: simulatedEnv(seed) });
+        const chance = chanceOf(seed);
+        const { peers, events } = runNetwork(model, chance, edit, 24);
+        const { doc } = chance.pick(peers);
+        const past = closures(events);
+        expect(keysOf(doc.events())).toEqual(keysOf(events));
+        for (let round = 0; round < 12; round++) {
+          const [a, b] = [chance.pick(events), chance.pick(events)];
+          const [before, other] = [past.get(keyOf(a))!, past.get(keyOf(b))!];
+          expect(keysOf(doc.ancestors(a))).toEqual([...before].filter((key) => key !== keyOf(a)).sort());
+          const after = events.filter((event) => event !== a && past.get(keyOf(event))!.has(keyOf(a)));
+          expect(keysOf(doc.descendants(a))).toEqual(keysOf(after));
+          expect(doc.isConcurrent(a, b)).toBe(!before.has(keyOf(b)) && !other.has(keyOf(a)));
+          const { onlyA, onlyB } = doc.diff([a], [b]);
+          expect(keysOf(onlyA)).toEqual([...before].filter((key) => !other.has(key)).sort());
+          expect(keysOf(onlyB)).toEqual([...other].filter((key) => !before.has(key)).sort());
+          expect(keysOf(doc.eventsAfter([a, b])).length).toBe(
+            events.length - new Set([...before, ...other]).size,
+          );
+          const common = [...before].filter((key) => other.has(key));
+          const heads = common.filter(
+            (key) => !common.some((each) => each !== key && past.get(each)!.has(key)),
+          );
+          expect(keysOf(doc.mergeBase([a], [b]))).toEqual(heads.sort());
+        }
       }
-    }
-  });
+    },
+  );
 
-  test("[GR3] critical versions are those whose every event happened before every event outside", () => {
-    for (let seed = 1; seed <= SCHEDULES / 5; seed++) {
-      const model = ledger({ env: simulatedEnv(seed) });
-      const { peers, events } = runNetwork(model, chanceOf(seed), edit, 4 + (seed % 20));
-      const past = closures(events);
-      const critical = events.filter((event) => {
-        const inside = past.get(keyOf(event))!;
-        return events.every((each) => inside.has(keyOf(each)) || past.get(keyOf(each))!.has(keyOf(event)));
-      });
-      for (const { doc } of peers) {
-        expect(keysOf(doc.criticalVersions())).toEqual(keysOf(critical));
-        const last = doc.events().findLast((event) => critical.some((each) => keyOf(each) === keyOf(event)));
-        expect(doc.lastCriticalVersion()).toEqual(last && { replica: last.replica, sequence: last.sequence });
+  test(
+    "[GR3] critical versions are those whose every event happened before every event outside",
+    LONG,
+    () => {
+      for (let seed = 1; seed <= SCHEDULES / 5; seed++) {
+        const model = ledger({ env: simulatedEnv(seed) });
+        const { peers, events } = runNetwork(model, chanceOf(seed), edit, 4 + (seed % 20));
+        const past = closures(events);
+        const critical = events.filter((event) => {
+          const inside = past.get(keyOf(event))!;
+          return events.every((each) => inside.has(keyOf(each)) || past.get(keyOf(each))!.has(keyOf(event)));
+        });
+        for (const { doc } of peers) {
+          expect(keysOf(doc.criticalVersions())).toEqual(keysOf(critical));
+          const last = doc
+            .events()
+            .findLast((event) => critical.some((each) => keyOf(each) === keyOf(event)));
+          expect(doc.lastCriticalVersion()).toEqual(
+            last && { replica: last.replica, sequence: last.sequence },
+          );
+        }
       }
-    }
-  });
+    },
+  );
 
-  test("[GR4] the state at any version is that of a twin that has exactly its events", () => {
+  test("[GR4] the state at any version is that of a twin that has exactly its events", LONG, () => {
     for (let seed = 1; seed <= SCHEDULES / 5; seed++) {
       const model = ledger({ env: simulatedEnv(seed) });
       const chance = chanceOf(seed);
@@ -149,36 +161,40 @@ function writeLateLog(seed: number, window: number): LedgerEvent[] {
 }
 
 describe("a log with late events", () => {
-  test("[GR5] folding it in slices, from snapshots, is folding it at once, whatever was refused", () => {
-    let refusals = 0;
-    for (let seed = 1; seed <= SCHEDULES; seed++) {
-      const chance = chanceOf(seed + 1_000_000);
-      const window = 4 + chance.below(12);
-      const model = ledger({ window });
-      const log = writeLateLog(seed, window);
-      const whole = model.fold(undefined, log);
-      const left = new Set([...whole.held, ...whole.refused.map(({ index }) => index)]);
-      refusals += whole.refused.length;
-      let snapshot: Uint8Array | undefined;
-      let open: LedgerEvent[] = [];
-      for (let at = 0; at < log.length; ) {
-        const end = at + 1 + chance.below(9);
-        const offered = [...open, ...log.slice(at, end)];
-        const folded = model.fold(snapshot, offered);
-        snapshot = folded.snapshot;
-        const indexes = [...folded.held, ...folded.refused.map(({ index }) => index)].sort((a, b) => a - b);
-        open = indexes.map((index) => offered[index]!);
-        at = end;
+  test(
+    "[GR5] folding it in slices, from snapshots, is folding it at once, whatever was refused",
+    LONG,
+    () => {
+      let refusals = 0;
+      for (let seed = 1; seed <= SCHEDULES; seed++) {
+        const chance = chanceOf(seed + 1_000_000);
+        const window = 4 + chance.below(12);
+        const model = ledger({ window });
+        const log = writeLateLog(seed, window);
+        const whole = model.fold(undefined, log);
+        const left = new Set([...whole.held, ...whole.refused.map(({ index }) => index)]);
+        refusals += whole.refused.length;
+        let snapshot: Uint8Array | undefined;
+        let open: LedgerEvent[] = [];
+        for (let at = 0; at < log.length; ) {
+          const end = at + 1 + chance.below(9);
+          const offered = [...open, ...log.slice(at, end)];
+          const folded = model.fold(snapshot, offered);
+          snapshot = folded.snapshot;
+          const indexes = [...folded.held, ...folded.refused.map(({ index }) => index)].sort((a, b) => a - b);
+          open = indexes.map((index) => offered[index]!);
+          at = end;
+        }
+        expect(open, `seed ${seed}`).toEqual(log.filter((_, index) => left.has(index)));
+        const restored = model.restore(snapshot!);
+        expect(model.version(restored), `seed ${seed}`).toEqual(whole.version);
+        const applied = log.filter((_, index) => !left.has(index));
+        expect(contentOf(restored.state)).toBe(contentOf(model.restore(whole.snapshot).state));
+        expect(applied.length).toBe(restored.size);
       }
-      expect(open, `seed ${seed}`).toEqual(log.filter((_, index) => left.has(index)));
-      const restored = model.restore(snapshot!);
-      expect(model.version(restored), `seed ${seed}`).toEqual(whole.version);
-      const applied = log.filter((_, index) => !left.has(index));
-      expect(contentOf(restored.state)).toBe(contentOf(model.restore(whole.snapshot).state));
-      expect(applied.length).toBe(restored.size);
-    }
-    expect(refusals).toBeGreaterThan(0);
-  });
+      expect(refusals).toBeGreaterThan(0);
+    },
+  );
 
   test("[GR6] an event that branches off behind the window is refused with its reason, and so is what builds on it", () => {
     const model = ledger({ window: 10 });

@@ -176,6 +176,23 @@ test("[GR26] a peer behind the kept history gets a snapshot, keeps its own event
   expect(ahead.state).toMatchObject({ c: 3 });
 });
 
+test("[GR29] a listener that throws does not stop the capture of what one change made", () => {
+  const model = ledger();
+  const doc = model.create();
+  const tracker = model.track(doc);
+  tracker.onEvent?.(() => {
+    throw new Error("a listener");
+  });
+  expect(() =>
+    model.change(doc, (each) => {
+      each.emit({ set: "a", to: 1 });
+      each.emit({ set: "b", to: 2 });
+    }),
+  ).toThrow("a listener");
+  expect(tracker.take(doc)).toEqual(doc.events());
+  expect(doc.size).toBe(2);
+});
+
 test("[GR27] options that cannot be are refused", () => {
   const options = { initial: 0, apply: (sum: number) => sum };
   for (const window of [0, -1, 1.5, Number.NaN])

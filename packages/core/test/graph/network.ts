@@ -10,6 +10,9 @@ import { seededRandom } from "coppice/testing";
 /** Schedules of each property; more with COPPICE_SCHEDULES. */
 export const SCHEDULES: number = Number(process.env.COPPICE_SCHEDULES ?? 150);
 
+/** For the tests that run them. */
+export const LONG: { readonly timeout: number } = { timeout: Math.max(60_000, SCHEDULES * 500) };
+
 export interface Chance {
   /** An integer from 0, under `end`. */
   below(end: number): number;

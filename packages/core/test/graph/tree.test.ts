@@ -3,7 +3,7 @@ import { type ModelSubject, modelCases, runCase } from "coppice/conformance";
 import { simulatedEnv } from "coppice/testing";
 import { describe, expect, test } from "vitest";
 import { naiveTree, type PlainNode } from "./naive-tree.js";
-import { type Chance, chanceOf, runNetwork, SCHEDULES } from "./network.js";
+import { type Chance, chanceOf, LONG, runNetwork, SCHEDULES } from "./network.js";
 
 const pick = <T>(items: readonly T[], chance: Chance): T | undefined =>
   items.length === 0 ? undefined : chance.pick(items);
@@ -73,7 +73,7 @@ describe("[MD] tree", () => {
       return doc;
     },
     content: contentOf,
-    receiveDiff: (doc, answer) => model.receiveDiff(doc, answer),
+    receiveDiff: (doc, answer) => model.receiveDiff(doc, answer).doc,
   };
   for (const item of modelCases) {
     test(item.name, (context) => runCase(item, subject as unknown as ModelSubject, context.skip));
@@ -81,23 +81,27 @@ describe("[MD] tree", () => {
 });
 
 describe("replicas that edit one tree at once", () => {
-  test("[TR1] all end with the tree of a twin that sorts and folds everything, without cycle or loss", () => {
-    for (let seed = 1; seed <= SCHEDULES; seed++) {
-      const model = tree({ env: simulatedEnv(seed) });
-      const { peers, events } = runNetwork(model, chanceOf(seed), edit);
-      const expected = naiveTree(events);
-      for (const { doc, held } of peers) {
-        expect(held).toEqual([]);
-        assertSound(doc);
-        expect(plain(doc.toData()), `seed ${seed}`).toEqual(expected);
-        const restored = model.restore(model.snapshot(doc));
-        assertSound(restored);
-        expect(contentOf(restored), `seed ${seed}`).toBe(contentOf(doc));
+  test(
+    "[TR1] all end with the tree of a twin that sorts and folds everything, without cycle or loss",
+    LONG,
+    () => {
+      for (let seed = 1; seed <= SCHEDULES; seed++) {
+        const model = tree({ env: simulatedEnv(seed) });
+        const { peers, events } = runNetwork(model, chanceOf(seed), edit);
+        const expected = naiveTree(events);
+        for (const { doc, held } of peers) {
+          expect(held).toEqual([]);
+          assertSound(doc);
+          expect(plain(doc.toData()), `seed ${seed}`).toEqual(expected);
+          const restored = model.restore(model.snapshot(doc));
+          assertSound(restored);
+          expect(contentOf(restored), `seed ${seed}`).toBe(contentOf(doc));
+        }
       }
-    }
-  });
+    },
+  );
 
-  test("[TR2] the tree at any version is that of a twin with exactly its events", () => {
+  test("[TR2] the tree at any version is that of a twin with exactly its events", LONG, () => {
     for (let seed = 1; seed <= SCHEDULES / 3; seed++) {
       const chance = chanceOf(seed);
       const model = tree({ env: simulatedEnv(seed) });
@@ -114,7 +118,7 @@ describe("replicas that edit one tree at once", () => {
     }
   });
 
-  test("[TR3] with a small window the trash is emptied, and no tree changes by it", () => {
+  test("[TR3] with a small window the trash is emptied, and no tree changes by it", LONG, () => {
     for (let seed = 1; seed <= SCHEDULES / 3; seed++) {
       const chance = chanceOf(seed);
       const env = simulatedEnv(seed);

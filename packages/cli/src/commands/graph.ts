@@ -1,0 +1,68 @@
+/**
+ * `coppice graph`: the event graph of a document, oldest first: who wrote at once, where it was merged, and
+ * which versions are critical. For documents of the event graph (`tree`); others name no parents.
+ */
+
+import { writeFile } from "node:fs/promises";
+import type { Command } from "commander";
+import { GraphDocument } from "coppice";
+import { CommandError, EXIT, type ExitCode } from "../errors.js";
+import { toLines, toSvg } from "../graph/drawing.js";
+import { layOut, piecesOf } from "../graph/layout.js";
+import { examples, type StoreOptions, storeCommand } from "../options.js";
+import { printable } from "../output.js";
+import type { Runtime } from "../runtime.js";
+import { withStorage } from "../store.js";
+import { noDocument } from "./document.js";
+
+interface Options extends StoreOptions {
+  readonly svg?: string;
+}
+
+export function graphCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
+  return storeCommand("graph", "draw the event graph of a document")
+    .argument("<id>", "the document, of the model tree")
+    .option("--svg <file>", "write a picture instead")
+    .addHelpText(
+      "after",
+      examples(
+        ["coppice graph board", "branches, merges, critical versions (◆)"],
+        ["coppice graph board --svg board.svg", "as a picture"],
+        ["coppice graph board --json", "each event with its parents, on a line"],
+      ),
+    )
+    .action(async (id: string, options: Options) => done(await draw(runtime, id, options)));
+}
+
+function draw(runtime: Runtime, id: string, options: Options): Promise<ExitCode> {
+  const { out } = runtime;
+  return withStorage(runtime, options, async (storage) => {
+    const handle = await storage.load(id);
+    if (handle === undefined) throw noDocument(id);
+    const { doc } = handle as { readonly doc: unknown };
+    if (!(doc instanceof GraphDocument)) {
+      throw new CommandError(
+        "FAILED",
+        `"${printable(id)}" is no event graph, but of the model ${handle.model}`,
+        {
+          hint: "`coppice history` lists its batches and snapshots.",
+          details: { id, model: handle.model },
+        },
+      );
+    }
+    const critical = doc.criticalVersions();
+    const events = doc.events();
+    if (options.json) {
+      const ends = new Set(critical.map(({ replica, sequence }) => `${replica}.${sequence}`));
+      for (const { payload: _, ...event } of events) {
+        await out.json({ ...event, critical: ends.has(`${event.replica}.${event.sequence}`) });
+      }
+    } else {
+      const rows = layOut(piecesOf(events, critical));
+      if (options.svg !== undefined) await writeFile(options.svg, toSvg(rows, printable(id)));
+      else for (const line of toLines(rows)) await out.line(line);
+    }
+    await handle.close();
+    return EXIT.ok;
+  });
+}
