@@ -186,6 +186,23 @@ describe("logs", () => {
     await write(location, 12, 1);
   });
 
+  test("[LB5] a store that has lost CURRENT is CORRUPT, and is not begun anew; leftovers of a creation are", async () => {
+    for (const options of [{}, { durability: "process" }, { createIfMissing: false }] as const) {
+      const store = await copyOf(plain);
+      await rm(join(store, "CURRENT"));
+      const before = await readdir(store);
+      const refused = levelBackend(store, options).open(env);
+      await expect(refused).rejects.toMatchObject({ code: "CORRUPT", details: { file: "CURRENT" } });
+      expect(await readdir(store)).toEqual(before);
+    }
+    const young = join(await temporaryDirectory(), "store");
+    await write(young, 0, 3);
+    await rm(join(young, "CURRENT"));
+    await expect(levelBackend(young).open(env)).rejects.toMatchObject({ code: "CORRUPT" });
+    for (const name of await filesOf(young, ".log")) await truncate(join(young, name), 100);
+    await write(young, 0, 1);
+  });
+
   test("[LB3] a log that is gone, or is another one, is CORRUPT", async () => {
     const location = join(await temporaryDirectory(), "store");
     await write(location, 0, 12);
