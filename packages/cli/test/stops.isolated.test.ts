@@ -92,7 +92,7 @@ describe("a store that another process has open", () => {
     const holder = await openStore(small.location);
     try {
       const waiting = await start(["ls", "--wait", "1h", "-s", small.url, "--json"]);
-      // On a busy machine Node itself takes long to start, and until then a signal just ends it.
+      // Before it listens to signals, one would end it as the system does.
       await new Promise((resolve) => setTimeout(resolve, 4000));
       waiting.child.kill("SIGINT");
       const { code, stderr } = await waiting.ended;
