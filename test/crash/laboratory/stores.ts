@@ -3,17 +3,19 @@
  * whose state a test knows by itself. Runs in children too.
  */
 
+import { fileLogBackend } from "@coppice/file";
 import { levelBackend } from "@coppice/level";
 import { type BackendFactory, DocumentStorage, everyEvents } from "coppice";
 import { nameSet } from "../../support/oracle-model.js";
 
-export type BackendName = "level" | "level-anchored";
-export const BACKENDS: readonly BackendName[] = ["level"];
+export type BackendName = "file" | "level" | "level-anchored";
+export const BACKENDS: readonly BackendName[] = ["level", "file"];
 /** With all that finds damage. */
-export const EXAMINED: readonly BackendName[] = ["level", "level-anchored"];
+export const EXAMINED: readonly BackendName[] = ["level", "level-anchored", "file"];
 
 /** With small buffers, so that files are switched often. An anchor lies beside the directory. */
 export function backendAt(name: BackendName, location: string): BackendFactory {
+  if (name === "file") return fileLogBackend(location, { segmentBytesMax: 128 * 1024 });
   const anchor = name === "level-anchored" ? { anchor: `${location}.anchor` } : {};
   return levelBackend(location, { writeBufferBytes: 64 * 1024, ...anchor });
 }
