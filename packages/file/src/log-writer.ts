@@ -188,7 +188,7 @@ export class LogWriter {
       this.failure = error;
       throw error;
     }
-    state.byNumber.set(number, next);
+    state.addSegment(next);
     await this.#changeManifest(() => [...state.segments, next]);
     if (sealed !== undefined) this.#keepHint(sealed);
     this.onRotation();

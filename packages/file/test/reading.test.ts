@@ -204,3 +204,28 @@ test("[FL16] many keys of one document and many documents keep their order, howe
   }
   expect(dead).toBeGreaterThan(10_000);
 });
+
+test("[FL11] merged away segments give their places back, and what was remembered of them is forgotten", async () => {
+  const disk = new SimulatedDisk();
+  const factory = factoryOn(disk, { mergeDeadRatioMin: 1 });
+  const backend = await factory.open(simulatedEnv(1));
+  for (let round = 0; round < 30; round++) {
+    const [before, after] = [bytes(40, round), bytes(40, round + 1)];
+    const key = ["meta", "d"] as const;
+    // The expectation is remembered by place; the next segments take the same places.
+    await backend.commit({
+      put: [{ key, value: after }],
+      expect: [{ key, value: round === 0 ? undefined : before }],
+    });
+    await backend.commit({
+      put: [{ key: ["events", "d", round], value: before }],
+      expect: [{ key, value: after }],
+    });
+    await factory.merge({ force: true });
+    await expect(backend.commit({ expect: [{ key, value: before }] })).rejects.toMatchObject({
+      code: "COMMIT_CONFLICT",
+    });
+  }
+  expect(await dump(backend)).toHaveLength(31);
+  await backend.close();
+});
