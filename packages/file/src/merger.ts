@@ -184,7 +184,8 @@ export class Merger {
       await output.abandon();
       throw error;
     }
-    await this.#syncLog();
+    // What was left out of the copy is superseded by commits, which must be durable before the switch is.
+    await this.#inTurn(() => this.#writer.syncLog());
     const added = output.segments;
     for (const segment of added) this.#state.addSegment(segment);
     // After a failure either list may be the durable one; nothing is removed, and the store must be reopened.
@@ -202,15 +203,6 @@ export class Merger {
     const { segmentBytesMax } = this.#settings.limits;
     const place = { store: this.#state.store, sequence: header.sequence, segmentBytesMax };
     return new MergeOutput(this.#files, this.#writer, place);
-  }
-
-  /** What was left out of the copy is superseded by commits; they must be durable before the switch is. */
-  async #syncLog(): Promise<void> {
-    if (this.#state.syncs) return;
-    await this.#inTurn(async () => {
-      await this.#state.active?.file.sync();
-      this.#state.noteDurable();
-    });
   }
 
   async #copy(

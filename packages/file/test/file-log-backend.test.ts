@@ -309,3 +309,28 @@ test("[FL11] a merge stops at its signal, at close, and at damage, and leaves th
   expect(await dump(backend)).toEqual(lines);
   await backend.close();
 });
+
+test("[FL4] durability process: a sync that fails while merging stops all writing, and is not repeated", async () => {
+  const disk = new SimulatedDisk();
+  const factory = factoryOn(disk, { durability: "process", mergeDeadRatioMin: 1 });
+  const backend = await factory.open(simulatedEnv(1));
+  for (let seq = 0; seq < 60; seq++) await backend.commit(put(seq, 3000));
+  await backend.commit({ delete: [{ space: "events", id: "d", to: 50 }] });
+  const lines = await dump(backend);
+  const active = [...disk.image().keys()].filter((name) => name.endsWith(".seg")).sort();
+  let synced = 0;
+  disk.fault = ({ kind, name }) => {
+    if (kind !== "sync" || !active.includes(name)) return undefined;
+    synced++;
+    return failure("EIO");
+  };
+  expect(await codeOf(factory.merge({ force: true }))).toBe("UNAVAILABLE");
+  expect(synced).toBe(1);
+  expect(await codeOf(backend.commit(put(100)))).toBe("POISONED");
+  expect(await dump(backend)).toEqual(lines);
+  await backend.close();
+  expect(synced).toBe(1);
+  const again = await factoryOn(new SimulatedDisk(disk.image())).open(simulatedEnv(2));
+  expect(await dump(again)).toEqual(lines);
+  await again.close();
+});
