@@ -92,7 +92,9 @@ test("[FL3] a disk that is full when a segment is made is STORE_FULL, and harms 
   await again.close();
 });
 
-test("[FL4] when a sync fails once, all that waits rejects, nothing is retried, and reopening serves what is durable", async () => {
+test("[FL4] when a sync fails once, all that waits rejects, nothing is retried, and reopening serves what is durable", {
+  timeout: 120_000,
+}, async () => {
   for (const kind of ["sync", "write"] as const) {
     const disk = new SimulatedDisk();
     const factory = factoryOn(disk);
@@ -151,7 +153,9 @@ test("[FL4] the storage above recovers from a sync that failed, with what was du
   await storage.close();
 });
 
-test("[FL5] short writes are followed by the rest, and what is large is written whole", async () => {
+test("[FL5] short writes are followed by the rest, and what is large is written whole", {
+  timeout: 120_000,
+}, async () => {
   const disk = new SimulatedDisk();
   disk.writeBytesMax = 100;
   const factory = factoryOn(disk);
@@ -196,7 +200,9 @@ test("[FL6] a read that gives another block, or fails its checksum, is CORRUPT a
   await backend.close();
 });
 
-test("[FL7] a manifest that is lost, cut, damaged, of another version or older than the log is refused", async () => {
+test("[FL7] a manifest that is lost, cut, damaged, of another version or older than the log is refused", {
+  timeout: 120_000,
+}, async () => {
   const disk = new SimulatedDisk();
   const factory = factoryOn(disk, { mergeDeadRatioMin: 1 });
   let backend = await factory.open(simulatedEnv(1));
