@@ -192,7 +192,7 @@ export class Follower implements Backend {
     }
     segment.end = SEGMENT_HEADER_BYTES;
     segment.chain = state.chain;
-    state.byNumber.set(segment.number, segment);
+    state.addSegment(segment);
     state.segments = [...state.segments, segment];
     await follow(state, segment);
     return segment.end >= row.end;
@@ -232,7 +232,7 @@ async function loadSegment(
   last: boolean,
 ): Promise<void> {
   const { segment, header } = await openSegment(files, row, state.store, "read");
-  state.byNumber.set(segment.number, segment);
+  state.addSegment(segment);
   state.segments = [...state.segments, segment];
   const hint = last ? undefined : await readHint(files, segment);
   if (hint !== undefined) {

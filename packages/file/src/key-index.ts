@@ -7,8 +7,8 @@
  * first asked for. So a key costs 32 bytes beside its document, and a document about 250 with its name.
  * Rising keys append.
  *
- * A place is `segment number · 2³² + position`. Invariants: chunks and documents are never empty; `onDead`
- * is told of each record that stops being live, once.
+ * A place is `slot of the segment · 2³² + position`. Invariants: chunks and documents are never empty;
+ * `onDead` is told of each record that stops being live, once.
  */
 
 import { idOf } from "./key-names.js";

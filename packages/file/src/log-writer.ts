@@ -112,6 +112,19 @@ export class LogWriter {
     await this.#rotate(this.#nextBytes());
   }
 
+  /** Makes what was written durable, where commits are not synced. Call it while no commit is under way. */
+  async syncLog(): Promise<void> {
+    const { active, syncs } = this.#state;
+    if (syncs || active === undefined) return;
+    try {
+      await active.file.sync();
+    } catch (error) {
+      this.failure = error;
+      throw error;
+    }
+    this.#state.noteDurable();
+  }
+
   /** Resolves when no hint file is being written. */
   async settleHints(): Promise<void> {
     await this.#hints;
@@ -137,8 +150,7 @@ export class LogWriter {
     if (prepared !== undefined) await this.#files.remove(segmentName(prepared.number));
     const state = this.#state;
     if (state.active === undefined || state.recordedSequence === state.sequence) return;
-    if (!state.syncs) await state.active.file.sync();
-    state.noteDurable();
+    await this.syncLog();
     await this.#changeManifest(() => [...state.segments]);
   }
 
@@ -188,7 +200,7 @@ export class LogWriter {
       this.failure = error;
       throw error;
     }
-    state.byNumber.set(number, next);
+    state.addSegment(next);
     await this.#changeManifest(() => [...state.segments, next]);
     if (sealed !== undefined) this.#keepHint(sealed);
     this.onRotation();

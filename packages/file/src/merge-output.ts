@@ -9,7 +9,6 @@
 import { type StoreFiles, writeFully } from "./files.js";
 import { FrameWriter, frameBytes, PUT } from "./frame.js";
 import { HintWriter, writeHint } from "./hints.js";
-import { POSITIONS } from "./key-index.js";
 import {
   createZeroed,
   encodeSegmentHeader,
@@ -50,13 +49,13 @@ export class MergeOutput {
     this.#place = place;
   }
 
-  /** The place of the copy. */
+  /** Where the copy lies. */
   async add(
     type: number,
     key: Uint8Array,
     value: Uint8Array,
     bounds: { from: number; to: number } | undefined,
-  ): Promise<number> {
+  ): Promise<{ readonly segment: Segment; readonly position: number }> {
     const bytes = 12 + key.length + value.length;
     let segment = this.segments.at(-1);
     const open = this.#begun ? this.#frame.length : 0;
@@ -72,7 +71,7 @@ export class MergeOutput {
     segment.hint!.add(type, key, value.length, position, bounds);
     if (type !== PUT) segment.deletionBytes += bytes;
     if (this.#frame.length >= FRAME_BYTES) await this.#endFrame();
-    return segment.number * POSITIONS + position;
+    return { segment, position };
   }
 
   async finish(): Promise<void> {

@@ -42,8 +42,10 @@ export interface MergeSettings {
 }
 
 interface Moves {
-  /** Pairs: place before, place after. */
+  /** Places before. */
   readonly places: number[];
+  readonly segments: Segment[];
+  readonly positions: number[];
   readonly keys: Buffer[];
 }
 
@@ -174,7 +176,7 @@ export class Merger {
     if (sources.length === 0) return;
     const dropsDeletions = sources[0] === this.#state.segments[0];
     const output = await this.#output(sources[0]!);
-    const moves: Moves = { places: [], keys: [] };
+    const moves: Moves = { places: [], segments: [], positions: [], keys: [] };
     try {
       for (const source of sources) await this.#copy(source, output, moves, dropsDeletions, signal);
       await output.finish();
@@ -182,9 +184,10 @@ export class Merger {
       await output.abandon();
       throw error;
     }
-    await this.#syncLog();
+    // What was left out of the copy is superseded by commits, which must be durable before the switch is.
+    await this.#inTurn(() => this.#writer.syncLog());
     const added = output.segments;
-    for (const segment of added) this.#state.byNumber.set(segment.number, segment);
+    for (const segment of added) this.#state.addSegment(segment);
     // After a failure either list may be the durable one; nothing is removed, and the store must be reopened.
     await this.#writer.replace(sources, added);
     this.merges++;
@@ -200,15 +203,6 @@ export class Merger {
     const { segmentBytesMax } = this.#settings.limits;
     const place = { store: this.#state.store, sequence: header.sequence, segmentBytesMax };
     return new MergeOutput(this.#files, this.#writer, place);
-  }
-
-  /** What was left out of the copy is superseded by commits; they must be durable before the switch is. */
-  async #syncLog(): Promise<void> {
-    if (this.#state.syncs) return;
-    await this.#inTurn(async () => {
-      await this.#state.active?.file.sync();
-      this.#state.noteDurable();
-    });
   }
 
   async #copy(
@@ -263,26 +257,29 @@ export class Merger {
       return;
     }
     const { space, name, seq, part } = partsOf(bytes, keyStart, valueStart, this.#parts);
-    const place = source.number * POSITIONS + position;
+    const place = source.slot * POSITIONS + position;
     if (this.#state.index.find(space, name, seq, part) !== place) return;
     const moved = await output.add(type, key, copyValue(bytes, record), undefined);
-    moves.places.push(place, moved);
+    moves.places.push(place);
+    moves.segments.push(moved.segment);
+    moves.positions.push(moved.position);
     moves.keys.push(Buffer.from(key));
   }
 
   readonly #parts: KeyParts = { space: "", name: "", seq: -1, part: -1 };
 
-  async #point({ places, keys }: Moves): Promise<void> {
-    const { index, byNumber } = this.#state;
+  async #point({ places, segments, positions, keys }: Moves): Promise<void> {
+    const { index } = this.#state;
     for (let i = 0; i < keys.length; i++) {
       const key = keys[i]!;
       const { space, name, seq, part } = partsOf(key, 0, key.length, this.#parts);
-      const [from, to] = [places[2 * i]!, places[2 * i + 1]!];
+      const [from, segment] = [places[i]!, segments[i]!];
+      const to = segment.slot * POSITIONS + positions[i]!;
       if (index.move(space, name, seq, part, from, to)) {
         index.find(space, name, seq, part);
         const bytes = recordBytes(space, name, seq, part, index.foundBytes);
-        byNumber.get(Math.floor(from / POSITIONS))!.liveBytes -= bytes;
-        byNumber.get(Math.floor(to / POSITIONS))!.liveBytes += bytes;
+        this.#state.segmentAt(from)!.liveBytes -= bytes;
+        segment.liveBytes += bytes;
       }
       if (i % SLICE_MOVES === SLICE_MOVES - 1) await this.#turn();
     }
@@ -292,7 +289,7 @@ export class Merger {
     await this.#writer.settleHints();
     const names = new Set(await this.#files.list());
     for (const source of sources) {
-      this.#state.byNumber.delete(source.number);
+      this.#state.dropSegment(source);
       source.retire();
       for (const name of [segmentName(source.number), hintName(source.number)]) {
         if (names.has(name)) await this.#files.remove(name);

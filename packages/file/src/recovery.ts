@@ -102,7 +102,7 @@ async function replayAll(
     const active = index === manifest.segments.length - 1;
     const { segment, header } = await openSegment(files, row, state.store, active ? "write" : "read");
     opened.push(segment);
-    state.byNumber.set(segment.number, segment);
+    state.addSegment(segment);
     const hint = active || options.verify ? undefined : await readHint(files, segment);
     if (hint !== undefined) {
       visitHint(hint, (...record) => state.replay(segment, ...record));

@@ -48,6 +48,8 @@ export class Segment {
   bytes: number;
   readonly salt: number;
   readonly file: OpenFile;
+  /** Its number in places of the index; given by the state that holds it. */
+  slot = -1;
   /** Where its frames end. */
   end: number;
   chain: number;

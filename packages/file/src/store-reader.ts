@@ -51,6 +51,7 @@ export class StoreReader {
   readonly #state: StoreState;
   readonly #readBytesMax: number;
   readonly #cache = new Map<number, Uint8Array>();
+  #cacheOf = 0;
 
   constructor(state: StoreState, readBytesMax: number) {
     this.#state = state;
@@ -221,12 +222,16 @@ export class StoreReader {
   }
 
   #cached(place: number): Uint8Array | undefined {
-    return this.#cache.get(place);
+    return this.#cacheOf === this.#state.slotsFreed ? this.#cache.get(place) : undefined;
   }
 
   /** Records never change, so what was read at a place stays right. Meta is expected again and again. */
   #remember(place: number, value: Uint8Array): Uint8Array {
     if (value.length > 4096) return value;
+    if (this.#cacheOf !== this.#state.slotsFreed) {
+      this.#cache.clear();
+      this.#cacheOf = this.#state.slotsFreed;
+    }
     if (this.#cache.size >= 4096) this.#cache.delete(this.#cache.keys().next().value!);
     this.#cache.set(place, value);
     return value;

@@ -18,6 +18,14 @@ export class StoreState {
   readonly syncs: boolean;
   readonly index: KeyIndex;
   readonly byNumber: Map<number, Segment> = new Map();
+  /**
+   * Places count slots, not segment numbers, which grow for ever; a slot is free again when its segment
+   * goes.
+   */
+  readonly #slots: (Segment | undefined)[] = [];
+  readonly #freeSlots: number[] = [];
+  /** Changes when a slot may get another segment: what was remembered by place is void then. */
+  slotsFreed = 0;
   segments: readonly Segment[] = [];
   generation: number;
   nextNumber: number;
@@ -39,7 +47,7 @@ export class StoreState {
     this.durableSequence = sequence;
     this.recordedSequence = sequence;
     this.index = new KeyIndex((place, space, name, entry, at) => {
-      const segment = this.byNumber.get(Math.floor(place / POSITIONS));
+      const segment = this.segmentAt(place);
       if (segment === undefined) return;
       segment.liveBytes -= recordBytes(space, name, entry[at]!, entry[at + 1]!, entry[at + 3]!);
     });
@@ -56,8 +64,22 @@ export class StoreState {
     if (this.active !== undefined) this.active.durableEnd = this.active.end;
   }
 
+  addSegment(segment: Segment): void {
+    segment.slot = this.#freeSlots.pop() ?? this.#slots.length;
+    this.#slots[segment.slot] = segment;
+    this.byNumber.set(segment.number, segment);
+  }
+
+  /** No key may point to it any more. */
+  dropSegment(segment: Segment): void {
+    this.#slots[segment.slot] = undefined;
+    this.#freeSlots.push(segment.slot);
+    this.byNumber.delete(segment.number);
+    this.slotsFreed++;
+  }
+
   segmentAt(place: number): Segment | undefined {
-    return this.byNumber.get(Math.floor(place / POSITIONS));
+    return this.#slots[Math.floor(place / POSITIONS)];
   }
 
   /** The manifest of this state with these segments. */
@@ -82,7 +104,7 @@ export class StoreState {
     at: number,
     size: number,
   ): void {
-    this.index.put(space, name, seq, part, segment.number * POSITIONS + at, size);
+    this.index.put(space, name, seq, part, segment.slot * POSITIONS + at, size);
     segment.liveBytes += recordBytes(space, name, seq, part, size);
   }
 

@@ -48,7 +48,9 @@ test("[FL9] an error at any operation, once or for ever, loses nothing acknowled
   expect(runs).toBeGreaterThan(SEEDS * 100);
 });
 
-test("[FL9] an error while recovering, and a crash there, change nothing of what the next open finds", async () => {
+test("[FL9] an error while recovering, and a crash there, change nothing of what the next open finds", {
+  timeout: 120_000,
+}, async () => {
   let runs = 0;
   for (let seed = 1; seed <= SEEDS; seed++) {
     const steps = randomSteps(seededRandom(seed), 25);
@@ -129,7 +131,9 @@ test("[FL10] every flipped bit of a closed store is found out or harmless", {
   expect(tally.harmless).toBeGreaterThan(100);
 });
 
-test("[FL10] sectors of zeros, files cut, missing, swapped or repeated: found out or harmless", async () => {
+test("[FL10] sectors of zeros, files cut, missing, swapped or repeated: found out or harmless", {
+  timeout: 120_000,
+}, async () => {
   const { image, lines } = await closedStore();
   const names = [...image.keys()];
   const changed: DiskImage[] = [];

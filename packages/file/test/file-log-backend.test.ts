@@ -92,7 +92,9 @@ test("[FL3] a disk that is full when a segment is made is STORE_FULL, and harms 
   await again.close();
 });
 
-test("[FL4] when a sync fails once, all that waits rejects, nothing is retried, and reopening serves what is durable", async () => {
+test("[FL4] when a sync fails once, all that waits rejects, nothing is retried, and reopening serves what is durable", {
+  timeout: 120_000,
+}, async () => {
   for (const kind of ["sync", "write"] as const) {
     const disk = new SimulatedDisk();
     const factory = factoryOn(disk);
@@ -151,7 +153,9 @@ test("[FL4] the storage above recovers from a sync that failed, with what was du
   await storage.close();
 });
 
-test("[FL5] short writes are followed by the rest, and what is large is written whole", async () => {
+test("[FL5] short writes are followed by the rest, and what is large is written whole", {
+  timeout: 120_000,
+}, async () => {
   const disk = new SimulatedDisk();
   disk.writeBytesMax = 100;
   const factory = factoryOn(disk);
@@ -196,7 +200,9 @@ test("[FL6] a read that gives another block, or fails its checksum, is CORRUPT a
   await backend.close();
 });
 
-test("[FL7] a manifest that is lost, cut, damaged, of another version or older than the log is refused", async () => {
+test("[FL7] a manifest that is lost, cut, damaged, of another version or older than the log is refused", {
+  timeout: 120_000,
+}, async () => {
   const disk = new SimulatedDisk();
   const factory = factoryOn(disk, { mergeDeadRatioMin: 1 });
   let backend = await factory.open(simulatedEnv(1));
@@ -308,4 +314,29 @@ test("[FL11] a merge stops at its signal, at close, and at damage, and leaves th
   await factory.merge({ force: true });
   expect(await dump(backend)).toEqual(lines);
   await backend.close();
+});
+
+test("[FL4] durability process: a sync that fails while merging stops all writing, and is not repeated", async () => {
+  const disk = new SimulatedDisk();
+  const factory = factoryOn(disk, { durability: "process", mergeDeadRatioMin: 1 });
+  const backend = await factory.open(simulatedEnv(1));
+  for (let seq = 0; seq < 60; seq++) await backend.commit(put(seq, 3000));
+  await backend.commit({ delete: [{ space: "events", id: "d", to: 50 }] });
+  const lines = await dump(backend);
+  const active = [...disk.image().keys()].filter((name) => name.endsWith(".seg")).sort();
+  let synced = 0;
+  disk.fault = ({ kind, name }) => {
+    if (kind !== "sync" || !active.includes(name)) return undefined;
+    synced++;
+    return failure("EIO");
+  };
+  expect(await codeOf(factory.merge({ force: true }))).toBe("UNAVAILABLE");
+  expect(synced).toBe(1);
+  expect(await codeOf(backend.commit(put(100)))).toBe("POISONED");
+  expect(await dump(backend)).toEqual(lines);
+  await backend.close();
+  expect(synced).toBe(1);
+  const again = await factoryOn(new SimulatedDisk(disk.image())).open(simulatedEnv(2));
+  expect(await dump(again)).toEqual(lines);
+  await again.close();
 });

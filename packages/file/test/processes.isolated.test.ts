@@ -88,7 +88,7 @@ test.each(["power", "process"] as const)(
     }
     expect(
       rounds.reduce((sum, told) => sum + [...told.values()].reduce((a, b) => a + b, 0), 0),
-    ).toBeGreaterThan(KILLS * 20);
+    ).toBeGreaterThan(KILLS * 4);
     expect(merges).toBeGreaterThan(0);
   },
 );
@@ -116,7 +116,7 @@ test("[FL13] a read-only open in another process sees what a real writer commits
   expect(await writer.opened).toBe("OPEN");
   const reader = await fileLogBackend(location, { readOnly: true }).open(systemEnv());
   let last = 0;
-  for (let i = 0; i < 20; i++) {
+  for (let i = 0; i < 20 || (last <= 5 && i < 400); i++) {
     await pause(25);
     const told = writer.told.get(0) ?? -1;
     const found = await entriesOf(reader, { space: "events", id: "caller-0" });

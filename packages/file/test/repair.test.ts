@@ -59,7 +59,9 @@ test("[FL17] a store without damage is read whole, and a repair changes nothing"
   }
 });
 
-test("[FL17] a damaged byte costs its record alone; the segment is kept in quarantine, and the store opens again", async () => {
+test("[FL17] a damaged byte costs its record alone; the segment is kept in quarantine, and the store opens again", {
+  timeout: 120_000,
+}, async () => {
   const random = seededRandom(11);
   for (let round = 0; round < 40; round++) {
     const { disk, lines } = await storeOf(60, round % 2 === 0);
@@ -108,7 +110,9 @@ test("[FL17] a lost or damaged manifest, and lost segments, are mended with what
   await expect(nothing).rejects.toMatchObject({ code: "UNAVAILABLE" });
 });
 
-test("[FL17] a repair that is interrupted at any operation can be repeated", async () => {
+test("[FL17] a repair that is interrupted at any operation can be repeated", {
+  timeout: 120_000,
+}, async () => {
   const { disk, lines } = await storeOf(50, true);
   const bad = changed(disk.image(), "00000001.seg", (bytes) => {
     bytes[6000]! ^= 255;

@@ -47,7 +47,9 @@ test("[FL20] 1: reopen, write, reopen: nothing is overwritten, and numbering con
   }
 });
 
-test("[FL20] 2: what was deleted stays deleted after reopening, whichever segment held it", async () => {
+test("[FL20] 2: what was deleted stays deleted after reopening, whichever segment held it", {
+  timeout: 120_000,
+}, async () => {
   const disk = new SimulatedDisk();
   const factory = factoryOn(disk, { mergeDeadRatioMin: 1 });
   let backend = await factory.open(simulatedEnv(1));
@@ -67,7 +69,9 @@ test("[FL20] 2: what was deleted stays deleted after reopening, whichever segmen
   await backend.close();
 });
 
-test("[FL20] 3: cut at every byte: what a crash leaves opens as a prefix, what shrank or was closed is refused", async () => {
+test("[FL20] 3: cut at every byte: what a crash leaves opens as a prefix, what shrank or was closed is refused", {
+  timeout: 120_000,
+}, async () => {
   const disk = await storeOf(6);
   const image = disk.image();
   const name = "00000001.seg";
@@ -93,7 +97,7 @@ test("[FL20] 3: cut at every byte: what a crash leaves opens as a prefix, what s
   expect(backend).toBeUndefined();
 });
 
-test("[FL20] 3: a closed store that was cut anywhere is refused", async () => {
+test("[FL20] 3: a closed store that was cut anywhere is refused", { timeout: 120_000 }, async () => {
   const disk = new SimulatedDisk((await storeOf(6)).image());
   await (await factoryOn(disk).open(simulatedEnv(2))).close();
   const image = disk.image();
@@ -177,7 +181,7 @@ test("[FL20] 6: separators, line breaks, NUL, dots and emptiness mean nothing in
   await backend.close();
 });
 
-test("[FL20] 7: a batch that fails half-way leaves nothing", async () => {
+test("[FL20] 7: a batch that fails half-way leaves nothing", { timeout: 120_000 }, async () => {
   const random = seededRandom(7);
   // Pieces of one sector reach the disk together or in their order, so the models that pick among them do not apply.
   const inOrder = crashModels.filter(({ keep }) => keep !== "subset" && keep !== "sectors");
@@ -223,7 +227,9 @@ test("[FL20] 8: reading what is not there changes nothing", async () => {
   await backend.close();
 });
 
-test("[FL20] 9: merging takes back files and bytes, reads stay right beside it, and a crash at each step is safe", async () => {
+test("[FL20] 9: merging takes back files and bytes, reads stay right beside it, and a crash at each step is safe", {
+  timeout: 120_000,
+}, async () => {
   const disk = new SimulatedDisk();
   const factory = factoryOn(disk, { mergeDeadRatioMin: 1 });
   const backend = await factory.open(simulatedEnv(1));
@@ -265,7 +271,9 @@ test("[FL20] 10: a late event beside a compacted document gets a defined answer"
   await storage.close();
 });
 
-test("[FL20] 11: the bytes that a save writes do not grow with the document", async () => {
+test("[FL20] 11: the bytes that a save writes do not grow with the document", {
+  timeout: 120_000,
+}, async () => {
   const disk = new SimulatedDisk();
   const backend = await factoryOn(disk, { mergeDeadRatioMin: 1 }).open(simulatedEnv(1));
   const written: number[] = [];
