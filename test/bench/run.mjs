@@ -25,10 +25,11 @@ import { dropins } from "./dropins.mjs";
 import { file } from "./file.mjs";
 import { load, tail } from "./load.mjs";
 import { describeMachine, toJson, toMarkdown, toText } from "./report.mjs";
+import { server } from "./server.mjs";
 import { Scratch } from "./stores.mjs";
 import { openTrace } from "./trace.mjs";
 
-const WORKLOADS = [append, appendMany, load, tail, documents, diff, amplification, dropins, file];
+const WORKLOADS = [append, appendMany, load, tail, documents, diff, amplification, dropins, file, server];
 
 const HELP = `usage: npm run bench -- [options]
 

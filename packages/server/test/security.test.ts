@@ -143,6 +143,9 @@ describe("permissions", () => {
     expect(await status("PUT", "/api/documents/notes", TOKENS.reader)).toBe(403);
     expect(await status("POST", "/api/documents/notes/compact", TOKENS.writer)).toBe(403);
     expect(await status("POST", "/api/compact", TOKENS.writer)).toBe(403);
+    expect(await status("POST", "/api/documents/notes/fork?as=team/x", TOKENS.notes)).toBe(403);
+    expect(await status("POST", "/api/documents/notes/fork?as=team/x", TOKENS.reader)).toBe(403);
+    expect(await status("POST", "/api/documents/notes/erase", TOKENS.writer)).toBe(403);
     expect(await status("DELETE", "/api/documents/notes", TOKENS.expired)).toBe(403);
     expect(await status("DELETE", "/api/documents/notes", TOKENS.writer)).toBe(403);
     expect(await status("DELETE", "/api/documents/notes", TOKENS.admin)).toBe(200);
