@@ -27,6 +27,7 @@ import { graph } from "./graph.mjs";
 import { load, tail } from "./load.mjs";
 import { models } from "./models.mjs";
 import { describeMachine, toJson, toMarkdown, toText } from "./report.mjs";
+import { server } from "./server.mjs";
 import { Scratch } from "./stores.mjs";
 import { openTrace } from "./trace.mjs";
 
@@ -42,6 +43,7 @@ const WORKLOADS = [
   dropins,
   file,
   models,
+  server,
 ];
 
 const HELP = `usage: npm run bench -- [options]

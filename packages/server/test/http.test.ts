@@ -124,6 +124,22 @@ describe("the HTTP API", () => {
     expect((await call(running, "PUT", "/api/documents/none/tags/x")).status).toBe(404);
   });
 
+  test("[SV30] forks a document as it was, and erases it for good", async () => {
+    const running = await filled({ backend: await levelStore() });
+    const path = "/api/documents/notes";
+    const fork = await call(running, "POST", `${path}/fork?as=a%2Fcopy&at=2`);
+    expect(fork).toMatchObject({ status: 200, body: { id: "a/copy", clock: 2 } });
+    expect((await call(running, "POST", `${path}/fork?as=a%2Fcopy`)).status).toBe(409);
+    expect((await call(running, "POST", `${path}/fork`)).status).toBe(400);
+    expect((await call(running, "POST", "/api/documents/none/fork?as=x")).status).toBe(404);
+    expect((await call(running, "POST", `${path}/erase`)).body).toMatchObject({
+      erased: true,
+      reclaimed: true,
+    });
+    expect((await call(running, "GET", path)).status).toBe(404);
+    expect((await call(running, "GET", "/api/documents/a%2Fcopy")).body).toMatchObject({ clock: 2 });
+  });
+
   test("[SV30] deleting disconnects the clients for good", async () => {
     const running = await run();
     const client = await synced(connect(running, "notes"));

@@ -109,6 +109,11 @@ describe("permissions", () => {
       await raw.send(message.update(typed("after")), message.mark(2));
       return raw.of(2).length === 1;
     });
+    allowed = ["read", "write"];
+    await until(
+      "what was refused is asked for",
+      () => raw.of(0).filter((sync) => sync.varint() === 0).length > 1,
+    );
     allowed = [];
     expect(await raw.closed).toMatchObject({ code: 4403 });
   });
@@ -143,6 +148,9 @@ describe("permissions", () => {
     expect(await status("PUT", "/api/documents/notes", TOKENS.reader)).toBe(403);
     expect(await status("POST", "/api/documents/notes/compact", TOKENS.writer)).toBe(403);
     expect(await status("POST", "/api/compact", TOKENS.writer)).toBe(403);
+    expect(await status("POST", "/api/documents/notes/fork?as=team/x", TOKENS.notes)).toBe(403);
+    expect(await status("POST", "/api/documents/notes/fork?as=team/x", TOKENS.reader)).toBe(403);
+    expect(await status("POST", "/api/documents/notes/erase", TOKENS.writer)).toBe(403);
     expect(await status("DELETE", "/api/documents/notes", TOKENS.expired)).toBe(403);
     expect(await status("DELETE", "/api/documents/notes", TOKENS.writer)).toBe(403);
     expect(await status("DELETE", "/api/documents/notes", TOKENS.admin)).toBe(200);

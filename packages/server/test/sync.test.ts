@@ -201,6 +201,20 @@ describe("sync", () => {
     await until("the client has the rest", () => client.text.length === 11);
   });
 
+  test("[SV7] a document that others create reaches the clients who wait for it", async () => {
+    const running = await run({ limits: { idleMs: 50 } });
+    const [client, other] = [
+      await synced(connect(running, "later")),
+      await synced(connect(running, "later")),
+    ];
+    await running.storage.append("later", [typed("created elsewhere")]);
+    await until("both see it", () => client.text.length === 17 && other.text.length === 17);
+    client.text.insert(0, "and ");
+    const whole = "and created elsewhere";
+    await until("the other has the edit", () => other.text.toString() === whole);
+    await until("it is stored", async () => (await storedText(running.storage, "later")) === whole);
+  });
+
   test("[SV8] an edit that builds on a missing one is kept and shown when that one comes", async () => {
     const running = await run();
     const source = new Y.Doc();
@@ -254,6 +268,21 @@ describe("sync", () => {
       expect(await storedText(running.storage, `doc-${index}`)).toBe(`text ${index}`);
     used.text.insert(4, " still");
     await until("it is stored", async () => (await storedText(running.storage, "used")) === "used still");
+  });
+
+  test("[SV9] the estimate of a document's memory follows the document, not the number of its edits", async () => {
+    const running = await run();
+    const raw = new RawClient(`${running.syncUrl}/notes`);
+    const doc = new Y.Doc();
+    const updates: Uint8Array[] = [];
+    doc.on("update", (update: Uint8Array) => updates.push(message.update(update)));
+    for (let index = 0; index < 300; index++) {
+      doc.getText("text").insert(0, "x".repeat(2000));
+      doc.getText("text").delete(0, 2000);
+    }
+    await raw.send(message.step1(), ...updates, message.mark(1));
+    await until("all is durable", () => raw.of(100).length === 1);
+    expect(running.server.gauges().bytes).toBeLessThan(3 * 1024 * 1024);
   });
 
   test("[SV9] when all that fills the memory is in use, a further document is refused for now", async () => {

@@ -153,12 +153,12 @@ async function run(
     case "hello":
       return { pid: process.pid };
     case "compact":
-      return storage.compact(text(params, "id"), { ...flags(params, "force", "dryRun"), signal });
+      return storage.compact(text(params, "id"), { ...flags(params, "force", "dryRun", "reclaim"), signal });
     case "compactAll":
       return compactAllAlone(storage, {
         ...texts(params, "prefix"),
         ...numbers(params, "minEvents", "idleMs", "concurrency", "budgetMs"),
-        ...flags(params, "force", "dryRun"),
+        ...flags(params, "force", "dryRun", "reclaim"),
         signal,
         onProgress: ({ result: _, ...progress }) => void tell(progress),
       });

@@ -54,6 +54,16 @@ export class Logs {
     }
   }
 
+  /**
+   * Resolves when the appends that are queued or in flight now have settled. What is appended meanwhile is
+   * not waited for: writers that never pause would else hold it up for ever.
+   */
+  async settled(): Promise<void> {
+    const busy = [...this.#logs.values()].filter((log) => log.pumping);
+    // A failure is told to the appends that failed; here it only means that they have settled.
+    await Promise.all(busy.map((log) => log.exclusively(async () => undefined).catch(() => undefined)));
+  }
+
   #evict(): void {
     if (this.#logs.size < this.#context.limits.headsMax) return;
     for (const [id, log] of this.#logs) {

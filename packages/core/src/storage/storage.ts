@@ -390,7 +390,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   async check(options: CheckOptions = {}): Promise<CheckReport> {
     this.#assertReady();
     if (options.id !== undefined) checkId(options.id, this.#context.limits.idBytesMax);
-    await this.#idle();
+    await this.#settled();
     const report = await checkStorage(this.#context, this.#folder, options);
     if (options.repair) this.#logs.forget();
     return report;
@@ -402,7 +402,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    */
   async flush(): Promise<void> {
     this.#assertReady();
-    await this.#idle();
+    await this.#settled();
   }
 
   /**
@@ -507,6 +507,12 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
       await this.#context.guard.close();
       for (const reference of this.#handles) reference.deref()?.abandon();
     }
+  }
+
+  /** What was handed in before is durable or has failed; others may go on meanwhile. */
+  async #settled(): Promise<void> {
+    await this.#logs.settled();
+    await this.#maintenance.idle();
   }
 
   async #idle(): Promise<void> {

@@ -12,6 +12,7 @@ import { HttpFailure } from "./failures.js";
 import {
   type AppContext,
   type AppEnv,
+  assertAllowed,
   bodyOf,
   flagOf,
   idOf,
@@ -43,6 +44,26 @@ export function addDocumentRoutes(app: Hono<AppEnv>, site: Site): void {
     if (!(await storage.delete(id))) throw notFound(id);
     return context.json({ id, deleted: true });
   });
+  app.post(`${PATH}/erase`, permit(site, "admin"), async (context) => {
+    const id = idOf(context);
+    await documents.evict(id, "deleted");
+    const reclaim = textOf(context, "reclaim") === undefined || flagOf(context, "reclaim");
+    const { existed, keys } = await storage.erase(id, { reclaim });
+    if (!existed && keys === 0) throw notFound(id);
+    return context.json({ id, erased: true, keys, reclaimed: reclaim });
+  });
+  app.post(`${PATH}/fork`, permit(site, "read"), async (context) => {
+    const id = idOf(context);
+    const to = textOf(context, "as");
+    if (to === undefined) throw new HttpFailure(400, "ARGUMENT_INVALID", "as must name the new document");
+    await assertAllowed(site, context, to, "write");
+    const at = momentOf(context);
+    const { signal } = context.req.raw;
+    const recreate = flagOf(context, "recreate");
+    const result = await storage.fork(id, to, { signal, recreate, ...(at === undefined ? {} : { at }) });
+    if (result === undefined) throw notFound(id);
+    return context.json(result);
+  });
   app.post(`${PATH}/snapshots`, permit(site, "admin"), async (context) => {
     const id = idOf(context);
     const handle = await storage.load(id);
@@ -55,7 +76,11 @@ export function addDocumentRoutes(app: Hono<AppEnv>, site: Site): void {
   });
   app.post(`${PATH}/compact`, permit(site, "admin"), async (context) => {
     const id = idOf(context);
-    const options = { force: flagOf(context, "force"), dryRun: flagOf(context, "dryRun") };
+    const options = {
+      force: flagOf(context, "force"),
+      dryRun: flagOf(context, "dryRun"),
+      reclaim: flagOf(context, "reclaim"),
+    };
     const result = await storage.compact(id, { ...options, signal: context.req.raw.signal });
     if (result.outcome === "not-found") throw notFound(id);
     return context.json(result);

@@ -24,6 +24,8 @@ const PARAMETERS = {
   recreate: ["begin anew when the id was deleted", flag],
   force: ["also when nothing is new", flag],
   dryRun: ["change nothing, say what would be done", flag],
+  reclaim: ["also rewrite the files of the store without what was trimmed or deleted", flag],
+  as: ["the id of the new document", text],
   minEvents: ["only documents with so many events since their snapshot", count],
   idleMs: ["only documents that did not change for so long", count],
   concurrency: ["documents at a time", count],
@@ -57,7 +59,7 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
   "POST /api/compact": {
     says: "Compacts every document that is due. 409 while another such run is under way.",
     action: "admin",
-    query: ["prefix", "minEvents", "idleMs", "concurrency", "budgetMs", "force", "dryRun"],
+    query: ["prefix", "minEvents", "idleMs", "concurrency", "budgetMs", "force", "dryRun", "reclaim"],
     answers: "events",
   },
   "POST /api/check": {
@@ -104,11 +106,21 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
     query: ["at"],
   },
   [`DELETE ${DOCUMENT}/tags/{name}`]: { says: "Forgets a named version.", action: "admin" },
+  [`POST ${DOCUMENT}/erase`]: {
+    says: "Removes the document so that no file holds its bytes, unless `reclaim=false`.",
+    action: "admin",
+    query: ["reclaim"],
+  },
+  [`POST ${DOCUMENT}/fork`]: {
+    says: "Copies the document, as it is or was, to a new id, which the caller must be allowed to write.",
+    action: "read",
+    query: ["as", "at", "tag", "time", "recreate"],
+  },
   [`POST ${DOCUMENT}/snapshots`]: { says: "Takes a snapshot now; trims nothing.", action: "admin" },
   [`POST ${DOCUMENT}/compact`]: {
     says: "Takes a snapshot and trims what it covers.",
     action: "admin",
-    query: ["force", "dryRun"],
+    query: ["force", "dryRun", "reclaim"],
   },
   [`POST ${DOCUMENT}/check`]: { says: "Verifies the stored document, and changes nothing.", action: "admin" },
 };

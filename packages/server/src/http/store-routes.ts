@@ -95,6 +95,7 @@ function compactOptions(context: AppContext): CompactAllOptions {
     ...(prefix === undefined ? {} : { prefix }),
     force: flagOf(context, "force"),
     dryRun: flagOf(context, "dryRun"),
+    reclaim: flagOf(context, "reclaim"),
   };
 }
 

@@ -49,7 +49,7 @@ export class Connection {
   readonly address: string;
   /** Asks again whether the client may still read and write. */
   readonly authorize: (action: "read" | "write") => Promise<boolean>;
-  canWrite: boolean;
+  #canWrite = false;
   readonly #socket: WebSocket;
   readonly #host: ConnectionHost;
   /** Why the socket is not read, and since when. */
@@ -72,14 +72,13 @@ export class Connection {
   constructor(
     socket: WebSocket,
     host: ConnectionHost,
-    facts: Pick<Connection, "id" | "address" | "authorize" | "canWrite">,
+    facts: Pick<Connection, "id" | "address" | "authorize">,
   ) {
     this.#socket = socket;
     this.#host = host;
     this.id = facts.id;
     this.address = facts.address;
     this.authorize = facts.authorize;
-    this.canWrite = facts.canWrite;
     this.#allowance = 2 * host.limits.messagesPerSecondMax;
     socket.binaryType = "nodebuffer";
     socket.pause();
@@ -121,6 +120,15 @@ export class Connection {
     this.#unblock("loading");
   }
 
+  /** What the client may do from now on. One that may write again is asked for what was refused. */
+  permit(canWrite: boolean): void {
+    const isNews = canWrite !== this.#canWrite;
+    this.#canWrite = canWrite;
+    if (!isNews || this.#document === undefined) return;
+    this.#denied = false;
+    this.writabilityChanged(canWrite && this.#host.gate.open);
+  }
+
   close(reason: CloseReason): void {
     const [code, text] = CLOSE[reason];
     this.#queue.length = 0;
@@ -156,8 +164,9 @@ export class Connection {
     if (this.#watchesDurable && this.#behind === undefined) this.#send(message);
   }
 
-  /** The gate opened or shut. */
-  writabilityChanged(writable: boolean): void {
+  /** The gate opened or shut, or the permission changed. */
+  writabilityChanged(isOpen: boolean): void {
+    const writable = isOpen && this.#canWrite;
     if (this.#watchesDurable) this.#send(writableMessage(writable));
     if (!writable || !this.#owes || this.#document === undefined) return;
     this.#send(syncMessage(SYNC_STEP_1, this.#document.stateVector()));
@@ -267,7 +276,7 @@ export class Connection {
       case "watch-durable":
         this.#watchesDurable = true;
         this.#send(durableMessage(document.durableClock));
-        this.#send(writableMessage(this.#host.gate.open && this.canWrite));
+        this.#send(writableMessage(this.#host.gate.open && this.#canWrite));
         return;
       case "mark":
         this.#mark(document, read.mark);
@@ -294,7 +303,7 @@ export class Connection {
       if (step === SYNC_STEP_2 && this.#host.gate.open) this.#owes = false;
       return;
     }
-    if (!this.canWrite) {
+    if (!this.#canWrite) {
       this.#owes = true;
       if (!this.#denied) this.#send(deniedMessage("this client may read the document, not change it"));
       this.#denied = true;
@@ -332,7 +341,7 @@ export class Connection {
   #mark(document: LiveDocument, mark: number): void {
     const refuse = (code: string) => this.#send(unmarkedMessage(mark, code));
     if (this.#owes) {
-      refuse(this.canWrite ? (this.#host.gate.reason ?? "BEHIND") : "FORBIDDEN");
+      refuse(this.#canWrite ? (this.#host.gate.reason ?? "BEHIND") : "FORBIDDEN");
       return;
     }
     document.settle().then(

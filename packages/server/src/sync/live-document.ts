@@ -35,6 +35,8 @@ export interface DocumentHost {
 /** Bytes of memory for each byte of an encoded document; measured on documents of real histories. */
 const HEAP_FACTOR = 12;
 const HEAP_BASE_BYTES = 16 * 1024;
+/** Edits merge with what is there: the estimate is made anew whenever it has doubled and grown by so much. */
+const MEASURE_BYTES = 1024 * 1024;
 const RETRY_MS = 100;
 /** The state vector of an empty document. */
 const NOTHING = Uint8Array.of(0);
@@ -74,6 +76,7 @@ export class LiveDocument {
   #unsavedBytes = 0;
   #saving: Promise<void> | undefined;
   #durable = 0;
+  #measuredBytes = HEAP_BASE_BYTES;
 
   /** Rejects like `storage.load`, and with `MODEL_UNKNOWN` for a document that is none of Yjs. */
   static async load(host: DocumentHost, id: string): Promise<LiveDocument> {
@@ -165,6 +168,7 @@ export class LiveDocument {
       this.#sender = undefined;
     }
     this.bytes += HEAP_FACTOR * update.length;
+    if (this.bytes > 2 * this.#measuredBytes + MEASURE_BYTES) this.#measure();
     this.#unsavedBytes += update.length;
     this.#host.unsaved(update.length);
     this.saveSoon();
@@ -234,10 +238,34 @@ export class LiveDocument {
     handle?.close({ discard: true }).catch(() => undefined);
   }
 
+  /** A document that others have created meanwhile is loaded. Called every second or so. */
+  look(): void {
+    if (this.exists || this.#creating !== undefined || this.ended || this.connections.size === 0) return;
+    this.#creating = this.#host.storage
+      .info(this.id)
+      .then((info) => (info === undefined ? undefined : this.#appear()))
+      .catch((error: unknown) => {
+        // What passes is met again by the next look, or by the first edit.
+        if (error instanceof EditRefused) this.#host.end(this, error.reason);
+      })
+      .finally(() => {
+        this.#creating = undefined;
+      });
+  }
+
+  #measure(): void {
+    this.bytes = HEAP_BASE_BYTES + HEAP_FACTOR * Y.encodeStateAsUpdate(this.#doc).length;
+    this.#measuredBytes = this.bytes;
+  }
+
   async #createWith(update: Uint8Array): Promise<void> {
-    const { storage } = this.#host;
-    await storage.append(this.id, [update], { model: "yjs" });
-    const handle = await storage.load<Y.Doc>(this.id);
+    await this.#host.storage.append(this.id, [update], { model: "yjs" });
+    await this.#appear();
+  }
+
+  /** Loads what is stored by now, and shows it to those who have seen nothing yet. */
+  async #appear(): Promise<void> {
+    const handle = await this.#host.storage.load<Y.Doc>(this.id);
     if (handle === undefined) return this.#host.end(this, "deleted");
     this.#adopt(handle);
     const state = Y.encodeStateAsUpdate(this.#doc);
@@ -253,7 +281,7 @@ export class LiveDocument {
     }
     this.#handle = handle;
     this.#doc = handle.doc;
-    this.bytes = HEAP_BASE_BYTES + HEAP_FACTOR * Y.encodeStateAsUpdate(handle.doc).length;
+    this.#measure();
     handle.doc.on("update", (update: Uint8Array, _origin: unknown, _doc: Y.Doc, { beforeState }) => {
       this.#broadcast(update, beforeState);
     });

@@ -92,6 +92,7 @@ export class LiveDocuments {
 
   /** Releases what nobody uses. Called now and then. */
   sweep(now: number): void {
+    for (const document of this.#documents.values()) document.look();
     for (const document of this.#documents.values())
       if (document.connections.size === 0 && now - document.idleSince > this.#options.limits.idleMs)
         this.#release(document);

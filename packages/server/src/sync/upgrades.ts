@@ -79,7 +79,6 @@ export class Upgrades {
       const connection = new Connection(webSocket, this.#connectionHost(id), {
         id,
         address,
-        canWrite: false,
         authorize: (action) => this.#isAllowed(access, id, action),
       });
       this.#connections.add(connection);
@@ -130,7 +129,9 @@ export class Upgrades {
     if (!(await this.#permit(connection, access.token === undefined ? "unauthenticated" : "forbidden")))
       return;
     try {
-      const document = await documents.open(connection.id);
+      let document = await documents.open(connection.id);
+      // Another load may have taken its place in memory before anybody had joined it.
+      while (document.ended) document = await documents.open(connection.id);
       if (document.connections.size >= limits.connectionsPerDocumentMax) connection.close("unavailable");
       else connection.join(document);
     } catch (error) {
@@ -155,7 +156,7 @@ export class Upgrades {
   /** Asks what the client may do. Closes the connection, and returns false, when it may not even read. */
   async #permit(connection: Connection, otherwise: CloseReason = "forbidden"): Promise<boolean> {
     const [read, write] = await Promise.all([connection.authorize("read"), connection.authorize("write")]);
-    connection.canWrite = read && write;
+    connection.permit(read && write);
     if (!read) connection.close(otherwise);
     return read;
   }

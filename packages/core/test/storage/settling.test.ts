@@ -1,0 +1,51 @@
+// `flush` and `check` beside writers who never pause.
+import { DocumentStorage, memoryBackend, never } from "coppice";
+import { simulatedBackend } from "coppice/testing";
+import { expect, test } from "vitest";
+import { nameSet, naming } from "../../../../test/support/oracle-model.js";
+
+test("[ST90] flush and check end beside writers who never pause", async () => {
+  const storage = await DocumentStorage.open({
+    backend: memoryBackend(),
+    models: [nameSet()],
+    snapshotPolicy: never,
+  });
+  let stopped = false;
+  let count = 0;
+  const writers = ["a", "b", "c"].map(async (id) => {
+    // Two in flight all the time: the queue of the document is never empty.
+    const write = async (writer: number) => {
+      while (!stopped) await storage.append(id, [naming(`${writer}-${count++}`)]);
+    };
+    await Promise.all([write(0), write(1)]);
+  });
+  for (let round = 0; round < 3; round++) {
+    const before = count;
+    await storage.flush();
+    expect((await storage.check()).problems).toEqual([]);
+    expect(count).toBeGreaterThan(before);
+  }
+  stopped = true;
+  await Promise.all(writers);
+  await storage.close();
+});
+
+test("[ST90] flush waits for all that was handed in before it, failures included", async () => {
+  const disk = simulatedBackend();
+  const storage = await DocumentStorage.open({ backend: disk, models: [nameSet()], snapshotPolicy: never });
+  const settled: string[] = [];
+  for (const id of ["a", "b"])
+    for (let event = 0; event < 3; event++)
+      void storage.append(id, [naming(`${event}`)]).then(() => settled.push(`${id}${event}`));
+  await storage.flush();
+  expect(settled.sort()).toEqual(["a0", "a1", "a2", "b0", "b1", "b2"]);
+  disk.failNext("commit", "error");
+  const codes: unknown[] = [];
+  for (let event = 0; event < 3; event++)
+    void storage.append("a", [naming(`x${event}`)]).catch((error) => codes.push(error.code));
+  await storage.flush();
+  expect(codes).toHaveLength(3);
+  await storage.recover();
+  expect((await storage.check()).problems).toEqual([]);
+  await storage.close();
+});
