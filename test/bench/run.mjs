@@ -19,6 +19,7 @@
 import { writeFile } from "node:fs/promises";
 import { amplification } from "./amplification.mjs";
 import { append, appendMany } from "./append.mjs";
+import { archive } from "./archive.mjs";
 import { diff } from "./diff.mjs";
 import { documents } from "./documents.mjs";
 import { load, tail } from "./load.mjs";
@@ -26,7 +27,7 @@ import { describeMachine, toJson, toMarkdown, toText } from "./report.mjs";
 import { Scratch } from "./stores.mjs";
 import { openTrace } from "./trace.mjs";
 
-const WORKLOADS = [append, appendMany, load, tail, documents, diff, amplification];
+const WORKLOADS = [append, appendMany, load, tail, documents, diff, amplification, archive];
 
 const HELP = `usage: npm run bench -- [options]
 

@@ -13,6 +13,7 @@ import { lsCommand } from "./commands/ls.js";
 import { readCommand } from "./commands/read.js";
 import { replayCommand, writerCommand } from "./commands/replay.js";
 import { rmCommand } from "./commands/rm.js";
+import { tagCommand, tagsCommand, untagCommand } from "./commands/tag.js";
 import { EXIT_HELP, type ExitCode } from "./errors.js";
 import { DEFAULT_STORE, examples } from "./options.js";
 import type { Runtime } from "./runtime.js";
@@ -48,6 +49,9 @@ export function makeProgram(runtime: Runtime, done: (code: ExitCode) => void): C
     infoCommand,
     readCommand,
     historyCommand,
+    tagCommand,
+    tagsCommand,
+    untagCommand,
     compactCommand,
     checkCommand,
     rmCommand,

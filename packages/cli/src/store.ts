@@ -11,7 +11,14 @@
 
 import { readdir } from "node:fs/promises";
 import { resolve } from "node:path";
-import { type AnyModel, type BackendFactory, DocumentStorage, isCoppiceError, memoryBackend } from "coppice";
+import {
+  type AnyModel,
+  type BackendFactory,
+  DocumentStorage,
+  type HistoryPolicy,
+  isCoppiceError,
+  memoryBackend,
+} from "coppice";
 import { CommandError } from "./errors.js";
 import { lockOwner } from "./lock-owner.js";
 import type { StoreOptions } from "./options.js";
@@ -51,12 +58,17 @@ export async function loadBackend(address: StoreAddress, create: boolean): Promi
   return levelBackend(address.location, { createIfMissing: create });
 }
 
-/**
- * Opens the store, hands it over, and closes it whatever happens. `create`: make it where it does not exist.
- */
+export interface OpenOptions extends StoreOptions {
+  /** Make the store where it does not exist. */
+  readonly create?: boolean;
+  /** What becomes of events that are trimmed; default: what became of earlier ones. */
+  readonly history?: HistoryPolicy;
+}
+
+/** Opens the store, hands it over, and closes it whatever happens. */
 export async function withStorage<T>(
   runtime: Runtime,
-  options: StoreOptions & { readonly create?: boolean },
+  options: OpenOptions,
   use: (storage: DocumentStorage) => Promise<T>,
 ): Promise<T> {
   const address = parseStore(options.store);
@@ -81,7 +93,7 @@ export async function withStorage<T>(
 async function openWaiting(
   runtime: Runtime,
   address: StoreAddress,
-  options: StoreOptions & { readonly create?: boolean },
+  options: OpenOptions,
 ): Promise<DocumentStorage> {
   const create = options.create === true;
   const [backend, models] = await Promise.all([loadBackend(address, create), loadModels()]);
@@ -89,7 +101,8 @@ async function openWaiting(
   for (;;) {
     runtime.signal.throwIfAborted();
     try {
-      return await DocumentStorage.open({ backend, models });
+      const { history } = options;
+      return await DocumentStorage.open({ backend, models, ...(history === undefined ? {} : { history }) });
     } catch (error) {
       if (!isCoppiceError(error, "LOCKED")) throw error;
       const left = (options.wait ?? 0) - (performance.now() - started);

@@ -12,6 +12,7 @@ import {
   type CompactAllResult,
   type CompactResult,
   type DocumentStorage,
+  type HistoryPolicy,
   isCoppiceError,
 } from "coppice";
 import { CommandError, EXIT, type ExitCode, worst } from "../errors.js";
@@ -19,6 +20,7 @@ import {
   examples,
   parseCount,
   parseDuration,
+  parseHistory,
   parsePositive,
   type StoreOptions,
   storeCommand,
@@ -36,6 +38,7 @@ interface Options extends StoreOptions {
   readonly idle?: number;
   readonly concurrency?: number;
   readonly budget?: number;
+  readonly history?: HistoryPolicy;
   readonly force?: true;
   readonly dryRun?: true;
 }
@@ -51,6 +54,11 @@ export function compactCommand(runtime: Runtime, done: (code: ExitCode) => void)
     .option("--idle <duration>", "with --all: only documents unchanged for so long", parseDuration)
     .option("--concurrency <count>", "with --all: documents at a time (default: 2)", parsePositive)
     .option("--budget <duration>", "with --all: begin no further document after so long", parseDuration)
+    .option(
+      "--history <policy>",
+      "trimmed events: drop, archive, or keep:<events> (default: archive where there is one)",
+      parseHistory,
+    )
     .option("--force", "also when nothing is new")
     .option("--dry-run", "change nothing, say what would be done")
     .addHelpText(
@@ -58,6 +66,7 @@ export function compactCommand(runtime: Runtime, done: (code: ExitCode) => void)
       examples(
         ["coppice compact notes", "one document"],
         ["coppice compact --all --min-events 100 --idle 10m --budget 50s --json", "for cron"],
+        ["coppice compact --all --history archive", "past versions can still be read"],
         ["coppice compact --all --wait 30s", "wait while another run has the store"],
       ),
     )
@@ -150,7 +159,7 @@ function sentence(result: CompactResult, options: Options): string {
   const id = printable(result.id);
   switch (result.outcome) {
     case "compacted": {
-      const trimmed = `${count(result.eventsTrimmed)} events (${byteSize(result.bytesTrimmed)})`;
+      const trimmed = trimmedOf(result);
       if (options.dryRun) return `${id}: would snapshot at clock ${count(result.clock)} and trim ${trimmed}`;
       const held = result.held > 0 ? `, ${count(result.held)} events held` : "";
       const snapshot = `snapshot at clock ${count(result.clock)} (${byteSize(result.snapshotBytes)})`;
@@ -167,6 +176,11 @@ function sentence(result: CompactResult, options: Options): string {
   }
 }
 
+function trimmedOf(result: Pick<CompactResult, "eventsTrimmed" | "bytesTrimmed" | "eventsArchived">): string {
+  const archived = result.eventsArchived > 0 ? " into the archive" : "";
+  return `${count(result.eventsTrimmed)} events (${byteSize(result.bytesTrimmed)})${archived}`;
+}
+
 function summary(result: CompactAllResult, options: Options): object {
   const failures = result.failures.map(({ id, error }) => ({
     id,
@@ -177,7 +191,7 @@ function summary(result: CompactAllResult, options: Options): object {
 }
 
 async function tell({ out }: Runtime, result: CompactAllResult, options: Options): Promise<void> {
-  const trimmed = `${count(result.eventsTrimmed)} events (${byteSize(result.bytesTrimmed)})`;
+  const trimmed = trimmedOf(result);
   const verb = options.dryRun ? "would compact" : "compacted";
   const trim = options.dryRun ? "would trim" : "trimmed";
   const documents = `${count(result.compacted)} of ${count(result.seen)} documents`;
