@@ -45,6 +45,11 @@ export function readableFrom({ archive, oldest }: Meta): number {
   return archive[0]?.clock ?? oldest;
 }
 
+/** Whether a replay from the start is the whole document: no event was dropped, nothing archived is lost. */
+export function isWhole({ archive, oldest, base }: Meta): boolean {
+  return (archive[0]?.clock ?? oldest) === base && archive.every(({ parts }) => parts > 0);
+}
+
 /** Throws `CORRUPT` for a payload that is no record of a segment. */
 export function unpackSegmentRecord(key: Key, payload: Uint8Array): SegmentRecord {
   try {

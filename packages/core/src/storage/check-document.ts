@@ -8,7 +8,7 @@
 import { equalBytes } from "../base/bytes.js";
 import { isCoppiceError } from "../base/errors.js";
 import type { AnyModel } from "../contract/model.js";
-import { readableFrom } from "./archive.js";
+import { isWhole } from "./archive.js";
 import { type FoundSegment, findArchive } from "./check-archive.js";
 import { compareFold, type FoldBase } from "./check-fold.js";
 import {
@@ -194,7 +194,7 @@ async function examineLive(
   const held = await findHeld(context, id, snapshots, tags.snapshots, found, model);
   if (model !== undefined) await judgeFolds(folder, model, id, meta, snapshots, log.links, held);
   // A replay of the archive makes up for snapshots as long as none of it is damaged.
-  const whole = readableFrom(meta) === meta.base && archive.every(({ finding }) => finding === undefined);
+  const whole = isWhole(meta) && archive.every(({ finding }) => finding === undefined);
   const based = (whole || snapshots.some(usable)) && !log.headless;
   if (!based && snapshots.some(({ state }) => state === "unread") && model !== undefined) {
     const message = `the model ${model.name} does not read the state format of the stored snapshot`;

@@ -6,7 +6,7 @@
  */
 
 import type { AnyModel } from "../contract/model.js";
-import { readableFrom } from "./archive.js";
+import { isWhole } from "./archive.js";
 import { type Context, observe } from "./context.js";
 import { damaged } from "./envelope.js";
 import type { Meta } from "./meta.js";
@@ -68,7 +68,7 @@ export async function loadDocument(
       const failure = damaged(stageKey(space, id, ref, 0), "the model cannot restore the snapshot", error);
       observe(context, (observer) => observer.damage?.({ id, error: failure, recovered: false }));
       const { meta } = state;
-      if (readableFrom(meta) !== meta.base && ref === meta.previous) throw failure;
+      if (!isWhole(meta) && ref === meta.previous) throw failure;
       continue;
     }
     const loaded = replay(context, id, state, doc);

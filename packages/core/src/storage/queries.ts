@@ -13,7 +13,7 @@ import { deletedError, type Head, tokenOf } from "./head.js";
 import { type Meta, unpackRecord, unsealMeta } from "./meta.js";
 import { assertNotDeleted, Moved, type StoredBatch, trimmed, withRestarts } from "./reader.js";
 import { decodeBatch } from "./state.js";
-import { listTags, type Tag } from "./tag-index.js";
+import { intactTags, type TagEntry, tagOf } from "./tag-index.js";
 
 export interface ListOptions {
   readonly prefix?: string;
@@ -278,7 +278,7 @@ export async function* history(context: Context, id: string): AsyncGenerator<His
     next ??= oldest;
     if (next < oldest) throw trimmed(id, next, oldest);
     try {
-      const marks = [...marksOf(meta), ...(await listTags(context, id)).map(markOfTag)];
+      const marks = [...marksOf(meta), ...(await intactTags(context, id)).map(markOfTag)];
       for await (const entry of historyFrom(context, id, meta, next, marks)) {
         if (entry.kind === "batch") next = entry.end;
         else {
@@ -316,8 +316,8 @@ function marksOf({ archive, previous, snapshot }: Meta): Mark[] {
   return marks;
 }
 
-function markOfTag(tag: Tag): Mark {
-  return { kind: "tag", ...tag };
+function markOfTag(entry: TagEntry): Mark {
+  return { kind: "tag", ...tagOf(entry) };
 }
 
 async function* historyFrom(

@@ -11,7 +11,7 @@
 import { equalBytes } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { AnyModel } from "../contract/model.js";
-import { readableFrom, scanLog } from "./archive.js";
+import { isWhole, readableFrom, scanLog } from "./archive.js";
 import { type Context, modelOf, observe } from "./context.js";
 import { damaged } from "./envelope.js";
 import { deletedError } from "./head.js";
@@ -170,7 +170,8 @@ async function readBase(
   readonly failure: CoppiceError | undefined;
 }> {
   const { at, exclude, recordOnly } = options;
-  const whole = readableFrom(meta) === meta.base;
+  // What is lost of the archive is no matter for past versions, which say so; it is for the newest one.
+  const whole = at === undefined ? isWhole(meta) : readableFrom(meta) === meta.base;
   let failure: CoppiceError | undefined;
   const found = await candidates(context, id, meta, options);
   for (const [index, { ref, space }] of found.entries()) {

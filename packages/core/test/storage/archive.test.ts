@@ -199,6 +199,24 @@ describe("a storage with an archive", () => {
     await clean(storage);
   });
 
+  test("[HI44] a part of the archive that is lost makes up for no snapshot: the load is CORRUPT, not incomplete", async () => {
+    const backend = simulatedBackend();
+    const storage = await open({ backend, history: "archive", limits: { archiveSegmentBytesMax: 60 } });
+    await fill(storage, 9);
+    await storage.compact("d");
+    backend.flip(keysIn(backend, "archive")[0]!, 40);
+    await storage.check({ repair: true });
+    const dump = backend.dump();
+    const names = await namesAt(storage);
+    for (const key of keysIn(backend, "snapshot")) backend.flip(key, 30);
+    await expect(storage.load("d")).rejects.toMatchObject({ code: "CORRUPT" });
+    expect((await storage.check({ repair: true })).clean).toBe(false);
+    await expect(storage.load("d")).rejects.toMatchObject({ code: "CORRUPT" });
+    backend.restore(dump);
+    expect(await namesAt(storage)).toEqual(names);
+    await clean(storage);
+  });
+
   test("[HI45] a deleted document has no archive, and its next life begins with none", async () => {
     const backend = simulatedBackend();
     const storage = await open({ backend, history: "archive" });
