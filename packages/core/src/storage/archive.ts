@@ -21,7 +21,7 @@ import type { Guard } from "../contract/guard.js";
 import { decodeSegment, encodeSegment, packedBytes } from "./archive-segment.js";
 import type { Context } from "./context.js";
 import { COMMIT_ID_BYTES, damaged } from "./envelope.js";
-import { type ArchiveRef, Fields, type Meta, packRecord, unpackRecord } from "./meta.js";
+import { type ArchiveRef, eventsKey, Fields, type Meta, packRecord, unpackRecord } from "./meta.js";
 import { type BatchRange, type StoredBatch, scanBatches } from "./reader.js";
 import { Moved, readStage, StageSwept, type Stored, stageBytes, stageKey } from "./stages.js";
 
@@ -145,11 +145,15 @@ export async function archiveLog(
     size = 0;
   };
   const from = meta.archive[kept.length]?.clock ?? meta.oldest;
+  let end = from;
   for await (const batch of scanLog(context.guard, id, meta, { from, to: goal })) {
     if (size + packedBytes(batch) > max) await cut();
     batches.push(batch);
     size += packedBytes(batch);
+    end = batch.end;
   }
+  // Another compaction may have trimmed the rest: a scan up to a clock does not notice.
+  if (end !== goal) throw new Moved(eventsKey(id, end), "batches are missing from the log");
   await cut();
   return { archive: kept, records };
 }

@@ -114,6 +114,10 @@ export async function readState(
   }
   await assertNotDeleted(context.guard, id, meta, metaBytes);
   if (options.at !== undefined && end < options.at) {
+    // Or a trim took what lay between: a scan up to a clock does not notice.
+    if (!equalBytes(await context.guard.get(metaKey(id)), metaBytes)) {
+      throw new Moved(eventsKey(id, end), "the log was trimmed while it was read");
+    }
     throw new CoppiceError("ARGUMENT_INVALID", "the clock lies after the head of the document", {
       details: { id, clock: options.at, head: end },
     });
