@@ -59,6 +59,17 @@ export function parseDuration(text: string): number {
   return Math.round(Number(amount) * factor);
 }
 
+const UNITS_BYTES: Readonly<Record<string, number>> = { KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 };
+
+/** `512KiB`, `64MiB`, `2GiB` → bytes. */
+export function parseByteSize(text: string): number {
+  const [, amount, unit = ""] = /^(\d{1,6})(KiB|MiB|GiB)$/.exec(text) ?? [];
+  const bytes = Number(amount) * (UNITS_BYTES[unit] ?? Number.NaN);
+  if (!(bytes > 0))
+    throw new InvalidArgumentError("Write a whole number with its unit: 512KiB, 64MiB, 2GiB.");
+  return bytes;
+}
+
 /** A whole number from 0. */
 export function parseCount(text: string): number {
   const value = Number(text);

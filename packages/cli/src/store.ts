@@ -2,11 +2,16 @@
  * From a store's URL to an open storage. Backends and models are loaded here, when they are needed, and
  * nowhere else; one that is not installed is an error that says what to install.
  *
- * The lock is LevelDB's own: a directory has one owner among all processes, and the system frees it when that
- * process dies. So two cron runs exclude each other with no lock file of ours, which could be left behind.
  *
- * Invariants: a command that only looks creates nothing; whatever was opened is closed, also after a failure
- * and after Ctrl-C, and closing waits for what is in flight.
+ * A process that owns the store may work for others (`coppice serve` does): what it can do is asked of it,
+ * when the store turns out to be locked.
+ *
+ * The lock is LevelDB's own: a directory has one owner among all processes, and the system frees it when
+ * that process dies. So two cron runs exclude each other with no lock file of ours, which could be left
+ * behind.
+ *
+ * Invariants: a command that only looks creates nothing; whatever was opened is closed, also after a
+ * failure and after Ctrl-C, and closing waits for what is in flight.
  */
 
 import { readdir } from "node:fs/promises";
@@ -18,7 +23,9 @@ import {
   type HistoryPolicy,
   isCoppiceError,
   memoryBackend,
+  type Observer,
 } from "coppice";
+import { findOwner } from "coppice/control";
 import { CommandError } from "./errors.js";
 import { lockOwner } from "./lock-owner.js";
 import type { StoreOptions } from "./options.js";
@@ -29,7 +36,20 @@ export type StoreAddress =
   | { readonly scheme: "level"; readonly location: string }
   | { readonly scheme: "memory"; readonly location?: undefined };
 
+/** What can be asked of the process that has a store open. */
+export type Store = Pick<DocumentStorage, "compact" | "compactAll" | "list" | "info" | "check">;
+
 const RETRY_MS = 200;
+
+export interface OpenStoreOptions extends StoreOptions {
+  /** Make the store where it does not exist. */
+  readonly create?: boolean;
+  /** `false`: damage in table files was found already, and what is readable beside it is wanted. */
+  readonly verifyTables?: boolean;
+  readonly observer?: Observer;
+  /** What becomes of events that are trimmed; default: what became of earlier ones. */
+  readonly history?: HistoryPolicy;
+}
 
 /**
  * Throws a usage error for what is no store. The part after `level:` is a path as it stands, nothing is
@@ -45,30 +65,48 @@ export function parseStore(url: string): StoreAddress {
   });
 }
 
-/** The models that are installed, of those that the command knows. */
+/**
+ * The models that are installed, of those that the command knows. Yjs comes with it; the others bring
+ * megabytes of WebAssembly, and are used where they are installed. A document of one that is not is
+ * `MODEL_UNKNOWN`.
+ */
 export async function loadModels(): Promise<readonly AnyModel[]> {
-  const { yjs } = await loadPackage("@coppice/yjs", () => import("@coppice/yjs"));
-  return [yjs()];
+  const [{ yjs }, ...others] = await Promise.all([
+    loadPackage("@coppice/yjs", () => import("@coppice/yjs")),
+    ifInstalled(async () => (await import("@coppice/automerge")).automerge()),
+    ifInstalled(async () => (await import("@coppice/loro")).loro()),
+  ]);
+  return [yjs(), ...others.filter((model) => model !== undefined)];
 }
 
-/** `create`: make the store where it does not exist. */
-export async function loadBackend(address: StoreAddress, create: boolean): Promise<BackendFactory> {
+/** `undefined` when a package that it needs is not there; other failures are failures. */
+export async function ifInstalled<T>(load: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await load();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ERR_MODULE_NOT_FOUND") return undefined;
+    throw error;
+  }
+}
+
+/** `create`: make the store where it does not exist. `verifyTables: false`: that was done already. */
+export async function loadBackend(
+  address: StoreAddress,
+  create: boolean,
+  verifyTables = true,
+): Promise<BackendFactory> {
   if (address.scheme === "memory") return memoryBackend();
   const { levelBackend } = await loadPackage("@coppice/level", () => import("@coppice/level"));
-  return levelBackend(address.location, { createIfMissing: create });
+  return levelBackend(address.location, { createIfMissing: create, verifyTables });
 }
 
-export interface OpenOptions extends StoreOptions {
-  /** Make the store where it does not exist. */
-  readonly create?: boolean;
-  /** What becomes of events that are trimmed; default: what became of earlier ones. */
-  readonly history?: HistoryPolicy;
-}
-
-/** Opens the store, hands it over, and closes it whatever happens. */
+/**
+ * Opens the store, hands it over, and closes it whatever happens. `create`: make it where it does not
+ * exist.
+ */
 export async function withStorage<T>(
   runtime: Runtime,
-  options: OpenOptions,
+  options: OpenStoreOptions,
   use: (storage: DocumentStorage) => Promise<T>,
 ): Promise<T> {
   const address = parseStore(options.store);
@@ -90,19 +128,56 @@ export async function withStorage<T>(
   return result;
 }
 
+/**
+ * Like `withStorage`, for what the process that has the store open does for others as well: when it is locked
+ * and its owner can be asked, `use` gets the owner.
+ */
+export async function withStore<T>(
+  runtime: Runtime,
+  options: StoreOptions,
+  use: (store: Store) => Promise<T>,
+): Promise<T> {
+  try {
+    return await withStorage(runtime, { ...options, wait: 0 }, use);
+  } catch (error) {
+    if (!(error instanceof CommandError) || error.code !== "LOCKED") throw error;
+    const { location } = parseStore(options.store);
+    const owner = location === undefined ? undefined : await findOwner(location);
+    if (owner === undefined) return withStorage(runtime, options, use);
+    await noteOwner(runtime, options, owner);
+    return use(owner);
+  }
+}
+
+export async function noteOwner(
+  runtime: Runtime,
+  options: StoreOptions,
+  owner: { readonly pid: number },
+): Promise<void> {
+  if (!options.json) await runtime.err.line(`note: done by process ${owner.pid}, which has the store open`);
+}
+
 async function openWaiting(
   runtime: Runtime,
   address: StoreAddress,
-  options: OpenOptions,
+  options: OpenStoreOptions,
 ): Promise<DocumentStorage> {
   const create = options.create === true;
-  const [backend, models] = await Promise.all([loadBackend(address, create), loadModels()]);
+  const [backend, models] = await Promise.all([
+    loadBackend(address, create, options.verifyTables),
+    loadModels(),
+  ]);
   const started = performance.now();
   for (;;) {
     runtime.signal.throwIfAborted();
     try {
-      const { history } = options;
-      return await DocumentStorage.open({ backend, models, ...(history === undefined ? {} : { history }) });
+      const { observer, history } = options;
+      return await DocumentStorage.open({
+        backend,
+        models,
+        ...(observer === undefined ? {} : { observer }),
+        ...(history === undefined ? {} : { history }),
+      });
     } catch (error) {
       if (!isCoppiceError(error, "LOCKED")) throw error;
       const left = (options.wait ?? 0) - (performance.now() - started);
@@ -120,15 +195,15 @@ async function lockedError(
   const owner = await lockOwner(location);
   const who = owner === undefined ? "another process" : `process ${owner.pid}`;
   const command = owner?.command === undefined ? "" : ` (${printable(owner.command)})`;
-  const waited = wait === undefined ? "" : `, after waiting for ${wait} ms`;
+  const waited = wait === undefined || wait === 0 ? "" : `, after waiting for ${wait} ms`;
   return new CommandError("LOCKED", `${who}${command} has ${printable(store)} open${waited}`, {
-    hint: "A LevelDB store has one owner. Let it compact itself (compactAll), stop it, or use --wait 30s.",
+    hint: "A LevelDB store has one owner. Let it work for you (offerControl), stop it, or use --wait 30s.",
     details: { store, pid: owner?.pid, command: owner?.command, reason: (cause as Error).message },
   });
 }
 
 /** Tells a store that is not there from one that has lost the file that names the others. */
-async function assertStore(location: string, url: string): Promise<void> {
+export async function assertStore(location: string, url: string): Promise<void> {
   let names: string[];
   try {
     names = await readdir(location);

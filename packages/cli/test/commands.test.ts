@@ -320,6 +320,7 @@ describe("the command itself", () => {
       "compact",
       "check",
       "rm",
+      "serve",
       "replay",
       "conformance",
     ]);
@@ -350,5 +351,5 @@ describe("the command itself", () => {
     expect(level.stdout.trimEnd().split("\n")).toHaveLength(backendCases.length + 1);
     const { readdir } = await import("node:fs/promises");
     expect(await readdir(folder)).toEqual([]);
-  });
+  }, 120_000);
 });

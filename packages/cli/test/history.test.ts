@@ -20,7 +20,7 @@ afterAll(cleanUp);
 const on = (where: TestStore, ...args: string[]) => coppice([...args, "--store", where.url]);
 
 describe("tags", () => {
-  test("[CL22] tag, tags and untag do what the library does, and say so", async () => {
+  test("[CL25] tag, tags and untag do what the library does, and say so", async () => {
     const made = await on(store, "tag", "notes", "v1", "--at", "5");
     expect(made).toEqual({ code: 0, stdout: "tagged notes at clock 5 as v1\n", stderr: "" });
     const odd = "odd \u202e😀";
@@ -50,7 +50,7 @@ describe("tags", () => {
     expect((await on(store, "check")).code).toBe(0);
   });
 
-  test("[CL22] what is wrong with a tag has its exit code", async () => {
+  test("[CL25] what is wrong with a tag has its exit code", async () => {
     await on(store, "tag", "notes", "taken");
     const cases: [code: number, said: RegExp, ...args: string[]][] = [
       [1, /has a tag of that name/, "tag", "notes", "taken"],
@@ -73,7 +73,7 @@ describe("tags", () => {
 });
 
 describe("the archive", () => {
-  test("[CL23] compact --history archives, keeps or drops, and history, info and read show it", async () => {
+  test("[CL26] compact --history archives, keeps or drops, and history, info and read show it", async () => {
     const archived = await makeStore(fill);
     const result = await on(archived, "compact", "notes", "--history", "archive");
     expect(result.stdout).toMatch(/trimmed 11 events \(\d+ B\) into the archive/);

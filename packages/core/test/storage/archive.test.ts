@@ -234,6 +234,43 @@ describe("a storage with an archive", () => {
   });
 });
 
+test("[HI53] a fork has the archive of its original, also under an id that was used before", async () => {
+  const backend = simulatedBackend();
+  const storage = await open({ backend, history: "archive", limits: { archiveSegmentBytesMax: 150 } });
+  await fill(storage, 12);
+  await storage.tag("d", "five", 5);
+  await storage.compact("d");
+  await fill(storage, 3, "m");
+  await storage.append("used", [naming("x"), naming("y")]);
+  await storage.delete("used");
+  for (const [id, shift] of [
+    ["fresh", 0],
+    ["used", 2],
+  ] as const) {
+    const fork = await storage.fork("d", id, { recreate: true });
+    expect(fork).toMatchObject({ clock: 15 + shift });
+    const names: string[] = [];
+    for await (const { event, clock } of storage.read(id)) {
+      expect(clock).toBe(names.length + shift);
+      names.push(nameOf(event));
+    }
+    expect(names).toEqual(
+      Array.from({ length: 15 }, (_, index) => (index < 12 ? `n${index}` : `m${index - 12}`)),
+    );
+    const past = await storage.load<NameSet>(id, { at: 7 + shift });
+    expect(past!.doc.names.size).toBe(7);
+    expect((await storage.load<NameSet>(id, { at: "five" }))!.clock).toBe(5 + shift);
+    await storage.append(id, [naming("after"), naming("that")]);
+    await storage.append(id, [naming("end")]);
+    await storage.compact(id);
+    expect(await storage.info(id)).toMatchObject({ archivedClock: shift });
+    await expect(storage.fork("d", "past", { at: 3 })).rejects.toMatchObject({ code: "TRIMMED" });
+  }
+  await storage.erase("fresh");
+  expect(backend.keys().filter(([, id]) => id === "fresh")).toEqual([]);
+  await clean(storage);
+});
+
 describe("a storage that keeps events", () => {
   test("[HI46] at least the last n events stay, can be loaded at each clock, and at most about twice as many", async () => {
     for (let seed = 0; seed < 20; seed++) {
