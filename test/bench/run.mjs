@@ -23,12 +23,16 @@ import { archive } from "./archive.mjs";
 import { diff } from "./diff.mjs";
 import { documents } from "./documents.mjs";
 import { dropins } from "./dropins.mjs";
+import { file } from "./file.mjs";
 import { load, tail } from "./load.mjs";
 import { describeMachine, toJson, toMarkdown, toText } from "./report.mjs";
 import { Scratch } from "./stores.mjs";
 import { openTrace } from "./trace.mjs";
 
-const WORKLOADS = [append, appendMany, load, tail, documents, diff, amplification, dropins, archive];
+const WORKLOADS = [
+  ...[append, appendMany, load, tail, documents, diff, amplification],
+  ...[dropins, file, archive],
+];
 
 const HELP = `usage: npm run bench -- [options]
 

@@ -7,6 +7,7 @@ import { Command } from "commander";
 import { checkChildCommand, checkCommand } from "./commands/check.js";
 import { compactCommand } from "./commands/compact.js";
 import { conformanceCommand } from "./commands/conformance.js";
+import { framesCommand } from "./commands/frames.js";
 import { historyCommand } from "./commands/history.js";
 import { importCommand } from "./commands/import.js";
 import { infoCommand } from "./commands/info.js";
@@ -56,6 +57,7 @@ export function makeProgram(runtime: Runtime, done: (code: ExitCode) => void): C
     tagCommand,
     tagsCommand,
     untagCommand,
+    framesCommand,
     compactCommand,
     checkCommand,
     rmCommand,

@@ -317,6 +317,7 @@ describe("the command itself", () => {
       "tag",
       "tags",
       "untag",
+      "frames",
       "compact",
       "check",
       "rm",
