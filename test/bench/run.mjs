@@ -19,6 +19,7 @@
 import { writeFile } from "node:fs/promises";
 import { amplification } from "./amplification.mjs";
 import { append, appendMany } from "./append.mjs";
+import { archive } from "./archive.mjs";
 import { diff } from "./diff.mjs";
 import { documents } from "./documents.mjs";
 import { dropins } from "./dropins.mjs";
@@ -39,6 +40,7 @@ const WORKLOADS = [
   documents,
   diff,
   amplification,
+  archive,
   graph,
   dropins,
   file,

@@ -4,7 +4,15 @@
 // COPPICE_FUZZ_RUNS=<count> searches longer; COPPICE_SEED=<integer> elsewhere. Interleavings that once lost
 // something are tests of their own in `races.test.ts`.
 
-import { ABSENT, type CompactResult, DocumentStorage, type Env, everyEvents, isCoppiceError } from "coppice";
+import {
+  ABSENT,
+  type CompactResult,
+  DocumentStorage,
+  type Env,
+  everyEvents,
+  type HistoryPolicy,
+  isCoppiceError,
+} from "coppice";
 import { type Fault, simulatedBackend, simulatedEnv } from "coppice/testing";
 import fc from "fast-check";
 import { expect, test } from "vitest";
@@ -22,11 +30,13 @@ const LIMITS = {
   groupBytesMax: 160,
   commitIdsMax: 4,
   headsMax: 1,
+  archiveSegmentBytesMax: 64,
 };
 
 const STEPS = [
   ...(["append", "append", "append two", "append once", "append expecting", "append absent"] as const),
   ...(["repeat", "held", "open", "recreate", "edit", "edit", "save", "save", "refresh"] as const),
+  ...(["tag", "tag other", "untag", "load tag", "load past"] as const),
   ...(["snapshot", "compact", "compact", "force", "delete", "load", "load", "read", "info"] as const),
 ];
 
@@ -114,6 +124,16 @@ class Caller {
         return this.#save();
       case "refresh":
         return this.#refresh(from);
+      case "tag":
+        return this.#tag("t", from);
+      case "tag other":
+        return this.#tag(this.#name, from);
+      case "untag":
+        return this.#storage.untag("d", "t").then(() => undefined);
+      case "load tag":
+        return this.#loadAt("t", from);
+      case "load past":
+        return this.#loadPast(from);
       case "snapshot":
         return this.#snapshot();
       case "compact":
@@ -136,7 +156,11 @@ class Caller {
     if (this.#faulty && faults.includes(code)) return;
     const gone = this.#witness.wasAbsent("d", from) || this.#handleIsGone();
     if (code === "DELETED" && gone) return;
-    if (code === "TRIMMED" && ["refresh", "read"].includes(step)) return;
+    if (code === "TRIMMED" && ["refresh", "read", "load past"].includes(step)) return;
+    if (code === "TAG_EXISTS" && (step === "tag" || step === "tag other")) return;
+    if (code === "TAG_UNKNOWN" && step === "load tag") return;
+    // So many others were faster.
+    if (code === "BUSY" && ["tag", "tag other", "untag"].includes(step)) return;
     // So many commits came between that its id may have been among those forgotten.
     const overtaken = this.#witness.moment - from >= LIMITS.commitIdsMax;
     if (code === "OUTCOME_UNKNOWN" && step === "append once" && overtaken) return;
@@ -247,6 +271,25 @@ class Caller {
     this.#witness.assertHandle("d", from, clock, this.#incarnation, namesOf(this.#handle), this.#edits);
   }
 
+  async #tag(name: string, from: number): Promise<void> {
+    const tag = await this.#storage.tag("d", name);
+    this.#witness.assertState("d", from, tag && { clock: tag.clock });
+  }
+
+  /** What is shown is what some life was at that clock. */
+  async #loadAt(at: string | number, from: number): Promise<void> {
+    const handle = await this.#storage.load<NameSet>("d", { at });
+    if (handle === undefined) return this.#witness.assertState("d", from, undefined);
+    this.#witness.incarnationAt("d", handle.clock, namesOf(handle), from);
+    if (typeof at === "number" && handle.clock !== at) throw new Refuted(`loaded ${handle.clock}, not ${at}`);
+    await handle.close();
+  }
+
+  async #loadPast(from: number): Promise<void> {
+    const info = await this.#storage.info("d");
+    if (info !== undefined) await this.#loadAt(Math.max(0, info.clock - 3), from);
+  }
+
   async #snapshot(): Promise<void> {
     await this.#handle?.snapshot();
   }
@@ -274,11 +317,12 @@ class Caller {
     if (info === undefined) return;
     const again = this.#witness.moment;
     const log: { clock: number; name: string }[] = [];
-    for await (const { clock, event } of this.#storage.read(id, { from: info.oldestClock })) {
+    const start = info.archivedClock ?? info.oldestClock;
+    for await (const { clock, event } of this.#storage.read(id, { from: start })) {
       log.push({ clock, name: nameOf(event) });
     }
     if (log.length === 0 && this.#witness.wasAbsent(id, again)) return;
-    this.#witness.assertLog(id, again, info.oldestClock, log);
+    this.#witness.assertLog(id, again, start, log);
   }
 
   async #info(id: string, from: number): Promise<void> {
@@ -303,6 +347,7 @@ async function interleave(
   storages: number,
   callers: readonly (readonly Step[])[],
   faults: readonly (Fault | undefined)[] = [],
+  histories: readonly (HistoryPolicy | undefined)[] = [undefined],
 ): Promise<Outcome> {
   const witness = new Witness();
   let calm = false;
@@ -332,14 +377,17 @@ async function interleave(
   const tick = () => {
     for (const env of envs) env.advance(1);
   };
-  const open = (env: Env) =>
-    DocumentStorage.open({
+  const open = (env: Env, index: number) => {
+    const history = histories[index % histories.length];
+    return DocumentStorage.open({
       backend,
       models: [nameSet()],
       env,
       snapshotPolicy: everyEvents(4),
       limits: LIMITS,
+      ...(history === undefined ? {} : { history }),
     });
+  };
   const opening = Promise.all(envs.map(open));
   const opened = await scheduler.waitFor(opening);
   const all = callers.map((_, index) => {
@@ -366,6 +414,11 @@ async function conclude(
     const handle = await storage.load<NameSet>("d");
     witness.assertState("d", from, handle && { clock: handle.clock, names: namesOf(handle) });
     expect((await storage.check()).problems).toEqual([]);
+    for (const { name, clock } of await storage.tags("d")) {
+      const tagged = await storage.load<NameSet>("d", { at: name });
+      expect(tagged?.clock).toBe(clock);
+      witness.incarnationAt("d", clock, namesOf(tagged!), from);
+    }
   }
   for (const name of callers.flatMap(({ refused }) => refused)) {
     if (witness.isStored(name)) throw new Refuted(`${name} was refused, and is stored`);
@@ -375,6 +428,11 @@ async function conclude(
 
 const steps = fc.array(fc.constantFrom(...STEPS), { minLength: 3, maxLength: 14 });
 const callers = fc.array(steps, { minLength: 2, maxLength: 4 });
+const history = fc.constantFrom<HistoryPolicy | undefined>(
+  ...[undefined, "archive" as const, "archive" as const, "drop" as const],
+  ...[{ keepEvents: 0 }, { keepEvents: 3 }],
+);
+const histories = fc.array(history, { minLength: 1, maxLength: 3 });
 
 test("[ST30] storages on one store never lose, repeat, reorder or resurrect an event", async () => {
   let commits = 0;
@@ -383,15 +441,17 @@ test("[ST30] storages on one store never lose, repeat, reorder or resurrect an e
     fc.scheduler(),
     fc.integer({ min: 2, max: 3 }),
     callers,
-    async (s, n, c) => {
-      const outcome = await interleave(s, n, c);
+    histories,
+    async (s, n, c, h) => {
+      const outcome = await interleave(s, n, c, [], h);
       commits += outcome.commits;
       for (const code of outcome.codes) codes.add(code);
     },
   );
   await fc.assert(property, { numRuns: RUNS, endOnFailure: RUNS > 1000 });
   expect(commits).toBeGreaterThan(RUNS * 5);
-  expect([...codes]).toEqual(expect.arrayContaining(["DELETED", "HEAD_CONFLICT", "TRIMMED"]));
+  const expected = ["DELETED", "HEAD_CONFLICT", "TRIMMED", "TAG_EXISTS", "TAG_UNKNOWN"];
+  expect([...codes]).toEqual(expect.arrayContaining(expected));
 });
 
 test("[ST31] nor when commits fail, or their replies are lost", async () => {
@@ -400,8 +460,8 @@ test("[ST31] nor when commits fail, or their replies are lost", async () => {
     ...(["unavailable", "unknown-lost", "unknown-applied"] as const),
   );
   const faults = fc.array(fault, { minLength: 5, maxLength: 23 });
-  const property = fc.asyncProperty(fc.scheduler(), callers, faults, async (s, c, f) => {
-    await interleave(s, 2, c, f);
+  const property = fc.asyncProperty(fc.scheduler(), callers, faults, histories, async (s, c, f, h) => {
+    await interleave(s, 2, c, f, h);
   });
   await fc.assert(property, { numRuns: RUNS, endOnFailure: RUNS > 1000 });
 });

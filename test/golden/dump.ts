@@ -8,7 +8,7 @@ import { crc32 } from "node:zlib";
 import { unpack } from "./msgpack.js";
 
 const FLAGS = ["COMPRESSED", "BATCH", "INFO", "CHOSEN_IDS", "CHOSEN", "LOST"];
-const STAGED = ["snapshot", "tagged"];
+const STAGED = ["snapshot", "tagged", "archive"];
 const BYTES_SHOWN = 12;
 const INDENT = " ".repeat(61);
 

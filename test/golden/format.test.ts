@@ -67,6 +67,12 @@ test("[FM1] what format 1 wrote is read as it was meant", async () => {
     "one at 1767225601000: 1, a",
     "three: ünïcode at 1767225603000: 3, a,b",
   ]);
+  expect(golden.documents.archived?.history.slice(0, 4)).toEqual([
+    "archive 0-3 until 1767225603000",
+    "batch 0-3, 0 bytes at 1767225601000",
+    "archive 3-4 until 1767225604000",
+    'batch 3-4, 17 bytes at 1767225604000 {"user":"ada"}',
+  ]);
   expect(golden.documents.deleted).toBeUndefined();
 });
 
@@ -76,7 +82,7 @@ test("[FM1] a check finds nothing wrong in it, and still counts what a repair ha
   const storage = await open(backend, simulatedEnv(2));
   const report = await storage.check();
   await storage.close();
-  expect(report).toMatchObject({ clean: true, problems: [], quarantined: 1 });
+  expect(report).toMatchObject({ clean: true, problems: [], quarantined: 2 });
   expect(backend.dump()).toEqual(entries);
 });
 
@@ -105,7 +111,7 @@ test("[FM3] a reader that shares no code with ours finds every field of every va
       for (const name of names.split(", ")) flags.add(name);
   }
   expect([...spaces].sort()).toEqual([
-    ...["events", "held", "meta", "quarantine", "snapshot", "tagged", "tags"],
+    ...["archive", "events", "held", "meta", "quarantine", "snapshot", "tagged", "tags"],
   ]);
   expect([...flags].sort()).toEqual(["BATCH", "CHOSEN", "CHOSEN_IDS", "COMPRESSED", "INFO", "LOST", "none"]);
 });

@@ -9,7 +9,7 @@
  */
 
 import { yjs } from "@coppice/yjs";
-import { DocumentStorage, type Entry, type Limits, never } from "coppice";
+import { DocumentStorage, type Entry, type HistoryPolicy, type Limits, never } from "coppice";
 import {
   type SimulatedBackend,
   type SimulatedEnv,
@@ -32,7 +32,7 @@ export interface Found {
 }
 
 /** Ids whose values come from libraries that may write other bytes tomorrow: they are read, not written again. */
-export const ONLY_READ: ReadonlySet<string> = new Set(["deflated", "yjs"]);
+export const ONLY_READ: ReadonlySet<string> = new Set(["deflated", "yjs", "squeezed"]);
 
 /** An id with a NUL, a separator and a character of four UTF-8 bytes. */
 export const STRANGE_ID = "a\0/😀";
@@ -41,8 +41,10 @@ export async function open(
   backend: SimulatedBackend,
   env: SimulatedEnv,
   limits: Partial<Limits> = {},
+  history?: HistoryPolicy,
 ): Promise<GoldenStorage> {
-  return DocumentStorage.open({ backend, env, limits, models: [nameSet(), yjs()], snapshotPolicy: never });
+  const options = { backend, env, limits, models: [nameSet(), yjs()] as const, snapshotPolicy: never };
+  return DocumentStorage.open(history === undefined ? options : { ...options, history });
 }
 
 /**
@@ -68,6 +70,7 @@ export async function writeAll(): Promise<Entry[]> {
   await writeParts(backend, env);
   await writeRepaired(backend, env);
   await writeTagged(backend, goldenEnv());
+  await writeArchived(backend, goldenEnv());
   return backend.dump();
 }
 
@@ -163,6 +166,30 @@ async function writeTagged(backend: SimulatedBackend, env: SimulatedEnv): Promis
   await storage.close();
 }
 
+/**
+ * Two archives: `archived` has two segments that are too small to be compressed, one of them lost, with info and a
+ * chosen commit id; `squeezed` has one that is compressed.
+ */
+async function writeArchived(backend: SimulatedBackend, env: SimulatedEnv): Promise<void> {
+  const storage = await open(backend, env, { archiveSegmentBytesMax: 100 }, "archive");
+  for (const name of ["a", "b", "c", "d", "e"]) {
+    env.advance(1000);
+    const commitId = storage.newCommitId();
+    await storage.append("archived", [naming(name)], name === "d" ? { commitId, info: { user: "ada" } } : {});
+  }
+  await storage.compact("archived");
+  const [key] = backend.keys().filter(([space, id]) => space === "archive" && id === "archived");
+  backend.flip(key!, 40);
+  await storage.check({ id: "archived", repair: true });
+  await storage.append(
+    "squeezed",
+    Array.from({ length: 100 }, (_, index) => naming(`name ${index}`)),
+  );
+  await storage.append("squeezed", [naming("last")]);
+  await storage.compact("squeezed");
+  await storage.close();
+}
+
 /** What a reader finds in each document that is listed. */
 export async function readAll(storage: GoldenStorage): Promise<Record<string, Found>> {
   const documents: Record<string, Found> = {};
@@ -177,7 +204,9 @@ async function read(storage: GoldenStorage, id: string): Promise<Found> {
   const held = handle.held.map((event) => `${event.clock}: ${event.reason ?? "held"}`);
   const history: string[] = [];
   for await (const entry of storage.history(id)) {
-    if (entry.kind === "snapshot") history.push(`snapshot ${entry.clock} at ${entry.time}`);
+    if (entry.kind === "tag") continue;
+    if (entry.kind === "archive") history.push(`archive ${entry.clock}-${entry.end} until ${entry.time}`);
+    else if (entry.kind === "snapshot") history.push(`snapshot ${entry.clock} at ${entry.time}`);
     else {
       const info = entry.info === undefined ? "" : ` ${JSON.stringify(entry.info)}`;
       history.push(`batch ${entry.clock}-${entry.end}, ${entry.bytes} bytes at ${entry.time}${info}`);

@@ -4,6 +4,7 @@
  */
 
 import { Command, InvalidArgumentError, Option } from "commander";
+import type { HistoryPolicy, Moment } from "coppice";
 
 export const DEFAULT_STORE = "level:./data";
 
@@ -76,6 +77,26 @@ export function parseCount(text: string): number {
     throw new InvalidArgumentError("Write a whole number from 0.");
   }
   return value;
+}
+
+/** A past version: a clock, a date (`2026-01-31`, `2026-01-31T18:00:00Z`), or a tag, also as `tag:NAME`. */
+export function parseMoment(text: string): Moment {
+  if (/^\d+$/.test(text)) return parseCount(text);
+  if (text.startsWith("tag:")) return text.slice("tag:".length);
+  if (!/^\d{4}-\d\d-\d\d(?:$|T)/.test(text)) return text;
+  const date = new Date(text);
+  if (Number.isNaN(date.getTime())) {
+    throw new InvalidArgumentError("Write a date as 2026-01-31 or 2026-01-31T18:00:00Z; tag:NAME is a tag.");
+  }
+  return date;
+}
+
+/** What becomes of trimmed events: `drop`, `archive`, `keep:1000`. */
+export function parseHistory(text: string): HistoryPolicy {
+  if (text === "drop" || text === "archive") return text;
+  const [, kept] = /^keep:(\d{1,15})$/.exec(text) ?? [];
+  if (kept === undefined) throw new InvalidArgumentError("Write drop, archive, or keep:<events>.");
+  return { keepEvents: Number(kept) };
 }
 
 /** A whole number from 1. */

@@ -17,6 +17,7 @@ import { readCommand } from "./commands/read.js";
 import { replayCommand, writerCommand } from "./commands/replay.js";
 import { rmCommand } from "./commands/rm.js";
 import { serveCommand } from "./commands/serve.js";
+import { tagCommand, tagsCommand, untagCommand } from "./commands/tag.js";
 import { EXIT_HELP, type ExitCode } from "./errors.js";
 import { DEFAULT_STORE, examples } from "./options.js";
 import type { Runtime } from "./runtime.js";
@@ -54,6 +55,9 @@ export function makeProgram(runtime: Runtime, done: (code: ExitCode) => void): C
     infoCommand,
     readCommand,
     historyCommand,
+    tagCommand,
+    tagsCommand,
+    untagCommand,
     framesCommand,
     graphCommand,
     compactCommand,

@@ -19,6 +19,7 @@ import {
   type AnyModel,
   type BackendFactory,
   DocumentStorage,
+  type HistoryPolicy,
   isCoppiceError,
   memoryBackend,
   type Observer,
@@ -46,6 +47,8 @@ export interface OpenStoreOptions extends StoreOptions {
   /** `false`: damage in table files was found already, and what is readable beside it is wanted. */
   readonly verifyTables?: boolean;
   readonly observer?: Observer;
+  /** What becomes of events that are trimmed; default: what became of earlier ones. */
+  readonly history?: HistoryPolicy;
 }
 
 /**
@@ -170,10 +173,12 @@ async function openWaiting(
     loadBackend(address, create, options.verifyTables),
     loadModels(),
   ]);
-  const { observer } = options;
-  return waiting(runtime, address, options, () =>
-    DocumentStorage.open({ backend, models, ...(observer === undefined ? {} : { observer }) }),
-  );
+  const { observer, history } = options;
+  const wanted = {
+    ...(observer === undefined ? {} : { observer }),
+    ...(history === undefined ? {} : { history }),
+  };
+  return waiting(runtime, address, options, () => DocumentStorage.open({ backend, models, ...wanted }));
 }
 
 /** Tries again while somebody else has the store open, for as long as `--wait` says. */

@@ -128,7 +128,7 @@ describe("looking", () => {
     expect(lines.map(({ kind }) => kind)).toContain("snapshot");
     known.forEach((entry, index) => {
       expect(lines[index]).toMatchObject({ kind: entry.kind, clock: entry.clock, bytes: entry.bytes });
-      if (entry.kind === "batch") expect(lines[index]?.commitId).toBe(toHex(entry.commitId));
+      if (entry.kind === "batch") expect(lines[index]?.commitId).toBe(toHex(entry.commitId!));
     });
     const shown = (await on(store, "history", "notes/a")).stdout;
     expect(shown).toMatch(/^batch +0 +3 +3 /m);
@@ -334,6 +334,9 @@ describe("the command itself", () => {
       "info",
       "read",
       "history",
+      "tag",
+      "tags",
+      "untag",
       "frames",
       "graph",
       "compact",

@@ -100,3 +100,4 @@ export type {
 export { DocumentStorage } from "./storage/storage.js";
 export type { SubscribeOptions } from "./storage/subscription.js";
 export type { Tag } from "./storage/tag-index.js";
+export type { HistoryPolicy } from "./storage/trimming.js";

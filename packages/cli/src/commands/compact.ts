@@ -8,12 +8,19 @@
  */
 
 import type { Command } from "commander";
-import { type CompactAllOptions, type CompactAllResult, type CompactResult, isCoppiceError } from "coppice";
+import {
+  type CompactAllOptions,
+  type CompactAllResult,
+  type CompactResult,
+  type HistoryPolicy,
+  isCoppiceError,
+} from "coppice";
 import { CommandError, EXIT, type ExitCode, worst } from "../errors.js";
 import {
   examples,
   parseCount,
   parseDuration,
+  parseHistory,
   parsePositive,
   type StoreOptions,
   storeCommand,
@@ -21,7 +28,7 @@ import {
 import { byteSize, count, duration, printable } from "../output.js";
 import { Progress } from "../progress.js";
 import { delay, type Runtime } from "../runtime.js";
-import { type Store, withStore } from "../store.js";
+import { type Store, withStorage, withStore } from "../store.js";
 import { noDocument } from "./document.js";
 
 interface Options extends StoreOptions {
@@ -31,6 +38,7 @@ interface Options extends StoreOptions {
   readonly idle?: number;
   readonly concurrency?: number;
   readonly budget?: number;
+  readonly history?: HistoryPolicy;
   readonly force?: true;
   readonly dryRun?: true;
   readonly reclaim?: true;
@@ -48,6 +56,11 @@ export function compactCommand(runtime: Runtime, done: (code: ExitCode) => void)
     .option("--idle <duration>", "with --all: only documents unchanged for so long", parseDuration)
     .option("--concurrency <count>", "with --all: documents at a time (default: 2)", parsePositive)
     .option("--budget <duration>", "with --all: begin no further document after so long", parseDuration)
+    .option(
+      "--history <policy>",
+      "trimmed events: drop, archive, or keep:<events> (default: archive where there is one)",
+      parseHistory,
+    )
     .option("--force", "also when nothing is new")
     .option("--reclaim", "then rewrite the files without what was trimmed or deleted: the whole store")
     .option("--dry-run", "change nothing, say what would be done")
@@ -56,6 +69,7 @@ export function compactCommand(runtime: Runtime, done: (code: ExitCode) => void)
       examples(
         ["coppice compact notes", "one document"],
         ["coppice compact --all --min-events 100 --idle 10m --budget 50s --json", "for cron"],
+        ["coppice compact --all --history archive", "past versions stay; nobody may have the store open"],
         ["coppice compact --all --wait 30s", "wait while another run has the store"],
       ),
     )
@@ -73,7 +87,9 @@ async function compact(runtime: Runtime, ids: readonly string[], options: Option
     const flag = misplaced.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
     throw new CommandError("USAGE", `--${flag} belongs to --all`, { hint: "coppice compact --help" });
   }
-  return withStore(runtime, options, (storage) =>
+  // Who has the store open compacts by a policy of its own: another one needs the store itself.
+  const open = options.history === undefined ? withStore : withStorage;
+  return open(runtime, options, (storage: Store) =>
     options.all ? compactAll(runtime, storage, options) : compactSome(runtime, storage, ids, options),
   );
 }
@@ -174,7 +190,7 @@ function sentence(result: CompactResult, options: Options): string {
   const id = printable(result.id);
   switch (result.outcome) {
     case "compacted": {
-      const trimmed = `${count(result.eventsTrimmed)} events (${byteSize(result.bytesTrimmed)})`;
+      const trimmed = trimmedOf(result);
       if (options.dryRun) return `${id}: would snapshot at clock ${count(result.clock)} and trim ${trimmed}`;
       const held = result.held > 0 ? `, ${count(result.held)} events held` : "";
       const snapshot = `snapshot at clock ${count(result.clock)} (${byteSize(result.snapshotBytes)})`;
@@ -191,6 +207,11 @@ function sentence(result: CompactResult, options: Options): string {
   }
 }
 
+function trimmedOf(result: Pick<CompactResult, "eventsTrimmed" | "bytesTrimmed" | "eventsArchived">): string {
+  const archived = result.eventsArchived > 0 ? " into the archive" : "";
+  return `${count(result.eventsTrimmed)} events (${byteSize(result.bytesTrimmed)})${archived}`;
+}
+
 function summary(result: CompactAllResult, options: Options): object {
   const failures = result.failures.map(({ id, error }) => ({
     id,
@@ -201,7 +222,7 @@ function summary(result: CompactAllResult, options: Options): object {
 }
 
 async function tell({ out }: Runtime, result: CompactAllResult, options: Options): Promise<void> {
-  const trimmed = `${count(result.eventsTrimmed)} events (${byteSize(result.bytesTrimmed)})`;
+  const trimmed = trimmedOf(result);
   const verb = options.dryRun ? "would compact" : "compacted";
   const trim = options.dryRun ? "would trim" : "trimmed";
   const documents = `${count(result.compacted)} of ${count(result.seen)} documents`;

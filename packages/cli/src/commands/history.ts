@@ -1,6 +1,6 @@
 /**
- * `coppice history`: the batches and snapshots of a document, oldest first, with times and what writers said
- * of them.
+ * `coppice history`: the batches, snapshots and tags of a document, those of its archive first, with times
+ * and what writers said of them.
  */
 
 import type { Command } from "commander";
@@ -15,7 +15,7 @@ import { existing } from "./document.js";
 const PORTION = 500;
 
 export function historyCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
-  return storeCommand("history", "list the batches and snapshots of a document")
+  return storeCommand("history", "list the batches, snapshots and tags of a document")
     .argument("<id>", "the document")
     .addHelpText(
       "after",
@@ -37,7 +37,7 @@ function show(runtime: Runtime, id: string, options: StoreOptions): Promise<Exit
     { name: "bytes", align: "right" },
     { name: "time" },
     { name: "commit" },
-    { name: "info" },
+    { name: "info, tag" },
   ]);
   return withStorage(runtime, options, async (storage) => {
     await existing(storage, id);
@@ -61,20 +61,16 @@ function show(runtime: Runtime, id: string, options: StoreOptions): Promise<Exit
 }
 
 function record(entry: HistoryEntry): object {
-  return entry.kind === "batch" ? { ...entry, commitId: toHex(entry.commitId) } : entry;
+  if (entry.kind !== "batch") return entry;
+  return { ...entry, commitId: entry.commitId && toHex(entry.commitId) };
 }
 
 function cells(entry: HistoryEntry): string[] {
   const { kind, clock, bytes, time } = entry;
-  if (kind === "snapshot") return [kind, count(clock), "", "", byteSize(bytes), timestamp(time), "", ""];
-  return [
-    kind,
-    count(clock),
-    count(entry.end),
-    count(entry.end - clock),
-    byteSize(bytes),
-    timestamp(time),
-    toHex(entry.commitId),
-    entry.info === undefined ? "" : printable(toJson(entry.info)),
-  ];
+  const range = "end" in entry ? [count(entry.end), count(entry.end - clock)] : ["", ""];
+  const said = { batch: "", snapshot: "", archive: "", tag: "" };
+  if (entry.kind === "batch" && entry.info !== undefined) said.batch = printable(toJson(entry.info));
+  if (entry.kind === "tag") said.tag = printable(entry.name);
+  const commit = entry.kind === "batch" && entry.commitId !== undefined ? toHex(entry.commitId) : "";
+  return [kind, count(clock), ...range, byteSize(bytes), timestamp(time), commit, said[kind]];
 }

@@ -34,11 +34,16 @@ function show(runtime: Runtime, id: string, options: StoreOptions): Promise<Exit
       snapshotClock === undefined
         ? "none"
         : `at clock ${count(snapshotClock)}, ${byteSize(snapshotBytes)}, ${timestamp(snapshotTime)}`;
+    const archive =
+      info.archivedClock === undefined
+        ? "none"
+        : `from clock ${count(info.archivedClock)} on, ${byteSize(info.archiveBytes)}`;
     await out.pairs([
       ["id", printable(info.id)],
       ["model", info.model],
       ["clock", `${count(info.clock)} (events are kept from clock ${count(info.oldestClock)} on)`],
       ["log", byteSize(info.logBytes)],
+      ["archive", archive],
       ["snapshot", snapshot],
       ["to replay", `${count(info.eventsSinceSnapshot)} events, ${byteSize(info.bytesSinceSnapshot)}`],
       ["created", timestamp(info.created)],

@@ -19,7 +19,11 @@ interface Options extends StoreOptions {
 export function readCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
   return storeCommand("read", "print the stored events of a document as JSON lines")
     .argument("<id>", "the document")
-    .option("--from <clock>", "events from this clock on; default: from the first that is kept", parseCount)
+    .option(
+      "--from <clock>",
+      "events from this clock on; default: from the first that can be read",
+      parseCount,
+    )
     .option("--to <clock>", "events before this clock", parseCount)
     .addHelpText(
       "after",
@@ -27,8 +31,9 @@ export function readCommand(runtime: Runtime, done: (code: ExitCode) => void): C
         ["coppice read notes --from 100 --to 110", "events 101 to 110"],
         ["coppice read notes | wc -l", "how many are kept"],
       )}\n
-Each line: {"clock":<clock before the event>,"time":<ms since 1970>,"commitId":<hexadecimal>,"event":<base64>}
-event is null where its bytes were damaged and set aside by a repair.`,
+Each line: {"clock":<clock before the event>,"time":<ms since 1970>,"commitId":<hexadecimal>,
+"info":{…},"event":<base64>}. commitId is null for archived events whose writer chose none, info where the
+writer gave none. event is null where its bytes were damaged and set aside by a repair.`,
     )
     .action(async (id: string, options: Options) => done(await read(runtime, id, options)));
 }
@@ -37,9 +42,10 @@ function read(runtime: Runtime, id: string, { from, to, ...options }: Options): 
   const { out, signal } = runtime;
   return withStorage(runtime, options, async (storage) => {
     const info = await existing(storage, id);
-    const range = { from: from ?? info.oldestClock, ...(to === undefined ? {} : { to }), signal };
-    for await (const { clock, time, commitId, event } of storage.read(id, range)) {
-      await out.json({ clock, time, commitId: toHex(commitId), event });
+    const first = info.archivedClock ?? info.oldestClock;
+    const range = { from: from ?? first, ...(to === undefined ? {} : { to }), signal };
+    for await (const { clock, time, commitId, info: said, event } of storage.read(id, range)) {
+      await out.json({ clock, time, commitId: commitId && toHex(commitId), info: said, event });
     }
     return EXIT.ok;
   });

@@ -33,6 +33,8 @@ export interface Limits {
   readonly pageBytesMax: number;
   /** Events that one snapshot may leave held or refused; above it compaction refuses, and the log stays. */
   readonly heldEventsMax: number;
+  /** Bytes of one segment of the archive before compression; a larger batch is a segment of its own. */
+  readonly archiveSegmentBytesMax: number;
   /** Tags of one document: their index is one value, rewritten with each of them. */
   readonly tagsMax: number;
   /** Bytes of the name of a tag in UTF-8. */
@@ -55,6 +57,7 @@ export const LIMITS: Limits = {
   sweepKeysMax: 512,
   pageBytesMax: 1024 * 1024,
   heldEventsMax: 10_000,
+  archiveSegmentBytesMax: 4 * 1024 * 1024,
   tagsMax: 256,
   tagNameBytesMax: 128,
 };

@@ -8,6 +8,8 @@
 import { equalBytes } from "../base/bytes.js";
 import { isCoppiceError } from "../base/errors.js";
 import type { AnyModel } from "../contract/model.js";
+import { isWhole } from "./archive.js";
+import { type FoundSegment, findArchive } from "./check-archive.js";
 import { compareFold, type FoldBase } from "./check-fold.js";
 import {
   type Finding,
@@ -44,6 +46,7 @@ export interface Examination {
   readonly snapshots: readonly FoundSnapshot[];
   readonly held: readonly FoundHeld[];
   readonly tags: FoundTags;
+  readonly archive: readonly FoundSegment[];
   /** A load has something to start from: the whole log, or a snapshot that the model restores. */
   readonly based: boolean;
   /** A repair must not touch it: something was written by a newer version, or cannot be judged. */
@@ -110,6 +113,7 @@ async function examine(
     snapshots: [],
     held: [],
     tags: NO_TAGS,
+    archive: [],
     based: false,
     frozen,
     garbageKeys: 0,
@@ -197,10 +201,12 @@ async function examineLive(
   const log = examineLog(context, id, meta, found, snapshots);
   const newer = found.filter((one) => one.newer);
   if (newer.length === 0) for (const finding of log.findings) findings.push(finding);
+  const archive = await findArchive(context, id, meta, model, signal);
   const tags = await findTags(context, folder, id, meta, model);
   const held = await findHeld(context, id, snapshots, tags.snapshots, found, model);
   if (model !== undefined) await judgeFolds(folder, model, id, meta, snapshots, log.links, held);
-  const whole = meta.oldest === meta.base;
+  // A replay of the archive makes up for snapshots as long as none of it is damaged.
+  const whole = isWhole(meta) && archive.every(({ finding }) => finding === undefined);
   const based = (whole || snapshots.some(usable)) && !log.headless;
   if (!based && snapshots.some(({ state }) => state === "unread") && model !== undefined) {
     const message = `the model ${model.name} does not read the state format of the stored snapshot`;
@@ -209,7 +215,7 @@ async function examineLive(
     const message = "meta names no snapshot, and the first events of the document were trimmed";
     findings.push({ code: "snapshot-missing", key: metaKey(id), message });
   }
-  for (const { finding } of [...snapshots, tags, ...tags.snapshots, ...held])
+  for (const { finding } of [...snapshots, ...archive, tags, ...tags.snapshots, ...held])
     if (finding !== undefined) findings.push(finding);
   for (const { key, clock } of newer) {
     const message = `the batch at clock ${clock} is of a newer format`;
@@ -218,12 +224,12 @@ async function examineLive(
   const frozen =
     model === undefined ||
     log.ambiguous ||
-    [...snapshots, tags, ...tags.snapshots, ...held].some((one) => one.newer) ||
+    [...snapshots, ...archive, tags, ...tags.snapshots, ...held].some((one) => one.newer) ||
     newer.length > 0;
   const events = log.links.reduce((sum, link) => sum + (link.end - link.clock), 0);
   const { edits, refs, tailGuessed } = log;
   const plan = { edits, refs, tailGuessed };
-  return { ...nothing, ...plan, model, findings, snapshots, held, tags, based, frozen, events };
+  return { ...nothing, ...plan, model, findings, snapshots, held, tags, archive, based, frozen, events };
 }
 
 /** A load may start there. */
@@ -278,7 +284,9 @@ function examineLog(
 
 function logStart(meta: Meta): LogStart {
   if (meta.oldest === meta.base) return { clock: meta.oldest, crc: 0, logBytes: 0 };
-  const ref = [meta.previous, meta.snapshot].find((one) => one?.clock === meta.oldest);
+  const ref = [meta.previous, meta.snapshot, meta.archive.at(-1)].find(
+    (one) => one !== undefined && ("end" in one ? one.end : one.clock) === meta.oldest,
+  );
   return { clock: meta.oldest, crc: ref?.crc, logBytes: ref?.logBytes };
 }
 

@@ -13,6 +13,7 @@ import { toHex } from "../base/bytes.js";
 import { isCoppiceError } from "../base/errors.js";
 import type { Key } from "../contract/backend.js";
 import type { AnyModel } from "../contract/model.js";
+import { rebuildArchive } from "./check-archive.js";
 import type { Examination } from "./check-document.js";
 import { type FoundBatch, findBatches } from "./check-log.js";
 import { readsState, stageKeys } from "./check-snapshots.js";
@@ -69,15 +70,18 @@ export async function rebuildMeta(
   const intact = found.flatMap(({ batch }) => (batch === undefined ? [] : [batch]));
   const oldest = whole ? start : Math.min(start, newest!.ref.clock);
   const headless = found.length === 0;
+  // Without any batch there must be room for a lost one, which then tells the head.
+  const logStart = headless ? newest!.ref.clock - 1 : oldest;
+  const base = whole ? start : (known?.base ?? 0);
   const meta: Meta = {
     model: model.name,
     created: known?.created ?? intact[0]?.time ?? newest?.ref.time ?? context.env.now(),
     incarnation: known?.incarnation ?? toHex(context.env.random(8)),
-    base: whole ? start : (known?.base ?? 0),
-    // Without any batch there must be room for a lost one, which then tells the head.
-    oldest: headless ? newest!.ref.clock - 1 : oldest,
+    base,
+    oldest: logStart,
     snapshot: newest?.ref,
     previous: older?.ref,
+    archive: (await rebuildArchive(context, id, logStart)).filter(({ clock }) => clock >= base),
     commits: known?.commits ?? [],
     commitFloor: intact.reduce(
       (floor, { header }) => Math.max(floor, header.chosenTime),

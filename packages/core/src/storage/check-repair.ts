@@ -14,6 +14,7 @@
 import { toHex } from "../base/bytes.js";
 import { isCoppiceError } from "../base/errors.js";
 import type { Entry, Expectation, Key } from "../contract/backend.js";
+import { lostSegment } from "./check-archive.js";
 import { type Examination, settledExamination, usable } from "./check-document.js";
 import { rebuildMeta } from "./check-rebuild.js";
 import type { FoundHeld, FoundSnapshot } from "./check-snapshots.js";
@@ -72,6 +73,7 @@ async function repairOnce(repair: Repair, folder: Folder, signal: AbortSignal | 
   if (!examination.based) return repairMeta(repair, folder, signal);
   if (examination.edits.length > 0 || examination.refs.size > 0) return repairLog(repair);
   if (examination.snapshots.some(({ state }) => state === "bad")) return dropSnapshots(repair);
+  if (examination.archive.some(({ finding }) => finding !== undefined)) return loseSegments(repair);
   if (examination.tags.finding !== undefined) return repairIndex(repair, folder);
   if (examination.tags.snapshots.some(({ state }) => state === "bad")) return dropTags(repair);
   if (examination.held.some(({ intact }) => !intact)) return repairHeld(repair);
@@ -132,6 +134,18 @@ async function dropSnapshots(repair: Repair): Promise<boolean> {
   }
   const [newest, older] = snapshots.filter(({ state }) => state !== "bad").map(({ ref }) => ref);
   await repair.commit({ ...repair.meta, snapshot: newest, previous: older }, {});
+  return true;
+}
+
+/** Damaged segments of the archive become lost ones. */
+async function loseSegments(repair: Repair): Promise<boolean> {
+  const { archive } = repair.examination;
+  const bad = archive.filter(({ finding }) => finding !== undefined);
+  for (const { damaged, finding } of bad) {
+    for (const key of damaged) await repair.setAside(key, finding!.message);
+  }
+  const refs = archive.map(({ ref, finding }) => (finding === undefined ? ref : lostSegment(ref)));
+  await repair.commit({ ...repair.meta, archive: refs }, {});
   return true;
 }
 

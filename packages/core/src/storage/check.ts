@@ -54,6 +54,7 @@ export interface CheckOptions {
  * | `snapshot-differs`         | it is intact, and not what the events fold to                          |
  * | `held-missing`             | the bytes of a held event are not there                                |
  * | `held-damaged`             | the bytes of a held event fail their checksum, or are no event         |
+ * | `archive-damaged`          | archived events are damaged, or a part of them is not there            |
  * | `tags-damaged`             | the index of the tags cannot be read, or is not there                  |
  * | `tag-damaged`              | the snapshot of a tag is damaged, or a part of it is not there         |
  * | `format-unsupported`       | written by a newer Coppice; never repaired                             |
@@ -77,6 +78,7 @@ export type CheckCode =
   | "snapshot-differs"
   | "held-missing"
   | "held-damaged"
+  | "archive-damaged"
   | "tags-damaged"
   | "tag-damaged"
   | "format-unsupported"

@@ -46,6 +46,8 @@ export interface CompactAllResult {
   readonly compacted: number;
   readonly eventsTrimmed: number;
   readonly bytesTrimmed: number;
+  /** Of the trimmed events, those that archives keep. */
+  readonly eventsArchived: number;
   /** Documents that were refused or could not be compacted; the others were done all the same. */
   readonly failures: readonly { readonly id: string; readonly error: CoppiceError | string }[];
   /** Why it ended before the last document, if it did. */
@@ -67,7 +69,7 @@ export async function compactAll(
   source: Source,
 ): Promise<CompactAllResult> {
   const started = env.elapsed();
-  const totals = { seen: 0, compacted: 0, eventsTrimmed: 0, bytesTrimmed: 0 };
+  const totals = { seen: 0, compacted: 0, eventsTrimmed: 0, bytesTrimmed: 0, eventsArchived: 0 };
   const failures: { id: string; error: CoppiceError | string }[] = [];
   let failed = 0;
   let stopped: CompactAllResult["stopped"];
@@ -94,6 +96,7 @@ export async function compactAll(
     totals.seen++;
     totals.eventsTrimmed += result?.eventsTrimmed ?? 0;
     totals.bytesTrimmed += result?.bytesTrimmed ?? 0;
+    totals.eventsArchived += result?.eventsArchived ?? 0;
     options.onProgress?.({ ...totals, failed, result });
   };
   const running = new Set<Promise<void>>();

@@ -2,8 +2,9 @@
  * Snapshots and compaction of one document: fold → stage → verify → flip → sweep, beside appends and loads.
  *
  * A snapshot alone trims nothing. Compaction leaves two verified snapshots (the newest, and one before the
- * last batch) and the events from the older one on; that redundancy is what a load falls back to when the
- * newest snapshot is damaged. It trims only at batch ends and never the last batch.
+ * last batch or where `trimming.ts` says) and the events from the older one on; that redundancy is what a
+ * load falls back to when the newest snapshot is damaged. It trims only at batch ends and never the last
+ * batch; the archive, where there is one, gets what is trimmed in the commit that trims it.
  *
  * Invariants: nothing is trimmed that a snapshot does not cover which was read back from the backend,
  * restored, and found to have the version that the fold promised. Held events of a snapshot are put in the
@@ -13,6 +14,7 @@
 
 import { equalBytes } from "../base/bytes.js";
 import { isCoppiceError } from "../base/errors.js";
+import { archiveLog } from "./archive.js";
 import { CommitIds } from "./commit-id.js";
 import { type Context, observe } from "./context.js";
 import type { DocumentLog } from "./document-log.js";
@@ -21,7 +23,9 @@ import { type Folder, foldState, restoresTo } from "./folding.js";
 import { eventsKey, type Meta, metaKey, type SnapshotRecord, type SnapshotRef } from "./meta.js";
 import { lastBatch, Moved, openBatch, readSnapshot, withRestarts } from "./reader.js";
 import { flip, type SnapshotSource, type Staged, stageSnapshot, sweep } from "./snapshots.js";
+import { StageSwept } from "./stages.js";
 import { readState, type State } from "./state.js";
+import { archives, dropsArchive, isTrimmed, olderAtSnapshot, planTrim, withoutMaking } from "./trimming.js";
 
 export interface CompactOptions {
   /** Fold again even when a snapshot covers every event. */
@@ -49,6 +53,8 @@ export interface CompactResult {
   /** Events and payload bytes that left the log now. */
   readonly eventsTrimmed: number;
   readonly bytesTrimmed: number;
+  /** Those of them that the archive keeps. */
+  readonly eventsArchived: number;
   /** Events that the newest snapshot leaves held or refused; their bytes are kept. */
   readonly held: number;
   readonly durationMs: number;
@@ -80,7 +86,11 @@ export async function snapshotDocument(site: Site, live?: LiveSource): Promise<n
     const source = (await live?.(meta)) ?? (await foldWhole(site));
     if (source === undefined || source.clock <= (meta.snapshot?.clock ?? meta.base)) return undefined;
     const staged = await stageSnapshot(context, log.id, source);
-    const flipped: Meta = { ...meta, snapshot: staged.ref, previous: usable(meta.snapshot, source.clock) };
+    const flipped: Meta = {
+      ...meta,
+      snapshot: staged.ref,
+      previous: olderAtSnapshot(context, meta, source.clock),
+    };
     const flippedBytes = await flip(context, log.id, metaBytes, flipped, [staged]);
     log.forget();
     if (flippedBytes === undefined) continue;
@@ -111,6 +121,7 @@ export async function compactDocument(site: Site, options: CompactOptions = {}):
       snapshotBytes: 0,
       eventsTrimmed: 0,
       bytesTrimmed: 0,
+      eventsArchived: 0,
       held: 0,
       ...result,
       id: log.id,
@@ -121,7 +132,7 @@ export async function compactDocument(site: Site, options: CompactOptions = {}):
   };
   for (let race = 0; race < RACES_MAX; race++) {
     options.signal?.throwIfAborted();
-    const compact = options.force ? undefined : await compactSnapshot(log);
+    const compact = options.force ? undefined : await compactSnapshot(site);
     if (compact !== undefined) {
       return done({ outcome: "nothing-to-do", clock: compact.clock, snapshotBytes: compact.storedBytes });
     }
@@ -135,9 +146,6 @@ export async function compactDocument(site: Site, options: CompactOptions = {}):
   return done({ outcome: "lost-race" });
 }
 
-/** Swept from under us by another writer, who took our stage for one that was left behind. */
-class StageSwept extends Error {}
-
 /** Returns when other writers explain what was missing; else throws it. */
 async function explainByRace({ context, log }: Site, state: State, error: unknown): Promise<undefined> {
   if (error instanceof StageSwept) return;
@@ -148,10 +156,10 @@ async function explainByRace({ context, log }: Site, state: State, error: unknow
 }
 
 /** The newest snapshot when nothing is new and nothing is left to trim, told from the head alone. */
-async function compactSnapshot(log: DocumentLog): Promise<SnapshotRef | undefined> {
+async function compactSnapshot({ context, log }: Site): Promise<SnapshotRef | undefined> {
   const { meta, clock } = await log.head();
-  const trimmed = meta?.previous !== undefined && meta.previous.clock <= meta.oldest;
-  return trimmed && meta.snapshot?.clock === clock ? meta.snapshot : undefined;
+  if (meta?.snapshot?.clock !== clock || !isTrimmed(context, meta, clock)) return undefined;
+  return meta.snapshot;
 }
 
 /** `undefined`: another writer changed meta meanwhile. */
@@ -172,31 +180,36 @@ async function compactOnce(
     throw new Moved(eventsKey(log.id, state.end), "the last batch of the log is missing");
   }
   const covered = meta.snapshot?.clock === state.end && state.base?.ref.stage === meta.snapshot.stage;
-  const older = usable(covered ? meta.previous : state.base?.ref, state.end);
-  const goal = older?.clock ?? last.clock;
-  if (covered && goal <= meta.oldest && !options.force) {
+  let plan = await planTrim(context, context.guard, log.id, state, covered, last.clock);
+  const idle = covered && plan.goal <= meta.oldest && plan.makeAt === undefined;
+  if (idle && !dropsArchive(context, meta) && !options.force) {
     return { outcome: "nothing-to-do", clock: state.end, snapshotBytes: meta.snapshot?.storedBytes ?? 0 };
   }
-  const freed = await trimmedBy(site, meta, goal);
   if (options.dryRun) {
     return {
       outcome: "compacted",
       clock: state.end,
       snapshotBytes: meta.snapshot?.storedBytes ?? 0,
-      ...freed,
+      ...(await trimmedBy(site, meta, plan.goal)),
     };
   }
-  // The older snapshot: the one that exists, or one made now, just before the last batch.
-  let previous = older;
+  // The older snapshot: the one that exists, or one made now.
   let rest = state;
   const stages: Staged[] = [];
-  if (previous === undefined && last.clock > meta.base) {
-    const made = await stageVerified(site, await stateAt(site, last.clock));
-    if (made === undefined) return refused(last.clock);
-    stages.push(made.staged);
-    previous = made.staged.ref;
-    if (state.base === undefined) rest = stateAfter(made.source, made.staged, state);
-  } else if (previous !== undefined && !(await intact(site, meta, previous))) {
+  if (plan.makeAt !== undefined) {
+    const earlier = await stateAt(site, plan.makeAt).catch((error: unknown) => {
+      plan = withoutMaking(error, state);
+    });
+    const made = earlier && (await stageVerified(site, earlier));
+    if (earlier !== undefined && made === undefined) return refused(earlier.end);
+    if (made !== undefined) {
+      stages.push(made.staged);
+      plan = { ...plan, older: made.staged.ref };
+      if (state.base === undefined) rest = stateAfter(made.source, made.staged, state);
+    }
+  }
+  const previous = plan.older;
+  if (stages.length === 0 && previous !== undefined && !(await intact(site, meta, previous))) {
     return refused(previous.clock);
   }
   options.signal?.throwIfAborted();
@@ -212,14 +225,16 @@ async function compactOnce(
     return refused(state.end);
   }
   options.signal?.throwIfAborted();
-  const flipped: Meta = {
-    ...meta,
-    snapshot,
-    previous,
-    oldest: Math.max(meta.oldest, previous?.clock ?? meta.oldest),
-    ...(await commitsAt(site, meta, previous?.clock ?? meta.oldest)),
-  };
-  const metaBytes = await flip(context, log.id, state.metaBytes, flipped, stages);
+  const oldest = Math.max(meta.oldest, plan.goal);
+  const freed = await trimmedBy(site, meta, oldest);
+  const { archive, records } = archives(context, meta)
+    ? await archiveLog(context, log.id, meta, oldest, freed.bytesTrimmed)
+    : { archive: [], records: [] };
+  options.signal?.throwIfAborted();
+  const commits = await commitsAt(site, meta, oldest);
+  const flipped: Meta = { ...meta, snapshot, previous, oldest, archive, ...commits };
+  const named = [...stages, ...records.map((record) => ({ record, held: [] }))];
+  const metaBytes = await flip(context, log.id, state.metaBytes, flipped, named);
   if (metaBytes === undefined) return undefined;
   log.forget();
   await sweep(context, log.id, flipped, metaBytes);
@@ -237,10 +252,6 @@ function refused(clock: number): Pick<CompactResult, "outcome"> & { reason: stri
     outcome: "refused",
     reason: `the snapshot at clock ${clock}, read back, does not restore to the version that was folded`,
   };
-}
-
-function usable(ref: SnapshotRef | undefined, below: number): SnapshotRef | undefined {
-  return ref !== undefined && ref.clock < below ? ref : undefined;
 }
 
 /** The whole state; falls back to older snapshots when the newest does not restore. */
@@ -321,11 +332,13 @@ async function trimmedBy(
   { context, log }: Site,
   meta: Meta,
   oldest: number,
-): Promise<{ eventsTrimmed: number; bytesTrimmed: number }> {
-  if (oldest <= meta.oldest) return { eventsTrimmed: 0, bytesTrimmed: 0 };
+): Promise<{ eventsTrimmed: number; bytesTrimmed: number; eventsArchived: number }> {
+  if (oldest <= meta.oldest) return { eventsTrimmed: 0, bytesTrimmed: 0, eventsArchived: 0 };
   const before = meta.oldest > meta.base ? await lastTrimmedBytes(context, log.id, meta) : 0;
   const end = await lastBatch(context.guard, log.id, oldest);
-  return { eventsTrimmed: oldest - meta.oldest, bytesTrimmed: (end?.logBytes ?? before) - before };
+  const eventsTrimmed = oldest - meta.oldest;
+  const eventsArchived = archives(context, meta) ? eventsTrimmed : 0;
+  return { eventsTrimmed, bytesTrimmed: (end?.logBytes ?? before) - before, eventsArchived };
 }
 
 /** Log bytes up to `oldest`: totals of its first batch without that batch's own payload. */

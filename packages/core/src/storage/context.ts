@@ -12,6 +12,7 @@ import type { Guard } from "../contract/guard.js";
 import type { AnyModel } from "../contract/model.js";
 import type { Observer } from "./observer.js";
 import { report } from "./observer.js";
+import type { HistoryPolicy } from "./trimming.js";
 
 export interface Context {
   guard: Guard;
@@ -20,6 +21,8 @@ export interface Context {
   readonly models: ReadonlyMap<string, AnyModel>;
   readonly defaultModel: AnyModel;
   readonly observer: Observer;
+  /** What becomes of trimmed events; `undefined`: what became of earlier ones of the document. */
+  readonly history: HistoryPolicy | undefined;
   /** Bytes handed to `append` that are neither durable nor rejected yet, over all documents. */
   readonly inFlight: { bytes: number };
 }

@@ -176,6 +176,7 @@ export async function bury(
     oldest: head.clock,
     snapshot: undefined,
     previous: undefined,
+    archive: [],
     commits: [],
     // What was remembered is forgotten now, not "never written": a repeated append stays unknown.
     commitFloor: Math.max(meta.commitFloor, head.chosenTime),

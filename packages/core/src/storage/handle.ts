@@ -13,6 +13,7 @@
 
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { AnyModel, Applied, Refusal, Tracker } from "../contract/model.js";
+import { readableFrom, scanLog } from "./archive.js";
 import { newCommitId } from "./commit-id.js";
 import type { CompactOptions, CompactResult } from "./compaction.js";
 import { type Context, observe } from "./context.js";
@@ -22,7 +23,7 @@ import { type HeldEvent, LOST_REASON, type Loaded } from "./loader.js";
 import type { Meta } from "./meta.js";
 import { type AppendInfo, copyEvent, packInfo } from "./options.js";
 import type { SnapshotPolicy, SnapshotStats } from "./policy.js";
-import { assertNotDeleted, scanBatches, trimmed, withRestarts } from "./reader.js";
+import { assertNotDeleted, trimmed, withRestarts } from "./reader.js";
 import type { SnapshotSource } from "./snapshots.js";
 import { decodeBatch } from "./state.js";
 
@@ -279,11 +280,11 @@ export class DocumentHandle<Doc> {
           throw deletedError(this.id);
         }
         const from = this.#clock;
-        if (from < meta.oldest) throw trimmed(this.id, from, meta.oldest);
+        if (from < readableFrom(meta)) throw trimmed(this.id, from, readableFrom(meta));
         const found: { clock: number; event: unknown }[] = [];
         const lost: number[] = [];
         let end = from;
-        for await (const batch of scanBatches(context.guard, this.id, { from })) {
+        for await (const batch of scanLog(context.guard, this.id, meta, { from })) {
           if (batch.header.lost) for (let clock = batch.clock; clock < batch.end; clock++) lost.push(clock);
           const events = batch.header.lost ? [] : decodeBatch(this.#model, this.id, batch);
           for (const [index, event] of events.entries()) {

@@ -158,6 +158,7 @@ function unusedHead(erased: Erased | undefined): Head {
     oldest: clock,
     snapshot: undefined,
     previous: undefined,
+    archive: [],
     commits: [],
     commitFloor,
     deleted: { clock, time },

@@ -19,7 +19,7 @@ import { deletedError } from "./head.js";
 import { eventsKey, heldKey, type Meta, metaKey, unpackSnapshotRecord } from "./meta.js";
 import { clockAt, type Moment } from "./moments.js";
 import { lastBatch, Moved, openBatch, type StoredBatch, trimmed, withRestarts } from "./reader.js";
-import { partOf, type StageRef, stageKey, stageOf } from "./stages.js";
+import { partOf, type StageRef, type StageSpace, stageKey, stageOf } from "./stages.js";
 import { decodeBatch } from "./state.js";
 import { readTags, sealTags, type TagEntry, type Tags, tagsKey } from "./tag-index.js";
 
@@ -144,7 +144,7 @@ function tagsAt({ entries, bytes }: Tags, at: number): Tags {
   return { entries: kept, bytes: kept.length === entries.length ? bytes : undefined };
 }
 
-/** The snapshots that meta and the tags name, then the events that they leave held, and the index. */
+/** The snapshots that meta and the tags name, the events that they leave held, the index, and the archive. */
 async function* stageParts(context: Context, view: View): AsyncGenerator<ImagePart> {
   const { id, meta, tags } = view;
   const held = new Set<number>();
@@ -163,6 +163,7 @@ async function* stageParts(context: Context, view: View): AsyncGenerator<ImagePa
   if (tags.bytes !== undefined) yield { kind: "record", key: tagsKey(id), value: tags.bytes };
   else if (tagged.length > 0)
     yield { kind: "record", key: tagsKey(id), value: sealTags(id, tagged, latest(tagged)) };
+  for (const ref of meta.archive) if (ref.parts > 0) yield* oneStage(context, view, "archive", ref);
 }
 
 function latest(tags: readonly TagEntry[]): number {
@@ -187,11 +188,11 @@ async function* heldParts(
   for (const clock of wanted) throw new Moved(heldKey(id, clock), "a held event is missing");
 }
 
-/** The record and the parts of one snapshot. Returns the clocks of the events that it leaves held. */
+/** The record and the parts of one stage. Returns the clocks of the events that a snapshot leaves held. */
 async function* oneStage(
   context: Context,
   { id, signal }: View,
-  space: "snapshot" | "tagged",
+  space: StageSpace,
   ref: StageRef,
 ): AsyncGenerator<ImagePart, readonly number[]> {
   const range = { space, id, from: ref.clock, to: ref.clock + 1 };
@@ -201,13 +202,13 @@ async function* oneStage(
     for (const { key, value } of page) {
       if (stageOf(key) !== ref.stage) continue;
       const { payload } = unseal(key, value);
-      if (partOf(key) === 0) held = unpackSnapshotRecord(key, payload).held;
+      if (partOf(key) === 0) held = space === "archive" ? [] : unpackSnapshotRecord(key, payload).held;
       else parts++;
       yield { kind: "record", key, value };
     }
   }
   if (held === undefined || parts !== ref.parts) {
-    throw new Moved(stageKey(space, id, ref, 0), "a part of the snapshot is missing");
+    throw new Moved(stageKey(space, id, ref, 0), "a part of it is missing");
   }
   return held;
 }
@@ -216,7 +217,7 @@ async function* oneStage(
 async function* eventParts(context: Context, view: View): AsyncGenerator<ImagePart, number> {
   const { id, meta, clock, signal } = view;
   const chained = [meta.previous, meta.snapshot].find((ref) => ref?.clock === meta.oldest);
-  let crc = meta.oldest === meta.base ? 0 : chained?.crc;
+  let crc = meta.oldest === meta.base ? 0 : (meta.archive.at(-1)?.crc ?? chained?.crc);
   let next = meta.oldest;
   const range = { space: "events", id, from: next, to: Math.max(next, clock) };
   for await (const page of context.guard.scan(range, signal === undefined ? {} : { signal })) {

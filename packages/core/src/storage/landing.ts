@@ -201,6 +201,7 @@ class Landing {
       oldest: clock,
       snapshot: undefined,
       previous: undefined,
+      archive: [],
       commits: [],
       commitFloor: before?.commitFloor ?? erased?.commitFloor ?? 0,
       deleted: { clock, time: before?.deleted?.time ?? env.now() },

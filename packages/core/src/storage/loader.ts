@@ -6,6 +6,7 @@
  */
 
 import type { AnyModel } from "../contract/model.js";
+import { isWhole } from "./archive.js";
 import { type Context, observe } from "./context.js";
 import { damaged } from "./envelope.js";
 import type { Meta } from "./meta.js";
@@ -66,7 +67,8 @@ export async function loadDocument(
       exclude.add(ref.stage);
       const failure = damaged(stageKey(space, id, ref, 0), "the model cannot restore the snapshot", error);
       observe(context, (observer) => observer.damage?.({ id, error: failure, recovered: false }));
-      if (state.meta.oldest !== state.meta.base && ref === state.meta.previous) throw failure;
+      const { meta } = state;
+      if (!isWhole(meta) && ref === meta.previous) throw failure;
       continue;
     }
     const loaded = replay(context, id, state, doc);

@@ -7,6 +7,7 @@
  * | `[events, id, clock]`                      | a batch; `clock` is the clock before it         |
  * | `[snapshot, id, clock, stage · 2¹⁶ + part]`  | part 0: `SnapshotRecord`; parts 1 …: its bytes  |
  * | `[held, id, clock]`                        | one event that a snapshot does not cover        |
+ * | `[archive, id, clock, stage · 2¹⁶ + part]`   | a part of the log that was trimmed              |
  * | `[quarantine, id, n]`                      | damaged bytes that a repair set aside           |
  *
  * Meta is rewritten at create, snapshot, trim and delete, never by an append; every one of those commits
@@ -14,7 +15,8 @@
  * checked after.
  *
  * Invariants: `base ≤ oldest ≤ previous.clock ≤ snapshot.clock ≤ head`. Event and held keys below `oldest`
- * (held: below `base`) are garbage. Snapshot keys that meta does not name are garbage or not yet flipped.
+ * (held: below `base`) are garbage. Snapshot and archive keys that meta does not name are garbage or not yet
+ * flipped.
  */
 
 import { Packr, Unpackr } from "msgpackr";
@@ -41,6 +43,25 @@ export interface SnapshotRef {
   readonly crc: number;
 }
 
+/** A part of the log that compaction has moved into the archive: see `archive.ts`. */
+export interface ArchiveRef {
+  /** Clock before its first event, and after its last. */
+  readonly clock: number;
+  readonly end: number;
+  readonly stage: number;
+  /** Stored parts, without the record; 0: a repair has set its bytes aside, its events are lost. */
+  readonly parts: number;
+  /** Bytes before compression, and as stored with the record. */
+  readonly bytes: number;
+  readonly storedBytes: number;
+  /** Of the first and the last batch. */
+  readonly firstTime: number;
+  readonly lastTime: number;
+  /** Log bytes up to its end, and the CRC of its last batch: the batch that follows must name it. */
+  readonly logBytes: number;
+  readonly crc: number;
+}
+
 export interface Meta {
   readonly model: string;
   readonly created: number;
@@ -52,6 +73,8 @@ export interface Meta {
   readonly oldest: number;
   readonly snapshot: SnapshotRef | undefined;
   readonly previous: SnapshotRef | undefined;
+  /** Oldest first, without a gap; the last one ends at `oldest`. */
+  readonly archive: readonly ArchiveRef[];
   /** Commit ids of trimmed batches, oldest first, and the time up to which older ones are forgotten. */
   readonly commits: readonly { readonly id: Uint8Array; readonly clock: number }[];
   readonly commitFloor: number;
@@ -103,11 +126,12 @@ export function unpackRecord(bytes: Uint8Array): unknown {
 /** Throws a `TypeError`, before anything is written, for clocks that `unsealMeta` would refuse. */
 export function sealMeta(id: string, meta: Meta, time: number): Uint8Array {
   assertOrdered(meta);
-  const { snapshot, previous, commits, deleted, incoming, ...plain } = meta;
+  const { snapshot, previous, archive, commits, deleted, incoming, ...plain } = meta;
   const record: Record<string, unknown> = { ...plain };
   if (snapshot !== undefined) record.snapshot = snapshot;
   if (previous !== undefined) record.previous = previous;
   if (deleted !== undefined) record.deleted = deleted;
+  if (archive.length > 0) record.archive = archive.map((ref) => ARCHIVE_FIELDS.map((name) => ref[name]));
   if (incoming !== undefined) record.incoming = incoming;
   if (commits.length > 0) record.commits = commits.map(({ id: commitId, clock }) => [commitId, clock]);
   return sealRecord(metaKey(id), time, packRecord(record));
@@ -160,7 +184,8 @@ function readMeta(fields: Fields): Meta {
     oldest: fields.integer("oldest"),
     snapshot: readRef(fields.optional("snapshot")),
     previous: readRef(fields.optional("previous")),
-    commits: (fields.optional("commits") === undefined ? [] : fields.list("commits")).map(readCommit),
+    archive: fields.has("archive") ? fields.list("archive").map(readArchiveRef) : [],
+    commits: fields.has("commits") ? fields.list("commits").map(readCommit) : [],
     commitFloor: fields.integer("commitFloor"),
     deleted: deleted && { clock: deleted.integer("clock"), time: deleted.integer("time") },
     ...(incoming && { incoming: { nonce: incoming.text("nonce"), fresh: incoming.flag("fresh") } }),
@@ -169,13 +194,29 @@ function readMeta(fields: Fields): Meta {
   return meta;
 }
 
-function assertOrdered({ base, oldest, previous, snapshot, deleted, incoming }: Meta): void {
+function assertOrdered({ base, oldest, previous, snapshot, archive, deleted, incoming }: Meta): void {
   const end = snapshot?.clock ?? Number.MAX_SAFE_INTEGER;
   const ordered = base <= oldest && oldest <= (previous?.clock ?? end) && (previous?.clock ?? 0) <= end;
   const claimed = incoming === undefined || deleted !== undefined;
   if (!ordered || !claimed || (previous !== undefined && snapshot === undefined)) {
     throw new TypeError("the clocks are out of order");
   }
+  archive.forEach(({ clock, end }, index) => {
+    const follows = clock < end && end === (archive[index + 1]?.clock ?? oldest);
+    if (!follows || clock < base) throw new TypeError("the archive is out of order");
+  });
+}
+
+/** A reference is stored as the list of these. */
+const ARCHIVE_FIELDS = [
+  ...(["clock", "end", "stage", "parts", "bytes", "storedBytes"] as const),
+  ...(["firstTime", "lastTime", "logBytes", "crc"] as const),
+];
+
+function readArchiveRef(value: unknown): ArchiveRef {
+  if (!Array.isArray(value) || value.length !== ARCHIVE_FIELDS.length) throw new TypeError("not a segment");
+  const fields = ARCHIVE_FIELDS.map((name, index) => [name, integer(value[index])] as const);
+  return Object.fromEntries(fields) as unknown as ArchiveRef;
 }
 
 function readRef(fields: Fields | undefined): SnapshotRef | undefined {

@@ -7,6 +7,7 @@
  */
 
 import { CoppiceError } from "../base/errors.js";
+import { readableFrom, readSegment } from "./archive.js";
 import type { Context } from "./context.js";
 import { eventsKey, type Meta } from "./meta.js";
 import { lastBatch, Moved, trimmed } from "./reader.js";
@@ -49,11 +50,13 @@ export async function clockAt(
   }
   const time = at.getTime();
   if (time < meta.created) return undefined;
-  const found = await lastBefore(context, id, meta.oldest, time);
+  const found =
+    (await lastBefore(context, id, meta.oldest, time)) ?? (await archivedAt(context, id, meta, time));
   if (found !== undefined) return found;
-  if (meta.oldest === meta.base) return meta.base;
+  const { base } = meta;
+  if (readableFrom(meta) === base) return base;
   const what = { date: at.toISOString(), ...(await available(context, id)) };
-  throw trimmed(id, undefined, meta.oldest, what);
+  throw trimmed(id, undefined, readableFrom(meta), what);
 }
 
 /** The end of the last batch of the log with a time of at most `time`; about log₂ of the clock reads. */
@@ -78,4 +81,16 @@ async function lastBefore(
     else high = batch.clock;
   }
   return low;
+}
+
+/** The end of the last archived batch with a time of at most `time`; reads one segment. */
+async function archivedAt(
+  { guard }: Context,
+  id: string,
+  { archive }: Meta,
+  time: number,
+): Promise<number | undefined> {
+  const segment = archive.findLast(({ firstTime }) => firstTime <= time);
+  if (segment === undefined || segment.lastTime <= time) return segment?.end;
+  return (await readSegment(guard, id, segment)).findLast((batch) => batch.time <= time)?.end;
 }

@@ -15,6 +15,7 @@ import { packRecord } from "./meta.js";
 import type { Moment } from "./moments.js";
 import type { Observer } from "./observer.js";
 import type { SnapshotPolicy } from "./policy.js";
+import type { HistoryPolicy } from "./trimming.js";
 
 /** What the documents of a model are: `Y.Doc` for `Model<Y.Doc>`. */
 export type DocOf<M> = M extends Model<infer Doc, infer _Event> ? Doc : never;
@@ -25,6 +26,12 @@ export interface StorageOptions<Models extends readonly AnyModel[]> {
   readonly models: Models;
   /** When to take a snapshot by itself; `never` for only when asked. */
   readonly snapshotPolicy?: SnapshotPolicy;
+  /**
+   * What a compaction does with events that a snapshot covers: `"drop"` them, move them into a compressed
+   * `"archive"` from which past versions can still be loaded and read, or keep at least the last
+   * `{ keepEvents }`. Default: `"archive"` for a document that has an archive, else `"drop"`.
+   */
+  readonly history?: HistoryPolicy;
   readonly observer?: Observer;
   readonly env?: Env;
   /** Single limits to change; the others keep their defaults. `idBytesMax` can only be lowered. */

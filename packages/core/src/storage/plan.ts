@@ -340,6 +340,7 @@ export class Plan {
       oldest: this.#head.clock,
       snapshot: undefined,
       previous: undefined,
+      archive: [],
       commits: [],
       commitFloor: this.#head.meta?.commitFloor ?? 0,
       deleted: undefined,

@@ -5,13 +5,16 @@
  * trim overtakes ends with `TRIMMED`, it never skips.
  */
 
+import { equalBytes } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import { checkRange } from "../contract/keys.js";
+import { readableFrom, scanLog } from "./archive.js";
 import { type Context, modelOf } from "./context.js";
 import { deletedError, type Head, tokenOf } from "./head.js";
-import { type Meta, unpackRecord, unsealMeta } from "./meta.js";
-import { assertNotDeleted, Moved, type StoredBatch, scanBatches, trimmed, withRestarts } from "./reader.js";
+import { type Meta, metaKey, unpackRecord, unsealMeta } from "./meta.js";
+import { Moved, type StoredBatch, trimmed, withRestarts } from "./reader.js";
 import { decodeBatch } from "./state.js";
+import { intactTags, type TagEntry, tagOf } from "./tag-index.js";
 
 export interface ListOptions {
   readonly prefix?: string;
@@ -33,8 +36,11 @@ export interface DocumentInfo {
   readonly snapshotClock: number | undefined;
   readonly snapshotBytes: number;
   readonly snapshotTime: number | undefined;
-  /** Clock of the oldest event that is kept. */
+  /** Clock of the oldest event that is kept in the log. */
   readonly oldestClock: number;
+  /** Clock of the oldest event in the archive; `undefined` when there is none. Its bytes as stored. */
+  readonly archivedClock: number | undefined;
+  readonly archiveBytes: number;
   /** Wall times in ms since 1970. */
   readonly created: number;
   readonly changed: number;
@@ -49,7 +55,8 @@ export interface StoredEvent {
   readonly event: unknown;
   /** Wall time in ms since 1970. */
   readonly time: number;
-  readonly commitId: Uint8Array;
+  /** `undefined` in the archive, unless the writer chose it. */
+  readonly commitId: Uint8Array | undefined;
   /** What the writer said of the batch that the event belongs to. */
   readonly info: Info | undefined;
 }
@@ -78,10 +85,28 @@ export type HistoryEntry =
       readonly end: number;
       readonly bytes: number;
       readonly time: number;
-      readonly commitId: Uint8Array;
+      /** `undefined` in the archive, unless the writer chose it. */
+      readonly commitId: Uint8Array | undefined;
       readonly info: Info | undefined;
     }
-  | { readonly kind: "snapshot"; readonly clock: number; readonly bytes: number; readonly time: number };
+  | { readonly kind: "snapshot"; readonly clock: number; readonly bytes: number; readonly time: number }
+  | {
+      readonly kind: "tag";
+      readonly name: string;
+      readonly clock: number;
+      readonly bytes: number;
+      readonly time: number;
+    }
+  | {
+      /** A part of the archive: the batches that follow, up to `end`, are stored in it. */
+      readonly kind: "archive";
+      readonly clock: number;
+      readonly end: number;
+      /** As stored. */
+      readonly bytes: number;
+      /** Of its last batch. */
+      readonly time: number;
+    };
 
 export async function* listDocuments(context: Context, options: ListOptions): AsyncGenerator<string> {
   const { prefix, after, limit = Number.MAX_SAFE_INTEGER } = options;
@@ -127,6 +152,8 @@ export function documentInfo(_context: Context, id: string, head: Head): Documen
     snapshotBytes: snapshot?.storedBytes ?? 0,
     snapshotTime: snapshot?.time,
     oldestClock: meta.oldest,
+    archivedClock: meta.archive[0]?.clock,
+    archiveBytes: meta.archive.reduce((sum, { storedBytes }) => sum + storedBytes, 0),
     created: meta.created,
     changed: Math.max(head.time, meta.created),
     token: tokenOf(meta, head.clock),
@@ -171,14 +198,14 @@ export async function* readOn(
     seen.incarnation = meta.incarnation;
     next ??= meta.base;
     if (next >= to) return;
-    if (next < meta.oldest && next < to) throw trimmed(id, next, meta.oldest);
+    if (next < readableFrom(meta)) throw trimmed(id, next, readableFrom(meta));
     try {
       for await (const event of eventsFrom(context, id, meta, next, to, signal)) {
         yield event;
         next = event.clock + 1;
       }
-      if (next < to) await assertNotDeleted(context.guard, id, meta, metaBytes);
-      return;
+      // A trim or a deletion may have taken the rest: a scan that finds no more does not notice.
+      if (next >= to || equalBytes(await context.guard.get(metaKey(id)), metaBytes)) return;
     } catch (error) {
       if (!(error instanceof Moved) && !isCoppiceError(error, "CORRUPT")) throw error;
       await explain(context, id, meta, error);
@@ -199,15 +226,19 @@ function metaOf(
 
 /** Rethrows as corruption unless meta has changed since. */
 async function explain(context: Context, id: string, meta: Meta, error: unknown): Promise<void> {
-  const before = JSON.stringify([meta.incarnation, meta.oldest, meta.snapshot, meta.deleted]);
+  const before = fingerprint(meta);
   await withRestarts(
     () => context.guard,
     id,
     async (now) => {
-      const after = now && JSON.stringify([now.incarnation, now.oldest, now.snapshot, now.deleted]);
-      if (after === before) throw error;
+      if (now !== undefined && fingerprint(now) === before) throw error;
     },
   );
+}
+
+/** What of meta explains that something is not where it was. */
+function fingerprint({ incarnation, oldest, snapshot, previous, archive, deleted }: Meta): string {
+  return JSON.stringify([incarnation, oldest, snapshot, previous, archive, deleted]);
 }
 
 async function* eventsFrom(
@@ -225,38 +256,39 @@ async function* eventsFrom(
     ...(from === meta.base ? { previousCrc: 0 } : {}),
     ...(signal ? { signal } : {}),
   };
-  for await (const batch of scanBatches(context.guard, id, start)) {
+  for await (const batch of scanLog(context.guard, id, meta, start)) {
     const events = batch.header.lost ? [] : decodeBatch(model, id, batch);
-    const { commitId } = batch.header;
-    const about = { time: batch.time, commitId, info: infoOf(batch) };
+    const about = { time: batch.time, commitId: commitIdOf(meta, batch), info: infoOf(batch) };
     for (let clock = Math.max(batch.clock, from); clock < Math.min(batch.end, to); clock++) {
       yield { clock, event: events[clock - batch.clock], ...about };
     }
   }
 }
 
+/** See `DocumentStorage.history`. */
 export async function* history(context: Context, id: string): AsyncGenerator<HistoryEntry> {
   let next: number | undefined;
   let incarnation: string | undefined;
-  let shown = -1;
+  const shown = new Set<string>();
   for (;;) {
-    const meta = await withRestarts(
-      () => context.guard,
-      id,
-      async (found) => found,
-    );
+    const { meta } = await metaOf(context, id);
     if (incarnation !== undefined && meta?.incarnation !== incarnation) throw deletedError(id);
     if (meta === undefined || meta.deleted !== undefined) return;
     incarnation = meta.incarnation;
-    next ??= meta.oldest;
-    if (next < meta.oldest) throw trimmed(id, next, meta.oldest);
+    const oldest = readableFrom(meta);
+    next ??= oldest;
+    if (next < oldest) throw trimmed(id, next, oldest);
     try {
-      for await (const entry of historyFrom(context, id, meta, next)) {
-        // A second start shows no snapshot again that was shown by the first.
-        if (entry.kind === "snapshot" && entry.clock <= shown) continue;
-        yield entry;
+      const marks = [...marksOf(meta), ...(await intactTags(context, id)).map(markOfTag)];
+      for await (const entry of historyFrom(context, id, meta, next, marks)) {
         if (entry.kind === "batch") next = entry.end;
-        else shown = entry.clock;
+        else {
+          // A second start shows nothing again that was shown by the first.
+          const name = `${entry.kind} ${entry.clock} ${entry.kind === "tag" ? entry.name : ""}`;
+          if (shown.has(name) || (entry.kind === "archive" && entry.clock < next)) continue;
+          shown.add(name);
+        }
+        yield entry;
       }
       return;
     } catch (error) {
@@ -266,33 +298,58 @@ export async function* history(context: Context, id: string): AsyncGenerator<His
   }
 }
 
+/** What stands between two batches. */
+type Mark = Exclude<HistoryEntry, { readonly kind: "batch" }>;
+
+function marksOf({ archive, previous, snapshot }: Meta): Mark[] {
+  const marks: Mark[] = archive.map(({ clock, end, storedBytes, lastTime }) => ({
+    kind: "archive",
+    clock,
+    end,
+    bytes: storedBytes,
+    time: lastTime,
+  }));
+  for (const ref of [previous, snapshot]) {
+    if (ref !== undefined) {
+      marks.push({ kind: "snapshot", clock: ref.clock, bytes: ref.storedBytes, time: ref.time });
+    }
+  }
+  return marks;
+}
+
+function markOfTag(entry: TagEntry): Mark {
+  return { kind: "tag", ...tagOf(entry) };
+}
+
 async function* historyFrom(
   context: Context,
   id: string,
   meta: Meta,
   from: number,
+  marks: readonly Mark[],
 ): AsyncGenerator<HistoryEntry> {
-  const snapshots = [meta.previous, meta.snapshot].filter((ref) => ref !== undefined);
+  const waiting = [...marks].sort((left, right) => left.clock - right.clock);
   function* due(clock: number): Generator<HistoryEntry> {
-    while (snapshots.length > 0 && snapshots[0]!.clock <= clock) {
-      const ref = snapshots.shift()!;
-      yield { kind: "snapshot", clock: ref.clock, bytes: ref.storedBytes, time: ref.time };
-    }
+    while (waiting.length > 0 && waiting[0]!.clock <= clock) yield waiting.shift()!;
   }
-  for await (const batch of scanBatches(context.guard, id, { from })) {
+  for await (const batch of scanLog(context.guard, id, meta, { from })) {
     yield* due(batch.clock);
-    const { commitId } = batch.header;
     yield {
       kind: "batch",
       clock: batch.clock,
       end: batch.end,
       bytes: batch.payload.length,
       time: batch.time,
-      commitId,
+      commitId: commitIdOf(meta, batch),
       info: infoOf(batch),
     };
   }
   yield* due(Number.MAX_SAFE_INTEGER);
+}
+
+/** The archive leaves out the ids that storage made. */
+function commitIdOf({ oldest }: Meta, { clock, header }: StoredBatch): Uint8Array | undefined {
+  return clock >= oldest || header.chosen ? header.commitId : undefined;
 }
 
 function infoOf({ header: { info } }: StoredBatch): Info | undefined {

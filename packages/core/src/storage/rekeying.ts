@@ -10,9 +10,10 @@
 
 import { Reader } from "../base/bytes.js";
 import type { Entry, Key } from "../contract/backend.js";
+import { unpackSegmentRecord } from "./archive.js";
 import { seal, sealRecord, unseal } from "./envelope.js";
 import type { ImagePart } from "./image.js";
-import { type Meta, packSnapshotRecord, type SnapshotRef, unpackSnapshotRecord } from "./meta.js";
+import { type Meta, packRecord, packSnapshotRecord, type SnapshotRef, unpackSnapshotRecord } from "./meta.js";
 import { partOf } from "./stages.js";
 import { sealTags, tagsKey, unsealTags } from "./tag-index.js";
 
@@ -68,6 +69,8 @@ function movedMeta(meta: Meta, run: Run, incarnation: string): Meta {
     oldest: meta.oldest + shift,
     snapshot: ref(meta.snapshot),
     previous: ref(meta.previous),
+    // The first batch after the archive keeps the checksum that it names.
+    archive: meta.archive.map((old) => ({ ...old, clock: old.clock + shift, end: old.end + shift })),
     commits: meta.commits.map(({ id, clock }) => ({ id, clock: clock + shift })),
   };
 }
@@ -91,12 +94,16 @@ function rekey({ key, value }: Entry, run: Run): Entry {
     if (run.ends.has(end)) run.ends.set(end, run.crc);
     return { key: newKey, value: sealed.bytes };
   }
-  const record = (space === "snapshot" || space === "tagged") && partOf(key) === 0 && shift > 0;
+  const record = key[3] !== undefined && partOf(key) === 0 && shift > 0;
   const moved = record ? shifted(key, payload, shift) : payload;
   return { key: newKey, value: sealRecord(newKey, time, moved, compressed) };
 }
 
 function shifted(key: Key, payload: Uint8Array, shift: number): Uint8Array {
+  if (key[0] === "archive") {
+    const segment = unpackSegmentRecord(key, payload);
+    return packRecord({ ...segment, end: segment.end + shift });
+  }
   const record = unpackSnapshotRecord(key, payload);
   const up = (clocks: readonly number[]) => clocks.map((clock) => clock + shift);
   return packSnapshotRecord({ ...record, held: up(record.held), lost: up(record.lost) });

@@ -103,7 +103,7 @@ export async function flip(
   id: string,
   metaBytes: Uint8Array,
   meta: Meta,
-  staged: readonly Staged[],
+  staged: readonly Pick<Staged, "record" | "held">[],
 ): Promise<Uint8Array | undefined> {
   const value = sealMeta(id, meta, context.env.now());
   const held = new Map(staged.flatMap((snapshot) => snapshot.held).map((entry) => [entry.key[2]!, entry]));
@@ -189,6 +189,7 @@ export async function findGarbage(
   const ranges: GarbageRange[] = [
     { space: "events", to: gone ? meta.deleted!.clock : meta.oldest, garbage: () => true },
     { space: "snapshot", to: below, garbage: kept(refs) },
+    { space: "archive", garbage: kept(meta.archive) },
   ];
   // Which ones a damaged index names cannot be told: then all are kept.
   if (tags.entries === undefined && !gone) return { ranges, tagsBytes: tags.bytes };

@@ -55,6 +55,9 @@ export class Moved extends Error {
   }
 }
 
+/** Swept from under us by another writer, who took our stage for one that was left behind. */
+export class StageSwept extends Error {}
+
 /** How the bytes were stored: every record says so. */
 export interface Stored {
   readonly bytes: number;

@@ -11,6 +11,7 @@
 import { equalBytes } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { AnyModel } from "../contract/model.js";
+import { isWhole, readableFrom, scanLog } from "./archive.js";
 import { type Context, modelOf, observe } from "./context.js";
 import { damaged } from "./envelope.js";
 import { deletedError } from "./head.js";
@@ -22,7 +23,6 @@ import {
   readSnapshot,
   readSnapshotRecord,
   type StoredBatch,
-  scanBatches,
   trimmed,
 } from "./reader.js";
 import { available, intactTags } from "./tag-index.js";
@@ -97,7 +97,7 @@ export async function readState(
     ...(options.at === undefined ? {} : { to: options.at }),
     ...(options.signal === undefined ? {} : { signal: options.signal }),
   };
-  for await (const batch of scanBatches(context.guard, id, range)) {
+  for await (const batch of scanLog(context.guard, id, meta, range)) {
     const start = Math.max(batch.clock, from);
     const stop = Math.min(batch.end, options.at ?? batch.end);
     if (batch.header.lost) {
@@ -114,6 +114,10 @@ export async function readState(
   }
   await assertNotDeleted(context.guard, id, meta, metaBytes);
   if (options.at !== undefined && end < options.at) {
+    // Or a trim took what lay between: a scan up to a clock does not notice.
+    if (!equalBytes(await context.guard.get(metaKey(id)), metaBytes)) {
+      throw new Moved(eventsKey(id, end), "the log was trimmed while it was read");
+    }
     throw new CoppiceError("ARGUMENT_INVALID", "the clock lies after the head of the document", {
       details: { id, clock: options.at, head: end },
     });
@@ -153,7 +157,7 @@ async function candidates(
   }
   return found.filter(({ ref: { clock, stage } }) => {
     // The events from there up to `at` must be kept.
-    const reaches = clock === at || clock >= meta.oldest;
+    const reaches = clock === at || clock >= readableFrom(meta);
     return reaches && clock <= (at ?? clock) && !exclude?.has(stage);
   });
 }
@@ -170,7 +174,8 @@ async function readBase(
   readonly failure: CoppiceError | undefined;
 }> {
   const { at, exclude, recordOnly } = options;
-  const whole = meta.oldest === meta.base;
+  // What is lost of the archive is no matter for past versions, which say so; it is for the newest one.
+  const whole = at === undefined ? isWhole(meta) : readableFrom(meta) === meta.base;
   let failure: CoppiceError | undefined;
   const found = await candidates(context, id, meta, options);
   for (const [index, { ref, space }] of found.entries()) {
@@ -201,7 +206,7 @@ async function readBase(
   if (whole && (at === undefined || at >= meta.base)) return { base: undefined, failure };
   if (failure !== undefined) throw failure;
   if (at !== undefined && (exclude === undefined || exclude.size === 0)) {
-    throw trimmed(id, at, meta.oldest, await available(context, id));
+    throw trimmed(id, at, readableFrom(meta), await available(context, id));
   }
   throw damaged(metaKey(id), "no snapshot of the document is usable and its first events were trimmed");
 }

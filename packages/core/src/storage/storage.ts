@@ -74,6 +74,7 @@ import { Pulse, type SubscribeOptions, subscribe } from "./subscription.js";
 import { checkTagName, listTags, type Tag } from "./tag-index.js";
 import { tagDocument, untagDocument } from "./tags.js";
 import { ThreadFolder } from "./thread-folder.js";
+import { checkHistory } from "./trimming.js";
 
 export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyModel[]> {
   readonly #context: Context;
@@ -106,6 +107,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
         "DocumentStorage.open needs a backend, like levelBackend(path), and a list of models",
       );
     }
+    checkHistory(options.history);
     const models = new Map<string, AnyModel>();
     for (const model of options.models) {
       if (!/^[a-z][a-z0-9-]{0,31}$/.test(model.name) || models.has(model.name)) {
@@ -118,7 +120,8 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     await Promise.all(options.models.map((model) => model.ready?.()));
     const observer = options.observer ?? {};
     const guard = await openGuard(options.backend, env, limits, observer);
-    const context: Context = { guard, env, limits, models, defaultModel, observer, inFlight: { bytes: 0 } };
+    const shared = { env, limits, models, defaultModel, observer, history: options.history };
+    const context: Context = { ...shared, guard, inFlight: { bytes: 0 } };
     return new DocumentStorage(context, options);
   }
 
@@ -264,7 +267,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     return subscribe(this.#owner, id, options);
   }
 
-  /** Batches and snapshots of a document, oldest first, with times and `info`. */
+  /** Batches, snapshots and tags of a document, oldest first, the archive's too, with times and `info`. */
   history(id: string): AsyncGenerator<HistoryEntry> {
     this.#assertReady();
     checkId(id, this.#context.limits.idBytesMax);
@@ -324,8 +327,9 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   /**
    * Takes a verified snapshot of the whole log, then trims the events it covers, keeping an older snapshot
-   * and the events after that. Safe while others append, and after a crash at any step. Resolves with what it
-   * did; see `CompactResult.outcome`. Costs the document once; appends and loads go on.
+   * and the events after that; what is trimmed is dropped or archived, as `history` says. Safe while others
+   * append, and after a crash at any step. Resolves with what it did; see `CompactResult.outcome`. Costs the
+   * document once; appends and loads go on.
    */
   async compact(id: string, options: CompactOptions = {}): Promise<CompactResult> {
     const result = await this.#maintain(id, (site) => compactDocument(site, options));

@@ -44,7 +44,10 @@ export async function tagDocument(site: Site, name: string, at?: Moment): Promis
     if (state === undefined) return undefined;
     const entry = await tagState(site, state, tags, name, stages);
     if (entry === undefined) continue;
-    await sweep(context, id, state.meta, state.metaBytes);
+    await sweep(context, id, state.meta, state.metaBytes).catch((error: unknown) => {
+      // It is tagged; what lies around is swept by whoever comes next.
+      if (!isCoppiceError(error)) throw error;
+    });
     return tagOf(entry);
   }
   throw overtaken(id);

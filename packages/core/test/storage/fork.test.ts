@@ -29,7 +29,7 @@ async function logOf(storage: Storage, id: string): Promise<unknown[]> {
   for await (const { clock, event, time, commitId } of storage.read(id, {
     from: (await storage.info(id))!.oldestClock,
   })) {
-    events.push([clock, time, [...commitId].join(), [...(event as Uint8Array)].join()]);
+    events.push([clock, time, [...commitId!].join(), [...(event as Uint8Array)].join()]);
   }
   return events;
 }

@@ -1,4 +1,11 @@
-import { DocumentStorage, memoryBackend, never } from "coppice";
+import {
+  type Backend,
+  type BackendFactory,
+  DocumentStorage,
+  isCoppiceError,
+  memoryBackend,
+  never,
+} from "coppice";
 import { seededRandom, simulatedBackend, simulatedEnv } from "coppice/testing";
 import { describe, expect, test } from "vitest";
 import { type NameSet, nameSet, naming } from "../../../../test/support/oracle-model.js";
@@ -95,6 +102,64 @@ describe("a past version", () => {
     expect(await clockAt(storage, new Date(env.now()))).toBe(2);
     expect((await storage.check()).problems).toEqual([]);
     await storage.close();
+  });
+
+  test("[HI15] a read or a load up to a past clock that a trim overtakes is whole, or TRIMMED", async () => {
+    for (const history of ["drop", "archive"] as const) {
+      const shared = simulatedBackend({ exclusive: false });
+      const options = { models: [nameSet()], snapshotPolicy: never, history } as const;
+      const writer = await DocumentStorage.open({ ...options, backend: shared });
+      let overtake: (() => Promise<unknown>) | undefined;
+      const backend: BackendFactory = {
+        name: "overtaken",
+        open: async (env) => {
+          const inner = await shared.open(env);
+          const scan: Backend["scan"] = async function* (range, scanOptions) {
+            const now = overtake;
+            if (range.space === "events") overtake = undefined;
+            if (range.space === "events") await now?.();
+            yield* inner.scan(range, scanOptions);
+          };
+          return { ...inner, traits: inner.traits, scan };
+        },
+      };
+      const reader = await DocumentStorage.open({ ...options, backend });
+      for (let index = 0; index < 6; index++) await writer.append("d", [naming(`n${index}`)]);
+      await writer.compact("d");
+      await writer.append("d", [naming("n6")]);
+      const trim = async () => {
+        await writer.append("d", [naming("n7")]);
+        await writer.append("d", [naming("n8")]);
+        await writer.compact("d");
+        await writer.compact("d", { force: true });
+      };
+      const codes: string[] = [];
+      const told = (error: unknown) => void codes.push(isCoppiceError(error) ? error.code : String(error));
+      const before = (await reader.info("d"))!;
+      overtake = trim;
+      const read: number[] = [];
+      try {
+        for await (const { clock } of reader.read("d", { from: 5, to: 6 })) read.push(clock);
+      } catch (error) {
+        told(error);
+      }
+      overtake = trim;
+      const at = (await writer.info("d"))!.clock - 1;
+      const handle = await reader.load<NameSet>("d", { at }).catch(told);
+      expect(before.oldestClock).toBe(5);
+      if (history === "archive") {
+        expect({ read, codes, clock: handle?.clock }).toEqual({ read: [5], codes: [], clock: at });
+      } else {
+        expect({ read, codes, handle }).toEqual({
+          read: [],
+          codes: ["TRIMMED", "TRIMMED"],
+          handle: undefined,
+        });
+      }
+      expect((await writer.check()).problems).toEqual([]);
+      await reader.close();
+      await writer.close();
+    }
   });
 
   test("[HI12] a load at a clock that lies beyond the head is refused; at the head it is not writable", async () => {

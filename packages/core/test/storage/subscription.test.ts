@@ -272,12 +272,12 @@ describe("a subscription beside others", () => {
     expect(taker.ended).toBe("CLOSED");
   });
 
-  test("[HI37] whatever writers, taggers, recoveries and consumers do, what is seen is the log", async () => {
+  test("[HI37] whatever writers, compactions into the archive, taggers, recoveries and consumers do, what is seen is the log", async () => {
     for (let seed = 0; seed < 25; seed++) {
       const random = seededRandom(seed);
       const shared = random.int(2) === 0;
       const backend = simulatedBackend({ exclusive: !shared });
-      const options = { backend, limits: { pageBytesMax: 100 } };
+      const options = { backend, limits: { pageBytesMax: 100 }, history: "archive" as const };
       const storages = [await open(options)];
       if (shared) storages.push(await open(options));
       const takers = Array.from({ length: 3 }, (_, index) => new Taker(paused(storages[0]!, index)));
@@ -288,7 +288,8 @@ describe("a subscription beside others", () => {
         if (what < 6) {
           const names = Array.from({ length: 1 + random.int(3) }, () => `n${count++}`);
           await append(storage, ...names);
-        } else if (what < 8) await storage.tag("d", `t${step}`);
+        } else if (what < 8) await storage.compact("d");
+        else if (what === 8) await storage.tag("d", `t${step}`);
         else if (!shared) await storage.recover();
       }
       await append(storages[0]!, `n${count++}`);

@@ -302,6 +302,10 @@ describe("taggers beside others", () => {
     commits = 2;
     await expect(storage.tag("d", "second")).rejects.toMatchObject({ code: "UNAVAILABLE" });
     expect(await storage.tags("d")).toHaveLength(1);
+    // The third commit sweeps what the failed one left.
+    commits = 3;
+    expect(await storage.tag("d", "second")).toMatchObject({ name: "second" });
+    expect(commits).toBe(0);
     await storage.check({ repair: true });
     await clean(storage);
     await storage.close();

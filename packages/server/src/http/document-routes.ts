@@ -169,14 +169,19 @@ async function history(site: Site, context: AppContext): Promise<Response> {
 
 function historyEntry(entry: HistoryEntry): Json {
   if (entry.kind !== "batch") return { ...entry };
-  return { ...entry, commitId: toHex(entry.commitId), info: entry.info ?? null };
+  return { ...entry, commitId: hexOf(entry.commitId), info: entry.info ?? null };
+}
+
+/** The archive leaves out the ids that storage made. */
+function hexOf(commitId: Uint8Array | undefined): string | null {
+  return commitId === undefined ? null : toHex(commitId);
 }
 
 async function events(site: Site, context: AppContext): Promise<Response> {
   const id = idOf(context);
   const limit = pageOf(context, site.limits);
-  const { clock, oldestClock } = (await existing(site, id)) as unknown as DocumentInfo;
-  const from = numberOf(context, "from") ?? oldestClock;
+  const { clock, oldestClock, archivedClock } = (await existing(site, id)) as unknown as DocumentInfo;
+  const from = numberOf(context, "from") ?? archivedClock ?? oldestClock;
   const to = Math.min(numberOf(context, "to") ?? clock, from + limit);
   const found: Json[] = [];
   let byteCount = 0;
@@ -186,7 +191,7 @@ async function events(site: Site, context: AppContext): Promise<Response> {
     found.push({
       clock: at,
       time,
-      commitId: toHex(commitId),
+      commitId: hexOf(commitId),
       event: payload === undefined ? null : Buffer.from(payload).toString("base64"),
     });
     // An answer is held whole: one of large events ends early, and says where the next begins.

@@ -1,0 +1,119 @@
+import type { DocumentStorage } from "coppice";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { cleanUp, coppice, jsonLines, keystrokes, makeStore, openStore, type TestStore } from "./command.js";
+
+const events = keystrokes("hello, world");
+
+async function fill(storage: DocumentStorage): Promise<void> {
+  for (const [index, event] of events.entries()) {
+    await storage.append("notes", [event], { info: { user: index % 2 === 0 ? "ada" : "grace\u001b[2J" } });
+  }
+}
+
+let store: TestStore;
+
+beforeAll(async () => {
+  store = await makeStore(fill);
+});
+afterAll(cleanUp);
+
+const on = (where: TestStore, ...args: string[]) => coppice([...args, "--store", where.url]);
+
+describe("tags", () => {
+  test("[CL25] tag, tags and untag do what the library does, and say so", async () => {
+    const made = await on(store, "tag", "notes", "v1", "--at", "5");
+    expect(made).toEqual({ code: 0, stdout: "tagged notes at clock 5 as v1\n", stderr: "" });
+    const odd = "odd \u202e😀";
+    const head = await on(store, "tag", "notes", odd, "--json");
+    expect(JSON.parse(head.stdout)).toMatchObject({ name: odd, clock: 12 });
+    expect(head.stdout).not.toContain("\u202e");
+    expect((await on(store, "tag", "notes", "copy", "--at", "tag:v1")).stdout).toContain("at clock 5");
+    expect((await on(store, "tag", "notes", "named", "--at", "v1")).stdout).toContain("at clock 5");
+    const now = new Date().toISOString();
+    expect((await on(store, "tag", "notes", "now", "--at", now)).stdout).toContain("at clock 12");
+    const storage = await openStore(store.location);
+    const known = JSON.parse(JSON.stringify(await storage.tags("notes"))) as object[];
+    await storage.close();
+    expect(jsonLines((await on(store, "tags", "notes", "--json")).stdout)).toEqual(known);
+    const table = (await on(store, "tags", "notes")).stdout;
+    expect(table).toMatch(/^name +clock +bytes +tagged$/m);
+    expect(table).toMatch(/^v1 +5 +\d+ B +20\d\d-\d\d-\d\d \d\d:\d\d:\d\dZ$/m);
+    expect(table).not.toContain("\u202e");
+    for (const name of ["copy", "named", "now", odd]) {
+      expect((await on(store, "untag", "notes", name)).code).toBe(0);
+    }
+    expect(JSON.parse((await on(store, "untag", "notes", "v1", "--json")).stdout)).toEqual({
+      id: "notes",
+      removed: "v1",
+    });
+    expect((await on(store, "tags", "notes")).stdout).toBe("");
+    expect((await on(store, "check")).code).toBe(0);
+  });
+
+  test("[CL25] what is wrong with a tag has its exit code", async () => {
+    await on(store, "tag", "notes", "taken");
+    const cases: [code: number, said: RegExp, ...args: string[]][] = [
+      [1, /has a tag of that name/, "tag", "notes", "taken"],
+      [2, /has no tag of that name/, "tag", "notes", "x", "--at", "tag:nothing"],
+      [2, /must be a string that is not empty/, "tag", "notes", ""],
+      [2, /after the head/, "tag", "notes", "x", "--at", "99"],
+      [2, /Write a date/, "tag", "notes", "x", "--at", "2026-13-77"],
+      [3, /did not exist then/, "tag", "notes", "x", "--at", "2001-01-01"],
+      [3, /there is no document/, "tag", "nobody", "x"],
+      [3, /there is no document/, "tags", "nobody"],
+      [3, /there is no document/, "untag", "nobody", "x"],
+      [3, /has no tag/, "untag", "notes", "nothing"],
+    ];
+    for (const [code, said, ...args] of cases) {
+      const outcome = await on(store, ...args);
+      expect({ args, code: outcome.code, stdout: outcome.stdout }).toEqual({ args, code, stdout: "" });
+      expect(outcome.stderr).toMatch(said);
+    }
+  });
+});
+
+describe("the archive", () => {
+  test("[CL26] compact --history archives, keeps or drops, and history, info and read show it", async () => {
+    const archived = await makeStore(fill);
+    const result = await on(archived, "compact", "notes", "--history", "archive");
+    expect(result.stdout).toMatch(/trimmed 11 events \(\d+ B\) into the archive/);
+    const info = JSON.parse((await on(archived, "info", "notes", "--json")).stdout) as object;
+    expect(info).toMatchObject({ archivedClock: 0, oldestClock: 11 });
+    expect((await on(archived, "info", "notes")).stdout).toMatch(/^archive {4}from clock 0 on, \d+ B$/m);
+    await on(archived, "tag", "notes", "half", "--at", "6");
+    const lines = jsonLines((await on(archived, "history", "notes", "--json")).stdout);
+    expect(lines.map(({ kind }) => kind).filter((kind) => kind !== "batch")).toEqual([
+      "archive",
+      "tag",
+      "snapshot",
+      "snapshot",
+    ]);
+    expect(lines[0]).toMatchObject({ kind: "archive", clock: 0, end: 11 });
+    expect(lines.find(({ kind }) => kind === "tag")).toMatchObject({ name: "half", clock: 6 });
+    expect(lines.filter(({ kind }) => kind === "batch")).toHaveLength(12);
+    expect(lines[1]).toMatchObject({ commitId: null, info: { user: "ada" } });
+    const shown = (await on(archived, "history", "notes")).stdout;
+    expect(shown).toMatch(/^tag +6 .* half$/m);
+    expect(shown).not.toContain("\u001b");
+    const read = jsonLines((await on(archived, "read", "notes")).stdout);
+    expect(read.map(({ event }) => Buffer.from(String(event), "base64"))).toEqual(
+      events.map((event) => Buffer.from(event)),
+    );
+    expect(read[1]).toMatchObject({ clock: 1, commitId: null, info: { user: "grace\u001b[2J" } });
+    // Saying nothing goes on with the archive; another policy drops it.
+    const all = await on(archived, "compact", "--all", "--force", "--json");
+    expect(JSON.parse(all.stdout)).toMatchObject({ compacted: 1, eventsArchived: 0 });
+    expect(jsonLines((await on(archived, "read", "notes")).stdout)).toHaveLength(12);
+    const kept = await on(archived, "compact", "notes", "--history", "keep:1", "--json");
+    expect(JSON.parse(kept.stdout)).toMatchObject({ documents: [{ outcome: "compacted" }] });
+    expect(JSON.parse((await on(archived, "info", "notes", "--json")).stdout)).toMatchObject({
+      archivedClock: null,
+    });
+    expect((await on(archived, "check")).code).toBe(0);
+    for (const policy of ["keep", "keep:-1", "all", "keep:1e3"]) {
+      const { code, stderr } = await on(archived, "compact", "notes", "--history", policy);
+      expect({ policy, code }).toEqual({ policy, code: 2 });
+      expect(stderr).toContain("Write drop, archive, or keep:<events>.");
+    }
+  });
+});
