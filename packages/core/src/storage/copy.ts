@@ -56,7 +56,7 @@ export interface CopyResult {
   /** Stored values that were written now, and their bytes. */
   readonly records: number;
   readonly bytes: number;
-  /** Each document with the clock at which it was copied: the first 10,000, in the order they were finished. */
+  /** Each document with the clock at which it was copied: the first 10,000, as they were finished. */
   readonly documents: readonly CopiedDocument[];
   /** The first 1,000. */
   readonly failures: readonly { readonly id: string; readonly error: CoppiceError }[];
@@ -154,8 +154,8 @@ class Run {
   }
 
   /**
-   * What was erased at the source is erased in the target. An erased record tells no id, so the target's ids are
-   * asked for theirs.
+   * What was erased at the source is erased in the target. An erased record tells no id, so the target's ids
+   * are asked for theirs.
    */
   async carryErasures(): Promise<void> {
     const [source, target] = [this.#source, this.#target];

@@ -20,7 +20,7 @@ import { openBatch } from "./reader.js";
 import { partOf, type StageRef, stageOf } from "./stages.js";
 import { unsealTags } from "./tag-index.js";
 
-/** The same parts; throws `EXPORT_INVALID` at the first that does not fit, `FORMAT_UNSUPPORTED` for newer ones. */
+/** The same parts. Throws `EXPORT_INVALID` at one that does not fit, `FORMAT_UNSUPPORTED` for new ones. */
 export async function* checkedImage(parts: AsyncIterable<ImagePart>): AsyncGenerator<ImagePart> {
   let check: ImageCheck | undefined;
   try {

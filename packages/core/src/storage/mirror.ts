@@ -1,12 +1,12 @@
 /**
  * One document from one store to another, as it is: the same keys, the same bytes.
  *
- * | in the target is              | then                                                                      |
- * | ----------------------------- | ------------------------------------------------------------------------- |
- * | nothing                       | the whole image lands there (`landing.ts`)                                |
- * | an earlier state of its log   | only what is new is written: batches first, then snapshots, then meta     |
- * | an earlier state, trimmed off | the whole image takes its place                                           |
- * | anything else                 | nothing is written, unless it may be replaced                             |
+ * | in the target is         | then                                                                 |
+ * | ------------------------ | -------------------------------------------------------------------- |
+ * | nothing                  | the whole image lands there (`landing.ts`)                           |
+ * | an earlier state         | only what is new is written: snapshots, then batches, then meta      |
+ * | one that ends too early  | the whole image takes its place: what lies between was trimmed       |
+ * | anything else            | nothing is written, unless it may be replaced                        |
  *
  * A deleted document is copied as its tombstone, so that the copy does not bring it back.
  *

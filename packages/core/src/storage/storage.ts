@@ -407,8 +407,8 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   /**
    * Makes a document out of an exported stream, whole or not at all: nothing of it is visible before its end
    * was read and judged. Durable when it resolves. Importing the same again resolves as `unchanged`.
-   * Rejects with `EXPORT_INVALID` (not an export, not a whole one, or changed), `FORMAT_UNSUPPORTED`, what the
-   * stream throws, and like `fork`: then there is no document.
+   * Rejects with `EXPORT_INVALID` (no export, not whole, or changed), `FORMAT_UNSUPPORTED`, what the stream
+   * throws, and like `fork`: then there is no document.
    */
   async import(stream: AsyncIterable<Uint8Array>, options: ImportOptions = {}): Promise<ImportResult> {
     this.#assertReady();

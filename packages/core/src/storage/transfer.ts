@@ -65,7 +65,7 @@ export async function importDocument(
     const { meta } = place;
     const live = meta !== undefined && meta.deleted === undefined;
     const clockFloor = live ? meta.base : place.clock;
-    // Under its own id and clocks it is the same document, where the id was never used before; else a new one.
+    // Under its own id and clocks, and where the id was never used, it is the same document; else a new one.
     const unused = live
       ? clockFloor <= first.value.meta.base
       : meta === undefined && place.erased === undefined;
