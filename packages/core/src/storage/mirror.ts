@@ -227,8 +227,11 @@ async function mirrorTombstone(ends: Ends, from: Place, to: Place): Promise<Mirr
     records: 1,
     bytes: from.metaBytes!.length,
   } as const;
-  if (equalBytes(from.metaBytes, to.metaBytes))
+  if (equalBytes(from.metaBytes, to.metaBytes)) {
+    // What an interrupted run has left.
+    await sweep(target, id, from.meta!, from.metaBytes!);
     return { ...done, outcome: "unchanged", records: 0, bytes: 0 };
+  }
   if (to.meta?.incoming !== undefined) {
     await abandon(target, id, to.meta, to.metaBytes!);
     return undefined;
