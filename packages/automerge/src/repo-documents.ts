@@ -52,6 +52,7 @@ export class AutomergeRepoDocuments {
   readonly #storage: DocumentStorage<readonly AutomergeModel[]>;
   readonly #others: RepoStorage;
   readonly #idPrefix: string;
+  readonly #saving = new Map<string, Promise<void>>();
 
   /**
    * Keeps documents in `storage`, which must know the model `automerge()`, and everything else that
@@ -79,8 +80,15 @@ export class AutomergeRepoDocuments {
   async save(key: RepoKey, data: Uint8Array): Promise<void> {
     if (!isChunkKey(key)) return this.#others.save(key, data);
     const id = this.#idOf(key);
-    if (key[1] === "incremental") return this.#append(id, changesIn(id, data));
-    await this.#append(id, await this.#lacking(id, data));
+    if (key[1] === "incremental") {
+      const changes = changesIn(id, data);
+      // automerge-repo reckons what is new from the last save that ended: beside another it repeats changes.
+      const overlaps = this.#saving.has(id);
+      return this.#inTurn(id, async () =>
+        this.#append(id, overlaps ? await this.#unstored(id, changes) : changes),
+      );
+    }
+    await this.#inTurn(id, async () => this.#append(id, await this.#lacking(id, data)));
     const info = await this.#storage.info(id);
     if (info === undefined) return;
     const { bytesSinceSnapshot, snapshotBytes = 0 } = info;
@@ -119,6 +127,18 @@ export class AutomergeRepoDocuments {
     }
   }
 
+  /** Saves of one document one after the other: what the log lacks must not be appended by two of them. */
+  #inTurn(id: string, task: () => Promise<void>): Promise<void> {
+    const before = this.#saving.get(id) ?? Promise.resolve();
+    const result = before.then(task, task);
+    this.#saving.set(id, result);
+    const done = () => {
+      if (this.#saving.get(id) === result) this.#saving.delete(id);
+    };
+    result.then(done, done);
+    return result;
+  }
+
   #idOf([document]: RepoKey): string {
     return this.#idPrefix + document;
   }
@@ -149,6 +169,18 @@ export class AutomergeRepoDocuments {
       }
     } finally {
       Automerge.free(saved);
+    }
+  }
+
+  async #unstored(id: string, changes: readonly Uint8Array[]): Promise<readonly Uint8Array[]> {
+    const stored = await this.#storage.load<Automerge.Doc<unknown>>(id);
+    if (stored === undefined) return changes;
+    try {
+      return changes.filter(
+        (change) => !Automerge.hasHeads(stored.doc, [Automerge.decodeChange(change).hash]),
+      );
+    } finally {
+      await stored.close({ discard: true });
     }
   }
 

@@ -45,6 +45,22 @@ test("[AM27] each change is in the log of its document once, whether an incremen
   await adapter.close();
 });
 
+test("[AM27] saves that overlap, as automerge-repo makes them, store each change once", async () => {
+  const { storage, adapter } = await opened();
+  const id = freshId();
+  const empty = Automerge.from<Note>({ lines: [] });
+  const doc = add(add(empty, "one"), "two");
+  const since = Automerge.saveSince(doc, []);
+  await Promise.all([
+    adapter.save([id, "incremental", "a"], since),
+    adapter.save([id, "snapshot", "b"], Automerge.save(doc)),
+    adapter.save([id, "incremental", "c"], since),
+    adapter.save([id, "snapshot", "d"], Automerge.save(doc)),
+  ]);
+  expect((await storage.info(`doc/${id}`))?.clock).toBe(3);
+  await adapter.close();
+});
+
 test("[AM27] removing chunks removes nothing; a snapshot that outweighs the last one compacts the log", async () => {
   const { storage, adapter } = await opened();
   const id = freshId();

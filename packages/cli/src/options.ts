@@ -27,7 +27,7 @@ export function plainCommand(name: string, summary: string): Command {
 export function storeCommand(name: string, summary: string): Command {
   return plainCommand(name, summary)
     .addOption(
-      new Option("-s, --store <url>", "the store: level:<directory> or memory:")
+      new Option("-s, --store <url>", "the store: level:<directory>, file:<directory> or memory:")
         .env("COPPICE_STORE")
         .default(DEFAULT_STORE),
     )

@@ -13,6 +13,7 @@ import { dumpCommand } from "./commands/dump.js";
 import { eraseCommand } from "./commands/erase.js";
 import { exportCommand } from "./commands/export.js";
 import { forkCommand } from "./commands/fork.js";
+import { framesCommand } from "./commands/frames.js";
 import { historyCommand } from "./commands/history.js";
 import { importCommand } from "./commands/import.js";
 import { infoCommand } from "./commands/info.js";
@@ -59,6 +60,7 @@ export function makeProgram(runtime: Runtime, done: (code: ExitCode) => void): C
     infoCommand,
     readCommand,
     historyCommand,
+    framesCommand,
     compactCommand,
     checkCommand,
     rmCommand,

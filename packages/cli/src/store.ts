@@ -2,11 +2,10 @@
  * From a store's URL to an open storage. Backends and models are loaded here, when they are needed, and
  * nowhere else; one that is not installed is an error that says what to install.
  *
- *
  * A process that owns the store may work for others (`coppice serve` does): what it can do is asked of it,
  * when the store turns out to be locked.
  *
- * The lock is LevelDB's own: a directory has one owner among all processes, and the system frees it when
+ * The locks are the system's: a directory has one owner among all processes, and the system frees it when
  * that process dies. So two cron runs exclude each other with no lock file of ours, which could be left
  * behind.
  *
@@ -32,7 +31,7 @@ import { printable } from "./output.js";
 import { delay, type Runtime } from "./runtime.js";
 
 export type StoreAddress =
-  | { readonly scheme: "level"; readonly location: string }
+  | { readonly scheme: "level" | "file"; readonly location: string }
   | { readonly scheme: "memory"; readonly location?: undefined };
 
 /** What can be asked of the process that has a store open. */
@@ -49,15 +48,17 @@ export interface OpenStoreOptions extends StoreOptions {
 }
 
 /**
- * Throws a usage error for what is no store. The part after `level:` is a path as it stands, nothing is
+ * Throws a usage error for what is no store. The part after the scheme is a path as it stands, nothing is
  * decoded.
  */
 export function parseStore(url: string): StoreAddress {
   const [, scheme, rest = ""] = /^([a-z]+):(.*)$/s.exec(url) ?? [];
   if (scheme === "memory" && rest === "") return { scheme };
-  if (scheme === "level" && rest !== "" && !rest.includes("\0")) return { scheme, location: rest };
+  if ((scheme === "level" || scheme === "file") && rest !== "" && !rest.includes("\0")) {
+    return { scheme, location: rest };
+  }
   throw new CommandError("USAGE", `this is no store: ${JSON.stringify(url)}`, {
-    hint: "A store is level:<directory>, as in level:./data, or memory:",
+    hint: "A store is level:<directory> or file:<directory>, as in level:./data, or memory:",
     details: { store: url },
   });
 }
@@ -93,6 +94,10 @@ export async function loadBackend(
   verifyTables = true,
 ): Promise<BackendFactory> {
   if (address.scheme === "memory") return memoryBackend();
+  if (address.scheme === "file") {
+    const { fileLogBackend } = await loadFileLog();
+    return fileLogBackend(address.location, { createIfMissing: create });
+  }
   const { levelBackend } = await loadPackage("@coppice/level", () => import("@coppice/level"));
   return levelBackend(address.location, { createIfMissing: create, verifyTables });
 }
@@ -107,8 +112,8 @@ export async function withStorage<T>(
   use: (storage: DocumentStorage) => Promise<T>,
 ): Promise<T> {
   const address = parseStore(options.store);
-  if (address.scheme === "level") {
-    if (!options.create) await assertStore(address.location, options.store);
+  if (address.scheme !== "memory") {
+    if (!options.create) await assertStore(address, options.store);
   } else if (!options.json) {
     await runtime.err.line("note: memory: is a store of this process alone, new and empty");
   }
@@ -164,12 +169,24 @@ async function openWaiting(
     loadBackend(address, create, options.verifyTables),
     loadModels(),
   ]);
+  const { observer } = options;
+  return waiting(runtime, address, options, () =>
+    DocumentStorage.open({ backend, models, ...(observer === undefined ? {} : { observer }) }),
+  );
+}
+
+/** Tries again while somebody else has the store open, for as long as `--wait` says. */
+export async function waiting<T>(
+  runtime: Runtime,
+  address: StoreAddress,
+  options: StoreOptions,
+  attempt: () => Promise<T>,
+): Promise<T> {
   const started = performance.now();
   for (;;) {
     runtime.signal.throwIfAborted();
     try {
-      const { observer } = options;
-      return await DocumentStorage.open({ backend, models, ...(observer === undefined ? {} : { observer }) });
+      return await attempt();
     } catch (error) {
       if (!isCoppiceError(error, "LOCKED")) throw error;
       const left = (options.wait ?? 0) - (performance.now() - started);
@@ -189,13 +206,22 @@ async function lockedError(
   const command = owner?.command === undefined ? "" : ` (${printable(owner.command)})`;
   const waited = wait === undefined || wait === 0 ? "" : `, after waiting for ${wait} ms`;
   return new CommandError("LOCKED", `${who}${command} has ${printable(store)} open${waited}`, {
-    hint: "A LevelDB store has one owner. Let it work for you (offerControl), stop it, or use --wait 30s.",
+    hint: "A store has one owner. Let it work for you (offerControl), stop it, or use --wait 30s.",
     details: { store, pid: owner?.pid, command: owner?.command, reason: (cause as Error).message },
   });
 }
 
+/** The file that names all others, and the others, by scheme. */
+const FILES = {
+  level: { head: "CURRENT", others: /^MANIFEST-\d+$|^\d+\.(?:ldb|sst|log)$/, mended: "restore a backup" },
+  file: { head: "MANIFEST", others: /^\d{8,}\.seg$/, mended: "try `coppice check --repair`" },
+} as const;
+
 /** Tells a store that is not there from one that has lost the file that names the others. */
-export async function assertStore(location: string, url: string): Promise<void> {
+export async function assertStore(
+  { scheme, location }: Extract<StoreAddress, { location: string }>,
+  url: string,
+): Promise<void> {
   let names: string[];
   try {
     names = await readdir(location);
@@ -204,10 +230,11 @@ export async function assertStore(location: string, url: string): Promise<void> 
     if (code !== "ENOENT" && code !== "ENOTDIR") throw error;
     names = [];
   }
-  if (names.includes("CURRENT")) return;
-  if (names.some((name) => /^MANIFEST-\d+$|^\d+\.(?:ldb|sst|log)$/.test(name))) {
-    throw new CommandError("CORRUPT", `${printable(url)} has lost its file CURRENT`, {
-      hint: "Keep a copy of the directory as it is before trying anything; then restore a backup.",
+  const { head, others, mended } = FILES[scheme];
+  if (names.includes(head)) return;
+  if (names.some((name) => others.test(name))) {
+    throw new CommandError("CORRUPT", `${printable(url)} has lost its file ${head}`, {
+      hint: `Keep a copy of the directory as it is before trying anything; then ${mended}.`,
       details: { store: url },
     });
   }
@@ -215,6 +242,11 @@ export async function assertStore(location: string, url: string): Promise<void> 
     hint: "Name another with --store or COPPICE_STORE; a store is made by the program that writes to it.",
     details: { store: url, directory: resolve(location) },
   });
+}
+
+/** The file log's own package. */
+export function loadFileLog(): Promise<typeof import("@coppice/file")> {
+  return loadPackage("@coppice/file", () => import("@coppice/file"));
 }
 
 /** Imports a package, or says what to install. */

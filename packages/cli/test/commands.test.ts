@@ -314,6 +314,7 @@ describe("the command itself", () => {
       "info",
       "read",
       "history",
+      "frames",
       "compact",
       "check",
       "rm",

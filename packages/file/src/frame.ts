@@ -252,7 +252,7 @@ export function readRecord(
 
 /** The value of a record, in memory of its own. */
 export function copyValue(bytes: Uint8Array, { valueStart, end, mask }: RecordView): Uint8Array {
-  const value = new Uint8Array(bytes.buffer.slice(bytes.byteOffset + valueStart, bytes.byteOffset + end));
+  const value = new Uint8Array(bytes.subarray(valueStart, end));
   if (mask !== 0) applyMask(value, 0, value.length, mask);
   return value;
 }

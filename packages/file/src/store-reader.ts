@@ -157,7 +157,7 @@ export class StoreReader {
     segment.hold();
     try {
       const position = start % POSITIONS;
-      const bytes = new Uint8Array(length);
+      const bytes = unfilled(length);
       await readExactly(segment, bytes, position, now && length <= READ_NOW_BYTES_MAX);
       for (const i of order) {
         const entry = entries[i]!;
@@ -183,7 +183,7 @@ export class StoreReader {
   #readNow(place: number, length: number, valueBytes: number): Uint8Array {
     const segment = this.#segment(place);
     const position = place % POSITIONS;
-    const bytes = new Uint8Array(length);
+    const bytes = unfilled(length);
     let count: number;
     try {
       count = segment.file.readNow(bytes, 0, length, position);
@@ -231,6 +231,14 @@ export class StoreReader {
     this.#cache.set(place, value);
     return value;
   }
+}
+
+/**
+ * Memory of its own that is about to be written over; filling it with zeros first would cost as much as
+ * reading.
+ */
+function unfilled(length: number): Uint8Array {
+  return new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
 }
 
 function boundsOf(range: Range): Bounds {

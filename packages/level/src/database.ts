@@ -71,6 +71,10 @@ export async function openDirectory(location: string, options: DirectoryOptions)
       ? await files.createDirectory(location, durable)
       : await files.findDirectory(location);
     holdsStore = found.holdsStore;
+    if (!holdsStore && (await (await import("./examination.js")).hasLostCurrent(found.path))) {
+      const details = { location, file: "CURRENT" };
+      throw new CoppiceError("CORRUPT", "the store has lost its file CURRENT", { details });
+    }
     if (!createIfMissing && !holdsStore) {
       throw new CoppiceError("UNAVAILABLE", "there is no store in this directory", { details: { location } });
     }

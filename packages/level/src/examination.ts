@@ -51,6 +51,20 @@ export async function examineDirectory(path: string, tables: boolean): Promise<E
   }
 }
 
+/**
+ * Whether a directory without CURRENT has a table, or a log with a whole record: then CURRENT was lost, and
+ * LevelDB would begin a new store and delete these. Leftovers of a store whose creation a crash interrupted
+ * have neither.
+ */
+export async function hasLostCurrent(path: string): Promise<boolean> {
+  for (const name of await readdir(path)) {
+    if (/^\d+\.(?:ldb|sst)$/.test(name)) return true;
+    const log = /^\d+\.log$/.test(name) ? await readIfThere(join(path, name)) : undefined;
+    if (log !== undefined && scanLog(log).records.length > 0) return true;
+  }
+  return false;
+}
+
 interface State {
   readonly names: readonly string[];
   readonly name: string | undefined;

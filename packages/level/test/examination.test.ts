@@ -11,6 +11,7 @@ import { seededRandom } from "coppice/testing";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { examineDirectory } from "../src/examination.js";
 import { COMMIT_KEY, readMark } from "../src/ledger.js";
+import { readManifest } from "../src/manifest.js";
 import { scanTable } from "../src/table-scan.js";
 import { bytes, entriesOf, removeDirectories, temporaryDirectory } from "./stores.js";
 
@@ -42,6 +43,13 @@ async function markIn(location: string): Promise<ReturnType<typeof readMark>> {
 const filesOf = async (location: string, ending: string) =>
   (await readdir(location)).filter((name) => name.endsWith(ending)).sort();
 
+/** Tables that count: LevelDB may leave a half-written one when it is closed while it merges. */
+async function tablesOf(location: string): Promise<string[]> {
+  const current = (await readFile(join(location, "CURRENT"), "utf8")).trim();
+  const live = readManifest(await readFile(join(location, current)))!.tables;
+  return (await filesOf(location, ".ldb")).filter((name) => live.has(Number.parseInt(name, 10)));
+}
+
 /** A store with tables, with and without compression, and a log; and a copy to damage. */
 async function copyOf(store: string): Promise<string> {
   const copy = join(await temporaryDirectory(), "store");
@@ -65,7 +73,7 @@ afterAll(removeDirectories);
 describe("tables", () => {
   test("[LB1] a table that LevelDB wrote is sound, compressed or not", async () => {
     for (const store of [plain, compressed]) {
-      const tables = await filesOf(store, ".ldb");
+      const tables = await tablesOf(store);
       expect(tables.length).toBeGreaterThan(0);
       for (const name of tables) expect(scanTable(await readFile(join(store, name)))).toEqual([]);
       const examined = await examineDirectory(store, true);
@@ -75,7 +83,7 @@ describe("tables", () => {
 
   test("[LB1] every flipped bit of a table is found, but for the zeros of its footer, which nothing reads", async () => {
     for (const store of [plain, compressed]) {
-      const [name] = await filesOf(store, ".ldb");
+      const [name] = await tablesOf(store);
       const table = new Uint8Array(await readFile(join(store, name!)));
       let missed = 0;
       for (let at = 0; at < table.length; at += at > table.length - 2000 ? 1 : 41) {
@@ -94,7 +102,7 @@ describe("tables", () => {
 
   test("[LB1] a damaged table is CORRUPT at open with its file and place, and nothing is changed", async () => {
     const store = await copyOf(compressed);
-    const [name] = await filesOf(store, ".ldb");
+    const [name] = await tablesOf(store);
     const table = await readFile(join(store, name!));
     table[300]! ^= 4;
     await writeFile(join(store, name!), table);
@@ -113,7 +121,7 @@ describe("tables", () => {
 
   test("[LB1] a table of another size, and a store without one, are CORRUPT", async () => {
     const shorter = await copyOf(plain);
-    const [name] = await filesOf(shorter, ".ldb");
+    const [name] = await tablesOf(shorter);
     await truncate(join(shorter, name!), (await stat(join(shorter, name!))).size - 1);
     await expect(levelBackend(shorter).open(env)).rejects.toMatchObject({ code: "CORRUPT" });
     const without = await copyOf(plain);
@@ -184,6 +192,23 @@ describe("logs", () => {
     }
     await writeFile(join(location, name!), log);
     await write(location, 12, 1);
+  });
+
+  test("[LB5] a store that has lost CURRENT is CORRUPT, and is not begun anew; leftovers of a creation are", async () => {
+    for (const options of [{}, { durability: "process" }, { createIfMissing: false }] as const) {
+      const store = await copyOf(plain);
+      await rm(join(store, "CURRENT"));
+      const before = await readdir(store);
+      const refused = levelBackend(store, options).open(env);
+      await expect(refused).rejects.toMatchObject({ code: "CORRUPT", details: { file: "CURRENT" } });
+      expect(await readdir(store)).toEqual(before);
+    }
+    const young = join(await temporaryDirectory(), "store");
+    await write(young, 0, 3);
+    await rm(join(young, "CURRENT"));
+    await expect(levelBackend(young).open(env)).rejects.toMatchObject({ code: "CORRUPT" });
+    for (const name of await filesOf(young, ".log")) await truncate(join(young, name), 100);
+    await write(young, 0, 1);
   });
 
   test("[LB3] a log that is gone, or is another one, is CORRUPT", async () => {

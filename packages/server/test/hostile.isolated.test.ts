@@ -236,7 +236,7 @@ describe("connections", () => {
 
   test("[SV55] connections that say nothing are closed, and meanwhile bounded in number", async () => {
     const running = await run({
-      limits: { helloMs: 1_500, connectionsMax: SILENT + 2, connectionsPerAddressMax: SILENT + 10 },
+      limits: { helloMs: 8_000, connectionsMax: SILENT + 2, connectionsPerAddressMax: SILENT + 10 },
     });
     const people = await typing(running, "notes");
     const silent = Array.from(

@@ -8,11 +8,13 @@
  * Invariant: Ctrl-C comes between two documents of a repair, so that each is repaired whole or not at all.
  */
 
+import type { FileLogReport } from "@coppice/file";
 import type { Command } from "commander";
 import type { CheckProblem, CheckReport } from "coppice";
 import { findOwner } from "coppice/control";
 import { EXIT, type ExitCode } from "../errors.js";
 import { examineFiles, type FileDamage, followParent, placed, runInChild } from "../examination.js";
+import { checkFiles } from "../file-check.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
 import { count, type Output, plural, printable } from "../output.js";
 import { Progress } from "../progress.js";
@@ -53,13 +55,14 @@ export function checkChildCommand(runtime: Runtime, done: (code: ExitCode) => vo
 /** The owner of an open store checks it itself: its files change while they are looked at from outside. */
 async function check(runtime: Runtime, id: string | undefined, options: Options): Promise<ExitCode> {
   const address = parseStore(options.store);
-  if (address.scheme !== "level") return checkHere(runtime, id, options);
-  await assertStore(address.location, options.store);
+  if (address.scheme === "memory") return checkHere(runtime, id, options);
+  if (address.scheme === "level") await assertStore(address, options.store);
   const owner = await findOwner(address.location);
   if (owner !== undefined) {
     await noteOwner(runtime, options, owner);
     return report(runtime, id, options, owner, []);
   }
+  if (address.scheme === "file") return checkFileLog(runtime, id, options);
   const flags = [...(options.json ? ["--json"] : []), ...(options.repair ? ["--repair"] : [])];
   const wait = options.wait === undefined ? [] : ["--wait", `${options.wait}ms`];
   const ids = id === undefined ? [] : ["--", id];
@@ -67,11 +70,26 @@ async function check(runtime: Runtime, id: string | undefined, options: Options)
   return runInChild(runtime, args, options.json === true);
 }
 
-async function checkHere(runtime: Runtime, id: string | undefined, options: Options): Promise<ExitCode> {
+/** No native code reads its files, so no child is needed. */
+async function checkFileLog(runtime: Runtime, id: string | undefined, options: Options): Promise<ExitCode> {
+  const files = await checkFiles(runtime, options, options.repair === true);
+  if (files === undefined || files.damage.length === 0 || files.repaired) {
+    return checkHere(runtime, id, options, files);
+  }
+  if (options.json) await runtime.out.json({ clean: false, fileLog: files });
+  return EXIT.corrupt;
+}
+
+async function checkHere(
+  runtime: Runtime,
+  id: string | undefined,
+  options: Options,
+  fileLog?: FileLogReport,
+): Promise<ExitCode> {
   const address = parseStore(options.store);
   const files = address.scheme === "level" ? await examineFiles(address.location) : [];
   return withStorage(runtime, { ...options, verifyTables: files.length === 0 }, (storage) =>
-    report(runtime, id, options, storage, files),
+    report(runtime, id, options, storage, files, fileLog),
   );
 }
 
@@ -81,6 +99,7 @@ async function report(
   options: Options,
   storage: Store,
   files: readonly FileDamage[],
+  fileLog?: FileLogReport,
 ): Promise<ExitCode> {
   const { out, err, signal } = runtime;
   const repair = options.repair === true;
@@ -89,7 +108,8 @@ async function report(
   const work = storage.check({ ...(id === undefined ? {} : { id }), repair, signal, onProgress });
   const found = await work.finally(() => progress.finish());
   if (id !== undefined && found.documents === 0 && found.problems.length === 0) await existing(storage, id);
-  const all = files.length === 0 ? found : { ...found, files, clean: false };
+  const ofFiles = fileLog === undefined ? {} : { fileLog };
+  const all = files.length === 0 ? { ...found, ...ofFiles } : { ...found, files, clean: false };
   await (options.json ? out.json(all) : tell(out, found, files, repair));
   if (files.length > 0) return EXIT.corrupt;
   return found.clean ? EXIT.ok : EXIT.failed;

@@ -72,6 +72,20 @@ describe("binding", () => {
     expect((await storage.info("doc"))?.clock).toBe(2);
   });
 
+  test("[DI1] what is loaded is not encoded again for the capture", async () => {
+    const storage = await open();
+    await storage.append("doc", typed("a", "b"));
+    const doc = new Y.Doc();
+    const binding = bindDoc(storage, "doc", doc);
+    // Yjs asks here whether anybody wants the update of a transaction.
+    const wanted: boolean[] = [];
+    doc.on("afterTransactionCleanup", () => wanted.push(doc._observers.has("update")));
+    await binding.loaded;
+    doc.getText("t").insert(0, "c");
+    await binding.flush();
+    expect(wanted).toEqual([false, true]);
+  });
+
   test("[DI2] stores what arrives before the load has ended, also what builds on it", async () => {
     const storage = await open();
     const [first, second, third] = typed("one ", "two ", "three ");
