@@ -17,6 +17,7 @@ const SYNCS = process.platform !== "win32";
 /** The sync of the directory is what flushes the drive's cache there. */
 const LOG_SYNC_STOPS_AT_CACHE = process.platform === "darwin";
 const LOG = /^\d+\.log$/;
+const LOG_TRIES = 3;
 
 export interface Directory {
   /** Absolute, without symbolic links: LevelDB opens files by name for as long as it lives. */
@@ -120,11 +121,22 @@ export class DirectorySync {
   }
 }
 
-/** LevelDB numbers its files upwards and writes into the log with the highest number. */
+/**
+ * LevelDB numbers its files upwards and writes into the log with the highest number. It may begin another and
+ * remove this one meanwhile; `undefined` when it was faster each time: then the next commit syncs again.
+ */
 async function openNewestLog(directory: string): Promise<FileHandle | undefined> {
-  const logs = (await readdir(directory)).filter((name) => LOG.test(name));
-  const newest = logs.sort((a, b) => Number.parseInt(a, 10) - Number.parseInt(b, 10)).at(-1);
-  return newest === undefined ? undefined : open(join(directory, newest), constants.O_RDONLY);
+  for (let tries = 0; tries < LOG_TRIES; tries++) {
+    const logs = (await readdir(directory)).filter((name) => LOG.test(name));
+    const newest = logs.sort((a, b) => Number.parseInt(a, 10) - Number.parseInt(b, 10)).at(-1);
+    if (newest === undefined) return undefined;
+    try {
+      return await open(join(directory, newest), constants.O_RDONLY);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    }
+  }
+  return undefined;
 }
 
 /** A parent that existed before and that we may not read is taken as durable; one we wrote to is not. */

@@ -58,7 +58,7 @@ export function dumpCommand(runtime: Runtime, done: (code: ExitCode) => void): C
 async function dump(runtime: Runtime, id: string | undefined, options: StoreOptions): Promise<ExitCode> {
   const { out, signal } = runtime;
   const address = parseStore(options.store);
-  if (address.scheme === "level") await assertStore(address.location, options.store);
+  if (address.scheme !== "memory") await assertStore(address, options.store);
   const env = systemEnv();
   const factory = await loadBackend(address, false);
   const backend: Backend = await factory.open(env).catch((error: { code?: string; message?: string }) => {

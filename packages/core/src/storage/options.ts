@@ -122,3 +122,25 @@ export function initialEvents(model: AnyModel, initial: (doc: unknown) => unknow
 export function copyEvent<Event>(event: Event): Event {
   return event instanceof Uint8Array ? (new Uint8Array(event) as Event) : event;
 }
+
+/** The models by their names; the first one is the default. Throws a `TypeError` for what is no use. */
+export function namedModels({ backend, models: list }: StorageOptions<readonly AnyModel[]>): {
+  readonly models: ReadonlyMap<string, AnyModel>;
+  readonly defaultModel: AnyModel;
+} {
+  if (typeof backend?.open !== "function" || !Array.isArray(list)) {
+    throw new TypeError(
+      "DocumentStorage.open needs a backend, like levelBackend(path), and a list of models",
+    );
+  }
+  const models = new Map<string, AnyModel>();
+  for (const model of list as readonly AnyModel[]) {
+    if (!/^[a-z][a-z0-9-]{0,31}$/.test(model.name) || models.has(model.name)) {
+      throw new TypeError(`models need different names of the form [a-z][a-z0-9-]*: ${model.name}`);
+    }
+    models.set(model.name, model);
+  }
+  const [defaultModel] = list;
+  if (defaultModel === undefined) throw new TypeError("DocumentStorage.open needs at least one model");
+  return { models, defaultModel };
+}

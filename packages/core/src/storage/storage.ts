@@ -51,6 +51,7 @@ import {
   type DocOf,
   initialEvents,
   type LoadOptions,
+  namedModels,
   type OpenOptions,
   packInfo,
   type RecoverReport,
@@ -109,21 +110,8 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   ): Promise<DocumentStorage<Models>> {
     const env = options.env ?? systemEnv();
     const limits = withDefaults(options.limits);
-    if (typeof options.backend?.open !== "function" || !Array.isArray(options.models)) {
-      throw new TypeError(
-        "DocumentStorage.open needs a backend, like levelBackend(path), and a list of models",
-      );
-    }
+    const { models, defaultModel } = namedModels(options);
     checkHistory(options.history);
-    const models = new Map<string, AnyModel>();
-    for (const model of options.models) {
-      if (!/^[a-z][a-z0-9-]{0,31}$/.test(model.name) || models.has(model.name)) {
-        throw new TypeError(`models need different names of the form [a-z][a-z0-9-]*: ${model.name}`);
-      }
-      models.set(model.name, model);
-    }
-    const [defaultModel] = options.models;
-    if (defaultModel === undefined) throw new TypeError("DocumentStorage.open needs at least one model");
     await Promise.all(options.models.map((model) => model.ready?.()));
     const observer = options.observer ?? {};
     const guard = await openGuard(options.backend, env, limits, observer);
@@ -549,6 +537,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   /** What was handed in before is durable or has failed; others may go on meanwhile. */
   async #settled(): Promise<void> {
     await this.#logs.settled();
+    await this.#background.idle();
     await this.#maintenance.idle();
   }
 
