@@ -93,7 +93,65 @@ const removal = (name: "delete" | "erase"): Move => ({
   },
 });
 
+/** The bytes of a stream of `d`, and stores that hold it as `copy`: now, and at an earlier state. */
+async function origins(): Promise<{ stream: Uint8Array; now: NameStorage; early: NameStorage }> {
+  const [now, early] = await Promise.all([open(simulatedBackend(), 1e6), open(simulatedBackend(), 1e6)]);
+  await now.append("copy", [naming("a"), naming("late", ["never"])]);
+  await now.append("copy", [naming("b"), naming("!bad")]);
+  await now.compact("copy");
+  await now.tag("copy", "half");
+  await now.append("old", [naming("x")]);
+  await now.copyTo(early);
+  await now.append("copy", [naming("c")]);
+  await now.compact("copy");
+  await now.append("copy", [naming("d"), naming("e")]);
+  await now.delete("old");
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of now.export("copy")) chunks.push(chunk);
+  return { stream: Buffer.concat(chunks), now, early };
+}
+
+const made = origins();
+
+async function* pieces(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < bytes.length; at += 100) yield bytes.subarray(at, at + 100);
+}
+
+const EARLY = ["a", "b", "held", "held", "|", "a", "b"];
+
+function copy(name: string, early: boolean): Move {
+  return {
+    name,
+    prepare: async (storage) => void (early && (await (await made).early.copyTo(storage))),
+    run: async (storage) => {
+      const result = await (await made).now.copyTo(storage);
+      expect(result.failures).toEqual([]);
+      for (const { id, clock, outcome } of result.documents) {
+        if (id === "copy" && outcome !== "unchanged") expect(clock).toBe(7);
+      }
+    },
+    async between(storage) {
+      const found = await names(storage, "copy");
+      const partial = found !== undefined && early && [5, 7].includes((await storage.info("copy"))!.clock);
+      if (!partial) expect([early ? EARLY : undefined, WHOLE]).toContainEqual(found);
+      expect(await names(storage, "d")).toEqual(WHOLE);
+    },
+    async after(storage) {
+      expect(await names(storage, "copy")).toEqual(WHOLE);
+      expect((await storage.info("copy"))?.token).toBe((await (await made).now.info("copy"))?.token);
+      await expect(storage.append("old", [naming("x")])).rejects.toMatchObject({ code: "DELETED" });
+    },
+  };
+}
+
 const moves: readonly Move[] = [
+  {
+    ...fork("import"),
+    name: "import",
+    run: async (storage) => storage.import(pieces((await made).stream)),
+  },
+  copy("copy to an empty store", false),
+  copy("copy to an earlier state", true),
   fork("in one commit"),
   fork("in several commits"),
   fork(
@@ -153,6 +211,38 @@ async function crash(move: Move, at: number, keep: "none" | "all", second?: numb
 }
 
 describe("moving and removing", () => {
+  test("[MV8] a crash of the source at any operation of a copy leaves the target whole, and repeating ends it", async () => {
+    for (let at = 0; ; at++) {
+      const source = simulatedBackend({ seed: at });
+      const before = await open(source, 1e6);
+      for (const id of ["d", "e"]) await write(before, id);
+      await before.close();
+      const disk = simulatedBackend();
+      const first = await open(disk, 120);
+      source.crashAt(source.operationCount + at);
+      const crashed = await source.untilCrash(async () => {
+        const from = await open(source, 120);
+        await from.copyTo(first, { concurrency: 1 });
+        await from.close();
+      });
+      source.heal();
+      // One process had both open.
+      disk.crash({ keep: "all" });
+      const target = await open(disk, 120);
+      await verify(target);
+      for (const id of ["d", "e"]) expect([undefined, WHOLE]).toContainEqual(await names(target, id));
+      const from = await open(source, 120);
+      expect((await from.copyTo(target)).failures).toEqual([]);
+      for (const id of ["d", "e"]) expect(await names(target, id)).toEqual(WHOLE);
+      await verify(target);
+      expect((await target.check()).garbageKeys).toBe(0);
+      await from.close();
+      await target.close();
+      if (!crashed) break;
+      expect(at).toBeLessThan(500);
+    }
+  });
+
   for (const move of moves) {
     test(`[MV7] a crash at any operation: ${move.name} is done whole or not at all, and repeating ends it`, async () => {
       let states = 0;

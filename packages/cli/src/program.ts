@@ -6,7 +6,13 @@
 import { Command } from "commander";
 import { checkChildCommand, checkCommand } from "./commands/check.js";
 import { compactCommand } from "./commands/compact.js";
+import { completionCommand } from "./commands/completion.js";
 import { conformanceCommand } from "./commands/conformance.js";
+import { copyCommand } from "./commands/copy.js";
+import { dumpCommand } from "./commands/dump.js";
+import { eraseCommand } from "./commands/erase.js";
+import { exportCommand } from "./commands/export.js";
+import { forkCommand } from "./commands/fork.js";
 import { framesCommand } from "./commands/frames.js";
 import { historyCommand } from "./commands/history.js";
 import { importCommand } from "./commands/import.js";
@@ -44,6 +50,7 @@ export function makeProgram(runtime: Runtime, done: (code: ExitCode) => void): C
         ["coppice ls --long --store level:./data", "what is there"],
         ["coppice check", "is everything sound"],
         ["coppice compact --all --idle 10m --json", "for cron"],
+        ["coppice copy level:./data level:/backup/notes", "a backup, or what is new since the last"],
         ["coppice serve", "let y-websocket clients edit the store"],
         ["coppice replay", "see it work, and be killed, on a real editing history"],
       )}\n${EXIT_HELP}\n${ENVIRONMENT_HELP}`,
@@ -57,12 +64,18 @@ export function makeProgram(runtime: Runtime, done: (code: ExitCode) => void): C
     compactCommand,
     checkCommand,
     rmCommand,
+    forkCommand,
+    eraseCommand,
+    exportCommand,
     serveCommand,
     importCommand,
+    copyCommand,
+    dumpCommand,
     replayCommand,
     conformanceCommand,
   ];
   for (const make of visible) program.addCommand(make(runtime, done));
+  program.addCommand(completionCommand(runtime, done, program));
   program.addCommand(writerCommand(runtime, done), { hidden: true });
   program.addCommand(checkChildCommand(runtime, done), { hidden: true });
   for (const command of everyCommand(program)) {

@@ -58,6 +58,7 @@ export type { Attributes, TreeOperation } from "./graph/tree-operation.js";
 export type { CheckCode, CheckOptions, CheckProblem, CheckReport } from "./storage/check.js";
 export type { CompactAllOptions, CompactAllResult, CompactProgress } from "./storage/compact-all.js";
 export type { CompactOptions, CompactResult } from "./storage/compaction.js";
+export type { CopiedDocument, CopyOptions, CopyProgress, CopyResult } from "./storage/copy.js";
 export type { EraseOptions, EraseResult } from "./storage/deletion.js";
 export type { AppendResult } from "./storage/document-log.js";
 export type { Folder } from "./storage/folding.js";
@@ -100,3 +101,4 @@ export type {
 export { DocumentStorage } from "./storage/storage.js";
 export type { SubscribeOptions } from "./storage/subscription.js";
 export type { Tag } from "./storage/tag-index.js";
+export type { ExportOptions, ImportOptions, ImportResult } from "./storage/transfer.js";

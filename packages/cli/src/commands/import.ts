@@ -16,6 +16,7 @@ import { count, printable } from "../output.js";
 import { Progress } from "../progress.js";
 import type { Runtime } from "../runtime.js";
 import { loadPackage, withStorage } from "../store.js";
+import { importDocumentCommand } from "./export.js";
 
 export function importCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
   const yLeveldb = storeCommand("y-leveldb", "the documents and metas of a directory of y-leveldb")
@@ -30,7 +31,10 @@ export function importCommand(runtime: Runtime, done: (code: ExitCode) => void):
     .action(async (directory: string, options: StoreOptions) =>
       done(await importFrom(runtime, directory, options)),
     );
-  return new Command("import").description("move documents in from another store").addCommand(yLeveldb);
+  return new Command("import")
+    .description("move documents in: one from an export, or all from another store")
+    .addCommand(importDocumentCommand(runtime, done))
+    .addCommand(yLeveldb);
 }
 
 async function importFrom(runtime: Runtime, directory: string, options: StoreOptions): Promise<ExitCode> {

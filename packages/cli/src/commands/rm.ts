@@ -39,7 +39,8 @@ async function remove(runtime: Runtime, ids: readonly string[], options: Options
     const found = await Promise.all(ids.map(async (id) => (await storage.info(id)) !== undefined));
     const missing = ids.filter((_, index) => !found[index]);
     if (missing[0] !== undefined) throw noDocument(missing[0]);
-    if (!options.yes && !(await confirmed(runtime, ids))) {
+    const what = ids.length === 1 ? `"${printable(ids[0]!)}"` : `${ids.length} documents`;
+    if (!options.yes && !(await confirmed(runtime, `Remove ${what}?`))) {
       throw new CommandError("FAILED", "nothing was removed");
     }
     const removed: string[] = [];
@@ -53,13 +54,13 @@ async function remove(runtime: Runtime, ids: readonly string[], options: Options
   });
 }
 
-async function confirmed(runtime: Runtime, ids: readonly string[]): Promise<boolean> {
-  const what = ids.length === 1 ? `"${printable(ids[0]!)}"` : `${ids.length} documents`;
+/** Asks on the terminal; anything but yes is no. */
+export async function confirmed(runtime: Runtime, question: string): Promise<boolean> {
   const dialogue = createInterface({ input: runtime.input, output: process.stderr });
   try {
     // In raw mode the terminal hands Ctrl-C to readline, which passes it on to the process here.
     dialogue.on("SIGINT", () => process.kill(process.pid, "SIGINT"));
-    const answer = await dialogue.question(`Remove ${what}? [y/N] `, { signal: runtime.signal });
+    const answer = await dialogue.question(`${question} [y/N] `, { signal: runtime.signal });
     return /^y(es)?$/i.test(answer.trim());
   } catch (error) {
     runtime.signal.throwIfAborted();

@@ -22,6 +22,7 @@ const KINDS = {
   COMMIT_ID_INVALID: "invalid",
   ARGUMENT_INVALID: "invalid",
   SNAPSHOT_TOO_LARGE: "invalid",
+  EXPORT_INVALID: "invalid",
   TAG_UNKNOWN: "invalid",
   HEAD_CONFLICT: "conflict",
   COMMIT_CONFLICT: "conflict",

@@ -31,6 +31,8 @@ export interface Limits {
   readonly sweepKeysMax: number;
   /** Bytes of one page of a scan. */
   readonly pageBytesMax: number;
+  /** Bytes of one frame of an export: the largest stored value, with its key. */
+  readonly exportFrameBytesMax: number;
   /** Events that one snapshot may leave held or refused; above it compaction refuses, and the log stays. */
   readonly heldEventsMax: number;
   /** Tags of one document: their index is one value, rewritten with each of them. */
@@ -54,6 +56,7 @@ export const LIMITS: Limits = {
   groupOperationsMax: 1024,
   sweepKeysMax: 512,
   pageBytesMax: 1024 * 1024,
+  exportFrameBytesMax: 65 * 1024 * 1024,
   heldEventsMax: 10_000,
   tagsMax: 256,
   tagNameBytesMax: 128,

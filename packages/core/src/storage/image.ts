@@ -12,7 +12,7 @@
 
 import { equalBytes } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
-import type { Entry, Key } from "../contract/backend.js";
+import type { Entry } from "../contract/backend.js";
 import { type Context, modelOf } from "./context.js";
 import { damaged, seal, unseal } from "./envelope.js";
 import { deletedError } from "./head.js";
@@ -24,20 +24,41 @@ import { decodeBatch } from "./state.js";
 import { readTags, sealTags, type TagEntry, type Tags, tagsKey } from "./tag-index.js";
 
 /**
- * The spaces of an image, in its order: what is read back after landing is compared in the same order. First
- * what a compaction beside the reader takes away first.
+ * The spaces of an image, in its order: what is read back after landing is compared in the same order. What
+ * names others comes before them, and what a compaction beside the reader takes away before what it keeps.
  */
-export const IMAGE_SPACES: readonly string[] = ["snapshot", "tagged", "held", "tags", "archive", "events"];
+export const IMAGE_SPACES: readonly string[] = ["tags", "snapshot", "tagged", "held", "archive", "events"];
 
-export type ImagePart =
-  | { readonly kind: "begin"; readonly id: string; readonly meta: Meta; readonly clock: number }
-  | { readonly kind: "record"; readonly key: Key; readonly value: Uint8Array }
-  /** What meta must say, and the CRC of the last batch (0: there is none). */
-  | { readonly kind: "end"; readonly meta: Meta; readonly clock: number; readonly crc: number };
+export type ImagePart = ImageBegin | ImageRecord | ImageEnd;
+
+export interface ImageBegin {
+  readonly kind: "begin";
+  readonly id: string;
+  readonly meta: Meta;
+  /** Meta as it is stored; `undefined` where it has to be sealed anew. */
+  readonly metaBytes: Uint8Array | undefined;
+  readonly clock: number;
+}
+
+export interface ImageRecord extends Entry {
+  readonly kind: "record";
+}
+
+/** Says again what meta must be: where records were sealed anew, it is known only now. */
+export interface ImageEnd extends Omit<ImageBegin, "kind" | "id"> {
+  readonly kind: "end";
+  /** CRC of the last batch; 0: there is none. */
+  readonly crc: number;
+}
 
 export interface ImageOptions {
   /** A past version; default: the head. */
   readonly at?: Moment | undefined;
+  /**
+   * Leave out the batches before this clock; the first one after it must name this CRC. When the log was
+   * trimmed beyond it there is no image.
+   */
+  readonly since?: { readonly clock: number; readonly crc: number } | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -47,6 +68,7 @@ interface View {
   readonly meta: Meta;
   readonly tags: Tags;
   readonly clock: number;
+  readonly since: ImageOptions["since"];
   readonly signal: AbortSignal | undefined;
 }
 
@@ -58,7 +80,7 @@ interface View {
 export async function* readImage(
   context: Context,
   id: string,
-  { at, signal }: ImageOptions = {},
+  { at, since, signal }: ImageOptions = {},
 ): AsyncGenerator<ImagePart> {
   let incarnation: string | undefined;
   for (;;) {
@@ -71,19 +93,21 @@ export async function* readImage(
     if (incarnation !== undefined && found?.meta.incarnation !== incarnation) throw deletedError(id);
     if (found === undefined) return;
     incarnation = found.meta.incarnation;
-    const { clock, metaBytes } = found;
+    const { clock } = found;
+    if (since !== undefined && (since.clock < found.meta.oldest || since.clock > clock)) return;
     const meta = at === undefined ? found.meta : metaAt(id, found.meta, clock);
-    const view: View = { id, meta, tags: tagsAt(found.tags, clock), clock, signal };
-    yield { kind: "begin", id, meta, clock };
+    const metaBytes = at === undefined ? found.metaBytes : undefined;
+    const view: View = { id, meta, tags: tagsAt(found.tags, clock), clock, since, signal };
+    yield { kind: "begin", id, meta, metaBytes, clock };
     try {
       yield* stageParts(context, view);
       const crc = yield* eventParts(context, view);
-      yield { kind: "end", meta, clock, crc };
+      yield { kind: "end", meta, metaBytes, clock, crc };
       return;
     } catch (error) {
       if (!(error instanceof Moved) && !isCoppiceError(error, "CORRUPT")) throw error;
       const same =
-        equalBytes(await context.guard.get(metaKey(id)), metaBytes) &&
+        equalBytes(await context.guard.get(metaKey(id)), found.metaBytes) &&
         equalBytes(await context.guard.get(tagsKey(id)), found.tags.bytes);
       if (same) throw error instanceof Moved ? damaged(error.key, error.message) : error;
     }
@@ -144,15 +168,18 @@ function tagsAt({ entries, bytes }: Tags, at: number): Tags {
   return { entries: kept, bytes: kept.length === entries.length ? bytes : undefined };
 }
 
-/** The snapshots that meta and the tags name, then the events that they leave held, and the index. */
+/** The index of the tags, the snapshots that meta and it name, and the events that these leave held. */
 async function* stageParts(context: Context, view: View): AsyncGenerator<ImagePart> {
   const { id, meta, tags } = view;
+  const tagged = [...tags.entries].sort((a, b) => a.clock - b.clock || a.stage - b.stage);
+  if (tags.bytes !== undefined) yield { kind: "record", key: tagsKey(id), value: tags.bytes };
+  else if (tagged.length > 0)
+    yield { kind: "record", key: tagsKey(id), value: sealTags(id, tagged, latest(tagged)) };
   const held = new Set<number>();
   for (const ref of [meta.previous, meta.snapshot]) {
     if (ref !== undefined)
       for (const clock of yield* oneStage(context, view, "snapshot", ref)) held.add(clock);
   }
-  const tagged = [...tags.entries].sort((a, b) => a.clock - b.clock || a.stage - b.stage);
   for (const ref of tagged)
     for (const clock of yield* oneStage(context, view, "tagged", ref)) held.add(clock);
   yield* heldParts(
@@ -160,9 +187,6 @@ async function* stageParts(context: Context, view: View): AsyncGenerator<ImagePa
     view,
     [...held].sort((left, right) => left - right),
   );
-  if (tags.bytes !== undefined) yield { kind: "record", key: tagsKey(id), value: tags.bytes };
-  else if (tagged.length > 0)
-    yield { kind: "record", key: tagsKey(id), value: sealTags(id, tagged, latest(tagged)) };
 }
 
 function latest(tags: readonly TagEntry[]): number {
@@ -214,10 +238,10 @@ async function* oneStage(
 
 /** The batches from the oldest to the clock, chained; the last one cut where the clock lies inside it. */
 async function* eventParts(context: Context, view: View): AsyncGenerator<ImagePart, number> {
-  const { id, meta, clock, signal } = view;
+  const { id, meta, clock, since, signal } = view;
   const chained = [meta.previous, meta.snapshot].find((ref) => ref?.clock === meta.oldest);
-  let crc = meta.oldest === meta.base ? 0 : chained?.crc;
-  let next = meta.oldest;
+  let crc = since?.crc ?? (meta.oldest === meta.base ? 0 : chained?.crc);
+  let next = since?.clock ?? meta.oldest;
   const range = { space: "events", id, from: next, to: Math.max(next, clock) };
   for await (const page of context.guard.scan(range, signal === undefined ? {} : { signal })) {
     for (const { key, value } of page) {

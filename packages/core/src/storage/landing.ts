@@ -19,15 +19,15 @@
 import { equalBytes, toHex } from "../base/bytes.js";
 import { crc32 } from "../base/checksum.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
-import type { Batch, Entry } from "../contract/backend.js";
+import type { Batch, Entry, Expectation } from "../contract/backend.js";
 import { encodeKey } from "../contract/keys.js";
 import type { Context } from "./context.js";
 import { abandon, wipe } from "./deletion.js";
 import type { DocumentLog } from "./document-log.js";
 import { damaged } from "./envelope.js";
 import { deletedError, incomingError } from "./head.js";
-import { IMAGE_SPACES, type ImagePart } from "./image.js";
-import { type Meta, metaKey, sealMeta, unsealMeta } from "./meta.js";
+import { IMAGE_SPACES, type ImageEnd, type ImagePart } from "./image.js";
+import { eventsKey, type Meta, metaKey, sealMeta, unsealMeta } from "./meta.js";
 import { type Erased, erasedKey, readErased } from "./tombstone.js";
 
 /** What lies under an id before anything is brought in there. */
@@ -38,6 +38,11 @@ export interface Place {
   readonly erased: Erased | undefined;
   /** Clocks up to here were used under this id. */
   readonly clock: number;
+  /**
+   * Given: a document of this head is to be replaced. As one commit while the image is not over
+   * `limits.batchBytesMax`; a larger one is staged, and until the flip there is no document.
+   */
+  readonly head?: number;
 }
 
 export interface Landed {
@@ -50,14 +55,16 @@ export interface Landed {
 export async function readPlace(context: Context, id: string): Promise<Place> {
   const metaBytes = await context.guard.get(metaKey(id));
   const meta = metaBytes && unsealMeta(id, metaBytes);
-  const erased = meta === undefined ? await readErased(context.guard, erasedKey(id)) : undefined;
-  return { id, meta, metaBytes, erased, clock: meta?.deleted?.clock ?? erased?.clock ?? 0 };
+  // A claim over an erased id leaves the record of it in place until the flip.
+  const unused = meta === undefined || meta.incoming?.fresh === true;
+  const erased = unused ? await readErased(context.guard, erasedKey(id)) : undefined;
+  return { id, meta, metaBytes, erased, clock: erased?.clock ?? meta?.deleted?.clock ?? 0 };
 }
 
 /** Throws `EXISTS`, or `DELETED` for an id that was used before unless it may be `recreate`d. */
 export function assertVacant({ id, meta, erased }: Place, recreate: boolean): void {
   if (meta !== undefined && meta.deleted === undefined) throw existsError(id);
-  const unused = meta === undefined ? erased === undefined : meta.incoming?.fresh === true;
+  const unused = erased === undefined && (meta === undefined || meta.incoming?.fresh === true);
   if (!unused && !recreate) throw deletedError(id);
 }
 
@@ -83,7 +90,7 @@ export async function land(
     for await (const part of parts) {
       if (part.kind === "begin") await landing.begin();
       else if (part.kind === "record") await landing.add(part);
-      else return { clock: part.clock, ...(await landing.finish(part.meta)) };
+      else return { clock: part.clock, ...(await landing.finish(part)) };
     }
     await landing.giveUp();
     return undefined;
@@ -132,20 +139,26 @@ class Landing {
 
   async add(entry: Entry): Promise<void> {
     const { limits, guard } = this.#context;
-    const full =
-      this.#waitingBytes + entry.value.length > Math.min(limits.groupBytesMax, guard.traits.commitBytesMax);
-    if (this.#waiting.length > 0 && (full || this.#waiting.length >= limits.groupOperationsMax))
-      await this.#stage();
+    const whole = this.#place.head !== undefined && this.#claim === undefined;
+    const bytesMax = Math.min(
+      whole ? limits.batchBytesMax : limits.groupBytesMax,
+      guard.traits.commitBytesMax / 2,
+    );
+    const many = !whole && this.#waiting.length >= limits.groupOperationsMax;
+    const full = many || this.#waitingBytes + entry.value.length > bytesMax;
+    if (this.#waiting.length > 0 && full) await this.#stage();
     this.#tally.add(entry);
     this.#waiting.push(entry);
     this.#waitingBytes += entry.value.length;
   }
 
-  async finish(meta: Meta): Promise<{ records: number; bytes: number }> {
-    const { id } = this.#place;
-    const entry = { key: metaKey(id), value: sealMeta(id, meta, this.#context.env.now()) };
+  async finish({ meta, metaBytes }: ImageEnd): Promise<{ records: number; bytes: number }> {
+    const { id, head } = this.#place;
+    const value = metaBytes ?? sealMeta(id, meta, this.#context.env.now());
+    const entry = { key: metaKey(id), value };
     // What is left of a document that was here before must not mix with this one.
-    const staged = this.#place.meta !== undefined || this.#claim !== undefined;
+    const beside = this.#place.meta !== undefined && head === undefined;
+    const staged = beside || this.#claim !== undefined;
     if (staged) {
       await this.#stage();
       await this.#verifyStaged();
@@ -168,14 +181,16 @@ class Landing {
 
   /** The one commit that matters: the real meta, last, in the place of what was there. */
   async #flip(put: readonly Entry[]): Promise<void> {
-    const { id, erased, metaBytes } = this.#place;
+    const { id, erased, metaBytes, head } = this.#place;
     const key = erasedKey(id);
+    const replaced = head === undefined || this.#claim !== undefined ? [] : IMAGE_SPACES;
     await this.#commit({
       put,
-      delete: erased === undefined ? [] : [key],
+      delete: [...(erased === undefined ? [] : [key]), ...replaced.map((space) => ({ space, id }))],
       expect: [
         { key: metaKey(id), value: this.#claim?.bytes ?? metaBytes },
         { key, value: erased?.bytes },
+        ...(this.#claim === undefined ? this.#unmoved() : []),
       ],
     });
   }
@@ -190,9 +205,11 @@ class Landing {
 
   /** Makes the claim, and removes what lay there before: of a deleted document, or of an older claim. */
   async #stake(): Promise<{ meta: Meta; bytes: Uint8Array }> {
-    const { id, clock, erased, meta: before, metaBytes } = this.#place;
+    const { id, erased, meta: before, metaBytes, head } = this.#place;
     const { env } = this.#context;
-    const fresh = before === undefined || before.incoming?.fresh === true;
+    // One that is replaced counts as never there: its source brings it again.
+    const fresh = before === undefined || before.incoming?.fresh === true || head !== undefined;
+    const clock = head === undefined ? this.#place.clock : 0;
     const meta: Meta = {
       model: before?.model ?? "",
       created: before?.created ?? env.now(),
@@ -212,11 +229,18 @@ class Landing {
       expect: [
         { key: metaKey(id), value: metaBytes },
         { key: erasedKey(id), value: erased?.bytes },
+        ...this.#unmoved(),
       ],
     });
     this.#claim = claim;
     if (before !== undefined) await this.#clear(claim.bytes);
     return claim;
+  }
+
+  /** Nobody has appended to the document that is replaced. */
+  #unmoved(): Expectation[] {
+    const { id, head } = this.#place;
+    return head === undefined ? [] : [{ key: eventsKey(id, head), value: undefined }];
   }
 
   async #clear(claimBytes: Uint8Array): Promise<void> {
@@ -276,6 +300,7 @@ class Landing {
   }
 }
 
-function misread(id: string): CoppiceError {
+/** The error for a store that gives back other bytes than it was given. */
+export function misread(id: string): CoppiceError {
   return damaged(metaKey(id), "what is read back is not what was written");
 }

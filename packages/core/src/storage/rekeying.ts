@@ -45,14 +45,15 @@ export async function* rekeyed(
       const ends = [snapshot, previous].map((ref) => [ref?.clock ?? 0, undefined] as const);
       run = { id: identity.id, shift, ends: new Map(ends), crc: undefined };
       const meta = movedMeta(part.meta, run, identity.incarnation);
-      yield { kind: "begin", id: identity.id, meta, clock: part.clock + shift };
+      yield { kind: "begin", id: identity.id, meta, metaBytes: undefined, clock: part.clock + shift };
     } else if (run === undefined) {
       throw new TypeError("an image begins with its beginning");
     } else if (part.kind === "record") {
       yield { kind: "record", ...rekey(part, run) };
     } else {
       const meta = movedMeta(part.meta, run, identity.incarnation);
-      yield { kind: "end", meta, clock: part.clock + run.shift, crc: run.crc ?? part.crc };
+      const { crc = part.crc, shift } = run;
+      yield { kind: "end", meta, metaBytes: undefined, clock: part.clock + shift, crc };
     }
   }
 }

@@ -8,12 +8,11 @@
  * The memory in use does not grow with the number of documents: heads are cached up to `limits.headsMax`.
  */
 
-import { type Env, systemEnv } from "../base/env.js";
-import { CoppiceError, isCoppiceError } from "../base/errors.js";
+import { systemEnv } from "../base/env.js";
+import { CoppiceError } from "../base/errors.js";
 import { Lanes } from "../base/lane.js";
-import { type Limits, withDefaults } from "../base/limits.js";
+import { withDefaults } from "../base/limits.js";
 import type { BackendFactory, Traits } from "../contract/backend.js";
-import { Guard } from "../contract/guard.js";
 import { checkId } from "../contract/keys.js";
 import type { AnyModel, Model } from "../contract/model.js";
 import { BackgroundSnapshots } from "./background.js";
@@ -29,6 +28,7 @@ import {
   snapshotDocument,
 } from "./compaction.js";
 import { type Context, modelOf, observe } from "./context.js";
+import { type CopyOptions, type CopyResult, copyStore } from "./copy.js";
 import {
   deleteDocument,
   type EraseOptions,
@@ -37,15 +37,14 @@ import {
   type Removal,
 } from "./deletion.js";
 import { diffDocument } from "./diff.js";
-import { type AppendResult, type DocumentLog, isWritten, type UnknownCommit } from "./document-log.js";
+import type { AppendResult, DocumentLog, UnknownCommit } from "./document-log.js";
 import type { Folder } from "./folding.js";
 import { type ForkOptions, type ForkResult, forkDocument } from "./fork.js";
 import { DocumentHandle } from "./handle.js";
-import { type Head, readCommitIds, readHead, statsOf } from "./head.js";
+import { type Head, statsOf } from "./head.js";
 import { loadDocument } from "./loader.js";
 import { Logs } from "./logs.js";
 import { checkMoment, type Moment } from "./moments.js";
-import { type Observer, report } from "./observer.js";
 import {
   type AppendOptions,
   copyEvent,
@@ -70,10 +69,18 @@ import {
   readEvents,
   type StoredEvent,
 } from "./queries.js";
+import { openGuard, wasApplied } from "./recovery.js";
 import { Pulse, type SubscribeOptions, subscribe } from "./subscription.js";
 import { checkTagName, listTags, type Tag } from "./tag-index.js";
 import { tagDocument, untagDocument } from "./tags.js";
 import { ThreadFolder } from "./thread-folder.js";
+import {
+  type ExportOptions,
+  exportDocument,
+  type ImportOptions,
+  type ImportResult,
+  importDocument,
+} from "./transfer.js";
 
 export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyModel[]> {
   readonly #context: Context;
@@ -386,6 +393,45 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     return this.#maintain(id, () => forkDocument(this.#context, id, this.#logs.get(newId), options));
   }
 
+  /**
+   * The document with its history, snapshots, tags and held events as a stream of bytes, as it was when the
+   * stream began; nothing when there is no document. Holds one page in memory; writers go on. Ends with
+   * `CORRUPT`, `DELETED` when the document goes away meanwhile, and with `at` like `fork`.
+   */
+  export(id: string, options: ExportOptions = {}): AsyncGenerator<Uint8Array> {
+    this.#assertReady();
+    checkId(id, this.#context.limits.idBytesMax);
+    return exportDocument(this.#context, id, options);
+  }
+
+  /**
+   * Makes a document out of an exported stream, whole or not at all: nothing of it is visible before its end
+   * was read and judged. Durable when it resolves. Importing the same again resolves as `unchanged`.
+   * Rejects with `EXPORT_INVALID` (no export, not whole, or changed), `FORMAT_UNSUPPORTED`, what the stream
+   * throws, and like `fork`: then there is no document.
+   */
+  async import(stream: AsyncIterable<Uint8Array>, options: ImportOptions = {}): Promise<ImportResult> {
+    this.#assertReady();
+    const { limits } = this.#context;
+    if (options.id !== undefined) checkId(options.id, limits.idBytesMax);
+    return importDocument(this.#context, (id) => this.#logs.get(id), stream, options);
+  }
+
+  /**
+   * Copies all documents to another open storage while both are in use: a backup, or a move to another
+   * backend. Each is copied as it is when its turn comes, read back, and named in the result with its clock;
+   * deletions and erasures are carried. A second run writes only what is new, also after a stop or a crash.
+   * One document's failure is reported and stops no other; rejects when a storage fails or is closed.
+   */
+  async copyTo(target: DocumentStorage<readonly AnyModel[]>, options: CopyOptions = {}): Promise<CopyResult> {
+    this.#assertReady();
+    if (!(#context in target) || target.#context === this.#context) {
+      throw new TypeError("copyTo needs another storage of this copy of the package");
+    }
+    target.#assertReady();
+    return copyStore(this.#context, target.#context, (id) => target.#removal(id), options);
+  }
+
   /** Verifies every invariant of one document or of all; changes nothing unless told to `repair`. */
   async check(options: CheckOptions = {}): Promise<CheckReport> {
     this.#assertReady();
@@ -473,7 +519,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     const settled: SettledCommit[] = [];
     for (let commit = this.#unknown[0]; commit !== undefined; commit = this.#unknown[0]) {
       const { id, clock, end, commitId } = commit;
-      const applied = await this.#wasApplied(commit);
+      const applied = await wasApplied(this.#context, commit);
       this.#unknown.shift();
       if (applied === undefined) continue;
       settled.push({ id, commitId, clock, end, applied });
@@ -483,19 +529,6 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
       }
     }
     return { settled };
-  }
-
-  /** `undefined`: nobody can tell any more. */
-  async #wasApplied({ id, clock, commitId }: UnknownCommit): Promise<boolean | undefined> {
-    try {
-      const written = await isWritten(this.#context, id, clock, commitId);
-      if (written !== undefined) return written;
-      const ids = await readCommitIds(this.#context, id, await readHead(this.#context, id));
-      return typeof ids.lookup(commitId) === "number" ? true : undefined;
-    } catch (error) {
-      if (isCoppiceError(error, "CORRUPT")) return undefined;
-      throw error;
-    }
   }
 
   async #release(): Promise<void> {
@@ -564,14 +597,4 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   #assertOpen(): void {
     if (this.#closing !== undefined) throw new CoppiceError("CLOSED", "the storage is closed");
   }
-}
-
-async function openGuard(
-  factory: BackendFactory,
-  env: Env,
-  limits: Limits,
-  observer: Observer,
-): Promise<Guard> {
-  const backend = await factory.open(env);
-  return new Guard(backend, env, limits, (commit) => report(env, () => observer.commit?.(commit)));
 }

@@ -1,0 +1,56 @@
+/**
+ * `coppice erase`: removes documents so that no key and no file of the store holds a byte of them. Like
+ * `rm`, it asks on a terminal and wants `--yes` elsewhere.
+ *
+ * The files are rewritten once, after the last document.
+ */
+
+import type { Command } from "commander";
+import { CommandError, EXIT, type ExitCode } from "../errors.js";
+import { examples, type StoreOptions, storeCommand } from "../options.js";
+import { printable } from "../output.js";
+import type { Runtime } from "../runtime.js";
+import { withStorage } from "../store.js";
+import { confirmed } from "./rm.js";
+
+interface Options extends StoreOptions {
+  readonly yes?: true;
+  readonly reclaim: boolean;
+}
+
+export function eraseCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
+  return storeCommand("erase", "remove documents, and every trace of them from the files of the store")
+    .argument("<id...>", "the documents; deleted ones too")
+    .option("-y, --yes", "do not ask; needed where there is no terminal")
+    .option("--no-reclaim", "leave the bytes in the files until `compact --reclaim`")
+    .addHelpText(
+      "after",
+      examples(["coppice erase notes", "asks first"], ["coppice erase a b c --yes", "three, without asking"]),
+    )
+    .action(async (ids: string[], options: Options) => done(await erase(runtime, ids, options)));
+}
+
+async function erase(runtime: Runtime, ids: readonly string[], options: Options): Promise<ExitCode> {
+  const { out, err, signal } = runtime;
+  const asks = runtime.input.isTTY === true && err.terminal && !options.json;
+  if (!options.yes && !asks) {
+    throw new CommandError("USAGE", "erase asks only on a terminal; nothing was removed", {
+      hint: "Say --yes to erase without being asked.",
+    });
+  }
+  return withStorage(runtime, options, async (storage) => {
+    const what = ids.length === 1 ? `"${printable(ids[0]!)}"` : `${ids.length} documents`;
+    if (!options.yes && !(await confirmed(runtime, `Erase ${what}, without a way back?`))) {
+      throw new CommandError("FAILED", "nothing was erased");
+    }
+    const erased: { id: string; existed: boolean; keys: number }[] = [];
+    for (const id of ids) {
+      signal.throwIfAborted();
+      const reclaim = options.reclaim && id === ids.at(-1);
+      erased.push({ id, ...(await storage.erase(id, { reclaim })) });
+      if (!options.json) await out.line(`erased ${printable(id)}`);
+    }
+    if (options.json) await out.json({ erased });
+    return EXIT.ok;
+  });
+}

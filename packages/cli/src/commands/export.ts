@@ -1,0 +1,111 @@
+/**
+ * `coppice export`, and `coppice import document`: one document as a file that checks itself. `-` is the
+ * standard output or input.
+ *
+ * Invariant: an export that fails leaves no file that could be taken for a whole one: it is written beside
+ * its name and renamed at the end.
+ */
+
+import { once } from "node:events";
+import { createReadStream, createWriteStream } from "node:fs";
+import { rename, rm } from "node:fs/promises";
+import type { Command } from "commander";
+import { CommandError, EXIT, type ExitCode } from "../errors.js";
+import { examples, type StoreOptions, storeCommand } from "../options.js";
+import { byteSize, count, printable } from "../output.js";
+import type { Runtime } from "../runtime.js";
+import { withStorage } from "../store.js";
+import { existing, momentOf } from "./document.js";
+
+interface ExportOptions extends StoreOptions {
+  readonly at?: string;
+}
+
+interface ImportOptions extends StoreOptions {
+  readonly id?: string;
+  readonly recreate?: true;
+}
+
+export function exportCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
+  return storeCommand("export", "write one document, with its history, to a file that checks itself")
+    .argument("<id>", "the document")
+    .argument("[file]", "where to; - is the standard output", "-")
+    .option("--at <moment>", "a past version: a clock, a date as in 2026-01-31T12:00:00Z, or a tag")
+    .addHelpText(
+      "after",
+      examples(
+        ["coppice export notes notes.coppice", "into a file"],
+        ["coppice export notes | ssh other coppice import document", "to another machine"],
+      ),
+    )
+    .action(async (id: string, file: string, options: ExportOptions) =>
+      done(await exportOne(runtime, id, file, options)),
+    );
+}
+
+export function importDocumentCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
+  return storeCommand("document", "one document, from a file that `coppice export` wrote")
+    .argument("[file]", "where from; - is the standard input", "-")
+    .option("--id <id>", "import under this id; default: the id of the export")
+    .option("--recreate", "take an id that was deleted before")
+    .addHelpText("after", examples(["coppice import document notes.coppice", "may be repeated"]))
+    .action(async (file: string, options: ImportOptions) => done(await importOne(runtime, file, options)));
+}
+
+function exportOne(runtime: Runtime, id: string, file: string, options: ExportOptions): Promise<ExitCode> {
+  const { err, signal } = runtime;
+  const at = options.at === undefined ? {} : { at: momentOf(options.at) };
+  return withStorage(runtime, options, async (storage) => {
+    await existing(storage, id);
+    const stream = storage.export(id, { ...at, signal });
+    const bytes = file === "-" ? await toOutput(runtime, stream) : await toFile(file, stream);
+    if (file !== "-" && !options.json) await err.line(`exported ${printable(id)} (${byteSize(bytes)})`);
+    if (file !== "-" && options.json) await runtime.out.json({ id, file, bytes });
+    return EXIT.ok;
+  });
+}
+
+async function toOutput({ signal }: Runtime, stream: AsyncIterable<Uint8Array>): Promise<number> {
+  let bytes = 0;
+  for await (const chunk of stream) {
+    bytes += chunk.length;
+    if (!process.stdout.write(chunk)) await once(process.stdout, "drain", { signal });
+  }
+  return bytes;
+}
+
+async function toFile(file: string, stream: AsyncIterable<Uint8Array>): Promise<number> {
+  const part = `${file}.part`;
+  const target = createWriteStream(part, { flush: true });
+  let bytes = 0;
+  try {
+    await once(target, "open");
+    for await (const chunk of stream) {
+      bytes += chunk.length;
+      if (!target.write(chunk)) await once(target, "drain");
+    }
+    target.end();
+    await once(target, "close");
+    await rename(part, file);
+    return bytes;
+  } catch (error) {
+    target.destroy();
+    await rm(part, { force: true });
+    throw error;
+  }
+}
+
+function importOne(runtime: Runtime, file: string, options: ImportOptions): Promise<ExitCode> {
+  const { out, signal, input } = runtime;
+  const { id, recreate = false } = options;
+  if (file === "-" && input.isTTY) {
+    throw new CommandError("USAGE", "import document wants a file, or bytes on the standard input");
+  }
+  return withStorage(runtime, { ...options, create: true }, async (storage) => {
+    const stream = file === "-" ? input : createReadStream(file);
+    const result = await storage.import(stream, { ...(id === undefined ? {} : { id }), recreate, signal });
+    if (options.json) await out.json(result);
+    else await out.line(`${result.outcome} ${printable(result.id)} at clock ${count(result.clock)}`);
+    return EXIT.ok;
+  });
+}

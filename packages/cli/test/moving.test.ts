@@ -1,0 +1,120 @@
+import { spawnSync } from "node:child_process";
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import {
+  cleanUp,
+  coppice,
+  damage,
+  jsonLines,
+  keystrokes,
+  makeStore,
+  type TestStore,
+  temporaryDirectory,
+} from "./command.js";
+
+const events = keystrokes("hello");
+let store: TestStore;
+
+beforeAll(async () => {
+  store = await makeStore(async (storage) => {
+    for (const id of ["a", "b", "c"]) await storage.append(id, events);
+    await storage.tag("a", "first");
+    await storage.append("gone", events);
+    await storage.delete("gone");
+  });
+});
+afterAll(cleanUp);
+
+const on = (where: TestStore, ...args: string[]) => coppice([...args, "--store", where.url]);
+
+describe("moving", () => {
+  test("[CL40] fork copies at the head, a clock or a tag, and says where it ends", async () => {
+    expect((await on(store, "fork", "a", "fork")).stdout).toMatch(/^forked fork at clock 5 /);
+    const [past] = jsonLines((await on(store, "fork", "a", "past", "--at", "2", "--json")).stdout);
+    expect(past).toMatchObject({ id: "past", clock: 2 });
+    expect((await on(store, "fork", "a", "tagged", "--at", "first")).code).toBe(0);
+    expect((await on(store, "fork", "a", "fork")).code).toBe(1);
+    expect((await on(store, "fork", "nobody", "x")).code).toBe(3);
+    expect((await on(store, "fork", "a", "gone")).stderr).toContain("deleted");
+    expect((await on(store, "fork", "a", "gone", "--recreate")).stdout).toContain("clock 10");
+    expect((await on(store, "check")).code).toBe(0);
+  });
+
+  test("[CL41] an export is a file that import document takes back, from a pipe as well", async () => {
+    const folder = await temporaryDirectory();
+    const file = join(folder, "a.coppice");
+    expect((await on(store, "export", "a", file)).code).toBe(0);
+    const bytes = await readFile(file);
+    const other = `level:${join(folder, "other")}`;
+    const into = (...args: string[]) => coppice(["import", "document", ...args, "--store", other]);
+    expect((await into(file)).stdout).toBe("imported a at clock 5\n");
+    expect((await into(file)).stdout).toBe("unchanged a at clock 5\n");
+    expect((await into(file, "--id", "b", "--json")).stdout).toContain('"outcome":"imported"');
+    await writeFile(file, bytes.subarray(0, bytes.length - 1));
+    const cut = await into(file, "--id", "c");
+    expect(cut.code).toBe(5);
+    expect(cut.stderr).toContain("ends too early");
+    expect((await coppice(["ls", "--store", other])).stdout).toBe("a\nb\n");
+    const piped = await on(store, "export", "a");
+    expect(piped.code).toBe(0);
+    expect(piped.stdout.startsWith("coppice\0")).toBe(true);
+    expect((await on(store, "export", "nobody", join(folder, "none"))).code).toBe(3);
+  });
+
+  test("[CL42] copy makes a store of what is there, and then writes what is new", async () => {
+    const target = `level:${join(await temporaryDirectory(), "copy")}`;
+    const first = await coppice(["copy", store.url, target]);
+    expect(first).toMatchObject({ code: 0, stderr: "" });
+    expect(first.stdout).toMatch(/ documents: \d+ copied, 0 updated, 0 unchanged/);
+    await on(store, "fork", "a", "more");
+    const [second] = jsonLines((await coppice(["copy", store.url, target, "--json"])).stdout);
+    expect(second).toMatchObject({ copied: 1, updated: 0, failures: [] });
+    expect((await coppice(["check", "--store", target])).code).toBe(0);
+    expect((await coppice(["copy", `${target}-none`, target])).code).toBe(3);
+    expect((await coppice(["copy", store.url])).code).toBe(2);
+  });
+
+  test("[CL43] erase wants --yes without a terminal, and leaves no document", async () => {
+    const doomed = await makeStore((storage) => storage.append("secret", events).then(() => undefined));
+    const asked = await on(doomed, "erase", "secret");
+    expect(asked.code).toBe(2);
+    expect(asked.stderr).toContain("--yes");
+    const [erased] = jsonLines((await on(doomed, "erase", "secret", "--yes", "--json")).stdout);
+    expect(erased).toMatchObject({ erased: [{ id: "secret", existed: true }] });
+    expect((await on(doomed, "ls")).stdout).toBe("");
+    expect((await on(doomed, "dump")).stdout).not.toContain("secret");
+  });
+
+  test("[CL44] dump shows every key with its checksum, and ends with 5 when one fails", async () => {
+    const lines = jsonLines((await on(store, "dump", "a", "--json")).stdout) as {
+      space: string;
+      state: string;
+    }[];
+    expect(new Set(lines.map(({ space }) => space))).toEqual(new Set(["meta", "tags", "events", "tagged"]));
+    expect(new Set(lines.map(({ state }) => state))).toEqual(new Set(["intact"]));
+    expect((await on(store, "dump", "a")).stdout).toMatch(/^SPACE +ID +SEQ/);
+    expect((await on(store, "dump", "nobody")).code).toBe(3);
+    const broken = await makeStore((storage) => storage.append("d", events).then(() => undefined));
+    await damage(broken.location, "d");
+    const dumped = await on(broken, "dump", "--json");
+    expect(dumped.code).toBe(5);
+    expect(dumped.stdout).toContain('"state":"damaged"');
+  });
+
+  test("[CL45] completion names every command and option, in scripts that the shells take", async () => {
+    for (const shell of ["bash", "zsh", "fish"]) {
+      const { code, stdout } = await coppice(["completion", shell]);
+      expect(code).toBe(0);
+      for (const word of ["compact", "copy", "erase", "dump"]) expect(stdout).toContain(word);
+      expect(stdout).toContain("min-events");
+    }
+    const script = (await coppice(["completion", "bash"])).stdout;
+    const probe = `${script}\nCOMP_WORDS=(coppice comp); COMP_CWORD=1; _coppice; echo "\${COMPREPLY[@]}"
+COMP_WORDS=(coppice import doc); COMP_CWORD=2; _coppice; echo "\${COMPREPLY[@]}"
+COMP_WORDS=(coppice compact --dry); COMP_CWORD=2; _coppice; echo "\${COMPREPLY[@]}"`;
+    const { stdout, stderr } = spawnSync("bash", ["-c", probe], { encoding: "utf8" });
+    expect({ stdout, stderr }).toEqual({ stdout: "compact completion\ndocument\n--dry-run\n", stderr: "" });
+    expect((await coppice(["completion", "tcsh"])).code).toBe(2);
+  });
+});

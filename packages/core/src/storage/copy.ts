@@ -1,0 +1,211 @@
+/**
+ * A whole store to another one, while both are in use: this is backup.
+ *
+ * Documents are copied one by one (`mirror.ts`), each as it is at the moment when its turn comes; nothing is
+ * atomic across documents. A second run writes only what is new. Erasures are carried as well, and what
+ * damage had set aside.
+ *
+ * Invariants: the failure of one document is reported and stops no other. A stop, or a crash, leaves each
+ * document of the target whole, and the next run goes on. What the target has and the source never had stays.
+ */
+
+import { type CoppiceError, isCoppiceError } from "../base/errors.js";
+import type { Key } from "../contract/backend.js";
+import type { Context } from "./context.js";
+import { eraseDocument, type Removal } from "./deletion.js";
+import { metaKey } from "./meta.js";
+import { type Ends, type Mirrored, mirrorDocument } from "./mirror.js";
+import { ERASED_SPACE, erasedKey, readErased, unsealErased } from "./tombstone.js";
+
+export interface CopyOptions {
+  /** Only documents whose ids begin with it. */
+  readonly prefix?: string;
+  /** Documents at a time; default 4. */
+  readonly concurrency?: number;
+  /**
+   * Where the target's document is no earlier state of the source's, replace it. Default: report it in
+   * `failures`, with the code `EXISTS` or `DELETED`, and leave it.
+   */
+  readonly replace?: boolean;
+  readonly onProgress?: (progress: CopyProgress) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** What became of one document. */
+export interface CopiedDocument extends Mirrored {
+  readonly id: string;
+}
+
+export interface CopyProgress {
+  /** Documents, and tombstones of deleted ones, that were dealt with so far. */
+  readonly seen: number;
+  readonly failed: number;
+  readonly bytes: number;
+  /** The document just finished, unless it failed. */
+  readonly document: CopiedDocument | undefined;
+}
+
+export interface CopyResult {
+  readonly seen: number;
+  readonly copied: number;
+  readonly updated: number;
+  readonly unchanged: number;
+  /** Deletions, and erasures, that were carried over. */
+  readonly deleted: number;
+  readonly erased: number;
+  /** Stored values that were written now, and their bytes. */
+  readonly records: number;
+  readonly bytes: number;
+  /** Each document with the clock at which it was copied: the first 10,000, as they were finished. */
+  readonly documents: readonly CopiedDocument[];
+  /** The first 1,000. */
+  readonly failures: readonly { readonly id: string; readonly error: CoppiceError }[];
+  /** Why it ended before the last document, if it did. */
+  readonly stopped: "signal" | undefined;
+  readonly durationMs: number;
+}
+
+const DOCUMENTS_MAX = 10_000;
+const FAILURES_MAX = 1000;
+
+/** See `DocumentStorage.copyTo`. */
+export async function copyStore(
+  source: Context,
+  target: Context,
+  at: (id: string) => Removal,
+  options: CopyOptions,
+): Promise<CopyResult> {
+  const started = source.env.elapsed();
+  const run = new Run(source, target, at, options);
+  const running = new Set<Promise<void>>();
+  for await (const id of idsOf(source, options.prefix)) {
+    if (options.signal?.aborted || run.fatal !== undefined) break;
+    const task = run.one(id).finally(() => running.delete(task));
+    running.add(task);
+    if (running.size >= (options.concurrency ?? 4)) await Promise.race(running);
+  }
+  await Promise.all(running);
+  if (run.fatal === undefined && !options.signal?.aborted) {
+    await run.carryErasures();
+    await run.carryQuarantine();
+  }
+  if (run.fatal !== undefined) throw run.fatal.error;
+  const stopped = options.signal?.aborted ? "signal" : undefined;
+  return {
+    ...run.totals,
+    documents: run.documents,
+    failures: run.failures,
+    stopped,
+    durationMs: source.env.elapsed() - started,
+  };
+}
+
+class Run {
+  readonly totals = {
+    seen: 0,
+    copied: 0,
+    updated: 0,
+    unchanged: 0,
+    deleted: 0,
+    erased: 0,
+    records: 0,
+    bytes: 0,
+  };
+  readonly documents: CopiedDocument[] = [];
+  readonly failures: { id: string; error: CoppiceError }[] = [];
+  /** What ends the run: a closed storage, or no error of ours. */
+  fatal: { readonly error: unknown } | undefined;
+  readonly #source: Context;
+  readonly #target: Context;
+  /** Where a document of the target is worked on. */
+  readonly #at: (id: string) => Removal;
+  readonly #options: CopyOptions;
+  #failed = 0;
+
+  constructor(source: Context, target: Context, at: (id: string) => Removal, options: CopyOptions) {
+    this.#source = source;
+    this.#target = target;
+    this.#at = at;
+    this.#options = options;
+  }
+
+  async one(id: string): Promise<void> {
+    const { replace = false, signal } = this.#options;
+    let document: CopiedDocument | undefined;
+    try {
+      const { log, lane } = this.#at(id);
+      const ends: Ends = { source: this.#source, target: this.#target, log, replace, signal };
+      const mirrored = await lane(() => mirrorDocument(ends));
+      if (mirrored === undefined) return;
+      document = { id, ...mirrored };
+    } catch (error) {
+      if (signal?.aborted) return;
+      if (!isCoppiceError(error) || error.kind === "closed" || error.kind === "unknown") {
+        this.fatal ??= { error };
+        return;
+      }
+      this.#failed++;
+      if (this.failures.length < FAILURES_MAX) this.failures.push({ id, error });
+    }
+    this.totals.seen++;
+    if (document !== undefined) this.#count(document);
+    const { seen, bytes } = this.totals;
+    this.#options.onProgress?.({ seen, failed: this.#failed, bytes, document });
+  }
+
+  /**
+   * What was erased at the source is erased in the target. An erased record tells no id, so the target's ids
+   * are asked for theirs.
+   */
+  async carryErasures(): Promise<void> {
+    const [source, target] = [this.#source, this.#target];
+    if ((await firstKey(source, ERASED_SPACE)) === undefined) return;
+    for await (const id of idsOf(target, this.#options.prefix)) {
+      if (this.#options.signal?.aborted) return;
+      if ((await source.guard.get(metaKey(id))) !== undefined) continue;
+      if ((await source.guard.get(erasedKey(id))) === undefined) continue;
+      await eraseDocument(this.#at(id));
+      this.totals.erased++;
+    }
+    // Of which ids the others are nobody can tell, so a copy of some documents does not take them.
+    const all = this.#options.prefix === undefined;
+    for await (const page of all ? source.guard.scan({ space: ERASED_SPACE }) : []) {
+      for (const { key, value } of page) {
+        const known = await readErased(target.guard, key);
+        if (known !== undefined && known.clock >= unsealErased(key, value).clock) continue;
+        await target.guard.commit({ put: [{ key, value }], expect: [{ key, value: known?.bytes }] });
+      }
+    }
+    if (this.totals.erased > 0) await target.guard.reclaim();
+  }
+
+  async carryQuarantine(): Promise<void> {
+    const [source, target] = [this.#source, this.#target];
+    const { prefix } = this.#options;
+    const range = prefix === undefined ? { space: "quarantine" } : { space: "quarantine", idPrefix: prefix };
+    for await (const page of source.guard.scan(range)) {
+      for (const { key, value } of page) {
+        if ((await target.guard.get(key)) !== undefined) continue;
+        await target.guard.commit({ put: [{ key, value }], expect: [{ key, value: undefined }] });
+      }
+    }
+  }
+
+  #count(document: CopiedDocument): void {
+    const { outcome, records, bytes } = document;
+    this.totals[outcome]++;
+    this.totals.records += records;
+    this.totals.bytes += bytes;
+    if (this.documents.length < DOCUMENTS_MAX) this.documents.push(document);
+  }
+}
+
+async function* idsOf({ guard }: Context, prefix: string | undefined): AsyncGenerator<string> {
+  const range = prefix === undefined ? { space: "meta" } : { space: "meta", idPrefix: prefix };
+  for await (const page of guard.scan(range, { values: false })) for (const { key } of page) yield key[1];
+}
+
+async function firstKey({ guard }: Context, space: string): Promise<Key | undefined> {
+  for await (const [entry] of guard.scan({ space }, { limit: 1, values: false })) return entry?.key;
+  return undefined;
+}

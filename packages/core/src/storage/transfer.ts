@@ -1,0 +1,114 @@
+/**
+ * Export and import: one document as a stream, and a document out of a stream.
+ *
+ * Invariants: an import is all or nothing; nothing of it is visible before the end of the stream was read and
+ * everything in it was judged; a document that exists is never overwritten. Importing the same stream again
+ * does nothing.
+ */
+
+import { toHex } from "../base/bytes.js";
+import type { Context } from "./context.js";
+import type { DocumentLog } from "./document-log.js";
+import { decodeExport, encodeExport, invalid } from "./export-stream.js";
+import { readHead } from "./head.js";
+import { type ImagePart, readImage } from "./image.js";
+import { checkedImage } from "./image-check.js";
+import { assertVacant, existsError, land, type Place, readPlace } from "./landing.js";
+import type { Moment } from "./moments.js";
+import { rekeyed } from "./rekeying.js";
+
+export interface ExportOptions {
+  /** A past version, by clock, tag or date, with which the export ends. Default: all that is stored now. */
+  readonly at?: Moment;
+  readonly signal?: AbortSignal;
+}
+
+export interface ImportOptions {
+  /** The id to import under; default: the id of the export. */
+  readonly id?: string;
+  /** Take an id that was deleted or erased before. Clocks go on where that document ended. */
+  readonly recreate?: boolean;
+  readonly signal?: AbortSignal;
+}
+
+export interface ImportResult {
+  readonly id: string;
+  readonly clock: number;
+  /** `unchanged`: the document was there already, exactly like this. */
+  readonly outcome: "imported" | "unchanged";
+  /** Bytes of the stored values of the document. */
+  readonly bytes: number;
+}
+
+/** See `DocumentStorage.export`. */
+export function exportDocument(
+  context: Context,
+  id: string,
+  options: ExportOptions,
+): AsyncGenerator<Uint8Array> {
+  return encodeExport(readImage(context, id, options), () => context.env.now());
+}
+
+/** See `DocumentStorage.import`. */
+export async function importDocument(
+  context: Context,
+  logOf: (id: string) => DocumentLog,
+  stream: AsyncIterable<Uint8Array>,
+  { id, recreate = false, signal }: ImportOptions,
+): Promise<ImportResult> {
+  const parts = checkedImage(decodeExport(abortable(stream, signal), context.limits));
+  const first = await parts.next();
+  if (first.done || first.value.kind !== "begin") throw invalid("there is no document in it");
+  try {
+    const target = id ?? first.value.id;
+    const place = await readPlace(context, target);
+    const { meta } = place;
+    const live = meta !== undefined && meta.deleted === undefined;
+    const clockFloor = live ? meta.base : place.clock;
+    // Under its own id and clocks, and where the id was never used, it is the same document; else a new one.
+    const unused = live
+      ? clockFloor <= first.value.meta.base
+      : meta === undefined && place.erased === undefined;
+    const whole = again(first.value, parts);
+    const identity = { id: target, incarnation: toHex(context.env.random(8)), clockFloor };
+    const image = unused && target === first.value.id ? whole : rekeyed(whole, identity);
+    if (live) return await compare(context, place, image);
+    assertVacant(place, recreate);
+    const landed = (await land(context, logOf(target), place, image))!;
+    return { id: target, clock: landed.clock, outcome: "imported", bytes: landed.bytes };
+  } finally {
+    await parts.return(undefined);
+  }
+}
+
+/** Reads the image to its end; `EXISTS` unless the stored document is what it would bring. */
+async function compare(
+  context: Context,
+  { id, meta }: Place,
+  image: AsyncIterable<ImagePart>,
+): Promise<ImportResult> {
+  let bytes = 0;
+  for await (const part of image) {
+    if (part.kind === "record") bytes += part.value.length;
+    if (part.kind !== "end") continue;
+    const head = await readHead(context, id);
+    const same = head.clock === part.clock && head.crc === part.crc && meta?.created === part.meta.created;
+    if (same) return { id, clock: head.clock, outcome: "unchanged", bytes };
+  }
+  throw existsError(id);
+}
+
+async function* again(first: ImagePart, rest: AsyncIterable<ImagePart>): AsyncGenerator<ImagePart> {
+  yield first;
+  yield* rest;
+}
+
+async function* abortable(
+  stream: AsyncIterable<Uint8Array>,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Uint8Array> {
+  for await (const chunk of stream) {
+    signal?.throwIfAborted();
+    yield chunk;
+  }
+}

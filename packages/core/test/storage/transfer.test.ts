@@ -1,0 +1,291 @@
+import { createHash } from "node:crypto";
+import { crc32, DocumentStorage, memoryBackend, never, type StorageOptions } from "coppice";
+import { seededRandom, simulatedBackend, simulatedEnv } from "coppice/testing";
+import { describe, expect, test } from "vitest";
+import { type NameSet, nameSet, naming } from "../../../../test/support/oracle-model.js";
+import { packRecord } from "../../src/storage/meta.js";
+
+const models = [nameSet()] as const;
+type Storage = DocumentStorage<typeof models>;
+const open = (options: Partial<StorageOptions<typeof models>> = {}): Promise<Storage> =>
+  DocumentStorage.open({ backend: memoryBackend(), models, snapshotPolicy: never, ...options });
+
+const code = (expected: string) => expect.objectContaining({ code: expected });
+
+async function clean(storage: Storage): Promise<void> {
+  expect((await storage.check()).problems).toEqual([]);
+  await storage.close();
+}
+
+async function write(storage: Storage, id: string): Promise<void> {
+  await storage.append(id, [naming("a"), naming("late", ["never"])], { info: { user: "ada" } });
+  await storage.append(id, [naming("b"), naming("!bad")], { commitId: storage.newCommitId() });
+  await storage.compact(id);
+  await storage.tag(id, "half");
+  await storage.append(id, [naming("c")]);
+  await storage.compact(id);
+  await storage.append(id, [naming("d"), naming("e")]);
+}
+
+async function bytesOf(stream: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of stream) chunks.push(chunk);
+  return Buffer.concat(chunks);
+}
+
+async function* pieces(bytes: Uint8Array, size = 1000): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < bytes.length; at += size) yield bytes.subarray(at, at + size);
+}
+
+/** Everything that can be asked of a document, but for its token. */
+async function seen(storage: Storage, id: string): Promise<unknown> {
+  const handle = await storage.load<NameSet>(id);
+  if (handle === undefined) return undefined;
+  const { id: _id, token: _token, ...info } = (await storage.info(id))!;
+  const history = [];
+  for await (const entry of storage.history(id)) history.push(entry);
+  const past = await storage.load<NameSet>(id, { at: "half" });
+  const held = handle.held.map(({ clock, reason }) => [clock, reason]);
+  return [
+    [...handle.doc.names.keys()],
+    held,
+    info,
+    history,
+    await storage.tags(id),
+    [...past!.doc.names.keys()],
+  ];
+}
+
+async function exported(storage: Storage): Promise<Uint8Array> {
+  await write(storage, "d");
+  return bytesOf(storage.export("d"));
+}
+
+describe("export and import", () => {
+  test("[MV20] an export that is imported elsewhere is the same document, with all that belongs to it", async () => {
+    const [one, two] = [await open(), await open()];
+    const stream = await exported(one);
+    expect(await two.import(pieces(stream))).toMatchObject({ id: "d", clock: 7, outcome: "imported" });
+    expect(await seen(two, "d")).toEqual(await seen(one, "d"));
+    expect((await two.info("d"))!.token).toBe((await one.info("d"))!.token);
+    expect(Buffer.compare(await bytesOf(two.export("d")), stream)).toBe(0);
+    await two.append("d", [naming("never")]);
+    await two.compact("d");
+    expect((await two.load<NameSet>("d"))!.doc.names.has("late")).toBe(true);
+    expect(await bytesOf(one.export("nobody"))).toHaveLength(0);
+    await one.delete("d");
+    expect(await bytesOf(one.export("d"))).toHaveLength(0);
+    await clean(one);
+    await clean(two);
+  });
+
+  test("[MV20] it can be imported under another id, and over a deleted one when told", async () => {
+    const [one, two] = [await open(), await open()];
+    const stream = await exported(one);
+    expect(await two.import(pieces(stream, 1), { id: "e" })).toMatchObject({ id: "e", clock: 7 });
+    expect(await seen(two, "e")).toEqual(await seen(one, "d"));
+    expect((await two.info("e"))!.token).not.toBe((await one.info("d"))!.token);
+    await two.append("d", [naming("old"), naming("older")]);
+    await two.delete("d");
+    await expect(two.import(pieces(stream))).rejects.toEqual(code("DELETED"));
+    expect(await two.import(pieces(stream), { recreate: true })).toMatchObject({ clock: 9 });
+    expect((await two.load<NameSet>("d"))!.doc.names.size).toBe(5);
+    expect((await two.info("d"))!.token).not.toMatch((await one.info("d"))!.token.split(".")[0]!);
+    expect(await two.tags("d")).toMatchObject([{ name: "half", clock: 6 }]);
+    expect(await two.import(pieces(stream))).toMatchObject({ outcome: "unchanged", clock: 9 });
+    await clean(one);
+    await clean(two);
+  });
+
+  test("[MV20] an export at a past version ends there", async () => {
+    const [one, two] = [await open(), await open()];
+    await write(one, "d");
+    const oldest = (await one.info("d"))!.oldestClock;
+    for (let at = oldest + 1; at <= 7; at++) {
+      await two.import(one.export("d", { at }), { id: `d${at}` });
+      expect([...(await two.load<NameSet>(`d${at}`))!.doc.names.keys()]).toEqual([
+        ...(await one.load<NameSet>("d", { at }))!.doc.names.keys(),
+      ]);
+    }
+    await expect(bytesOf(one.export("d", { at: oldest }))).rejects.toEqual(code("TRIMMED"));
+    await clean(one);
+    await clean(two);
+  });
+
+  test("[MV21] importing again does nothing, and never overwrites a document", async () => {
+    const [one, two] = [await open(), await open()];
+    const stream = await exported(one);
+    for (const id of ["d", "e"]) {
+      expect(await two.import(pieces(stream), { id })).toMatchObject({ outcome: "imported" });
+      expect(await two.import(pieces(stream), { id })).toMatchObject({ outcome: "unchanged", clock: 7 });
+      await two.append(id, [naming("more")]);
+      await expect(two.import(pieces(stream), { id })).rejects.toEqual(code("EXISTS"));
+      expect((await two.load<NameSet>(id))!.doc.names.has("more")).toBe(true);
+    }
+    await clean(one);
+    await clean(two);
+  });
+
+  test("[MV22] whatever byte is changed or cut, an import is refused and leaves nothing", async () => {
+    const backend = simulatedBackend();
+    const limits = { groupBytesMax: 200 };
+    const storage = await open({ backend, limits, env: simulatedEnv(1, { autoAdvance: true }) });
+    const source = await open();
+    const stream = await exported(source);
+    const refused = async (bytes: Uint8Array, what: string) => {
+      const error = await storage.import(pieces(bytes, 333)).then(
+        () => `${what} was taken`,
+        (thrown: { code?: string }) => thrown.code ?? thrown,
+      );
+      expect(["EXPORT_INVALID", "FORMAT_UNSUPPORTED"], what).toContain(error);
+      expect(backend.keys(), what).toEqual([]);
+    };
+    for (let at = 0; at < stream.length; at++) {
+      const changed = Uint8Array.from(stream);
+      changed[at]! ^= 1 << (at % 8);
+      await refused(changed, `byte ${at}`);
+    }
+    for (let length = 0; length < stream.length; length += 3) {
+      await refused(stream.subarray(0, length), `${length} bytes`);
+    }
+    await refused(Buffer.concat([stream, Uint8Array.of(0)]), "one more byte");
+    await refused(Buffer.concat([stream, stream]), "twice");
+    // Lengths that promise what never comes.
+    for (const at of [10, 11, 12, 13]) {
+      const changed = Uint8Array.from(stream);
+      changed[at] = 0xff;
+      await refused(changed, `length byte ${at}`);
+    }
+    await storage.import(pieces(stream));
+    expect(await seen(storage, "d")).toEqual(await seen(source, "d"));
+    await clean(source);
+    await clean(storage);
+  });
+
+  test("[MV23] a well-formed stream of what is no whole document is refused", async () => {
+    const [source, target] = [await open(), await open()];
+    await write(source, "d");
+    const frames = framesOf(await bytesOf(source.export("d")));
+    const records = frames.length - 2;
+    const refused = async (changed: readonly Frame[]) => {
+      await expect(target.import(pieces(streamOf(changed)))).rejects.toEqual(code("EXPORT_INVALID"));
+      expect(await target.info("d")).toBe(undefined);
+    };
+    for (let index = 0; index < records; index++) {
+      await refused(frames.filter((_, at) => at !== index + 1));
+      await refused([...frames.slice(0, index + 2), frames[index + 1]!, ...frames.slice(index + 2)]);
+      if (index > 0) {
+        const swapped = [...frames];
+        [swapped[index], swapped[index + 1]] = [swapped[index + 1]!, swapped[index]!];
+        await refused(swapped);
+      }
+    }
+    await refused(frames.slice(1));
+    const other = await open();
+    await write(other, "d");
+    const others = framesOf(await bytesOf(other.export("d")));
+    for (let index = 0; index <= records; index++) {
+      // Held events of the same content are the same, whosever they were.
+      if (frames[index]!.body.subarray(1, 5).toString() === "held") continue;
+      await refused(frames.map((frame, at) => (at === index ? others[at]! : frame)));
+    }
+    // What came before another beginning does not count.
+    const twice = [...others.slice(0, 4), ...frames];
+    expect(await target.import(pieces(streamOf(twice)))).toMatchObject({ outcome: "imported" });
+    expect(await seen(target, "d")).toEqual(await seen(source, "d"));
+    for (const storage of [source, target, other]) await clean(storage);
+  });
+
+  test("[MV24] an export beside appends, compactions and snapshots is the document at its clock", async () => {
+    for (let round = 0; round < 10; round++) {
+      const random = seededRandom(round);
+      const backend = simulatedBackend({ seed: round, exclusive: round % 2 === 0 });
+      const env = simulatedEnv(round, { autoAdvance: true });
+      const source = await open({ backend, env, limits: { pageBytesMax: 200 } });
+      const target = await open({ limits: { groupBytesMax: 300 } });
+      for (let n = 0; n < 30; n++) await source.append("d", [naming(`n${n}`)]);
+      const busy = (async () => {
+        for (let n = 30; n < 60; n++) {
+          await source.append("d", [naming(`n${n}`)]);
+          if (random.int(3) === 0) await source.compact("d");
+        }
+      })();
+      const { clock } = await target.import(source.export("d"));
+      await busy;
+      expect(clock).toBeGreaterThanOrEqual(30);
+      const expected = Array.from({ length: clock }, (_, n) => `n${n}`).sort();
+      expect([...(await target.load<NameSet>("d"))!.doc.names.keys()].sort()).toEqual(expected);
+      await clean(source);
+      await clean(target);
+    }
+  });
+
+  test("[MV24] a stream that fails or is stopped leaves nothing, and is told to stop", async () => {
+    const [source, target] = [await open(), await open({ limits: { groupBytesMax: 200 } })];
+    const stream = await exported(source);
+    let ended = 0;
+    async function* failing(error: unknown): AsyncGenerator<Uint8Array> {
+      try {
+        yield* pieces(stream.subarray(0, stream.length - 200), 50);
+        throw error;
+      } finally {
+        ended++;
+      }
+    }
+    await expect(target.import(failing(new Error("the network")))).rejects.toThrow("the network");
+    const stop = new AbortController();
+    async function* stopped(): AsyncGenerator<Uint8Array> {
+      try {
+        for await (const piece of pieces(stream, 50)) {
+          yield piece;
+          stop.abort(new Error("enough"));
+        }
+      } finally {
+        ended++;
+      }
+    }
+    await expect(target.import(stopped(), { signal: stop.signal })).rejects.toThrow("enough");
+    expect(ended).toBe(2);
+    expect(await target.info("d")).toBe(undefined);
+    expect((await target.check()).garbageKeys).toBe(0);
+    await expect(target.import(pieces(stream), { id: "" })).rejects.toEqual(code("ID_INVALID"));
+    await target.import(pieces(stream));
+    await clean(source);
+    await clean(target);
+  });
+});
+
+type Frame = { readonly kind: number; readonly body: Buffer };
+
+/** A reader of its own, which knows what docs/format.md says. */
+function framesOf(stream: Uint8Array): Frame[] {
+  const bytes = Buffer.from(stream);
+  expect(bytes.subarray(0, 9).toString("latin1")).toBe("coppice\0\u0001");
+  const frames: Frame[] = [];
+  for (let at = 9; at < bytes.length; ) {
+    const length = bytes.readUInt32LE(at + 1);
+    frames.push({ kind: bytes[at]!, body: bytes.subarray(at + 5, at + 5 + length) });
+    expect(bytes.readUInt32LE(at + 5 + length)).toBe(crc32(bytes.subarray(at, at + 5 + length)));
+    at += 9 + length;
+  }
+  return frames;
+}
+
+/** The frames as a stream whose checksums, count and digest are right. */
+function streamOf(frames: readonly Frame[]): Uint8Array {
+  const chunks: Buffer[] = [Buffer.from("coppice\0\u0001", "latin1")];
+  let records = 0;
+  for (const { kind, body } of frames) {
+    if (kind === 1) records = 0;
+    if (kind === 2) records++;
+    const digest = createHash("sha256").update(Buffer.concat(chunks)).digest();
+    const content = kind === 3 ? packRecord({ records, digest: Uint8Array.from(digest) }) : body;
+    const head = Buffer.alloc(5);
+    head[0] = kind;
+    head.writeUInt32LE(content.length, 1);
+    const tail = Buffer.alloc(4);
+    tail.writeUInt32LE(crc32(Buffer.concat([head, content])));
+    chunks.push(head, Buffer.from(content), tail);
+  }
+  return Buffer.concat(chunks);
+}
