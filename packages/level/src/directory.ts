@@ -122,9 +122,17 @@ export class DirectorySync {
 
 /** LevelDB numbers its files upwards and writes into the log with the highest number. */
 async function openNewestLog(directory: string): Promise<FileHandle | undefined> {
-  const logs = (await readdir(directory)).filter((name) => LOG.test(name));
-  const newest = logs.sort((a, b) => Number.parseInt(a, 10) - Number.parseInt(b, 10)).at(-1);
-  return newest === undefined ? undefined : open(join(directory, newest), constants.O_RDONLY);
+  for (;;) {
+    const logs = (await readdir(directory)).filter((name) => LOG.test(name));
+    const newest = logs.sort((left, right) => Number.parseInt(left, 10) - Number.parseInt(right, 10)).at(-1);
+    if (newest === undefined) return undefined;
+    try {
+      return await open(join(directory, newest), constants.O_RDONLY);
+    } catch (error) {
+      // LevelDB has written it out and begun another meanwhile: while it reclaims it does so all the time.
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    }
+  }
 }
 
 /** A parent that existed before and that we may not read is taken as durable; one we wrote to is not. */
