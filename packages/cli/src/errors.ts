@@ -115,7 +115,7 @@ export function worst(codes: readonly ExitCode[]): ExitCode {
 
 function exitCodeOf(kind: string, code: string): ExitCode {
   if (code === "LOCKED") return EXIT.locked;
-  if (kind === "corrupt") return EXIT.corrupt;
+  if (kind === "corrupt" || code === "EXPORT_INVALID") return EXIT.corrupt;
   return kind === "invalid" ? EXIT.usage : EXIT.failed;
 }
 
