@@ -17,7 +17,7 @@ const LINE_COLUMNS_MAX = 110;
 const NOT_OURS = new Set(["node_modules", "dist", ".git", "coverage", "data", ".tmp"]);
 const TEXT = /\.(ts|tsx|mts|mjs|js|json|md|yaml|yml)$|(^|\/)\.ci\/run$/;
 const CODE = /\.(ts|tsx|mts|mjs|js)$/;
-const PUBLIC_CORE = new Set(["coppice", "coppice/conformance", "coppice/testing"]);
+const PUBLIC_CORE = new Set(["coppice", "coppice/conformance", "coppice/testing", "coppice/control"]);
 const ROOMS = {
   base: ["base"],
   contract: ["contract", "base"],
@@ -27,9 +27,17 @@ const ROOMS = {
   graph: ["graph", "contract", "base"],
   conformance: ["conformance", "contract", "base"],
   testing: ["testing", "contract", "base"],
+  control: ["control", "storage", "contract", "base"],
 };
+/** Rooms of core that need Node: entries of their own, which nothing else may import. */
+const NODE_ROOMS = new Set(["control"]);
 const MAY_PRINT = new Set(["cli", "server"]);
 const MAY_LOAD_SATELLITES = new Set(["cli"]);
+/** A drop-in brings along what the thing brings along whose place it takes. */
+const MAY_BRING = [
+  [/^packages\/yjs\/src\/y-leveldb\//, "@coppice/level"],
+  [/^packages\/hocuspocus\/src\//, "@coppice/yjs/dropins"],
+];
 
 const root = resolve(process.argv[2] ?? join(import.meta.dirname, ".."));
 const findings = [];
@@ -196,8 +204,10 @@ function checkPackageImport(file, packageName, { name, offset }) {
     return;
   }
   if (packageName === "core") {
-    if (isNodeModule(name)) report(file, offset, `core is browser-safe: no ${name}`);
-    else if (isOurs(name))
+    const room = file.path.slice("packages/core/src/".length).split("/")[0];
+    if (isNodeModule(name)) {
+      if (!NODE_ROOMS.has(room)) report(file, offset, `core is browser-safe: no ${name}`);
+    } else if (isOurs(name))
       report(file, offset, "core imports itself by relative paths, and no other package");
     return;
   }
@@ -207,15 +217,21 @@ function checkPackageImport(file, packageName, { name, offset }) {
 function checkSatelliteName(file, offset, packageName, name) {
   if (name.startsWith("coppice/") && !PUBLIC_CORE.has(name))
     report(file, offset, `${name} is no export of core: use ${[...PUBLIC_CORE].join(", ")}`);
-  if (name.startsWith("@coppice/") && !MAY_LOAD_SATELLITES.has(packageName))
+  const brought = MAY_BRING.some(([place, allowed]) => place.test(file.path) && name === allowed);
+  if (name.startsWith("@coppice/") && !brought && !MAY_LOAD_SATELLITES.has(packageName))
     report(file, offset, `only the CLI loads backends and models; ${packageName} imports core alone`);
   if (/^@coppice\/[^/]+\/.*src\//.test(name))
     report(file, offset, "no package imports another package's src");
 }
 
 function checkRoom(file, offset, from, to) {
-  if (!from.includes("/")) return;
   const room = from.split("/")[0];
+  const other = to.split("/")[0];
+  if (NODE_ROOMS.has(other) && room !== other) {
+    report(file, offset, `${other} needs Node: it is an entry of its own, and nothing else imports it`);
+    return;
+  }
+  if (!from.includes("/")) return;
   const allowed = ROOMS[room];
   if (allowed === undefined) report(file, offset, `${room} is not a room of core`);
   else if (!to.includes("/")) report(file, offset, `${room} imports the entry; rooms do not`);

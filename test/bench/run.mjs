@@ -21,13 +21,15 @@ import { amplification } from "./amplification.mjs";
 import { append, appendMany } from "./append.mjs";
 import { diff } from "./diff.mjs";
 import { documents } from "./documents.mjs";
+import { dropins } from "./dropins.mjs";
+import { file } from "./file.mjs";
 import { graph } from "./graph.mjs";
 import { load, tail } from "./load.mjs";
 import { describeMachine, toJson, toMarkdown, toText } from "./report.mjs";
 import { Scratch } from "./stores.mjs";
 import { openTrace } from "./trace.mjs";
 
-const WORKLOADS = [append, appendMany, load, tail, documents, diff, amplification, graph];
+const WORKLOADS = [append, appendMany, load, tail, documents, diff, amplification, dropins, file, graph];
 
 const HELP = `usage: npm run bench -- [options]
 

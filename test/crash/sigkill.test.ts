@@ -19,6 +19,7 @@ import { bundleChild } from "../support/child.js";
 import { type NameSet, nameSet } from "../support/oracle-model.js";
 import { APPENDERS, DOCUMENTS, EDITORS } from "./children/callers.js";
 import type { Outcome } from "./children/full-disk.js";
+import { note } from "./laboratory/effort.js";
 
 const KILLS = Number(process.env.COPPICE_KILLS ?? 10);
 /** A store is killed so often before a new one is begun. */
@@ -53,7 +54,11 @@ beforeAll(() => {
 
 afterAll(() => {
   rmSync(folder, { recursive: true, force: true });
-  for (const count of counts) console.log(JSON.stringify(count));
+  for (const count of counts) {
+    console.log(JSON.stringify(count));
+    const { durability, ...rest } = count;
+    note(`kills-level-${durability}`, rest);
+  }
   const whole = counts.length === 2 && counts.every(({ kills, lost }) => kills === KILLS && lost === 0);
   if (process.env.COPPICE_REPORT === "1" && whole) writeReport();
 });

@@ -68,6 +68,7 @@ function gated(backend: Backend, gate: Gate): Backend {
       await gate.pass({ kind: "commit", spaces: new Set([...put, ...deleted]), batch });
       return backend.commit(batch);
     },
+    reclaim: () => backend.reclaim(),
     close: () => backend.close(),
   };
 }

@@ -123,6 +123,7 @@ function counted(backend: BackendFactory): { factory: BackendFactory; opened: ()
         get: (key) => inner.get(key),
         scan: (range, options) => inner.scan(range, options),
         commit: (batch) => inner.commit(batch),
+        reclaim: () => inner.reclaim(),
         close: async () => {
           opened--;
           await inner.close();

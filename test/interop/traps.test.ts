@@ -187,6 +187,7 @@ test("[ST26] a load beside a trim restarts instead of reporting a gap", async ()
               for await (const page of inner.scan(range, options)) yield page;
             },
             commit: (batch) => inner.commit(batch),
+            reclaim: () => inner.reclaim(),
             close: () => inner.close(),
           };
         },

@@ -15,6 +15,7 @@ export const EXIT = {
   notFound: 3,
   locked: 4,
   corrupt: 5,
+  running: 6,
   interrupted: 130,
 } as const;
 
@@ -28,9 +29,17 @@ Exit codes:
   3    the document, store or recording does not exist
   4    another process has the store open
   5    stored bytes are damaged
+  6    another compaction of the store is under way; nothing was done
   130  interrupted (Ctrl-C); what was in flight is finished, nothing is half done`;
 
-export type CommandErrorCode = "USAGE" | "NOT_FOUND" | "FAILED" | "LOCKED" | "CORRUPT" | "INTERRUPTED";
+export type CommandErrorCode =
+  | "USAGE"
+  | "NOT_FOUND"
+  | "FAILED"
+  | "LOCKED"
+  | "CORRUPT"
+  | "RUNNING"
+  | "INTERRUPTED";
 
 /** A failure that the command line itself finds. */
 export class CommandError extends Error {
@@ -62,6 +71,7 @@ const FACTS: Record<CommandErrorCode, readonly [kind: string, exitCode: ExitCode
   FAILED: ["failed", EXIT.failed],
   LOCKED: ["busy", EXIT.locked],
   CORRUPT: ["corrupt", EXIT.corrupt],
+  RUNNING: ["busy", EXIT.running],
   INTERRUPTED: ["interrupted", EXIT.interrupted],
 };
 
@@ -83,7 +93,7 @@ export function describeError(error: unknown): Described {
   if (isCoppiceError(error)) {
     const { code, kind, details } = error;
     const exitCode = exitCodeOf(kind, code);
-    const hint = code === "CORRUPT" && "location" in details ? DAMAGED_DIRECTORY : hintFor(kind, code);
+    const hint = hintOf(kind, code, details);
     return { code, kind, exitCode, details, hint, message: withCause(error) };
   }
   const code = (error as { code?: unknown } | null)?.code;
@@ -112,9 +122,22 @@ function exitCodeOf(kind: string, code: string): ExitCode {
 /** Where LevelDB itself refuses, a check cannot open the store either. */
 const DAMAGED_DIRECTORY = "No file was changed. Restore a copy of the directory.";
 
+/** What a document of a model needs that does not come with this package. */
+const MODEL_PACKAGES: Readonly<Record<string, string>> = {
+  automerge: "@coppice/automerge @automerge/automerge",
+  loro: "@coppice/loro loro-crdt",
+};
+
+function hintOf(kind: string, code: string, details: Readonly<Record<string, unknown>>): string | undefined {
+  if (code === "CORRUPT" && "location" in details) return DAMAGED_DIRECTORY;
+  if (code !== "MODEL_UNKNOWN") return hintFor(kind, code);
+  const packages = MODEL_PACKAGES[String(details.model)];
+  if (packages !== undefined) return `Install its model beside this command: npm install ${packages}`;
+  return "This document needs a model that is not installed here.";
+}
+
 function hintFor(kind: string, code: string): string | undefined {
   if (code === "TRIMMED") return "`coppice info` shows the oldest clock that is kept.";
-  if (code === "MODEL_UNKNOWN") return "This document needs a model that is not installed here.";
   switch (kind) {
     case "invalid":
       return "Correct the input; nothing was written.";

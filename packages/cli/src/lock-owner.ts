@@ -1,6 +1,7 @@
 /**
- * Who has a LevelDB directory open, as far as the system tells: Linux lists advisory locks in /proc/locks, by
- * device and inode. Elsewhere nobody is named. It only reads, and a wrong guess harms nothing.
+ * Who has a LevelDB directory open, as far as the system tells: Linux lists advisory locks in /proc/locks,
+ * by device and inode. Elsewhere, and for a file log, whose lock belongs to no process there, nobody is
+ * named. It only reads, and a wrong guess harms nothing.
  */
 
 import { readFile, stat } from "node:fs/promises";

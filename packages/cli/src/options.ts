@@ -27,7 +27,7 @@ export function plainCommand(name: string, summary: string): Command {
 export function storeCommand(name: string, summary: string): Command {
   return plainCommand(name, summary)
     .addOption(
-      new Option("-s, --store <url>", "the store: level:<directory> or memory:")
+      new Option("-s, --store <url>", "the store: level:<directory>, file:<directory> or memory:")
         .env("COPPICE_STORE")
         .default(DEFAULT_STORE),
     )
@@ -56,6 +56,17 @@ export function parseDuration(text: string): number {
     throw new InvalidArgumentError("Write a number with its unit: 500ms, 30s, 10m, 2h, 7d.");
   }
   return Math.round(Number(amount) * factor);
+}
+
+const UNITS_BYTES: Readonly<Record<string, number>> = { KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 };
+
+/** `512KiB`, `64MiB`, `2GiB` → bytes. */
+export function parseByteSize(text: string): number {
+  const [, amount, unit = ""] = /^(\d{1,6})(KiB|MiB|GiB)$/.exec(text) ?? [];
+  const bytes = Number(amount) * (UNITS_BYTES[unit] ?? Number.NaN);
+  if (!(bytes > 0))
+    throw new InvalidArgumentError("Write a whole number with its unit: 512KiB, 64MiB, 2GiB.");
+  return bytes;
 }
 
 /** A whole number from 0. */

@@ -4,16 +4,19 @@
  */
 
 import { Command } from "commander";
-import { checkCommand } from "./commands/check.js";
+import { checkChildCommand, checkCommand } from "./commands/check.js";
 import { compactCommand } from "./commands/compact.js";
 import { conformanceCommand } from "./commands/conformance.js";
+import { framesCommand } from "./commands/frames.js";
 import { graphCommand } from "./commands/graph.js";
 import { historyCommand } from "./commands/history.js";
+import { importCommand } from "./commands/import.js";
 import { infoCommand } from "./commands/info.js";
 import { lsCommand } from "./commands/ls.js";
 import { readCommand } from "./commands/read.js";
 import { replayCommand, writerCommand } from "./commands/replay.js";
 import { rmCommand } from "./commands/rm.js";
+import { serveCommand } from "./commands/serve.js";
 import { EXIT_HELP, type ExitCode } from "./errors.js";
 import { DEFAULT_STORE, examples } from "./options.js";
 import type { Runtime } from "./runtime.js";
@@ -22,6 +25,7 @@ import { VERSION } from "./version.js";
 const ENVIRONMENT_HELP = `
 Environment:
   COPPICE_STORE   the store where --store is not given (default: ${DEFAULT_STORE})
+  COPPICE_TOKENS  the file of tokens for serve, where --tokens is not given
   COPPICE_TRACES  the folder of recordings for replay
   COPPICE_DEBUG   1: print stack traces of errors
   NO_COLOR        no colours, on terminals too`;
@@ -41,6 +45,7 @@ export function makeProgram(runtime: Runtime, done: (code: ExitCode) => void): C
         ["coppice ls --long --store level:./data", "what is there"],
         ["coppice check", "is everything sound"],
         ["coppice compact --all --idle 10m --json", "for cron"],
+        ["coppice serve", "let y-websocket clients edit the store"],
         ["coppice replay", "see it work, and be killed, on a real editing history"],
       )}\n${EXIT_HELP}\n${ENVIRONMENT_HELP}`,
     );
@@ -50,17 +55,25 @@ export function makeProgram(runtime: Runtime, done: (code: ExitCode) => void): C
     readCommand,
     historyCommand,
     graphCommand,
+    framesCommand,
     compactCommand,
     checkCommand,
     rmCommand,
+    serveCommand,
+    importCommand,
     replayCommand,
     conformanceCommand,
   ];
   for (const make of visible) program.addCommand(make(runtime, done));
   program.addCommand(writerCommand(runtime, done), { hidden: true });
-  for (const command of [program, ...program.commands]) {
+  program.addCommand(checkChildCommand(runtime, done), { hidden: true });
+  for (const command of everyCommand(program)) {
     // Errors, and the help that stands for one, are written where exit codes are decided.
     command.exitOverride().configureOutput({ outputError: () => undefined, writeErr: () => undefined });
   }
   return program;
+}
+
+function everyCommand(command: Command): Command[] {
+  return [command, ...command.commands.flatMap(everyCommand)];
 }

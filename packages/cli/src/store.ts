@@ -2,11 +2,15 @@
  * From a store's URL to an open storage. Backends and models are loaded here, when they are needed, and
  * nowhere else; one that is not installed is an error that says what to install.
  *
- * The lock is LevelDB's own: a directory has one owner among all processes, and the system frees it when that
- * process dies. So two cron runs exclude each other with no lock file of ours, which could be left behind.
+ * A process that owns the store may work for others (`coppice serve` does): what it can do is asked of it,
+ * when the store turns out to be locked.
  *
- * Invariants: a command that only looks creates nothing; whatever was opened is closed, also after a failure
- * and after Ctrl-C, and closing waits for what is in flight.
+ * The locks are the system's: a directory has one owner among all processes, and the system frees it when
+ * that process dies. So two cron runs exclude each other with no lock file of ours, which could be left
+ * behind.
+ *
+ * Invariants: a command that only looks creates nothing; whatever was opened is closed, also after a
+ * failure and after Ctrl-C, and closing waits for what is in flight.
  */
 
 import { readdir } from "node:fs/promises";
@@ -17,8 +21,10 @@ import {
   DocumentStorage,
   isCoppiceError,
   memoryBackend,
+  type Observer,
   tree,
 } from "coppice";
+import { findOwner } from "coppice/control";
 import { CommandError } from "./errors.js";
 import { lockOwner } from "./lock-owner.js";
 import type { StoreOptions } from "./options.js";
@@ -26,49 +32,89 @@ import { printable } from "./output.js";
 import { delay, type Runtime } from "./runtime.js";
 
 export type StoreAddress =
-  | { readonly scheme: "level"; readonly location: string }
+  | { readonly scheme: "level" | "file"; readonly location: string }
   | { readonly scheme: "memory"; readonly location?: undefined };
+
+/** What can be asked of the process that has a store open. */
+export type Store = Pick<DocumentStorage, "compact" | "compactAll" | "list" | "info" | "check">;
 
 const RETRY_MS = 200;
 
+export interface OpenStoreOptions extends StoreOptions {
+  /** Make the store where it does not exist. */
+  readonly create?: boolean;
+  /** `false`: damage in table files was found already, and what is readable beside it is wanted. */
+  readonly verifyTables?: boolean;
+  readonly observer?: Observer;
+}
+
 /**
- * Throws a usage error for what is no store. The part after `level:` is a path as it stands, nothing is
+ * Throws a usage error for what is no store. The part after the scheme is a path as it stands, nothing is
  * decoded.
  */
 export function parseStore(url: string): StoreAddress {
   const [, scheme, rest = ""] = /^([a-z]+):(.*)$/s.exec(url) ?? [];
   if (scheme === "memory" && rest === "") return { scheme };
-  if (scheme === "level" && rest !== "" && !rest.includes("\0")) return { scheme, location: rest };
+  if ((scheme === "level" || scheme === "file") && rest !== "" && !rest.includes("\0")) {
+    return { scheme, location: rest };
+  }
   throw new CommandError("USAGE", `this is no store: ${JSON.stringify(url)}`, {
-    hint: "A store is level:<directory>, as in level:./data, or memory:",
+    hint: "A store is level:<directory> or file:<directory>, as in level:./data, or memory:",
     details: { store: url },
   });
 }
 
-/** The models that are installed, of those that the command knows. */
+/**
+ * The models that are installed, of those that the command knows. Yjs comes with it; the others bring
+ * megabytes of WebAssembly, and are used where they are installed. A document of one that is not is
+ * `MODEL_UNKNOWN`.
+ */
 export async function loadModels(): Promise<readonly AnyModel[]> {
-  const { yjs } = await loadPackage("@coppice/yjs", () => import("@coppice/yjs"));
-  return [yjs(), tree()];
+  const [{ yjs }, ...others] = await Promise.all([
+    loadPackage("@coppice/yjs", () => import("@coppice/yjs")),
+    ifInstalled(async () => (await import("@coppice/automerge")).automerge()),
+    ifInstalled(async () => (await import("@coppice/loro")).loro()),
+  ]);
+  return [yjs(), tree(), ...others.filter((model) => model !== undefined)];
 }
 
-/** `create`: make the store where it does not exist. */
-export async function loadBackend(address: StoreAddress, create: boolean): Promise<BackendFactory> {
+/** `undefined` when a package that it needs is not there; other failures are failures. */
+export async function ifInstalled<T>(load: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await load();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ERR_MODULE_NOT_FOUND") return undefined;
+    throw error;
+  }
+}
+
+/** `create`: make the store where it does not exist. `verifyTables: false`: that was done already. */
+export async function loadBackend(
+  address: StoreAddress,
+  create: boolean,
+  verifyTables = true,
+): Promise<BackendFactory> {
   if (address.scheme === "memory") return memoryBackend();
+  if (address.scheme === "file") {
+    const { fileLogBackend } = await loadFileLog();
+    return fileLogBackend(address.location, { createIfMissing: create });
+  }
   const { levelBackend } = await loadPackage("@coppice/level", () => import("@coppice/level"));
-  return levelBackend(address.location, { createIfMissing: create });
+  return levelBackend(address.location, { createIfMissing: create, verifyTables });
 }
 
 /**
- * Opens the store, hands it over, and closes it whatever happens. `create`: make it where it does not exist.
+ * Opens the store, hands it over, and closes it whatever happens. `create`: make it where it does not
+ * exist.
  */
 export async function withStorage<T>(
   runtime: Runtime,
-  options: StoreOptions & { readonly create?: boolean },
+  options: OpenStoreOptions,
   use: (storage: DocumentStorage) => Promise<T>,
 ): Promise<T> {
   const address = parseStore(options.store);
-  if (address.scheme === "level") {
-    if (!options.create) await assertStore(address.location, options.store);
+  if (address.scheme !== "memory") {
+    if (!options.create) await assertStore(address, options.store);
   } else if (!options.json) {
     await runtime.err.line("note: memory: is a store of this process alone, new and empty");
   }
@@ -85,18 +131,63 @@ export async function withStorage<T>(
   return result;
 }
 
+/**
+ * Like `withStorage`, for what the process that has the store open does for others as well: when it is locked
+ * and its owner can be asked, `use` gets the owner.
+ */
+export async function withStore<T>(
+  runtime: Runtime,
+  options: StoreOptions,
+  use: (store: Store) => Promise<T>,
+): Promise<T> {
+  try {
+    return await withStorage(runtime, { ...options, wait: 0 }, use);
+  } catch (error) {
+    if (!(error instanceof CommandError) || error.code !== "LOCKED") throw error;
+    const { location } = parseStore(options.store);
+    const owner = location === undefined ? undefined : await findOwner(location);
+    if (owner === undefined) return withStorage(runtime, options, use);
+    await noteOwner(runtime, options, owner);
+    return use(owner);
+  }
+}
+
+export async function noteOwner(
+  runtime: Runtime,
+  options: StoreOptions,
+  owner: { readonly pid: number },
+): Promise<void> {
+  if (!options.json) await runtime.err.line(`note: done by process ${owner.pid}, which has the store open`);
+}
+
 async function openWaiting(
   runtime: Runtime,
   address: StoreAddress,
-  options: StoreOptions & { readonly create?: boolean },
+  options: OpenStoreOptions,
 ): Promise<DocumentStorage> {
   const create = options.create === true;
-  const [backend, models] = await Promise.all([loadBackend(address, create), loadModels()]);
+  const [backend, models] = await Promise.all([
+    loadBackend(address, create, options.verifyTables),
+    loadModels(),
+  ]);
+  const { observer } = options;
+  return waiting(runtime, address, options, () =>
+    DocumentStorage.open({ backend, models, ...(observer === undefined ? {} : { observer }) }),
+  );
+}
+
+/** Tries again while somebody else has the store open, for as long as `--wait` says. */
+export async function waiting<T>(
+  runtime: Runtime,
+  address: StoreAddress,
+  options: StoreOptions,
+  attempt: () => Promise<T>,
+): Promise<T> {
   const started = performance.now();
   for (;;) {
     runtime.signal.throwIfAborted();
     try {
-      return await DocumentStorage.open({ backend, models });
+      return await attempt();
     } catch (error) {
       if (!isCoppiceError(error, "LOCKED")) throw error;
       const left = (options.wait ?? 0) - (performance.now() - started);
@@ -114,15 +205,24 @@ async function lockedError(
   const owner = await lockOwner(location);
   const who = owner === undefined ? "another process" : `process ${owner.pid}`;
   const command = owner?.command === undefined ? "" : ` (${printable(owner.command)})`;
-  const waited = wait === undefined ? "" : `, after waiting for ${wait} ms`;
+  const waited = wait === undefined || wait === 0 ? "" : `, after waiting for ${wait} ms`;
   return new CommandError("LOCKED", `${who}${command} has ${printable(store)} open${waited}`, {
-    hint: "A LevelDB store has one owner. Let it compact itself (compactAll), stop it, or use --wait 30s.",
+    hint: "A store has one owner. Let it work for you (offerControl), stop it, or use --wait 30s.",
     details: { store, pid: owner?.pid, command: owner?.command, reason: (cause as Error).message },
   });
 }
 
+/** The file that names all others, and the others, by scheme. */
+const FILES = {
+  level: { head: "CURRENT", others: /^MANIFEST-\d+$|^\d+\.(?:ldb|sst|log)$/, mended: "restore a backup" },
+  file: { head: "MANIFEST", others: /^\d{8,}\.seg$/, mended: "try `coppice check --repair`" },
+} as const;
+
 /** Tells a store that is not there from one that has lost the file that names the others. */
-async function assertStore(location: string, url: string): Promise<void> {
+export async function assertStore(
+  { scheme, location }: Extract<StoreAddress, { location: string }>,
+  url: string,
+): Promise<void> {
   let names: string[];
   try {
     names = await readdir(location);
@@ -131,10 +231,11 @@ async function assertStore(location: string, url: string): Promise<void> {
     if (code !== "ENOENT" && code !== "ENOTDIR") throw error;
     names = [];
   }
-  if (names.includes("CURRENT")) return;
-  if (names.some((name) => /^MANIFEST-\d+$|^\d+\.(?:ldb|sst|log)$/.test(name))) {
-    throw new CommandError("CORRUPT", `${printable(url)} has lost its file CURRENT`, {
-      hint: "Keep a copy of the directory as it is before trying anything; then restore a backup.",
+  const { head, others, mended } = FILES[scheme];
+  if (names.includes(head)) return;
+  if (names.some((name) => others.test(name))) {
+    throw new CommandError("CORRUPT", `${printable(url)} has lost its file ${head}`, {
+      hint: `Keep a copy of the directory as it is before trying anything; then ${mended}.`,
       details: { store: url },
     });
   }
@@ -142,6 +243,11 @@ async function assertStore(location: string, url: string): Promise<void> {
     hint: "Name another with --store or COPPICE_STORE; a store is made by the program that writes to it.",
     details: { store: url, directory: resolve(location) },
   });
+}
+
+/** The file log's own package. */
+export function loadFileLog(): Promise<typeof import("@coppice/file")> {
+  return loadPackage("@coppice/file", () => import("@coppice/file"));
 }
 
 /** Imports a package, or says what to install. */

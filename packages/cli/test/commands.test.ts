@@ -335,9 +335,11 @@ describe("the command itself", () => {
       "read",
       "history",
       "graph",
+      "frames",
       "compact",
       "check",
       "rm",
+      "serve",
       "replay",
       "conformance",
     ]);
@@ -368,5 +370,5 @@ describe("the command itself", () => {
     expect(level.stdout.trimEnd().split("\n")).toHaveLength(backendCases.length + 1);
     const { readdir } = await import("node:fs/promises");
     expect(await readdir(folder)).toEqual([]);
-  });
+  }, 120_000);
 });

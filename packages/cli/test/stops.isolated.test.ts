@@ -92,7 +92,8 @@ describe("a store that another process has open", () => {
     const holder = await openStore(small.location);
     try {
       const waiting = await start(["ls", "--wait", "1h", "-s", small.url, "--json"]);
-      await new Promise((resolve) => setTimeout(resolve, 500));
+      // Before it listens to signals, one would end it as the system does.
+      await new Promise((resolve) => setTimeout(resolve, 4000));
       waiting.child.kill("SIGINT");
       const { code, stderr } = await waiting.ended;
       expect(code).toBe(130);

@@ -58,8 +58,10 @@ export type { Attributes, TreeOperation } from "./graph/tree-operation.js";
 export type { CheckCode, CheckOptions, CheckProblem, CheckReport } from "./storage/check.js";
 export type { CompactAllOptions, CompactAllResult, CompactProgress } from "./storage/compact-all.js";
 export type { CompactOptions, CompactResult } from "./storage/compaction.js";
+export type { EraseOptions, EraseResult } from "./storage/deletion.js";
 export type { AppendResult } from "./storage/document-log.js";
 export type { Folder } from "./storage/folding.js";
+export type { ForkOptions, ForkResult } from "./storage/fork.js";
 export { DocumentHandle, type HandleOptions, type Received } from "./storage/handle.js";
 export { ABSENT } from "./storage/head.js";
 export type { HeldEvent } from "./storage/loader.js";
@@ -87,6 +89,14 @@ export {
   type SnapshotStats,
   whenTailOutweighs,
 } from "./storage/policy.js";
-export type { DocumentInfo, HistoryEntry, ListOptions, StoredEvent } from "./storage/queries.js";
+export type {
+  DocumentInfo,
+  EventRange,
+  HistoryEntry,
+  Info,
+  ListOptions,
+  StoredEvent,
+} from "./storage/queries.js";
 export { DocumentStorage } from "./storage/storage.js";
+export type { SubscribeOptions } from "./storage/subscription.js";
 export type { Tag } from "./storage/tag-index.js";

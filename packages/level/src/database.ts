@@ -1,20 +1,22 @@
 /**
- * Opening and closing the database below the backend: a directory of our own, or an instance that the caller
- * made. It decides what may be promised (`Opened`), and who closes what.
+ * Opening and closing the database below the backend: a directory of our own, or an instance that the
+ * caller made. It decides what may be promised (`Opened`), and who closes what.
  *
  * Invariants:
  * - nothing is opened that somebody in this process has open already (`claims.ts`);
  * - a failed open leaves nothing open and nothing claimed;
  * - an instance that was open, or opening, when it was first handed over is the caller's to close. The one
- *   exception: after a failed write it is closed here, because LevelDB accepts writes on top of a damaged log
- *   and loses them; only opening it again repairs the log. The next open opens it again.
+ *   exception: after a failed write it is closed here, because LevelDB accepts writes on top of a damaged
+ *   log and loses them; only opening it again repairs the log. The next open opens it again.
  */
 
 import type { AbstractLevel } from "abstract-level";
 import { CoppiceError, type Durability } from "coppice";
 import { type Claim, claim } from "./claims.js";
 import type { DirectorySync } from "./directory.js";
-import { codeOf, locked, openFailure } from "./failures.js";
+import type { LevelDamage } from "./examination.js";
+import { codeOf, locked, openFailure, readFailure } from "./failures.js";
+import { COMMIT_KEY, Ledger, readMark } from "./ledger.js";
 
 /** What is used of any abstract-level database, with keys and values as bytes. */
 export type Database = AbstractLevel<unknown, Uint8Array, Uint8Array> & {
@@ -32,8 +34,18 @@ export interface Opened {
   readonly durability: Durability;
   /** True for LevelDB itself: it copies bytes on their way in and out, and bounds pages by bytes. */
   readonly native: boolean;
-  /** Present when each commit must sync the directory. */
+  /** Present when the name of the log must be durable before a commit is acknowledged. */
   readonly directory: DirectorySync | undefined;
+  /** Present for a directory of our own: numbers its commits. */
+  readonly ledger: Ledger | undefined;
+  /** LevelDB itself, below any sublevels; `undefined` for databases without files. */
+  readonly root: Database | undefined;
+  /**
+   * Present where the database is ours to close: closes it and opens it again, under the same claim, and
+   * removes what LevelDB noted in words before. The directory is unlocked for a moment: when another process
+   * is faster it rejects with `LOCKED`, and the database stays closed.
+   */
+  reopen?(): Promise<void>;
   /** `failed`: a write failed since it was opened. Everything is released, also when it rejects. */
   close(failed: boolean): Promise<void>;
 }
@@ -41,6 +53,8 @@ export interface Opened {
 export interface DirectoryOptions {
   readonly durability: "process" | "power";
   readonly createIfMissing: boolean;
+  readonly verifyTables: boolean;
+  readonly anchor: string | undefined;
   /** Passed on to classic-level. */
   readonly tuning: Readonly<Record<string, unknown>>;
 }
@@ -57,12 +71,27 @@ export async function openDirectory(location: string, options: DirectoryOptions)
       ? await files.createDirectory(location, durable)
       : await files.findDirectory(location);
     holdsStore = found.holdsStore;
+    if (!holdsStore && (await (await import("./examination.js")).hasLostCurrent(found.path))) {
+      const details = { location, file: "CURRENT" };
+      throw new CoppiceError("CORRUPT", "the store has lost its file CURRENT", { details });
+    }
     if (!createIfMissing && !holdsStore) {
       throw new CoppiceError("UNAVAILABLE", "there is no store in this directory", { details: { location } });
     }
     const release = claimOrThrow({ owner: {}, directory: found.identity, prefix: "" }, location);
     undo.push(release);
-    if (durable) refuseDamage(location, await files.findDamagedLog(found.path));
+    let logged: Uint8Array | undefined;
+    if (durable && found.holdsStore) {
+      const { examineDirectory } = await import("./examination.js");
+      const examined = await examineDirectory(found.path, options.verifyTables);
+      refuseDamage(location, examined.damage);
+      logged = examined.logged;
+    }
+    const anchor =
+      options.anchor === undefined
+        ? undefined
+        : await (await import("./anchor.js")).Anchor.open(options.anchor);
+    if (anchor !== undefined) undo.push(() => anchor.close());
     const { ClassicLevel } = await import("classic-level");
     const db = new ClassicLevel<Uint8Array, Uint8Array>(found.path, {
       keyEncoding: "view",
@@ -72,7 +101,9 @@ export async function openDirectory(location: string, options: DirectoryOptions)
     });
     undo.push(() => db.close());
     await db.open();
-    const directory = durable ? await files.DirectorySync.open(found.path) : undefined;
+    const stored = await storedMark(() => db.get(COMMIT_KEY), options.verifyTables);
+    const ledger = new Ledger(stored, logged, anchor);
+    const directory = durable ? await files.DirectorySync.open(found.path, true) : undefined;
     if (directory !== undefined) undo.push(() => directory.close());
     await directory?.sync();
     return {
@@ -80,7 +111,19 @@ export async function openDirectory(location: string, options: DirectoryOptions)
       durability,
       native: true,
       directory,
-      close: () => settle([() => db.close(), () => directory?.close(), release]),
+      ledger,
+      root: db as unknown as Database,
+      async reopen() {
+        try {
+          await db.close();
+          await db.open();
+          await files.removeOldNotes(found.path);
+          await directory?.sync();
+        } catch (error) {
+          throw openFailure(error, location, true);
+        }
+      },
+      close: () => settle([() => db.close(), () => directory?.close(), () => ledger.close(), release]),
     };
   } catch (error) {
     await abandon(undo);
@@ -133,6 +176,8 @@ export async function openInstance(
       durability,
       native,
       directory,
+      ledger: undefined,
+      root: native ? root : undefined,
       close: (failed) => {
         const databases = failed && durability !== "none" ? [() => root.close()] : closeOurs;
         return settle([...databases, () => directory?.close(), release]);
@@ -150,14 +195,33 @@ function claimOrThrow(wanted: Claim, location: string): () => void {
   return release;
 }
 
+/**
+ * The number of the last commit. In a store whose tables are not verified a damaged one counts as none, so
+ * that what else there is can be read; an anchor still knows better.
+ */
+async function storedMark(
+  read: () => Promise<Uint8Array | undefined>,
+  strict: boolean,
+): Promise<Uint8Array | undefined> {
+  try {
+    const stored = await read();
+    return strict || stored === undefined || readMark(stored) !== undefined ? stored : undefined;
+  } catch (error) {
+    if (strict || codeOf(error) !== "LEVEL_CORRUPTION") throw readFailure(error);
+    return undefined;
+  }
+}
+
 /** Only where each commit was synced: without syncs a power loss may leave holes, and that was said. */
-function refuseDamage(location: string, damage: { file: string; offset: number } | undefined): void {
-  if (damage === undefined) return;
+function refuseDamage(location: string, damage: readonly LevelDamage[]): void {
+  const [first] = damage;
+  if (first === undefined) return;
+  const { file, offset, what } = first;
   throw new CoppiceError(
     "CORRUPT",
-    "a log of LevelDB is damaged before its end, and LevelDB would drop acknowledged commits: restore a " +
-      'copy; or, to go on with what is left, open a copy once with durability "process", and check it',
-    { details: { location, ...damage } },
+    `the files of this LevelDB store are damaged, and LevelDB would not tell: ${what}. ` +
+      "Restore a copy; or let `coppice check` list what is left",
+    { details: { location, file, offset, places: damage.length } },
   );
 }
 
@@ -204,7 +268,9 @@ async function settle(steps: readonly (() => unknown)[]): Promise<void> {
   }
 }
 
-/** Takes back what a failed open has done, last first. The failure itself matters more than one of these. */
+/**
+ * Takes back what a failed open has done, last first. The failure itself matters more than one of these.
+ */
 async function abandon(undo: readonly (() => unknown)[]): Promise<void> {
   await settle([...undo].reverse()).catch(() => undefined);
 }

@@ -1,20 +1,22 @@
 /**
- * The directory of a store: creating it durably, naming it uniquely, and syncing it. The only file here that
- * needs Node; it is imported when a database lives in a directory.
+ * The directory of a store: creating it durably, naming it uniquely, and syncing it. The only file here
+ * that needs Node; it is imported when a database lives in a directory.
  *
- * A file's name is durable only after its directory was synced. LevelDB syncs its directory when it writes a
- * MANIFEST, but never after it created a log or renamed CURRENT, so a power loss may take away the
- * newest log with everything that was synced into it. `DirectorySync` closes that gap.
+ * A file's name is durable only after its directory was synced. LevelDB syncs its directory when it writes
+ * a MANIFEST, but never after it created a log or renamed CURRENT, so a power loss may take away the newest
+ * log with everything that was synced into it. `DirectorySync` closes that gap.
  *
  * Windows cannot open a directory for syncing; NTFS journals names by itself. There the syncs do nothing.
  */
 
-import { constants } from "node:fs";
-import { access, type FileHandle, mkdir, open, readdir, readFile, realpath, stat } from "node:fs/promises";
+import { constants, fstatSync } from "node:fs";
+import { access, type FileHandle, mkdir, open, readdir, realpath, rm, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
-import { findDamage } from "./log-scan.js";
 
 const SYNCS = process.platform !== "win32";
+/** The sync of the directory is what flushes the drive's cache there. */
+const LOG_SYNC_STOPS_AT_CACHE = process.platform === "darwin";
+const LOG = /^\d+\.log$/;
 
 export interface Directory {
   /** Absolute, without symbolic links: LevelDB opens files by name for as long as it lives. */
@@ -50,42 +52,79 @@ export async function findDirectory(location: string): Promise<Directory> {
   return { path, identity: `${dev}:${ino}`, holdsStore };
 }
 
-/**
- * Where a log of the store is damaged before its end. Costs one read of the logs: usually at most twice the
- * write buffer, about 10 ms. A log that vanishes meanwhile belongs to another owner, whom opening will meet.
- */
-export async function findDamagedLog(path: string): Promise<{ file: string; offset: number } | undefined> {
-  for (const file of (await readdir(path)).filter((name) => /^\d+\.log$/.test(name)).sort()) {
-    const log = await readFile(join(path, file)).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== "ENOENT") throw error;
-      return new Uint8Array(0);
-    });
-    const offset = findDamage(log);
-    if (offset !== undefined) return { file, offset };
-  }
-  return undefined;
+/** Removes the notes in words that LevelDB keeps of its last run but one. */
+export function removeOldNotes(path: string): Promise<void> {
+  return rm(join(path, "LOG.old"), { force: true });
 }
 
-/** Holds the directory open, so that a sync is one system call. */
+/**
+ * Holds the directory open, so that a sync is one system call, and knows which log has a durable name.
+ *
+ * `owned`: nobody but the backend writes into the log. Then a log that has a durable name and grew with a
+ * commit is the one that the commit went to: LevelDB appends to one log until it starts another, and never
+ * goes back. Looking at its size takes 2 µs, syncing the directory 60 µs and a turn through the thread pool.
+ */
 export class DirectorySync {
+  readonly #path: string;
   readonly #handle: FileHandle | undefined;
+  readonly #owned: boolean;
+  #log: FileHandle | undefined;
+  #logBytes = 0;
 
-  private constructor(handle: FileHandle | undefined) {
+  private constructor(path: string, handle: FileHandle | undefined, owned: boolean) {
+    this.#path = path;
     this.#handle = handle;
+    this.#owned = owned;
   }
 
-  static async open(path: string): Promise<DirectorySync> {
-    return new DirectorySync(SYNCS ? await open(path, constants.O_RDONLY) : undefined);
+  static async open(path: string, owned = false): Promise<DirectorySync> {
+    const handle = SYNCS ? await open(path, constants.O_RDONLY) : undefined;
+    return new DirectorySync(path, handle, owned && !LOG_SYNC_STOPS_AT_CACHE);
   }
 
   /** Resolves when all names in the directory are durable. A failure is final: never repeat it. */
   async sync(): Promise<void> {
-    await this.#handle?.sync();
+    if (this.#handle === undefined) return;
+    const before = this.#log;
+    this.#log = undefined;
+    await before?.close();
+    // Opened before the sync, so that its name is among those that the sync made durable.
+    const log = this.#owned ? await openNewestLog(this.#path) : undefined;
+    try {
+      await this.#handle.sync();
+      this.#logBytes = log === undefined ? 0 : fstatSync(log.fd).size;
+      this.#log = log;
+    } finally {
+      if (this.#log === undefined) await log?.close();
+    }
+  }
+
+  /**
+   * After a commit: resolves when the name of the log that holds it is durable; `undefined` when it was
+   * already.
+   */
+  syncAfterCommit(): Promise<void> | undefined {
+    if (this.#log === undefined) return this.sync();
+    const { size } = fstatSync(this.#log.fd);
+    if (size <= this.#logBytes) return this.sync();
+    this.#logBytes = size;
+    return undefined;
   }
 
   async close(): Promise<void> {
-    await this.#handle?.close();
+    try {
+      await this.#log?.close();
+    } finally {
+      await this.#handle?.close();
+    }
   }
+}
+
+/** LevelDB numbers its files upwards and writes into the log with the highest number. */
+async function openNewestLog(directory: string): Promise<FileHandle | undefined> {
+  const logs = (await readdir(directory)).filter((name) => LOG.test(name));
+  const newest = logs.sort((a, b) => Number.parseInt(a, 10) - Number.parseInt(b, 10)).at(-1);
+  return newest === undefined ? undefined : open(join(directory, newest), constants.O_RDONLY);
 }
 
 /** A parent that existed before and that we may not read is taken as durable; one we wrote to is not. */

@@ -2,17 +2,19 @@
  * The LevelDB backend: keys and values as they are in a classic-level database, or in any other
  * abstract-level instance.
  *
- * It does not group commits, check arguments or poison itself; `Guard` in core does that for every backend.
- * It trusts no checksum of LevelDB's; storage checks its own.
+ * In a directory each commit also has its number (`ledger.ts`). It does not group commits, check arguments
+ * or poison itself; `Guard` in core does that for every backend. It trusts no checksum of LevelDB's;
+ * storage checks its own.
  *
  * Invariants:
  * - one commit runs at a time, so that what `expect` reads is what the batch meets;
- * - a commit is exactly one LevelDB batch, written with one sync, then the directory is synced (`power`);
+ * - a commit is exactly one LevelDB batch, written with one sync (`power`); the directory is synced after it
+ *   when the batch went into a log whose name was not durable yet;
  * - a sync that failed is never repeated;
  * - bytes handed out belong to the caller, bytes taken in are copied before `commit` resolves.
  */
 
-import type { AbstractBatchOperation, AbstractLevel } from "abstract-level";
+import type { AbstractIterator, AbstractLevel } from "abstract-level";
 import {
   type Backend,
   type BackendFactory,
@@ -34,6 +36,9 @@ import {
 } from "coppice";
 import { type Database, type Opened, openDirectory, openInstance } from "./database.js";
 import { readFailure } from "./failures.js";
+import { Gate } from "./gate.js";
+import type { WrittenOperation } from "./ledger.js";
+import { rewriteTables } from "./reclaim.js";
 
 const BYTES = { keyEncoding: "view", valueEncoding: "view" } as const;
 /** Entries asked for at once: more save no time, and fewer keep the event loop free. */
@@ -55,9 +60,9 @@ export type AnyLevel = Pick<
 
 export interface InstanceOptions {
   /**
-   * What an acknowledged commit survives. `"power"` (default): loss of power; each commit syncs LevelDB's log
-   * and then the directory. `"process"`: the death of the process; nothing is synced, a power loss may take
-   * the newest commits and leave holes.
+   * What an acknowledged commit survives. `"power"` (default): loss of power; each commit syncs LevelDB's
+   * log, and the directory when that log is a new one. `"process"`: the death of the process; nothing is
+   * synced, a power loss may take the newest commits and leave holes.
    */
   readonly durability?: "power" | "process";
 }
@@ -65,9 +70,23 @@ export interface InstanceOptions {
 export interface LevelOptions extends InstanceOptions {
   /** `false`: opening rejects with `UNAVAILABLE` when the directory holds no store. Default `true`. */
   readonly createIfMissing?: boolean;
+  /**
+   * Read all tables when opening, and reject with `CORRUPT` when a checksum fails (LevelDB itself does not
+   * look). About 2 s a GiB. `false`: only the logs are read, and what is readable beside damage is served.
+   * Only with durability `"power"`. Default `true`.
+   */
+  readonly verifyTables?: boolean;
+  /**
+   * Path of a file, better on another disk, that is told the number of each commit: with it the loss of
+   * even the last commit, or of the whole store, is `CORRUPT` at the next open. Made when it is missing.
+   * One more sync a commit. Default: none.
+   */
+  readonly anchor?: string;
   /** Bytes of uncompressed blocks kept in memory. Default 8 MiB. */
   readonly cacheBytes?: number;
-  /** Bytes gathered in memory, and in the log, before a table file is written; up to twice. Default 4 MiB. */
+  /**
+   * Bytes gathered in memory, and in the log, before a table file is written; up to twice. Default 4 MiB.
+   */
   readonly writeBufferBytes?: number;
   /** Bytes at which a table file ends. Default 2 MiB; more when single values are larger. */
   readonly tableBytesMax?: number;
@@ -78,16 +97,16 @@ export interface LevelOptions extends InstanceOptions {
 /**
  * A backend on LevelDB. With a location: a directory of its own, created when missing. `open` rejects with
  * `LOCKED` when this or another process has the directory open, with `CORRUPT` when LevelDB refuses it or,
- * with durability `"power"`, its log is damaged before the end (LevelDB itself would drop commits silently),
+ * with durability `"power"`, its files are damaged or commits are missing (LevelDB itself would not tell),
  * with `UNAVAILABLE` when the file system refuses. One process owns the directory until `close`.
  *
- * With an instance: any abstract-level database or sublevel, whatever its encodings (bytes are asked for with
- * each call). `traits.durability` says what it can hold: classic-level `"power"` unless asked otherwise,
- * another persistent one `"process"`, memory-level `"none"`; asking for anything else rejects with
- * `TRAIT_MISSING`. The caller answers for it that nobody else writes to the spaces it holds. An instance that
- * is open (or opening) when first opened here stays open at `close`, except after a failed write: then it is
- * closed, and opened again by the next `open`. One that was closed is opened and closed here. The log of an
- * instance is not checked for damage.
+ * With an instance: any abstract-level database or sublevel, whatever its encodings (bytes are asked for
+ * with each call). `traits.durability` says what it can hold: classic-level `"power"` unless asked
+ * otherwise, another persistent one `"process"`, memory-level `"none"`; asking for anything else rejects
+ * with `TRAIT_MISSING`. The caller answers for it that nobody else writes to the spaces it holds. An
+ * instance that is open (or opening) when first opened here stays open at `close`, except after a failed
+ * write: then it is closed, and opened again by the next `open`. One that was closed is opened and closed
+ * here. The log of an instance is not checked for damage.
  *
  * On Windows directories cannot be synced; NTFS journals file names itself. On macOS LevelDB's own sync
  * stops at the drive's cache, and the sync of the directory after it flushes that cache.
@@ -95,7 +114,7 @@ export interface LevelOptions extends InstanceOptions {
 export function levelBackend(location: string, options?: LevelOptions): BackendFactory;
 export function levelBackend(database: AnyLevel, options?: InstanceOptions): BackendFactory;
 export function levelBackend(target: string | AnyLevel, options: LevelOptions = {}): BackendFactory {
-  const { durability, createIfMissing = true, ...tuning } = options;
+  const { durability, createIfMissing = true, verifyTables = true, anchor, ...tuning } = options;
   for (const name of Object.keys(tuning)) {
     if (!TUNING.includes(name)) throw new TypeError(`levelBackend has no option ${name}`);
   }
@@ -104,7 +123,16 @@ export function levelBackend(target: string | AnyLevel, options: LevelOptions = 
   }
   if (typeof target === "string") {
     if (target === "") throw new TypeError("the location must not be empty");
-    const directory = { durability: durability ?? "power", createIfMissing, tuning: classicOptions(tuning) };
+    if (anchor !== undefined && (typeof anchor !== "string" || anchor === "")) {
+      throw new TypeError("anchor must be the path of a file");
+    }
+    const directory = {
+      durability: durability ?? "power",
+      createIfMissing,
+      verifyTables,
+      anchor,
+      tuning: classicOptions(tuning),
+    };
     return {
       name: "level",
       open: async () => makeBackend(await openDirectory(target, directory)),
@@ -143,7 +171,16 @@ function makeBackend(opened: Opened): Backend {
     commitBytesMax: COMMIT_BYTES_MAX,
   };
   let failed = false;
+  /** Marks of `rewriteTables` go into the log as well: that it grew says nothing then. */
+  let rewriting = false;
   let last: Promise<unknown> = Promise.resolve();
+  const gate = new Gate();
+  /** Runs after the commits before it and before those after it. */
+  const inTurn = <T>(task: () => Promise<T>): Promise<T> => {
+    const result = last.then(task);
+    last = result.catch(() => undefined);
+    return result;
+  };
 
   const commitNow = async (batch: Batch): Promise<void> => {
     const operations = await beforeWrite(async () => {
@@ -151,9 +188,11 @@ function makeBackend(opened: Opened): Backend {
       return plan(db, batch, native);
     });
     if (operations.length === 0) return;
+    if (opened.ledger !== undefined) operations.push(opened.ledger.number(operations));
     try {
       await write(db, operations, durability === "power");
-      await opened.directory?.sync();
+      await (rewriting ? opened.directory?.sync() : opened.directory?.syncAfterCommit());
+      await opened.ledger?.settle();
     } catch (error) {
       failed = true;
       throw new CoppiceError("OUTCOME_UNKNOWN", "a write or sync failed, and may have been written", {
@@ -167,19 +206,28 @@ function makeBackend(opened: Opened): Backend {
 
     async get(key) {
       try {
-        const value = await db.get(encodeKey(key), BYTES);
+        const value = await gate.pass(() => db.get(encodeKey(key), BYTES));
         return value === undefined ? undefined : owned(value, native);
       } catch (error) {
         throw readFailure(error);
       }
     },
 
-    scan: (range, options) => scan(db, range, options ?? {}, native),
+    scan: (range, options) => scan(db, gate, range, options ?? {}, native),
 
-    commit(batch) {
-      const result = last.then(() => commitNow(batch));
-      last = result.catch(() => undefined);
-      return result;
+    commit: (batch) => inTurn(() => commitNow(batch)),
+
+    async reclaim() {
+      try {
+        rewriting = true;
+        if (opened.root !== undefined) await rewriteTables(db, opened.root);
+        const { reopen } = opened;
+        if (reopen !== undefined) await inTurn(() => gate.shut(() => reopen.call(opened)));
+        rewriting = false;
+      } catch (error) {
+        failed = true;
+        throw new CoppiceError("UNAVAILABLE", "the files could not be rewritten", { cause: error });
+      }
     },
 
     async close() {
@@ -213,7 +261,7 @@ async function checkExpectations(
   });
 }
 
-type Operation = AbstractBatchOperation<Database, Uint8Array, Uint8Array>;
+type Operation = WrittenOperation;
 
 /** Deletes first: of two operations on one key the later wins. */
 async function plan(db: Database, batch: Batch, native: boolean): Promise<Operation[]> {
@@ -255,6 +303,7 @@ function write(db: Database, operations: Operation[], sync: boolean): Promise<vo
 
 async function* scan(
   db: Database,
+  gate: Gate,
   range: Range,
   { reverse = false, limit = Number.POSITIVE_INFINITY, values = true, pageBytesMax, signal }: ScanOptions,
   native: boolean,
@@ -263,28 +312,74 @@ async function* scan(
   const { start, end } = encodeRange(range);
   if (limit <= 0 || compareBytes(start, end) >= 0) return;
   const bytesMax = pageBytesMax ?? PAGE_BYTES;
-  const options = { ...BYTES, gte: start, lt: end, reverse, values, highWaterMarkBytes: bytesMax };
+  const pages = new Pages(db, gate, { start, end, reverse, values, bytesMax, signal });
   let left = limit;
   let count = native ? PAGE_ENTRIES_MAX : PAGE_ENTRIES_FIRST;
   try {
-    const iterator = db.iterator(signal === undefined ? options : { ...options, signal });
     try {
       while (left > 0) {
-        const found = await iterator.nextv(Math.min(count, left));
+        const found = await pages.next(Math.min(count, left));
         signal?.throwIfAborted();
         if (found.length === 0) return;
         left -= found.length;
-        const { pages, bytes } = cut(found, bytesMax, native);
-        yield* pages;
+        const { pages: full, bytes } = cut(found, bytesMax, native);
+        yield* full;
         if (!native) count = pageEntries((bytesMax * found.length) / bytes);
         signal?.throwIfAborted();
       }
     } finally {
-      await iterator.close();
+      await pages.close();
     }
   } catch (error) {
     signal?.throwIfAborted();
     throw isCoppiceError(error) ? error : readFailure(error);
+  }
+}
+
+interface PageBounds {
+  readonly start: Uint8Array;
+  readonly end: Uint8Array;
+  readonly reverse: boolean;
+  readonly values: boolean;
+  readonly bytesMax: number;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** The entries of a range. After the database was opened anew it goes on behind the last entry it gave. */
+class Pages {
+  readonly #db: Database;
+  readonly #gate: Gate;
+  readonly #bounds: PageBounds;
+  #iterator: AbstractIterator<unknown, Uint8Array, Uint8Array> | undefined;
+  #generation = -1;
+  #last: Uint8Array | undefined;
+
+  constructor(db: Database, gate: Gate, bounds: PageBounds) {
+    this.#db = db;
+    this.#gate = gate;
+    this.#bounds = bounds;
+  }
+
+  next(count: number): Promise<[Uint8Array, Uint8Array | undefined][]> {
+    return this.#gate.pass(async () => {
+      if (this.#iterator === undefined || this.#generation !== this.#gate.generation) this.#begin();
+      const found = await this.#iterator!.nextv(count);
+      this.#last = found.at(-1)?.[0] ?? this.#last;
+      return found;
+    });
+  }
+
+  async close(): Promise<void> {
+    await this.#iterator?.close();
+  }
+
+  #begin(): void {
+    const { start, end, reverse, values, bytesMax, signal } = this.#bounds;
+    const low = this.#last === undefined || reverse ? { gte: start } : { gt: this.#last };
+    const high = this.#last !== undefined && reverse ? { lt: this.#last } : { lt: end };
+    const options = { ...BYTES, ...low, ...high, reverse, values, highWaterMarkBytes: bytesMax };
+    this.#iterator = this.#db.iterator(signal === undefined ? options : { ...options, signal });
+    this.#generation = this.#gate.generation;
   }
 }
 

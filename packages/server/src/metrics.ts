@@ -25,6 +25,10 @@ class Histogram {
     this.#count++;
   }
 
+  figures(): { bounds: readonly number[]; counts: readonly number[]; sum: number; count: number } {
+    return { bounds: LATENCY_BOUNDS, counts: [...this.#counts], sum: this.#sum, count: this.#count };
+  }
+
   lines(name: string): string[] {
     let below = 0;
     const lines = LATENCY_BOUNDS.map((bound, index) => {
@@ -147,20 +151,34 @@ export class ServerMetrics {
         lines.push(`coppice_${name}_total${label === "" ? "" : `{${label}}`} ${value}`);
       }
     }
-    const histograms: readonly (readonly [string, string, Histogram])[] = [
-      ["append_seconds", "From handing events in until they are durable.", this.#append],
-      ["commit_seconds", "Commits of the backend, syncs included.", this.#commit],
-      ["load_seconds", "Loads of documents.", this.#load],
-      ["snapshot_seconds", "Snapshots.", this.#snapshot],
-      ["compaction_seconds", "Compactions of one document.", this.#compaction],
-    ];
-    for (const [name, help, histogram] of histograms) {
+    for (const [name, help, histogram] of this.#histograms()) {
       lines.push(`# HELP coppice_${name} ${help}`, `# TYPE coppice_${name} histogram`);
       lines.push(...histogram.lines(`coppice_${name}`));
     }
     for (const [name, help, value] of this.#gauges(gauges))
       lines.push(`# HELP ${name} ${help}`, `# TYPE ${name} gauge`, `${name} ${value}`);
     return `${lines.join("\n")}\n`;
+  }
+
+  /** The same as JSON: counters by name and label, histograms as counts below each bound, gauges. */
+  figures(gauges: Gauges): Record<string, unknown> {
+    const histograms = this.#histograms().map(([name, , histogram]) => [name, histogram.figures()]);
+    return {
+      time: Date.now(),
+      counters: Object.fromEntries(this.#counters),
+      histograms: Object.fromEntries(histograms),
+      gauges: Object.fromEntries(this.#gauges(gauges).map(([name, , value]) => [name, value])),
+    };
+  }
+
+  #histograms(): readonly (readonly [name: string, help: string, Histogram])[] {
+    return [
+      ["append_seconds", "From handing events in until they are durable.", this.#append],
+      ["commit_seconds", "Commits of the backend, syncs included.", this.#commit],
+      ["load_seconds", "Loads of documents.", this.#load],
+      ["snapshot_seconds", "Snapshots.", this.#snapshot],
+      ["compaction_seconds", "Compactions of one document.", this.#compaction],
+    ];
   }
 
   #gauges(gauges: Gauges): readonly (readonly [string, string, number])[] {

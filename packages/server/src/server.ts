@@ -13,6 +13,7 @@ import { lookup } from "node:dns/promises";
 import { createServer as createHttpServer, type Server as HttpServer, type IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
+import { fileURLToPath } from "node:url";
 import { getRequestListener } from "@hono/node-server";
 import type { DocumentStorage } from "coppice";
 import { type Authorize, isLoopback } from "./access.js";
@@ -40,7 +41,7 @@ export interface ServerOptions {
   readonly limits?: Partial<ServerLimits>;
   /** Asked before a failed store is reopened (is there space again?); default: always tried. */
   readonly mayRecover?: () => boolean | Promise<boolean>;
-  /** A folder of files that are served under `/`: the inspector page. */
+  /** A folder of files that are served under `/`; default: the inspector page, where it was built. */
   readonly pageDirectory?: string;
   /** Told of internal errors; default: they are only counted. */
   readonly onError?: (error: unknown, facts: { readonly document?: string }) => void;
@@ -48,6 +49,7 @@ export interface ServerOptions {
 
 export const DEFAULT_PORT = 8787;
 const TICK_MS = 1_000;
+const PAGE_DIRECTORY = fileURLToPath(new URL("./page", import.meta.url));
 
 /** Makes a server and listens. Rejects with a `TypeError` for an unsafe address, or as the system refuses. */
 export async function serve(options: ServerOptions): Promise<CoppiceServer> {
@@ -82,7 +84,7 @@ export class CoppiceServer {
   #closing: Promise<void> | undefined;
 
   constructor(options: ServerOptions) {
-    const { storage, authorize, origins = [], mayRecover, pageDirectory } = options;
+    const { storage, authorize, origins = [], mayRecover, pageDirectory = PAGE_DIRECTORY } = options;
     this.#options = options;
     this.#limits = serverLimits(options.limits);
     this.metrics = options.metrics ?? new ServerMetrics();

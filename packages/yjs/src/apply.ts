@@ -52,6 +52,20 @@ function retryOnProgress(doc: Y.Doc): void {
   for (const [client, clock] of missing) missing.set(client, Math.min(clock, Y.getState(doc.store, client)));
 }
 
+/**
+ * Applies one update whose bytes were validated, as `applyEvents` would, to a document of any origin. `false`
+ * when Yjs throws on it; parts of it may be in the document then.
+ */
+export function applyValidated(doc: Y.Doc, update: Uint8Array): boolean {
+  if (doc._transaction !== null) throw new TypeError("events cannot be applied inside a transaction");
+  let done = false;
+  remotely(doc, () => {
+    done = applyJoined(doc, update);
+  });
+  retryOnProgress(doc);
+  return done;
+}
+
 /** Builds the document that one validated update describes completely. Throws otherwise. */
 export function applySnapshot(doc: Y.Doc, snapshot: Uint8Array): void {
   scanUpdate(snapshot);

@@ -18,6 +18,8 @@ export function diffStored(stored: StoredState<Uint8Array>, peer: Uint8Array): U
   const clocks = scanStateVector(peer);
   const known = (client: number) => clocks.get(client) ?? 0;
   const { version, peerVersion, snapshot, tail } = stored;
+  // A peer that has nothing, such as a server's empty document, gets the snapshot as it is.
+  if (snapshot !== undefined && tail.length === 0 && clocks.size === 0) return snapshot;
   const joiner = new Joiner(known);
   if (snapshot !== undefined) joiner.add(snapshot);
   else if (version !== undefined && peerVersion !== undefined) {

@@ -22,3 +22,13 @@ export function isCollectable(item: Y.Item): boolean {
   }
   return true;
 }
+
+const guarded = new WeakSet<Y.Doc>();
+
+/** Lets a Y.Doc that somebody else made collect only what can be. What its own filter keeps stays kept. */
+export function guardGarbage(doc: Y.Doc): void {
+  if (guarded.has(doc)) return;
+  guarded.add(doc);
+  const own = doc.gcFilter;
+  doc.gcFilter = (item) => own(item) && isCollectable(item);
+}

@@ -3,10 +3,12 @@
  *
  * An event is the v1 update that Yjs emits for a transaction: of the application, of a provider, or of Yjs's
  * own cleanup after a provider's update. Transactions of `apply` are marked with `APPLY_ORIGIN` and left out.
- * An update that a provider applied too early emits nothing: Yjs keeps it aside. It is captured from there,
- * so that it is not lost when `apply` completes it later; it may then be captured once more, which is
- * harmless. When a listener of the application throws at the end of a transaction, Yjs emits nothing for it
- * nor for any later one; in the microtask after it the tracker captures what is new since, and frees Yjs.
+ * Yjs encodes an update only where somebody listens, so the tracker listens during the others alone: a loaded
+ * document is not encoded again. An update that a provider applied too early emits nothing: Yjs keeps it
+ * aside. It is captured from there, so that it is not lost when `apply` completes it later; it may then be
+ * captured once more, which is harmless. When a listener of the application throws at the end of a
+ * transaction, Yjs emits nothing for it nor for any later one; in the microtask after it the tracker captures
+ * what is new since, and frees Yjs.
  */
 
 import { equalBytes, type Tracker } from "coppice";
@@ -39,6 +41,9 @@ export function trackDoc(doc: Y.Doc): Tracker<Y.Doc, Uint8Array> {
   };
   let watching = false;
   const onCleanup = (transaction: Y.Transaction) => {
+    // Transactions end one after the other, each with its update before the next one begins to.
+    if (transaction.origin === APPLY_ORIGIN) doc.off("update", onUpdate);
+    else doc.on("update", onUpdate);
     if (watching) return;
     watching = true;
     const before = transaction.beforeState;
@@ -50,7 +55,6 @@ export function trackDoc(doc: Y.Doc): Tracker<Y.Doc, Uint8Array> {
     });
   };
   doc.on("beforeObserverCalls", onCleanup);
-  doc.on("update", onUpdate);
   doc.on("afterTransactionCleanup", onTransaction);
   return {
     take: () => {

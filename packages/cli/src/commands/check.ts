@@ -2,18 +2,27 @@
  * `coppice check`: verifies every invariant of one document or of all of them, and changes nothing unless
  * told to repair. A repair sets damaged bytes aside under a name of their own; it deletes nothing.
  *
+ * On LevelDB it runs in a child (`examination.ts`), has the files looked at first, and goes on around what
+ * cannot be read.
+ *
  * Invariant: Ctrl-C comes between two documents of a repair, so that each is repaired whole or not at all.
  */
 
+import type { FileLogReport } from "@coppice/file";
 import type { Command } from "commander";
 import type { CheckProblem, CheckReport } from "coppice";
+import { findOwner } from "coppice/control";
 import { EXIT, type ExitCode } from "../errors.js";
+import { examineFiles, type FileDamage, followParent, placed, runInChild } from "../examination.js";
+import { checkFiles } from "../file-check.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
 import { count, type Output, plural, printable } from "../output.js";
 import { Progress } from "../progress.js";
 import type { Runtime } from "../runtime.js";
-import { withStorage } from "../store.js";
+import { assertStore, noteOwner, parseStore, type Store, withStorage } from "../store.js";
 import { existing } from "./document.js";
+
+const CHILD = "check-child";
 
 interface Options extends StoreOptions {
   readonly repair?: true;
@@ -26,31 +35,100 @@ export function checkCommand(runtime: Runtime, done: (code: ExitCode) => void): 
     .addHelpText(
       "after",
       `${examples(["coppice check", "the whole store"], ["coppice check notes --repair", "one document"])}\n
-Ends with 1 when problems are left, with 0 when there are none or --repair mended all of them.`,
+Ends with 1 when problems are left, with 0 when there are none or --repair mended all of them,
+and with 5 when files of the store itself are damaged.`,
     )
     .action(async (id: string | undefined, options: Options) => done(await check(runtime, id, options)));
 }
 
-function check(runtime: Runtime, id: string | undefined, options: Options): Promise<ExitCode> {
-  return withStorage(runtime, options, async (storage) => {
-    const { out, err, signal } = runtime;
-    const repair = options.repair === true;
-    const progress = new Progress(err, repair ? "repairing" : "checking");
-    const onProgress = (done: number) => progress.update(done, "documents");
-    const work = storage.check({ ...(id === undefined ? {} : { id }), repair, signal, onProgress });
-    const report = await work.finally(() => progress.finish());
-    if (id !== undefined && report.documents === 0 && report.problems.length === 0)
-      await existing(storage, id);
-    await (options.json ? out.json(report) : tell(out, report, repair));
-    return report.clean ? EXIT.ok : EXIT.failed;
-  });
+/** Not for people: what `check` starts as its child. */
+export function checkChildCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
+  return storeCommand(CHILD, "verify, in this process")
+    .argument("[id]")
+    .option("--repair")
+    .action(async (id: string | undefined, options: Options) => {
+      followParent();
+      done(await checkHere(runtime, id, options));
+    });
 }
 
-async function tell(out: Output, report: CheckReport, repair: boolean): Promise<void> {
+/** The owner of an open store checks it itself: its files change while they are looked at from outside. */
+async function check(runtime: Runtime, id: string | undefined, options: Options): Promise<ExitCode> {
+  const address = parseStore(options.store);
+  if (address.scheme === "memory") return checkHere(runtime, id, options);
+  if (address.scheme === "level") await assertStore(address, options.store);
+  const owner = await findOwner(address.location);
+  if (owner !== undefined) {
+    await noteOwner(runtime, options, owner);
+    return report(runtime, id, options, owner, []);
+  }
+  if (address.scheme === "file") return checkFileLog(runtime, id, options);
+  const flags = [...(options.json ? ["--json"] : []), ...(options.repair ? ["--repair"] : [])];
+  const wait = options.wait === undefined ? [] : ["--wait", `${options.wait}ms`];
+  const ids = id === undefined ? [] : ["--", id];
+  const args = [CHILD, "--store", options.store, ...flags, ...wait, ...ids];
+  return runInChild(runtime, args, options.json === true);
+}
+
+/** No native code reads its files, so no child is needed. */
+async function checkFileLog(runtime: Runtime, id: string | undefined, options: Options): Promise<ExitCode> {
+  const files = await checkFiles(runtime, options, options.repair === true);
+  if (files === undefined || files.damage.length === 0 || files.repaired) {
+    return checkHere(runtime, id, options, files);
+  }
+  if (options.json) await runtime.out.json({ clean: false, fileLog: files });
+  return EXIT.corrupt;
+}
+
+async function checkHere(
+  runtime: Runtime,
+  id: string | undefined,
+  options: Options,
+  fileLog?: FileLogReport,
+): Promise<ExitCode> {
+  const address = parseStore(options.store);
+  const files = address.scheme === "level" ? await examineFiles(address.location) : [];
+  return withStorage(runtime, { ...options, verifyTables: files.length === 0 }, (storage) =>
+    report(runtime, id, options, storage, files, fileLog),
+  );
+}
+
+async function report(
+  runtime: Runtime,
+  id: string | undefined,
+  options: Options,
+  storage: Store,
+  files: readonly FileDamage[],
+  fileLog?: FileLogReport,
+): Promise<ExitCode> {
+  const { out, err, signal } = runtime;
+  const repair = options.repair === true;
+  const progress = new Progress(err, repair ? "repairing" : "checking");
+  const onProgress = (done: number) => progress.update(done, "documents");
+  const work = storage.check({ ...(id === undefined ? {} : { id }), repair, signal, onProgress });
+  const found = await work.finally(() => progress.finish());
+  if (id !== undefined && found.documents === 0 && found.problems.length === 0) await existing(storage, id);
+  const ofFiles = fileLog === undefined ? {} : { fileLog };
+  const all = files.length === 0 ? { ...found, ...ofFiles } : { ...found, files, clean: false };
+  await (options.json ? out.json(all) : tell(out, found, files, repair));
+  if (files.length > 0) return EXIT.corrupt;
+  return found.clean ? EXIT.ok : EXIT.failed;
+}
+
+async function tell(
+  out: Output,
+  report: CheckReport,
+  files: readonly FileDamage[],
+  repair: boolean,
+): Promise<void> {
   const { problems, documents, events, quarantined, garbageKeys } = report;
+  for (const file of files) await out.line(`${out.style("red", "damaged ")} ${placed(file)}`);
   for (const problem of problems) await out.line(sentence(out, problem));
   const left = problems.filter(({ repaired }) => !repaired).length;
-  const mark = report.clean ? out.style("green", "ok") : out.style("red", `${plural(left, "problem")}:`);
+  const mark =
+    report.clean && files.length === 0
+      ? out.style("green", "ok")
+      : out.style("red", `${plural(left + files.length, "problem")}:`);
   const facts = [plural(documents, "document"), plural(events, "event")];
   if (problems.length > left) facts.push(`${count(problems.length - left)} repaired`);
   if (quarantined > 0) facts.push(`${plural(quarantined, "damaged value")} set aside`);
@@ -62,5 +140,5 @@ async function tell(out: Output, report: CheckReport, repair: boolean): Promise<
 function sentence(out: Output, { id, code, message, repaired, lostEvents = 0 }: CheckProblem): string {
   const mark = repaired ? out.style("yellow", "repaired") : out.style("red", "problem ");
   const lost = lostEvents > 0 ? ` (${plural(lostEvents, "event")} cannot be brought back)` : "";
-  return `${mark} ${printable(id)}: ${code}: ${printable(message)}${lost}`;
+  return `${mark} ${id === "" ? "the store" : printable(id)}: ${code}: ${printable(message)}${lost}`;
 }

@@ -2,18 +2,13 @@
  * `coppice compact`: snapshots documents and trims what the snapshots cover. Made for cron and timers.
  *
  * Two runs never overlap: LevelDB's lock lets one process in, the other ends with exit code 4 or waits
- * (`--wait`). Invariants: one document's failure stops no other and decides the exit code; a stop (Ctrl-C,
- * `--budget`) comes between two steps and leaves nothing half done.
+ * (`--wait`). Where a process that owns the store offers to work for others, it does so, one run at a time:
+ * the second ends with exit code 6 or waits. Invariants: one document's failure stops no other and decides
+ * the exit code; a stop (Ctrl-C, `--budget`) comes between two steps and leaves nothing half done.
  */
 
 import type { Command } from "commander";
-import {
-  type CompactAllOptions,
-  type CompactAllResult,
-  type CompactResult,
-  type DocumentStorage,
-  isCoppiceError,
-} from "coppice";
+import { type CompactAllOptions, type CompactAllResult, type CompactResult, isCoppiceError } from "coppice";
 import { CommandError, EXIT, type ExitCode, worst } from "../errors.js";
 import {
   examples,
@@ -25,8 +20,8 @@ import {
 } from "../options.js";
 import { byteSize, count, duration, printable } from "../output.js";
 import { Progress } from "../progress.js";
-import type { Runtime } from "../runtime.js";
-import { withStorage } from "../store.js";
+import { delay, type Runtime } from "../runtime.js";
+import { type Store, withStore } from "../store.js";
 import { noDocument } from "./document.js";
 
 interface Options extends StoreOptions {
@@ -38,8 +33,10 @@ interface Options extends StoreOptions {
   readonly budget?: number;
   readonly force?: true;
   readonly dryRun?: true;
+  readonly reclaim?: true;
 }
 
+const RETRY_MS = 200;
 const ONLY_ALL = ["prefix", "minEvents", "idle", "concurrency", "budget"] as const;
 
 export function compactCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
@@ -52,6 +49,7 @@ export function compactCommand(runtime: Runtime, done: (code: ExitCode) => void)
     .option("--concurrency <count>", "with --all: documents at a time (default: 2)", parsePositive)
     .option("--budget <duration>", "with --all: begin no further document after so long", parseDuration)
     .option("--force", "also when nothing is new")
+    .option("--reclaim", "then rewrite the files without what was trimmed or deleted: the whole store")
     .option("--dry-run", "change nothing, say what would be done")
     .addHelpText(
       "after",
@@ -75,21 +73,23 @@ async function compact(runtime: Runtime, ids: readonly string[], options: Option
     const flag = misplaced.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
     throw new CommandError("USAGE", `--${flag} belongs to --all`, { hint: "coppice compact --help" });
   }
-  return withStorage(runtime, options, (storage) =>
+  return withStore(runtime, options, (storage) =>
     options.all ? compactAll(runtime, storage, options) : compactSome(runtime, storage, ids, options),
   );
 }
 
 async function compactSome(
   runtime: Runtime,
-  storage: DocumentStorage,
+  storage: Store,
   ids: readonly string[],
   options: Options,
 ): Promise<ExitCode> {
   const { out, signal } = runtime;
   const results: CompactResult[] = [];
   for (const id of ids) {
-    const result = await storage.compact(id, { ...work(options), signal });
+    // Once is enough: it is about the whole store.
+    const reclaim = options.reclaim === true && id === ids.at(-1);
+    const result = await storage.compact(id, { ...work(options), reclaim, signal });
     if (result.outcome === "not-found" && ids.length === 1) throw noDocument(id);
     results.push(result);
     if (!options.json) await out.line(sentence(result, options));
@@ -98,7 +98,7 @@ async function compactSome(
   return worst(results.map(exitOf));
 }
 
-async function compactAll(runtime: Runtime, storage: DocumentStorage, options: Options): Promise<ExitCode> {
+async function compactAll(runtime: Runtime, storage: Store, options: Options): Promise<ExitCode> {
   const { out, err, signal } = runtime;
   const { prefix, minEvents, idle, concurrency, budget } = options;
   const range = prefix === undefined ? {} : { prefix };
@@ -111,10 +111,11 @@ async function compactAll(runtime: Runtime, storage: DocumentStorage, options: O
     ...(concurrency === undefined ? {} : { concurrency }),
     ...(budget === undefined ? {} : { budgetMs: budget }),
     ...work(options),
+    reclaim: options.reclaim === true,
     signal,
     onProgress: ({ seen, failed }) => progress.update(seen, failed > 0 ? `${failed} failed` : ""),
   };
-  const result = await storage.compactAll(all).finally(() => progress.finish());
+  const result = await compactAlone(runtime, storage, all, options).finally(() => progress.finish());
   await (options.json ? out.json(summary(result, options)) : tell(runtime, result, options));
   signal.throwIfAborted();
   return worst(
@@ -124,12 +125,35 @@ async function compactAll(runtime: Runtime, storage: DocumentStorage, options: O
   );
 }
 
+/** Another run through the owner of the store ends with an exit code of its own, or is waited for. */
+async function compactAlone(
+  { signal }: Runtime,
+  storage: Store,
+  all: CompactAllOptions,
+  { wait = 0 }: Options,
+): Promise<CompactAllResult> {
+  const started = performance.now();
+  for (;;) {
+    try {
+      return await storage.compactAll(all);
+    } catch (error) {
+      if (!isCoppiceError(error, "BUSY") || error.details.compacting !== true) throw error;
+      const left = wait - (performance.now() - started);
+      if (left <= 0)
+        throw new CommandError("RUNNING", "another compaction of this store is under way; nothing was done", {
+          hint: "The other run does the work. --wait 30s waits for its end.",
+        });
+      await delay(Math.min(RETRY_MS, left), signal);
+    }
+  }
+}
+
 function work({ force, dryRun }: Options): { force?: boolean; dryRun?: boolean } {
   return { ...(force ? { force } : {}), ...(dryRun ? { dryRun } : {}) };
 }
 
 async function countDocuments(
-  storage: DocumentStorage,
+  storage: Store,
   range: { prefix?: string },
   signal: AbortSignal,
 ): Promise<number> {

@@ -21,7 +21,7 @@ export function conformanceCommand(runtime: Runtime, done: (code: ExitCode) => v
   return plainCommand("conformance", "run the conformance cases against a backend")
     .argument(
       "<url>",
-      "level:<directory that may hold temporary stores>, level: for the system's, or memory:",
+      "level:<directory for temporary stores>, level: for the system's, the same with file:, or memory:",
     )
     .addHelpText(
       "after",
@@ -35,13 +35,15 @@ export function conformanceCommand(runtime: Runtime, done: (code: ExitCode) => v
 
 async function run(runtime: Runtime, url: string, options: CommonOptions): Promise<ExitCode> {
   const { out, err, signal } = runtime;
-  const address = parseStore(url === "level:" ? `level:${tmpdir()}` : url);
+  const address = parseStore(url === "level:" || url === "file:" ? `${url}${tmpdir()}` : url);
   const { backendCases, runCases } = await import("coppice/conformance");
-  const home = address.scheme === "level" ? await temporaryHome(address.location) : undefined;
+  const home = address.scheme !== "memory" ? await temporaryHome(address.location) : undefined;
   const progress = new Progress(err, "cases", backendCases.length);
   let ran = 0;
   try {
-    const subject = home === undefined ? await memorySubject() : levelSubject(home);
+    const { scheme } = address;
+    const subject =
+      home === undefined || scheme === "memory" ? await memorySubject() : directorySubject(scheme, home);
     const onResult = ({ title }: CaseResult) => {
       signal.throwIfAborted();
       progress.update(++ran, title);
@@ -66,11 +68,11 @@ async function memorySubject(): Promise<BackendSubject> {
 }
 
 /** Every store is a directory of its own below `home`. */
-function levelSubject(home: string): BackendSubject {
+function directorySubject(scheme: "level" | "file", home: string): BackendSubject {
   const stores = new Map<BackendFactory, { readonly location: string; readonly opened: Backend[] }>();
   let made = 0;
   const create = async (location = join(home, String(++made))): Promise<BackendFactory> => {
-    const inner = await loadBackend({ scheme: "level", location }, true);
+    const inner = await loadBackend({ scheme, location }, true);
     const opened: Backend[] = [];
     const factory: BackendFactory = {
       name: inner.name,
@@ -89,7 +91,7 @@ function levelSubject(home: string): BackendSubject {
     return store;
   };
   return {
-    name: "level",
+    name: scheme,
     create: () => create(),
     destroy: (factory) => rm(storeOf(factory).location, { recursive: true, force: true }),
     async crash(factory) {
@@ -105,7 +107,7 @@ function levelSubject(home: string): BackendSubject {
 
 /**
  * What a killed process leaves is what the kernel has: the files as another process can read them now.
- * LevelDB writes and deletes files in the background, so a copy counts only when nothing changed meanwhile.
+ * Backends write and delete files in the background, so a copy counts only when nothing changed meanwhile.
  */
 async function copyOfOneMoment(from: string, to: string): Promise<void> {
   for (;;) {

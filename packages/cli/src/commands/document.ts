@@ -8,7 +8,7 @@ import { CommandError } from "../errors.js";
 import { printable } from "../output.js";
 
 /** Rejects with "not found" (exit code 3) for a document that never existed or was deleted. */
-export async function existing(storage: DocumentStorage, id: string): Promise<DocumentInfo> {
+export async function existing(storage: Pick<DocumentStorage, "info">, id: string): Promise<DocumentInfo> {
   const info = await storage.info(id);
   if (info === undefined) throw noDocument(id);
   return info;

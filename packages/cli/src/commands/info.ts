@@ -8,7 +8,7 @@ import { EXIT, type ExitCode } from "../errors.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
 import { byteSize, count, printable, timestamp } from "../output.js";
 import type { Runtime } from "../runtime.js";
-import { withStorage } from "../store.js";
+import { withStore } from "../store.js";
 import { existing } from "./document.js";
 
 export function infoCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
@@ -23,7 +23,7 @@ export function infoCommand(runtime: Runtime, done: (code: ExitCode) => void): C
 
 function show(runtime: Runtime, id: string, options: StoreOptions): Promise<ExitCode> {
   const { out } = runtime;
-  return withStorage(runtime, options, async (storage) => {
+  return withStore(runtime, options, async (storage) => {
     const info = await existing(storage, id);
     if (options.json) {
       await out.json(info);

@@ -4,12 +4,12 @@
  */
 
 import type { Command } from "commander";
-import { type DocumentInfo, type DocumentStorage, isCoppiceError } from "coppice";
+import { type DocumentInfo, isCoppiceError } from "coppice";
 import { EXIT, type ExitCode } from "../errors.js";
 import { examples, parseCount, type StoreOptions, storeCommand } from "../options.js";
 import { byteSize, count, type Output, printable, Table, timestamp } from "../output.js";
 import type { Runtime } from "../runtime.js";
-import { withStorage } from "../store.js";
+import { type Store, withStore } from "../store.js";
 
 interface Options extends StoreOptions {
   readonly prefix?: string;
@@ -45,7 +45,7 @@ export function lsCommand(runtime: Runtime, done: (code: ExitCode) => void): Com
 
 function list(runtime: Runtime, options: Options): Promise<ExitCode> {
   const { out, signal } = runtime;
-  return withStorage(runtime, options, async (storage) => {
+  return withStore(runtime, options, async (storage) => {
     const { prefix, after, limit } = options;
     const ids = storage.list({
       ...(prefix === undefined ? {} : { prefix }),
@@ -62,7 +62,7 @@ function list(runtime: Runtime, options: Options): Promise<ExitCode> {
 }
 
 async function listLong(
-  storage: DocumentStorage,
+  storage: Store,
   ids: AsyncIterable<string>,
   out: Output,
   options: Options,
@@ -103,7 +103,7 @@ async function listLong(
 }
 
 /** `undefined` when it was deleted meanwhile. */
-async function look(storage: DocumentStorage, id: string): Promise<Row | undefined> {
+async function look(storage: Store, id: string): Promise<Row | undefined> {
   try {
     const info = await storage.info(id);
     return info && { id, info };

@@ -126,6 +126,9 @@ class MemoryBackend implements Backend {
     for (const handle of this.#handles) handle.changed();
   }
 
+  /** What is deleted is gone: a record that nobody refers to is the garbage collector's. */
+  async reclaim(): Promise<void> {}
+
   /** Called after each commit, of whichever handle. */
   changed(): void {}
 

@@ -27,9 +27,11 @@ const KINDS = {
   COMMIT_CONFLICT: "conflict",
   DELETED: "conflict",
   TAG_EXISTS: "conflict",
+  EXISTS: "conflict",
   LOCKED: "busy",
   BUSY: "busy",
   UNAVAILABLE: "busy",
+  STORE_FULL: "busy",
   OUTCOME_UNKNOWN: "unknown",
   CLOSED: "closed",
   POISONED: "closed",
@@ -39,6 +41,7 @@ const KINDS = {
   MODEL_UNKNOWN: "unsupported",
   STATE_FORMAT_UNSUPPORTED: "unsupported",
   TRAIT_MISSING: "unsupported",
+  READ_ONLY: "unsupported",
 } as const;
 
 /** See `docs/errors.md`, which has a heading for each. */

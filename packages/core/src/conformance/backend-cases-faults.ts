@@ -129,12 +129,15 @@ async function fill(store: Store, told: Told): Promise<string | undefined> {
   try {
     for (let i = 0; code === undefined && i < COMMITS_MAX; i++) code = await told.commit(store, VALUE_BYTES);
     if (code !== undefined) {
-      const said = code === "UNAVAILABLE" || code === "OUTCOME_UNKNOWN";
+      const said = ["UNAVAILABLE", "OUTCOME_UNKNOWN", "STORE_FULL"].includes(code);
       assert(said, `a commit on a full disk rejected with ${code}`);
       await told.verify(store, "while the disk is full");
-      const { poisonsItself } = store.backend.traits;
       const later = await told.commit(store, VALUE_BYTES);
-      assert(!poisonsItself || later === "POISONED", `after a failed write a commit was ${later ?? "taken"}`);
+      const expected = code === "STORE_FULL" ? code : "POISONED";
+      assert(
+        !poisons(store, code) || later === expected,
+        `after a failed write a commit was ${later ?? "taken"}`,
+      );
     }
   } finally {
     await free();
@@ -142,11 +145,16 @@ async function fill(store: Store, told: Told): Promise<string | undefined> {
   return code;
 }
 
+/** `STORE_FULL` says that nothing was written and that the backend lives; it has to go on refusing. */
+function poisons(store: Store, code: string | undefined): boolean {
+  return store.backend.traits.poisonsItself && code !== undefined;
+}
+
 async function fills(store: Store): Promise<void> {
   const told = new Told();
   for (let i = 0; i < 20; i++) await told.commit(store);
   const code = await fill(store, told);
-  if (store.backend.traits.poisonsItself && code !== undefined) {
+  if (code !== "STORE_FULL" && poisons(store, code)) {
     const later = await told.commit(store);
     assert(later === "POISONED", `before it was reopened a commit was ${later ?? "taken"}`);
   }

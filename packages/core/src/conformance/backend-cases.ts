@@ -9,12 +9,20 @@ import { fullDiskCases, unknownOutcomeCases } from "./backend-cases-faults.js";
 import { lifeCases } from "./backend-cases-life.js";
 import { modelTestCases } from "./backend-cases-model.js";
 import { raceCases } from "./backend-cases-races.js";
+import { reclaimCases } from "./backend-cases-reclaim.js";
 import { scanCases } from "./backend-cases-scan.js";
 import { valueCases } from "./backend-cases-values.js";
 import type { BackendCase, CaseLevel } from "./cases.js";
 
 export const backendCases: readonly BackendCase[] = [
-  ...at("contract", [...valueCases, ...scanCases, ...commitCases, ...lifeCases, ...modelTestCases]),
+  ...at("contract", [
+    ...valueCases,
+    ...scanCases,
+    ...commitCases,
+    ...lifeCases,
+    ...reclaimCases,
+    ...modelTestCases,
+  ]),
   ...at("race", raceCases),
   ...at("crash", crashCases),
   ...at("full-disk", fullDiskCases),

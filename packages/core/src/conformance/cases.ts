@@ -56,6 +56,11 @@ export interface BackendSubject {
   fillDisk?(factory: BackendFactory): Promise<() => Promise<void>>;
   /** The next commit fails as if its reply were lost: after it took effect (`applied`), or before. */
   loseReply?(factory: BackendFactory, applied: boolean): Promise<void>;
+  /**
+   * Whether any file of the store, open or closed, holds these bytes now. Without it the cases about what
+   * deleted data leave behind are skipped.
+   */
+  holds?(factory: BackendFactory, bytes: Uint8Array): Promise<boolean>;
   /** For cases that use chance; default 1. */
   readonly seed?: number;
   /** Default `systemEnv()`. */

@@ -104,6 +104,15 @@ export interface Backend {
    */
   commit(batch: Batch): Promise<void>;
 
+  /**
+   * Rewrites what it keeps until none of its files holds a key or value that was deleted or overwritten
+   * before the call. What can be read does not change, and reads, scans and commits beside it go on (they may
+   * have to wait). Costs up to the whole store, read and written. A backend without files has nothing to do.
+   *
+   * Rejects with `UNAVAILABLE` when that failed: deleted bytes may be left, and nothing else has changed.
+   */
+  reclaim(): Promise<void>;
+
   /** Shared backends: a hint that something changed. May be lost, merged or repeated. */
   watch?(listener: () => void): () => void;
 

@@ -5,8 +5,8 @@
  * Invariants:
  * - after `close` every call rejects with `CLOSED`, and the backend is called no more;
  * - a backend that `poisonsItself` gets no further commit after one that failed for any reason but a
- *   conflict: all waiting and later ones reject with `POISONED` until it is reopened. Reads go on: they only
- *   show what was committed;
+ *   conflict or `STORE_FULL`: all waiting and later ones reject with `POISONED` until it is reopened. Reads
+ *   go on: they only show what was committed;
  * - a commit that fails with an error the contract does not name counts as `OUTCOME_UNKNOWN`;
  * - what a backend returns is a plain `Uint8Array`.
  */
@@ -18,13 +18,17 @@ import type { Backend, Batch, Entry, Key, Range, ScanOptions, Traits } from "./b
 import { GroupCommit } from "./group-commit.js";
 import { checkId, checkKey, checkRange, isRangeDeletion, keyName } from "./keys.js";
 
-/** Told after each backend commit: how many operations and bytes went down together, and how long it took. */
+/**
+ * Told after each backend commit: how many operations and bytes went down together, and how long it took.
+ */
 export type CommitListener = (commit: {
   readonly operations: number;
   readonly bytes: number;
   readonly durationMs: number;
   readonly error: unknown;
 }) => void;
+
+const UNREADABLE = "the backend could not read";
 
 export class Guard implements Backend {
   readonly traits: Traits;
@@ -34,6 +38,7 @@ export class Guard implements Backend {
   readonly #group: GroupCommit;
   readonly #onCommit: CommitListener | undefined;
   #closed: Promise<void> | undefined;
+  #reclaiming: Promise<void> = Promise.resolve();
   #poison: CoppiceError | undefined;
 
   constructor(backend: Backend, env: Env, limits: Limits, onCommit?: CommitListener) {
@@ -53,7 +58,7 @@ export class Guard implements Backend {
   async get(key: Key): Promise<Uint8Array | undefined> {
     this.#assertOpen();
     checkKey(key);
-    const value = await this.#translate(() => this.#backend.get(key));
+    const value = await this.#translate(() => this.#backend.get(key), UNREADABLE);
     return value === undefined ? undefined : plain(value);
   }
 
@@ -73,7 +78,7 @@ export class Guard implements Backend {
       [Symbol.asyncIterator]();
     try {
       for (;;) {
-        const page = await this.#translate(() => pages.next(), signal);
+        const page = await this.#translate(() => pages.next(), UNREADABLE, signal);
         signal?.throwIfAborted();
         if (page.done) return;
         yield page.value.map((entry) => ({ key: entry.key, value: plain(entry.value) }));
@@ -96,6 +101,18 @@ export class Guard implements Backend {
     return this.#backend.watch?.(listener) ?? (() => undefined);
   }
 
+  /** One at a time: a call that begins while one runs may be about bytes that the other passes by. */
+  reclaim(): Promise<void> {
+    const run = async (): Promise<void> => {
+      this.#assertOpen();
+      if (this.#poison !== undefined) throw poisoned(this.#poison);
+      await this.#translate(() => this.#backend.reclaim(), "the backend could not reclaim deleted bytes");
+    };
+    const result = this.#reclaiming.then(run);
+    this.#reclaiming = result.catch(() => undefined);
+    return result;
+  }
+
   /** Resolves when all submitted commits have settled. */
   idle(): Promise<void> {
     return this.#group.idle();
@@ -103,7 +120,7 @@ export class Guard implements Backend {
 
   /** Waits for what is in flight, then closes the backend. Repeated calls get the first outcome. */
   close(): Promise<void> {
-    this.#closed ??= this.#group.idle().then(() => this.#backend.close());
+    this.#closed ??= Promise.all([this.#group.idle(), this.#reclaiming]).then(() => this.#backend.close());
     return this.#closed;
   }
 
@@ -119,7 +136,7 @@ export class Guard implements Backend {
         : new CoppiceError("OUTCOME_UNKNOWN", "a commit failed and may have been written; call recover()", {
             cause: error,
           });
-      if (this.traits.poisonsItself && !isCoppiceError(error, "COMMIT_CONFLICT")) {
+      if (this.traits.poisonsItself && !leavesAlive(error)) {
         this.#poison = failure as CoppiceError;
       }
       throw failure;
@@ -137,13 +154,13 @@ export class Guard implements Backend {
     if (this.#closed !== undefined) throw new CoppiceError("CLOSED", "the backend is closed");
   }
 
-  async #translate<T>(read: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+  async #translate<T>(work: () => Promise<T>, failure: string, signal?: AbortSignal): Promise<T> {
     try {
-      return await read();
+      return await work();
     } catch (error) {
       if (signal?.aborted) throw signal.reason;
       if (isCoppiceError(error)) throw error;
-      throw new CoppiceError("UNAVAILABLE", "the backend could not read", { cause: error });
+      throw new CoppiceError("UNAVAILABLE", failure, { cause: error });
     }
   }
 
@@ -158,7 +175,7 @@ export class Guard implements Backend {
           details: { limit: "valueBytesMax", max: this.traits.valueBytesMax, actual: value.length },
         });
       }
-      const name = keyName(key);
+      const name = batch.put!.length > 1 ? keyName(key) : "";
       if (names.has(name)) {
         throw new CoppiceError("ARGUMENT_INVALID", "a commit puts one key twice", {
           details: { key: [...key] },
@@ -182,6 +199,11 @@ export class Guard implements Backend {
     }
     for (const { key } of batch.expect ?? []) checkKey(key);
   }
+}
+
+/** What surely wrote nothing and damaged nothing: others may go on. */
+function leavesAlive(error: unknown): boolean {
+  return isCoppiceError(error, "COMMIT_CONFLICT") || isCoppiceError(error, "STORE_FULL");
 }
 
 function poisoned(cause: CoppiceError): CoppiceError {

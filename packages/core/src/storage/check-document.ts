@@ -116,6 +116,9 @@ async function examine(
     events: 0,
   };
   if (meta === undefined) return nothing;
+  if (meta.incoming !== undefined) {
+    return { ...nothing, based: true, garbageKeys: await countStaged(context, id) };
+  }
   const garbageKeys = await countGarbage(context, id, meta);
   if (meta.deleted !== undefined) {
     return { ...nothing, ...(await examineTombstone(context, id, meta.deleted.clock)), garbageKeys };
@@ -138,6 +141,15 @@ async function countGarbage(context: Context, id: string, meta: Meta): Promise<n
     for await (const page of context.guard.scan({ ...range, id }, { values: false })) {
       for (const { key } of page) if (garbage(key)) count++;
     }
+  }
+  return count;
+}
+
+/** What a fork, an import or a copy has staged so far, with its claim. */
+async function countStaged(context: Context, id: string): Promise<number> {
+  let count = 1;
+  for (const space of SPACES) {
+    for await (const page of context.guard.scan({ space, id }, { values: false })) count += page.length;
   }
   return count;
 }

@@ -9,15 +9,19 @@
  * Invariant: memory is bounded by one document and the list of problems.
  */
 
+import { isCoppiceError } from "../base/errors.js";
 import type { Key } from "../contract/backend.js";
-import { keyName } from "../contract/keys.js";
+import { compareKeys, keyName } from "../contract/keys.js";
 import { type Examination, type Finding, settledExamination } from "./check-document.js";
 import { repairDocument } from "./check-repair.js";
+import { examineUnreadable, type Gap, scanAround } from "./check-unreadable.js";
 import type { Context } from "./context.js";
+import { abandon } from "./deletion.js";
 import type { Folder } from "./folding.js";
 import { metaKey } from "./meta.js";
 import { sweep } from "./snapshots.js";
 import { SPACES } from "./stages.js";
+import { ERASED_SPACE, erasedKey, unsealErased } from "./tombstone.js";
 
 export interface CheckOptions {
   /** Only this document; default: all. */
@@ -53,6 +57,7 @@ export interface CheckOptions {
  * | `tags-damaged`             | the index of the tags cannot be read, or is not there                  |
  * | `tag-damaged`              | the snapshot of a tag is damaged, or a part of it is not there         |
  * | `format-unsupported`       | written by a newer Coppice; never repaired                             |
+ * | `unreadable`               | the backend cannot read a part of it; never repaired                   |
  * | `model-unknown`            | the model was not given to `open`; never repaired                      |
  * | `state-format-unsupported` | the model reads no snapshot that is needed; never repaired             |
  */
@@ -75,10 +80,12 @@ export type CheckCode =
   | "tags-damaged"
   | "tag-damaged"
   | "format-unsupported"
+  | "unreadable"
   | "model-unknown"
   | "state-format-unsupported";
 
 export interface CheckProblem {
+  /** Empty when it is not known whose it is. */
   readonly id: string;
   readonly code: CheckCode;
   /** What is wrong and where. */
@@ -86,8 +93,8 @@ export interface CheckProblem {
   readonly key?: Key;
   readonly repaired: boolean;
   /**
-   * Events whose bytes are damaged or missing, and that no intact snapshot covers. A repair cannot bring them
-   * back.
+   * Events whose bytes are damaged or missing, and that no intact snapshot covers. A repair cannot bring
+   * them back.
    */
   readonly lostEvents?: number;
 }
@@ -100,7 +107,7 @@ export interface CheckReport {
   readonly problems: readonly CheckProblem[];
   /**
    * Keys that a sweep would remove, which is no problem; with `repair` those of documents without problems
-   * are gone.
+   * are gone. What a fork, an import or a copy has staged so far counts among them, and a repair ends it.
    */
   readonly garbageKeys: number;
   /** Damaged values that repairs have set aside, now or earlier. */
@@ -127,12 +134,27 @@ export async function checkStorage(
 ): Promise<CheckReport> {
   const tally: Tally = { documents: 0, events: 0, garbageKeys: 0, problems: [] };
   let done = 0;
-  const ids = options.id === undefined ? documentIds(context, options.signal) : [options.id];
+  const onGap = ({ after, before, cause }: Gap) => {
+    const [from, to] = [after, before].map((key) => key && JSON.stringify(key.slice(0, 2)));
+    const where = `from ${from ?? "the first"} to ${to ?? "the last"}`;
+    const message = `documents ${where} cannot be listed: ${cause.message}`;
+    tally.problems.push({ id: "", code: "unreadable", message, repaired: false });
+  };
+  const ids = options.id === undefined ? documentIds(context, options.signal, onGap) : [options.id];
   for await (const id of ids) {
     options.signal?.throwIfAborted();
-    await checkDocument(context, folder, id, options, tally);
+    try {
+      await checkDocument(context, folder, id, options, tally);
+    } catch (error) {
+      if (!isCoppiceError(error, "CORRUPT")) throw error;
+      const { finding, events } = await examineUnreadable(context, id, error, options.signal);
+      tally.problems.push({ id, ...finding, repaired: false });
+      tally.documents++;
+      tally.events += events;
+    }
     options.onProgress?.(++done);
   }
+  await checkErased(context, options, tally);
   const quarantined = await quarantineCount(context, options);
   return { ...tally, quarantined, clean: tally.problems.every((problem) => problem.repaired) };
 }
@@ -161,11 +183,30 @@ async function checkDocument(
   tally.garbageKeys += examination.garbageKeys;
   const { meta, metaBytes } = examination;
   if (repair && left.size === 0 && examination.garbageKeys > 0 && meta !== undefined) {
-    await sweep(context, id, meta, metaBytes!);
+    if (meta.incoming === undefined) await sweep(context, id, meta, metaBytes!);
+    else await abandon(context, id, meta, metaBytes!);
   }
   if (meta?.deleted !== undefined || (meta === undefined && found.size === 0)) return;
   tally.documents++;
   tally.events += examination.events;
+}
+
+/** A damaged record of an erased id keeps that id from being used; nothing can make it again. */
+async function checkErased(context: Context, { id, signal }: CheckOptions, tally: Tally): Promise<void> {
+  const range = id === undefined ? { space: ERASED_SPACE } : { space: ERASED_SPACE, id: erasedKey(id)[1] };
+  for await (const page of context.guard.scan(range, signal === undefined ? {} : { signal })) {
+    for (const { key, value } of page) {
+      try {
+        unsealErased(key, value);
+      } catch (error) {
+        if (!isCoppiceError(error)) throw error;
+        const newer = error.code === "FORMAT_UNSUPPORTED";
+        const message = `the record of an erased id cannot be read: ${error.message}`;
+        const code = newer ? "format-unsupported" : "meta-damaged";
+        tally.problems.push({ id: id ?? key[1], code, key, message, repaired: false });
+      }
+    }
+  }
 }
 
 function nameOf({ code, key }: Finding): string {
@@ -173,31 +214,65 @@ function nameOf({ code, key }: Finding): string {
 }
 
 /** Ids that have meta, then those that have only events, snapshots or held events. */
-async function* documentIds(context: Context, signal: AbortSignal | undefined): AsyncGenerator<string> {
+async function* documentIds(
+  context: Context,
+  signal: AbortSignal | undefined,
+  onGap: (gap: Gap) => void,
+): AsyncGenerator<string> {
   const options = signal === undefined ? { values: false } : { values: false, signal };
-  for await (const page of context.guard.scan({ space: "meta" }, options)) {
-    for (const { key } of page) yield key[1];
-  }
+  const { guard } = context;
+  const gaps: Gap[] = [];
+  const listed = scanAround(
+    (scanOptions) => guard.scan({ space: "meta" }, scanOptions),
+    options,
+    (gap) => {
+      gaps.push(gap);
+      onGap(gap);
+    },
+  );
+  for await (const page of listed) for (const { key } of page) yield key[1];
   const orphans = new Set<string>();
   for (const space of SPACES) {
     let after: string | undefined;
     for (;;) {
       const range = after === undefined ? { space } : { space, after };
       let next: string | undefined;
-      for await (const [entry] of context.guard.scan(range, { ...options, limit: 1 })) next = entry?.key[1];
+      try {
+        for await (const [entry] of guard.scan(range, { ...options, limit: 1 })) next = entry?.key[1];
+      } catch (error) {
+        if (!isCoppiceError(error, "CORRUPT")) throw error;
+        onGap({ after: after === undefined ? undefined : [space, after], before: undefined, cause: error });
+      }
       if (next === undefined) break;
       after = next;
-      if (orphans.has(next) || (await context.guard.get(metaKey(next))) !== undefined) continue;
+      if (orphans.has(next) || (await wasListed(context, next, gaps))) continue;
       orphans.add(next);
       yield next;
     }
   }
 }
 
+/** It has meta, and not where the list of metas could not be read. */
+async function wasListed({ guard }: Context, id: string, gaps: readonly Gap[]): Promise<boolean> {
+  const key = metaKey(id);
+  const unread = gaps.some(
+    ({ after, before }) =>
+      (after === undefined || compareKeys(key, after) > 0) &&
+      (before === undefined || compareKeys(key, before) < 0),
+  );
+  return !unread && (await guard.get(key)) !== undefined;
+}
+
 async function quarantineCount(context: Context, { id, signal }: CheckOptions): Promise<number> {
   const range = id === undefined ? { space: "quarantine" } : { space: "quarantine", id };
   let count = 0;
   const options = signal === undefined ? { values: false } : { values: false, signal };
-  for await (const page of context.guard.scan(range, options)) count += page.length;
+  // Damage in the backend's files has been told already, where it hit documents.
+  const pages = scanAround(
+    (given) => context.guard.scan(range, given),
+    options,
+    () => undefined,
+  );
+  for await (const page of pages) count += page.length;
   return count;
 }

@@ -19,7 +19,14 @@ const AHEAD_MS_MAX = 24 * 60 * 60 * 1000;
 export function newCommitId(env: Env): Uint8Array {
   const id = env.random(COMMIT_ID_BYTES);
   const now = env.now();
-  for (let i = 0; i < 6; i++) id[i] = Math.floor(now / 2 ** (8 * (5 - i))) & 0xff;
+  const high = Math.floor(now / 0x1_0000_0000);
+  const low = now >>> 0;
+  id[0] = high >>> 8;
+  id[1] = high;
+  id[2] = low >>> 24;
+  id[3] = low >>> 16;
+  id[4] = low >>> 8;
+  id[5] = low;
   id[6] = 0x70 | (id[6]! & 0x0f);
   id[8] = 0x80 | (id[8]! & 0x3f);
   return id;

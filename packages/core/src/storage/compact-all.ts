@@ -22,6 +22,11 @@ export interface CompactAllOptions {
   readonly budgetMs?: number;
   readonly force?: boolean;
   readonly dryRun?: boolean;
+  /**
+   * At the end, once, rewrite the backend's files without what was trimmed, deleted or erased: see
+   * `Backend.reclaim`. Not after the signal.
+   */
+  readonly reclaim?: boolean;
   readonly onProgress?: (progress: CompactProgress) => void;
   readonly signal?: AbortSignal;
 }

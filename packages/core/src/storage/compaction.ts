@@ -28,6 +28,8 @@ export interface CompactOptions {
   readonly force?: boolean;
   /** Change nothing; report what would be done. */
   readonly dryRun?: boolean;
+  /** Afterwards also rewrite the backend's files without what was trimmed: see `Backend.reclaim`. */
+  readonly reclaim?: boolean;
   /** Stops between two steps; what was done stays done. */
   readonly signal?: AbortSignal;
 }

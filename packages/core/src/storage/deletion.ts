@@ -1,27 +1,171 @@
 /**
- * Deleting a document: one commit turns its meta into a tombstone. What it had stored is garbage from then
- * on.
+ * Removing a document: `delete` leaves a tombstone under the id, `erase` one under a hash of it.
  *
- * Invariants: the tombstone keeps the clock, so that clocks are never used again for this id; it is put only
- * if nobody appended meanwhile. The index of the tags goes in the same commit: no tag outlives its document.
+ * | step  | commit                                              | a crash before it leaves            |
+ * | ----- | --------------------------------------------------- | ----------------------------------- |
+ * | bury  | meta becomes a tombstone with the clock             | the document                        |
+ * | sweep | what the document had stored goes, slice by slice   | a deleted document, and garbage     |
+ * | wipe  | erase: everything else under the id goes as well    | the same                            |
+ * | hide  | erase: meta gives way to the record under the hash  | a deleted document without records  |
+ *
+ * Invariants: clocks are never used again for an id; the tombstone is put only if nobody appended meanwhile.
+ * Each call may be repeated after a crash at any step, and then finishes what was begun. The index of the
+ * tags goes with the tombstone: no tag outlives its document.
  */
 
-import { isCoppiceError } from "../base/errors.js";
+import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { Context } from "./context.js";
 import type { DocumentLog } from "./document-log.js";
 import type { Head } from "./head.js";
 import { eventsKey, type Meta, metaKey, sealMeta } from "./meta.js";
+import { sweep } from "./snapshots.js";
+import { SPACES } from "./stages.js";
 import { tagsKey } from "./tag-index.js";
+import { erasedKey, sealErased } from "./tombstone.js";
+
+export interface EraseOptions {
+  /**
+   * `false`: leave the deleted bytes in the backend's files, to reclaim them once for many documents with
+   * `compactAll({ reclaim: true })`. Default `true`.
+   */
+  readonly reclaim?: boolean;
+}
+
+export interface EraseResult {
+  /** There was a document, not only what is left of one. */
+  readonly existed: boolean;
+  /** Keys that were deleted now. */
+  readonly keys: number;
+}
+
+/** Where a removal works. `lane` keeps it apart from snapshots and compactions of the document. */
+export interface Removal {
+  readonly context: Context;
+  readonly log: DocumentLog;
+  readonly lane: <T>(task: () => Promise<T>) => Promise<T>;
+}
+
+const RACES_MAX = 64;
+
+/** Whether there was a document. See `DocumentStorage.delete`. */
+export async function deleteDocument({ context, log, lane }: Removal): Promise<boolean> {
+  for (;;) {
+    const outcome = await log.exclusively((head) => bury(context, log, head));
+    if (outcome === "conflict") continue;
+    if (outcome === undefined) return false;
+    const { meta, metaBytes, existed } = outcome;
+    log.announce(meta.base);
+    await lane(async () => {
+      if (meta.incoming === undefined) await sweep(context, log.id, meta, metaBytes);
+      else await abandon(context, log.id, meta, metaBytes).finally(() => log.forget());
+    });
+    return existed;
+  }
+}
+
+/** See `DocumentStorage.erase`; reclaiming is the caller's. */
+export async function eraseDocument({ context, log, lane }: Removal): Promise<EraseResult> {
+  let existed = false;
+  let keys = 0;
+  for (let race = 0; race < RACES_MAX; race++) {
+    const buried = await log.exclusively((head) => bury(context, log, head));
+    if (buried === "conflict") continue;
+    existed ||= buried?.existed === true;
+    if (buried !== undefined) log.announce(buried.meta.base);
+    const wiped = await lane(() => wipe(context, log.id, EVERY_SPACE, buried?.metaBytes));
+    keys += wiped.keys;
+    if (!wiped.done) continue;
+    if (buried === undefined) return { existed, keys };
+    const hidden = await hide(context, log, buried.meta, buried.metaBytes);
+    if (hidden) return { existed, keys: keys + 1 };
+  }
+  throw new CoppiceError("COMMIT_CONFLICT", "others kept creating the document anew while it was erased", {
+    details: { id: log.id },
+  });
+}
+
+/** Everything but meta, which goes last. */
+const EVERY_SPACE: readonly string[] = [...SPACES, "quarantine"];
 
 /**
- * Puts the tombstone; the caller sweeps. `undefined`: there is no such document; `"conflict"`: another writer
- * was faster, read the head again.
+ * Deletes all keys of an id in these spaces, in slices, for as long as its meta is this one. `done: false`:
+ * meta has changed meanwhile.
  */
+export async function wipe(
+  context: Context,
+  id: string,
+  spaces: readonly string[],
+  metaBytes: Uint8Array | undefined,
+): Promise<{ readonly keys: number; readonly done: boolean }> {
+  const expect = [{ key: metaKey(id), value: metaBytes }];
+  let keys = 0;
+  for (const space of spaces) {
+    for await (const page of context.guard.scan({ space, id }, { values: false })) {
+      for (let start = 0; start < page.length; start += context.limits.sweepKeysMax) {
+        const slice = page.slice(start, start + context.limits.sweepKeysMax).map(({ key }) => key);
+        try {
+          await context.guard.commit({ delete: slice, expect });
+        } catch (error) {
+          if (isCoppiceError(error, "COMMIT_CONFLICT")) return { keys, done: false };
+          throw error;
+        }
+        keys += slice.length;
+      }
+    }
+  }
+  return { keys, done: true };
+}
+
+/**
+ * Gives up a document that was being brought in: deletes what is staged, and leaves the id as it was before.
+ */
+export async function abandon(
+  context: Context,
+  id: string,
+  meta: Meta,
+  metaBytes: Uint8Array,
+): Promise<void> {
+  if (!(await wipe(context, id, SPACES, metaBytes)).done) return;
+  const key = metaKey(id);
+  const before = { ...meta, incoming: undefined };
+  const change = meta.incoming?.fresh
+    ? { delete: [key] }
+    : { put: [{ key, value: sealMeta(id, before, context.env.now()) }] };
+  try {
+    await context.guard.commit({ ...change, expect: [{ key, value: metaBytes }] });
+  } catch (error) {
+    // Whoever was faster has taken over what was staged.
+    if (!isCoppiceError(error, "COMMIT_CONFLICT")) throw error;
+  }
+}
+
+/** Meta gives way to the record under the hash. False when another writer was faster. */
+async function hide(context: Context, log: DocumentLog, meta: Meta, metaBytes: Uint8Array): Promise<boolean> {
+  const key = metaKey(log.id);
+  const erased = erasedKey(log.id);
+  const { clock, time } = meta.deleted!;
+  const record = sealErased(erased, { clock, time, commitFloor: meta.commitFloor });
+  // Under an id that was never used, or erased before, a document was only staged: nothing new to remember.
+  const put = meta.incoming?.fresh ? [] : [{ key: erased, value: record }];
+  try {
+    await context.guard.commit({ put, delete: [key], expect: [{ key, value: metaBytes }] });
+    return true;
+  } catch (error) {
+    if (isCoppiceError(error, "COMMIT_CONFLICT")) return false;
+    throw error;
+  } finally {
+    log.forget();
+  }
+}
+
+type Buried = { readonly meta: Meta; readonly metaBytes: Uint8Array; readonly existed: boolean };
+
+/** Puts the tombstone. `undefined`: the id has no meta; `"conflict"`: another writer was faster. */
 export async function bury(
   context: Context,
   log: DocumentLog,
   head: Head,
-): Promise<{ meta: Meta; metaBytes: Uint8Array; existed: boolean } | "conflict" | undefined> {
+): Promise<Buried | "conflict" | undefined> {
   const { meta, metaBytes } = head;
   if (meta === undefined || metaBytes === undefined) return undefined;
   if (meta.deleted !== undefined) return { meta, metaBytes, existed: false };

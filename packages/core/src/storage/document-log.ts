@@ -21,6 +21,7 @@ import { type Head, readCommitIds, readHead } from "./head.js";
 import { eventsKey, metaKey, unsealMeta } from "./meta.js";
 import { Member, Plan } from "./plan.js";
 import { openBatch } from "./reader.js";
+import { erasedKey, readErased } from "./tombstone.js";
 
 export interface AppendResult {
   /** The clock after the last of these events. */
@@ -334,7 +335,10 @@ export async function isWritten(
   const value = await guard.get(key);
   if (value !== undefined) return equalBytes(openBatch(key, value).header.commitId, commitId);
   const meta = await guard.get(metaKey(id));
-  if (meta === undefined) return false;
+  if (meta === undefined) {
+    const erased = await readErased(guard, erasedKey(id));
+    return erased !== undefined && erased.clock > clock ? undefined : false;
+  }
   const { oldest, deleted } = unsealMeta(id, meta);
   return (deleted?.clock ?? oldest) <= clock ? false : undefined;
 }

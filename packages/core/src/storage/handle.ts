@@ -20,6 +20,7 @@ import type { DocumentLog } from "./document-log.js";
 import { deletedError, statsOf } from "./head.js";
 import { type HeldEvent, LOST_REASON, type Loaded } from "./loader.js";
 import type { Meta } from "./meta.js";
+import { type AppendInfo, copyEvent, packInfo } from "./options.js";
 import type { SnapshotPolicy, SnapshotStats } from "./policy.js";
 import { assertNotDeleted, scanBatches, trimmed, withRestarts } from "./reader.js";
 import type { SnapshotSource } from "./snapshots.js";
@@ -57,6 +58,7 @@ export interface Received {
 interface Cut {
   readonly events: unknown[];
   readonly commitId: Uint8Array;
+  readonly info: AppendInfo | undefined;
   /**
    * It was sent, and it is not known whether it was written: it keeps its commit id, whatever happens next.
    */
@@ -79,6 +81,7 @@ export class DocumentHandle<Doc> {
   #durable: number;
   #held: readonly HeldEvent[];
   #staged: unknown[] = [];
+  #info: AppendInfo | undefined;
   #cut: Cut | undefined;
   #own: { from: number; to: number }[] = [];
   #saving: Promise<number> | undefined;
@@ -208,11 +211,15 @@ export class DocumentHandle<Doc> {
   /**
    * Appends everything staged or captured since the last save, as one cut. Resolves, with the clock after the
    * cut, when it is durable; at once when nothing is new. On rejection nothing was lost: the events stay with
-   * the handle for the next save (after `OUTCOME_UNKNOWN` under the same commit id).
+   * the handle for the next save (after `OUTCOME_UNKNOWN` under the same commit id). `info` goes with the
+   * cut; calls that share one add to it, the later ones over the earlier.
    */
-  save(): Promise<number> {
+  save({ info }: { info?: AppendInfo } = {}): Promise<number> {
     try {
       this.#assertWritable();
+      const merged = info && { ...this.#info, ...info };
+      packInfo(this.id, merged, this.#owner.context.limits.infoBytesMax);
+      this.#info = merged ?? this.#info;
     } catch (error) {
       return Promise.reject(error);
     }
@@ -356,16 +363,21 @@ export class DocumentHandle<Doc> {
     if (cut === undefined || this.#saving !== undefined) return;
     if (cut.commitId.some((byte, index) => byte !== commitId[index])) return;
     this.#cut = undefined;
-    if (clock === undefined) this.#staged = cut.events.concat(this.#staged);
+    if (clock === undefined) this.#putBack(cut);
     else this.#stored(cut.events, clock);
   }
 
   async #saveCut(): Promise<number> {
     this.#capture();
     if (this.#cut === undefined) {
-      if (this.#staged.length === 0) return this.#durable;
-      this.#cut = { events: this.#staged, commitId: newCommitId(this.#owner.context.env), unknown: false };
+      if (this.#staged.length === 0) {
+        this.#info = undefined;
+        return this.#durable;
+      }
+      const commitId = newCommitId(this.#owner.context.env);
+      this.#cut = { events: this.#staged, commitId, info: this.#info, unknown: false };
       this.#staged = [];
+      this.#info = undefined;
     } else if (this.#staged.length > 0) {
       // A cut of unknown outcome goes first, under its old commit id; what came later is a cut of its own.
       await this.#appendCut(this.#cut);
@@ -381,6 +393,7 @@ export class DocumentHandle<Doc> {
         model: this.#model,
         incarnation: this.#incarnation,
         commitId: cut.commitId,
+        info: packInfo(this.id, cut.info, this.#owner.context.limits.infoBytesMax),
         fresh: !cut.unknown,
         split: true,
       });
@@ -391,8 +404,7 @@ export class DocumentHandle<Doc> {
     } catch (error) {
       cut.unknown ||= isCoppiceError(error, "OUTCOME_UNKNOWN");
       if (!cut.unknown) {
-        this.#cut = undefined;
-        this.#staged = cut.events.concat(this.#staged);
+        this.#putBack(cut);
       }
       throw error;
     }
@@ -416,6 +428,12 @@ export class DocumentHandle<Doc> {
         throw error;
       }
     }
+  }
+
+  #putBack(cut: Cut): void {
+    this.#cut = undefined;
+    this.#staged = cut.events.concat(this.#staged);
+    this.#info = cut.info && { ...cut.info, ...this.#info };
   }
 
   #capture(): void {
@@ -576,9 +594,4 @@ export class DocumentHandle<Doc> {
       });
     }
   }
-}
-
-/** Bytes are copied, so that the caller may use its buffer again. */
-export function copyEvent<Event>(event: Event): Event {
-  return event instanceof Uint8Array ? (new Uint8Array(event) as Event) : event;
 }

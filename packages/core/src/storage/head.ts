@@ -12,6 +12,7 @@ import { damaged } from "./envelope.js";
 import { eventsKey, type Meta } from "./meta.js";
 import type { SnapshotStats } from "./policy.js";
 import { assertNotDeleted, lastBatch, Moved, openBatch, type StoredBatch, withRestarts } from "./reader.js";
+import { type Erased, erasedKey, readErased } from "./tombstone.js";
 
 export interface Head {
   /** `undefined`: the id was never used. With `deleted` set: a tombstone. */
@@ -25,6 +26,8 @@ export interface Head {
   chosenTime: number;
   /** Clock before the last batch, when there is one. */
   last: number | undefined;
+  /** The record under the hash of an erased id: whoever creates the id anew removes it. */
+  erased: Uint8Array | undefined;
   /** Built when first needed. */
   commits: CommitIds | undefined;
 }
@@ -36,7 +39,7 @@ export function readHead(context: Context, id: string): Promise<Head> {
     id,
     async (meta, metaBytes) => {
       if (meta?.deleted !== undefined) return tombstoneHead(meta, metaBytes);
-      if (meta === undefined) return emptyHead(undefined, undefined, 0);
+      if (meta === undefined) return unusedHead(await readErased(context.guard, erasedKey(id)));
       const last = await lastBatch(context.guard, id);
       // A batch below `oldest` is garbage of a deleted incarnation, or the document's last batch has
       // vanished.
@@ -102,6 +105,16 @@ export function deletedError(id: string): CoppiceError {
   });
 }
 
+/** The error for an id under which a document is staged. */
+export function incomingError(id: string): CoppiceError {
+  return new CoppiceError(
+    "BUSY",
+    "a fork, an import or a copy is bringing in a document of this id; repeat it if it was interrupted, or " +
+      "delete the id to give it up",
+    { details: { id } },
+  );
+}
+
 function headAfter(meta: Meta, metaBytes: Uint8Array | undefined, last: StoredBatch): Head {
   if (last.end <= last.clock) throw damaged(eventsKey("", last.clock), "an empty batch");
   return {
@@ -113,6 +126,7 @@ function headAfter(meta: Meta, metaBytes: Uint8Array | undefined, last: StoredBa
     crc: last.crc,
     chosenTime: last.header.chosenTime,
     last: last.clock,
+    erased: undefined,
     commits: undefined,
   };
 }
@@ -127,8 +141,28 @@ function emptyHead(meta: Meta | undefined, metaBytes: Uint8Array | undefined, cl
     crc: 0,
     chosenTime: 0,
     last: undefined,
+    erased: undefined,
     commits: undefined,
   };
+}
+
+/** Of an id without meta: never used, or erased, which looks like a tombstone. */
+function unusedHead(erased: Erased | undefined): Head {
+  if (erased === undefined) return emptyHead(undefined, undefined, 0);
+  const { clock, time, commitFloor, bytes } = erased;
+  const meta: Meta = {
+    model: "",
+    created: time,
+    incarnation: "",
+    base: clock,
+    oldest: clock,
+    snapshot: undefined,
+    previous: undefined,
+    commits: [],
+    commitFloor,
+    deleted: { clock, time },
+  };
+  return { ...emptyHead(meta, undefined, clock), erased: bytes };
 }
 
 function tombstoneHead(meta: Meta, metaBytes: Uint8Array | undefined): Head {

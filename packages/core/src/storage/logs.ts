@@ -12,7 +12,9 @@ export class Logs {
   readonly #context: Context;
   readonly #onAppended: (log: DocumentLog, head: Head) => void;
   readonly #onUnknown: (unknown: UnknownCommit) => void;
+  /** The one that was used last stands last. */
   readonly #logs = new Map<string, DocumentLog>();
+  #newest: DocumentLog | undefined;
 
   constructor(
     context: Context,
@@ -25,6 +27,7 @@ export class Logs {
   }
 
   get(id: string): DocumentLog {
+    if (this.#newest?.id === id) return this.#newest;
     let log = this.#logs.get(id);
     if (log === undefined) {
       log = new DocumentLog(id, this.#context, this.#onAppended, this.#onUnknown);
@@ -33,6 +36,7 @@ export class Logs {
       this.#logs.delete(id);
     }
     this.#logs.set(id, log);
+    this.#newest = log;
     return log;
   }
 

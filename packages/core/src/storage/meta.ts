@@ -57,6 +57,11 @@ export interface Meta {
   readonly commitFloor: number;
   /** Present in a tombstone: the clock and time at which the document was deleted. */
   readonly deleted: { readonly clock: number; readonly time: number } | undefined;
+  /**
+   * Only in a tombstone: a fork, an import or a copy is bringing in a document, and what lies under the id is
+   * staged. `fresh`: there was no meta before. The nonce tells two who do so from each other.
+   */
+  readonly incoming?: { readonly nonce: string; readonly fresh: boolean } | undefined;
 }
 
 export interface SnapshotRecord {
@@ -98,11 +103,12 @@ export function unpackRecord(bytes: Uint8Array): unknown {
 /** Throws a `TypeError`, before anything is written, for clocks that `unsealMeta` would refuse. */
 export function sealMeta(id: string, meta: Meta, time: number): Uint8Array {
   assertOrdered(meta);
-  const { snapshot, previous, commits, deleted, ...plain } = meta;
+  const { snapshot, previous, commits, deleted, incoming, ...plain } = meta;
   const record: Record<string, unknown> = { ...plain };
   if (snapshot !== undefined) record.snapshot = snapshot;
   if (previous !== undefined) record.previous = previous;
   if (deleted !== undefined) record.deleted = deleted;
+  if (incoming !== undefined) record.incoming = incoming;
   if (commits.length > 0) record.commits = commits.map(({ id: commitId, clock }) => [commitId, clock]);
   return sealRecord(metaKey(id), time, packRecord(record));
 }
@@ -145,6 +151,7 @@ export function unpackSnapshotRecord(key: Key, payload: Uint8Array): SnapshotRec
 
 function readMeta(fields: Fields): Meta {
   const deleted = fields.optional("deleted");
+  const incoming = fields.optional("incoming");
   const meta: Meta = {
     model: fields.text("model"),
     created: fields.integer("created"),
@@ -156,15 +163,17 @@ function readMeta(fields: Fields): Meta {
     commits: (fields.optional("commits") === undefined ? [] : fields.list("commits")).map(readCommit),
     commitFloor: fields.integer("commitFloor"),
     deleted: deleted && { clock: deleted.integer("clock"), time: deleted.integer("time") },
+    ...(incoming && { incoming: { nonce: incoming.text("nonce"), fresh: incoming.flag("fresh") } }),
   };
   assertOrdered(meta);
   return meta;
 }
 
-function assertOrdered({ base, oldest, previous, snapshot }: Meta): void {
+function assertOrdered({ base, oldest, previous, snapshot, deleted, incoming }: Meta): void {
   const end = snapshot?.clock ?? Number.MAX_SAFE_INTEGER;
   const ordered = base <= oldest && oldest <= (previous?.clock ?? end) && (previous?.clock ?? 0) <= end;
-  if (!ordered || (previous !== undefined && snapshot === undefined)) {
+  const claimed = incoming === undefined || deleted !== undefined;
+  if (!ordered || !claimed || (previous !== undefined && snapshot === undefined)) {
     throw new TypeError("the clocks are out of order");
   }
 }

@@ -110,3 +110,8 @@ export function initialEvents(model: AnyModel, initial: (doc: unknown) => unknow
   model.dispose?.(changed);
   return events;
 }
+
+/** Bytes are copied, so that the caller may use its buffer again. */
+export function copyEvent<Event>(event: Event): Event {
+  return event instanceof Uint8Array ? (new Uint8Array(event) as Event) : event;
+}

@@ -12,8 +12,9 @@ import { commitIdTime, newCommitId } from "./commit-id.js";
 import { type Context, modelOf } from "./context.js";
 import type { AppendRequest, AppendResult } from "./document-log.js";
 import { seal } from "./envelope.js";
-import { deletedError, type Head, tokenOf } from "./head.js";
+import { deletedError, type Head, incomingError, tokenOf } from "./head.js";
 import { eventsKey, type Meta, metaKey, sealMeta } from "./meta.js";
+import { erasedKey } from "./tombstone.js";
 
 /** An append that waits in the queue of its document; its bytes count as in flight until it is settled. */
 export class Member {
@@ -210,7 +211,14 @@ export class Plan {
       { key: metaKey(this.#id), value: head.metaBytes },
       { key: eventsKey(this.#id, head.clock), value: undefined },
     ];
-    return { put, expect };
+    if (this.#created === undefined) return { put, expect };
+    const erased = erasedKey(this.#id);
+    after.erased = undefined;
+    return {
+      put,
+      delete: head.erased === undefined ? [] : [erased],
+      expect: [...expect, { key: erased, value: head.erased }],
+    };
   }
 
   /** Resolves every member with its own clock. */
@@ -227,6 +235,7 @@ export class Plan {
   /** The meta that the request appends to (`undefined`: it creates the document). */
   #current(request: AppendRequest): Meta | undefined {
     const stored = this.#created ?? this.#head.meta;
+    if (stored?.incoming !== undefined) throw incomingError(this.#id);
     const meta = stored?.deleted === undefined ? stored : undefined;
     if (meta === undefined && stored !== undefined && request.mode !== "recreate")
       throw deletedError(this.#id);
@@ -237,8 +246,9 @@ export class Plan {
 
   /** Not asked of a repeated append that is there already: it has itself moved the document on. */
   #assertExpected(request: AppendRequest, meta: Meta | undefined): void {
+    if (request.expected === undefined) return;
     const token = tokenOf(meta, this.#clock);
-    if (request.expected !== undefined && request.expected !== token) {
+    if (request.expected !== token) {
       throw new CoppiceError(
         "HEAD_CONFLICT",
         "the document has changed since the expected state; nothing was written",

@@ -10,7 +10,7 @@ import { checkRange } from "../contract/keys.js";
 import { type Context, modelOf } from "./context.js";
 import { deletedError, type Head, tokenOf } from "./head.js";
 import { type Meta, unpackRecord, unsealMeta } from "./meta.js";
-import { assertNotDeleted, Moved, scanBatches, trimmed, withRestarts } from "./reader.js";
+import { assertNotDeleted, Moved, type StoredBatch, scanBatches, trimmed, withRestarts } from "./reader.js";
 import { decodeBatch } from "./state.js";
 
 export interface ListOptions {
@@ -50,6 +50,24 @@ export interface StoredEvent {
   /** Wall time in ms since 1970. */
   readonly time: number;
   readonly commitId: Uint8Array;
+  /** What the writer said of the batch that the event belongs to. */
+  readonly info: Info | undefined;
+}
+
+/** Who and from where, as it was given to `append` or `save`. */
+export type Info = Readonly<Record<string, unknown>>;
+
+/** Events with `from ≤ clock before the event < to`. */
+export interface EventRange {
+  readonly from?: number;
+  readonly to?: number;
+  readonly signal?: AbortSignal;
+}
+
+/** What a reader remembers of the document from one read to the next. */
+export interface Seen {
+  /** Set by the first read that finds the document; another one later is `DELETED`. */
+  incarnation: string | undefined;
 }
 
 export type HistoryEntry =
@@ -61,7 +79,7 @@ export type HistoryEntry =
       readonly bytes: number;
       readonly time: number;
       readonly commitId: Uint8Array;
-      readonly info: Readonly<Record<string, unknown>> | undefined;
+      readonly info: Info | undefined;
     }
   | { readonly kind: "snapshot"; readonly clock: number; readonly bytes: number; readonly time: number };
 
@@ -115,10 +133,25 @@ export function documentInfo(_context: Context, id: string, head: Head): Documen
   };
 }
 
+/** See `DocumentStorage.read`. */
 export async function* readEvents(
   context: Context,
   id: string,
-  range: { from?: number; to?: number; signal?: AbortSignal },
+  range: EventRange,
+): AsyncGenerator<StoredEvent> {
+  const { meta } = await metaOf(context, id);
+  if (meta?.deleted === undefined) yield* readOn(context, id, range, { incarnation: undefined });
+}
+
+/**
+ * The stored events of a range, in order. Nothing for a document that was never created; throws `DELETED` for
+ * one that is deleted, or is not the one that was seen before.
+ */
+export async function* readOn(
+  context: Context,
+  id: string,
+  range: EventRange,
+  seen: Seen,
 ): AsyncGenerator<StoredEvent> {
   const { from, to = Number.MAX_SAFE_INTEGER, signal } = range;
   for (const [name, value] of Object.entries({ from: from ?? 0, to })) {
@@ -129,17 +162,15 @@ export async function* readEvents(
     }
   }
   let next = from;
-  let incarnation: string | undefined;
   for (;;) {
-    const { meta, metaBytes } = await withRestarts(
-      () => context.guard,
-      id,
-      async (found, raw) => ({ meta: found?.deleted === undefined ? found : undefined, metaBytes: raw }),
-    );
-    if (incarnation !== undefined && meta?.incarnation !== incarnation) throw deletedError(id);
+    signal?.throwIfAborted();
+    const { meta, metaBytes } = await metaOf(context, id);
+    const other = seen.incarnation !== undefined && meta?.incarnation !== seen.incarnation;
+    if (meta?.deleted !== undefined || other) throw deletedError(id);
     if (meta === undefined) return;
-    incarnation = meta.incarnation;
+    seen.incarnation = meta.incarnation;
     next ??= meta.base;
+    if (next >= to) return;
     if (next < meta.oldest && next < to) throw trimmed(id, next, meta.oldest);
     try {
       for await (const event of eventsFrom(context, id, meta, next, to, signal)) {
@@ -153,6 +184,17 @@ export async function* readEvents(
       await explain(context, id, meta, error);
     }
   }
+}
+
+function metaOf(
+  { guard }: Context,
+  id: string,
+): Promise<{ readonly meta: Meta | undefined; readonly metaBytes: Uint8Array | undefined }> {
+  return withRestarts(
+    () => guard,
+    id,
+    async (meta, metaBytes) => ({ meta, metaBytes }),
+  );
 }
 
 /** Rethrows as corruption unless meta has changed since. */
@@ -185,8 +227,10 @@ async function* eventsFrom(
   };
   for await (const batch of scanBatches(context.guard, id, start)) {
     const events = batch.header.lost ? [] : decodeBatch(model, id, batch);
+    const { commitId } = batch.header;
+    const about = { time: batch.time, commitId, info: infoOf(batch) };
     for (let clock = Math.max(batch.clock, from); clock < Math.min(batch.end, to); clock++) {
-      yield { clock, event: events[clock - batch.clock], time: batch.time, commitId: batch.header.commitId };
+      yield { clock, event: events[clock - batch.clock], ...about };
     }
   }
 }
@@ -237,7 +281,7 @@ async function* historyFrom(
   }
   for await (const batch of scanBatches(context.guard, id, { from })) {
     yield* due(batch.clock);
-    const { commitId, info } = batch.header;
+    const { commitId } = batch.header;
     yield {
       kind: "batch",
       clock: batch.clock,
@@ -245,8 +289,12 @@ async function* historyFrom(
       bytes: batch.payload.length,
       time: batch.time,
       commitId,
-      info: info === undefined ? undefined : (unpackRecord(info) as Record<string, unknown>),
+      info: infoOf(batch),
     };
   }
   yield* due(Number.MAX_SAFE_INTEGER);
+}
+
+function infoOf({ header: { info } }: StoredBatch): Info | undefined {
+  return info === undefined ? undefined : (unpackRecord(info) as Info);
 }

@@ -16,6 +16,7 @@ import type { BackendFactory, Traits } from "../contract/backend.js";
 import { Guard } from "../contract/guard.js";
 import { checkId } from "../contract/keys.js";
 import type { AnyModel, Model } from "../contract/model.js";
+import { BackgroundSnapshots } from "./background.js";
 import { type CheckOptions, type CheckReport, checkStorage } from "./check.js";
 import { newCommitId, parseCommitId } from "./commit-id.js";
 import { type CompactAllOptions, type CompactAllResult, compactAll } from "./compact-all.js";
@@ -28,11 +29,18 @@ import {
   snapshotDocument,
 } from "./compaction.js";
 import { type Context, modelOf, observe } from "./context.js";
-import { bury } from "./deletion.js";
+import {
+  deleteDocument,
+  type EraseOptions,
+  type EraseResult,
+  eraseDocument,
+  type Removal,
+} from "./deletion.js";
 import { diffDocument } from "./diff.js";
 import { type AppendResult, type DocumentLog, isWritten, type UnknownCommit } from "./document-log.js";
 import type { Folder } from "./folding.js";
-import { copyEvent, DocumentHandle } from "./handle.js";
+import { type ForkOptions, type ForkResult, forkDocument } from "./fork.js";
+import { DocumentHandle } from "./handle.js";
 import { type Head, readCommitIds, readHead, statsOf } from "./head.js";
 import { loadDocument } from "./loader.js";
 import { Logs } from "./logs.js";
@@ -40,6 +48,7 @@ import { checkMoment, type Moment } from "./moments.js";
 import { type Observer, report } from "./observer.js";
 import {
   type AppendOptions,
+  copyEvent,
   type DocOf,
   initialEvents,
   type LoadOptions,
@@ -53,6 +62,7 @@ import { defaultPolicy, type SnapshotPolicy } from "./policy.js";
 import {
   type DocumentInfo,
   documentInfo,
+  type EventRange,
   type HistoryEntry,
   history,
   type ListOptions,
@@ -60,7 +70,7 @@ import {
   readEvents,
   type StoredEvent,
 } from "./queries.js";
-import { sweep } from "./snapshots.js";
+import { Pulse, type SubscribeOptions, subscribe } from "./subscription.js";
 import { checkTagName, listTags, type Tag } from "./tag-index.js";
 import { tagDocument, untagDocument } from "./tags.js";
 import { ThreadFolder } from "./thread-folder.js";
@@ -72,8 +82,9 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   readonly #folder: Folder;
   readonly #logs: Logs;
   readonly #maintenance = new Lanes();
+  readonly #background: BackgroundSnapshots;
   readonly #handles = new Set<WeakRef<DocumentHandle<unknown>>>();
-  readonly #due = new Set<string>();
+  readonly #pulse = new Pulse();
   #unknown: UnknownCommit[] = [];
   /**
    * Calls of `recover` meanwhile share it, and `close` waits for it: else the reopened backend stays open.
@@ -116,6 +127,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     this.#factory = options.backend;
     this.#policy = options.snapshotPolicy ?? defaultPolicy;
     this.#folder = options.folder ?? new ThreadFolder(context.env);
+    this.#background = new BackgroundSnapshots(context.env);
     this.#logs = new Logs(
       context,
       (log, head) => this.#appended(log, head),
@@ -196,31 +208,36 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * `commitId`. Appends to one document that wait together share one batch and one sync; the cost does not
    * depend on the size of the document.
    */
-  async append(
+  append(
     id: string,
     events: readonly (Models[number] extends Model<infer _Doc, infer Event> ? Event : never)[],
     options: AppendOptions = {},
   ): Promise<AppendResult> {
-    this.#assertReady();
-    const { limits, env } = this.#context;
-    checkId(id, limits.idBytesMax);
-    if (!Array.isArray(events)) throw new TypeError("events must be an array");
-    if (events.length === 0) {
-      throw new CoppiceError("BATCH_EMPTY", "there are no events to append", { details: { id } });
-    }
-    if (this.#context.inFlight.bytes > limits.inFlightBytesMax) {
-      throw new CoppiceError("BUSY", "too much is waiting to be written; wait for earlier appends", {
-        details: { id, limit: "inFlightBytesMax", max: limits.inFlightBytesMax },
+    // Not an async function: each would make three promises of one, and appends are many.
+    try {
+      this.#assertReady();
+      const { limits, env } = this.#context;
+      checkId(id, limits.idBytesMax);
+      if (!Array.isArray(events)) throw new TypeError("events must be an array");
+      if (events.length === 0) {
+        throw new CoppiceError("BATCH_EMPTY", "there are no events to append", { details: { id } });
+      }
+      if (this.#context.inFlight.bytes > limits.inFlightBytesMax) {
+        throw new CoppiceError("BUSY", "too much is waiting to be written; wait for earlier appends", {
+          details: { id, limit: "inFlightBytesMax", max: limits.inFlightBytesMax },
+        });
+      }
+      const { expected, commitId } = options;
+      return this.#logs.get(id).append({
+        events: events.map(copyEvent),
+        model: this.#modelFor(options.model, id),
+        expected,
+        commitId: commitId === undefined ? undefined : parseCommitId(commitId, env),
+        info: packInfo(id, options.info, limits.infoBytesMax),
       });
+    } catch (error) {
+      return Promise.reject(error);
     }
-    const { expected, commitId } = options;
-    return this.#logs.get(id).append({
-      events: events.map(copyEvent),
-      model: this.#modelFor(options.model, id),
-      expected,
-      commitId: commitId === undefined ? undefined : parseCommitId(commitId, env),
-      info: packInfo(id, options.info, limits.infoBytesMax),
-    });
   }
 
   /**
@@ -228,13 +245,23 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * writers. Ends with `TRIMMED` when `from` lies before what is kept, `DELETED` when the document goes away;
    * yields nothing for a document that does not exist.
    */
-  read(
-    id: string,
-    range: { from?: number; to?: number; signal?: AbortSignal } = {},
-  ): AsyncGenerator<StoredEvent> {
+  read(id: string, range: EventRange = {}): AsyncGenerator<StoredEvent> {
     this.#assertReady();
     checkId(id, this.#context.limits.idBytesMax);
     return readEvents(this.#context, id, range);
+  }
+
+  /**
+   * The stored events from a clock on, and then those that are appended, by anybody: each durable event once,
+   * in order, also across `recover()`. Waits for a document that does not exist yet. Ends with `DELETED`,
+   * `TRIMMED` (a consumer so slow that a compaction overtook it), `CLOSED`, what a read of the backend
+   * rejects with, or the reason of its signal. Holds one page of events; end it by leaving the loop, by
+   * `return()` or by the signal. Shared backends are also asked once a second.
+   */
+  subscribe(id: string, options: SubscribeOptions = {}): AsyncIterableIterator<StoredEvent> {
+    this.#assertReady();
+    checkId(id, this.#context.limits.idBytesMax);
+    return subscribe(this.#owner, id, options);
   }
 
   /** Batches and snapshots of a document, oldest first, with times and `info`. */
@@ -301,17 +328,22 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * did; see `CompactResult.outcome`. Costs the document once; appends and loads go on.
    */
   async compact(id: string, options: CompactOptions = {}): Promise<CompactResult> {
-    return this.#maintain(id, (site) => compactDocument(site, options));
+    const result = await this.#maintain(id, (site) => compactDocument(site, options));
+    if (options.reclaim && !options.dryRun) await this.#context.guard.reclaim();
+    return result;
   }
 
   /** `compact` for many documents, with bounded memory and concurrency. See `CompactAllOptions`. */
   async compactAll(options: CompactAllOptions = {}): Promise<CompactAllResult> {
     this.#assertReady();
-    return compactAll(this.#context.env, options, {
+    const result = await compactAll(this.#context.env, options, {
       list: (prefix) => this.list(prefix === undefined ? {} : { prefix }),
       info: (id) => this.info(id),
       compact: (id, compactOptions) => this.compact(id, compactOptions),
     });
+    if (options.reclaim && !options.dryRun && result.stopped !== "signal")
+      await this.#context.guard.reclaim();
+    return result;
   }
 
   /**
@@ -321,14 +353,37 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   async delete(id: string): Promise<boolean> {
     this.#assertReady();
     checkId(id, this.#context.limits.idBytesMax);
-    const log = this.#logs.get(id);
-    for (;;) {
-      const outcome = await log.exclusively((head) => bury(this.#context, log, head));
-      if (outcome === "conflict") continue;
-      if (outcome === undefined) return false;
-      await this.#maintenance.run(id, () => sweep(this.#context, id, outcome.meta, outcome.metaBytes));
-      return outcome.existed;
-    }
+    return deleteDocument(this.#removal(id));
+  }
+
+  /**
+   * Removes the document so that none of its bytes is left, nor its id: no key holds them when it resolves,
+   * and, unless `reclaim: false`, no file of the backend. What damage set aside of it goes as well. A hash of
+   * the id keeps the clock: a later append or open is `DELETED`. Works on a deleted id too.
+   *
+   * It takes several commits; after a failure or a crash at any step call it again. Rejects with `CORRUPT`
+   * when its meta is damaged: repair it first. Reclaiming costs up to the whole store, read and written.
+   */
+  async erase(id: string, options: EraseOptions = {}): Promise<EraseResult> {
+    this.#assertReady();
+    checkId(id, this.#context.limits.idBytesMax);
+    const result = await eraseDocument(this.#removal(id));
+    if (options.reclaim !== false) await this.#context.guard.reclaim();
+    return result;
+  }
+
+  /**
+   * Makes a document `newId` out of the first `at` events of `id`, with their history; `undefined` when there
+   * is no document `id`. It appears as a whole: of two forks to one id one wins. Verified and durable when it
+   * resolves. Costs what is copied, once read and once written; appends to `id` go on.
+   *
+   * Rejects with `EXISTS` (there is a document `newId`), `DELETED` (there was one: see `recreate`), `BUSY`
+   * (another fork or import to it is under way), `TRIMMED` or `ARGUMENT_INVALID` for the clock, `CORRUPT`.
+   * Then there is no fork. With `OUTCOME_UNKNOWN` there may be one: `recover()`, and look.
+   */
+  async fork(id: string, newId: string, options: ForkOptions = {}): Promise<ForkResult | undefined> {
+    checkId(newId, this.#context.limits.idBytesMax);
+    return this.#maintain(id, () => forkDocument(this.#context, id, this.#logs.get(newId), options));
   }
 
   /** Verifies every invariant of one document or of all; changes nothing unless told to `repair`. */
@@ -359,6 +414,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     this.#assertOpen();
     this.#recovering ??= this.#reopen().finally(() => {
       this.#recovering = undefined;
+      this.#pulse.beat();
     });
     return this.#recovering;
   }
@@ -368,7 +424,10 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * them before. Rejects with what closing the backend rejects with; the lock is free all the same.
    */
   close(): Promise<void> {
-    this.#closing ??= this.#release();
+    if (this.#closing === undefined) {
+      this.#closing = this.#release();
+      this.#pulse.beat();
+    }
     return this.#closing;
   }
 
@@ -380,6 +439,8 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     return {
       context: this.#context,
       policy: this.#policy,
+      pulse: this.#pulse,
+      assertOpen: () => this.#assertOpen(),
       log: (id: string) => this.#logs.get(id),
       snapshot: (id: string, live: LiveSource) => this.#maintain(id, (site) => snapshotDocument(site, live)),
       snapshotLater: (id: string, live: LiveSource) => this.#snapshotLater(id, live),
@@ -450,8 +511,17 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   async #idle(): Promise<void> {
     await this.#logs.idle();
+    await this.#background.idle();
     await this.#maintenance.idle();
     await this.#context.guard.idle();
+  }
+
+  #removal(id: string): Removal {
+    return {
+      context: this.#context,
+      log: this.#logs.get(id),
+      lane: (task) => this.#maintenance.run(id, task),
+    };
   }
 
   #maintain<T>(id: string, task: (site: Site) => Promise<T>): Promise<T> {
@@ -468,17 +538,17 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   /** One background snapshot per document at a time; its failure is reported, and harms nothing. */
   #snapshotLater(id: string, live?: LiveSource): void {
-    if (this.#due.has(id) || this.#closing !== undefined) return;
-    this.#due.add(id);
+    if (this.#closing !== undefined) return;
     const site = () => ({ context: this.#context, folder: this.#folder, log: this.#logs.get(id) });
-    this.#maintenance
-      .run(id, () => snapshotDocument(site(), live))
-      .catch((error: unknown) =>
-        observe(this.#context, (observer) =>
-          observer.snapshot?.({ id, clock: 0, bytes: 0, durationMs: 0, error }),
+    this.#background.add(this.#logs.get(id), () =>
+      this.#maintenance
+        .run(id, () => snapshotDocument(site(), live))
+        .catch((error: unknown) =>
+          observe(this.#context, (observer) =>
+            observer.snapshot?.({ id, clock: 0, bytes: 0, durationMs: 0, error }),
+          ),
         ),
-      )
-      .finally(() => this.#due.delete(id));
+    );
   }
 
   #modelFor(name: string | undefined, id: string): AnyModel {

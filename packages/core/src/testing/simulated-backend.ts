@@ -12,6 +12,7 @@
  * | `commit`       | the batch is checked and written: a crash here leaves nothing of it        |
  * | `sync`         | the written batch becomes durable: a crash here keeps it or loses it       |
  * | `reply`        | the caller is told: a crash here keeps the effect and loses the reply      |
+ * | `reclaim`      | what was deleted or overwritten leaves the disk                            |
  * | `close`        | the lock is released                                                       |
  *
  * Invariants:
@@ -188,6 +189,11 @@ export class SimulatedBackend implements BackendFactory {
   /** The keys of `dump`. */
   keys(state: "visible" | "durable" = "visible"): Key[] {
     return this.dump(state).map(({ key }) => key);
+  }
+
+  /** Copies of what was deleted or overwritten since the last `reclaim`, in the order in which it went. */
+  residue(): Entry[] {
+    return this.#store.disk.residue.map(({ key, value }) => ({ key, value: value.slice() }));
   }
 
   /**

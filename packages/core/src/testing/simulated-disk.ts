@@ -63,10 +63,14 @@ export class SortedEntries {
     this.#entries.set(name, { key, value });
   }
 
-  /** Deletes the keys within the bounds. */
-  delete({ start, end }: Bounds): void {
+  /** Deletes the keys within the bounds, and returns what they held. */
+  delete({ start, end }: Bounds): Entry[] {
     const from = this.#position(start);
-    for (const name of this.#names.splice(from, this.#position(end) - from)) this.#entries.delete(name);
+    return this.#names.splice(from, Math.max(0, this.#position(end) - from)).map((name) => {
+      const entry = this.#entries.get(name)!;
+      this.#entries.delete(name);
+      return entry;
+    });
   }
 
   /** Copies of the first entries within the bounds, and whether there are more: one page, as it is now. */
@@ -90,12 +94,22 @@ export class SortedEntries {
     return this.#names.map((name) => copyEntry(this.#entries.get(name)!));
   }
 
-  apply(batch: Batch): void {
+  /** Returns the entries that it deleted or overwrote. */
+  apply(batch: Batch): Entry[] {
+    const gone: Entry[] = [];
     for (const deletion of batch.delete ?? []) {
-      if (isRangeDeletion(deletion)) this.delete(boundsOf(deletion));
-      else this.delete({ start: text(encodeKey(deletion)), end: `${text(encodeKey(deletion))}\0` });
+      if (isRangeDeletion(deletion)) gone.push(...this.delete(boundsOf(deletion)));
+      else
+        gone.push(
+          ...this.delete({ start: text(encodeKey(deletion)), end: `${text(encodeKey(deletion))}\0` }),
+        );
     }
-    for (const { key, value } of batch.put ?? []) this.set(key, value);
+    for (const { key, value } of batch.put ?? []) {
+      const before = this.get(key);
+      if (before !== undefined) gone.push({ key, value: before });
+      this.set(key, value);
+    }
+    return gone;
   }
 
   /** The first position whose name is not below this one. */
@@ -115,6 +129,7 @@ export class SimulatedDisk {
   #durable = new SortedEntries();
   #written = new SortedEntries();
   #unsynced: Batch[] = [];
+  #residue: Entry[] = [];
 
   /** What a crash cannot take. */
   get durable(): SortedEntries {
@@ -124,6 +139,15 @@ export class SimulatedDisk {
   /** What the next write builds on. */
   get written(): SortedEntries {
     return this.#written;
+  }
+
+  /** What was deleted or overwritten and not reclaimed since: a real disk still has it somewhere. */
+  get residue(): readonly Entry[] {
+    return this.#residue;
+  }
+
+  reclaim(): void {
+    this.#residue = [];
   }
 
   get unsyncedCount(): number {
@@ -136,7 +160,7 @@ export class SimulatedDisk {
       if (!equalBytes(this.#written.get(key), value)) throw commitConflict(key);
     }
     this.#unsynced.push(batch);
-    this.#written.apply(batch);
+    this.#residue.push(...this.#written.apply(batch));
   }
 
   /** Takes back a batch that has not been synced. */

@@ -8,7 +8,7 @@ import type { Batch, Key, Range } from "../contract/backend.js";
 import type { Keep } from "./simulated-disk.js";
 import type { SeededRandom } from "./simulated-env.js";
 
-export type OperationKind = "open" | "get" | "scan" | "commit" | "sync" | "reply" | "close";
+export type OperationKind = "open" | "get" | "scan" | "commit" | "sync" | "reply" | "reclaim" | "close";
 
 /** A point at which a test may crash the store or make it fail. */
 export interface Operation {

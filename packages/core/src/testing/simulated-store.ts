@@ -156,6 +156,7 @@ export class SimulatedStore {
       get: (key) => call(() => this.#get(handle, key)),
       scan: (range, options) => this.#scan(call, handle, range, options),
       commit: (batch) => call(() => this.#commit(handle, copyBatch(batch))),
+      reclaim: () => call(() => this.#reclaim(handle)),
       ...(this.#traits.exclusive ? {} : { watch }),
       close: () => (handle.open ? call(() => this.#close(handle)) : Promise.resolve()),
     };
@@ -223,6 +224,13 @@ export class SimulatedStore {
       return planned;
     });
     return fault ?? late;
+  }
+
+  #reclaim(handle: Handle): Promise<void> {
+    return this.#at(handle, { kind: "reclaim" }, (fault) => {
+      assertReads(fault);
+      this.disk.reclaim();
+    });
   }
 
   #close(handle: Handle): Promise<void> {

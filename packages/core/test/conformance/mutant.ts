@@ -33,6 +33,8 @@ export interface Mutant {
   readonly traits?: Partial<Traits>;
   /** Present: it is built on the simulated backend. */
   readonly simulated?: SimulatedBackendOptions & { readonly keep?: CrashOptions["keep"] };
+  /** Its files can be searched, and hold everything. */
+  readonly holds?: boolean;
   readonly wrap: (inner: Backend, state: State) => Partial<Backend>;
   /** What it does to the disk at a crash. */
   readonly atCrash?: (disk: SimulatedBackend, state: State) => void;
@@ -59,7 +61,8 @@ export function subjectOf(mutant: Mutant): BackendSubject {
     stores.set(store.factory, store);
     return store.factory;
   };
-  if (mutant.simulated === undefined) return { name: mutant.defect, create, env };
+  const holds = mutant.holds ? { holds: async () => true } : {};
+  if (mutant.simulated === undefined) return { name: mutant.defect, create, env, ...holds };
   const storeOf = (factory: BackendFactory) => stores.get(factory)!;
   const end = (how: CrashOptions) => async (factory: BackendFactory) => {
     const { disk, state } = storeOf(factory);
@@ -103,6 +106,7 @@ function makeStore(mutant: Mutant): Store {
         get: (key) => backend.get(key),
         scan: (range, scanOptions) => backend.scan(range, scanOptions),
         commit: (batch) => backend.commit(batch),
+        reclaim: () => backend.reclaim(),
         close: () => backend.close(),
         ...(backend.watch === undefined ? {} : { watch: (listener) => backend.watch!(listener) }),
       };

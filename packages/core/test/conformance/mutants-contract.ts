@@ -480,4 +480,42 @@ export const contractMutants: readonly Mutant[] = [
       };
     },
   },
+  {
+    defect: "loses a key when it reclaims",
+    rule: "BK29",
+    title: "reclaiming changes nothing that can be read",
+    reason: /after reclaiming/,
+    wrap: (inner) => ({
+      reclaim: () => inner.commit({ delete: [["events", "doc", 1]] }),
+    }),
+  },
+  {
+    defect: "ends scans when it reclaims",
+    rule: "BK29",
+    title: "scans and commits go on",
+    reason: /a scan that reclaiming overtakes/,
+    wrap: (inner) => {
+      let reclaims = 0;
+      return {
+        async *scan(range, options) {
+          const begun = reclaims;
+          for await (const page of inner.scan(range, options)) {
+            if (begun !== reclaims) return;
+            yield page;
+          }
+        },
+        reclaim: async () => {
+          reclaims++;
+        },
+      };
+    },
+  },
+  {
+    defect: "keeps deleted bytes in its files",
+    rule: "BK30",
+    title: "no file holds",
+    reason: /still in a file/,
+    holds: true,
+    wrap: () => ({}),
+  },
 ];

@@ -30,6 +30,7 @@ async function guarded(
     scan: (range, options) => inner.scan(range, options),
     commit: (batch) => inner.commit(batch),
     watch: () => () => undefined,
+    reclaim: () => inner.reclaim(),
     close: () => inner.close(),
     ...change(inner),
   };

@@ -16,6 +16,7 @@ function paused(): { backend: BackendFactory; afterReading: (then: () => Promise
         traits: opened.traits,
         get: (key) => opened.get(key),
         commit: (batch) => opened.commit(batch),
+        reclaim: () => opened.reclaim(),
         close: () => opened.close(),
         scan: async function* (range, options) {
           yield* opened.scan(range, options);

@@ -470,3 +470,39 @@ test("[ST45] refresh lists events whose bytes a repair set aside", async () => {
   expect([...handle.doc.names.keys()]).toEqual(["a", "c"]);
   await storage.close();
 });
+
+test("[HI14] info of a save is shown with its events, and calls that share a cut add to it, also after a failure", async () => {
+  const backend = simulatedBackend({ exclusive: false });
+  const storage = await open({ backend });
+  const handle = await storage.open("d");
+  handle.change(add("a"));
+  const first = handle.save({ info: { who: "ada", n: 1 } });
+  handle.change(add("b"));
+  const second = [handle.save({ info: { who: "grace" } }), handle.save(), handle.save({ info: { n: 2 } })];
+  await Promise.all([first, ...second]);
+  await handle.save({ info: { who: "nobody, for nothing is new" } });
+  handle.change(add("c"));
+  await handle.save();
+  handle.change(add("d"));
+  backend.failNext("commit", "unavailable");
+  await expect(handle.save({ info: { who: "ada", try: 1 } })).rejects.toMatchObject({ code: "UNAVAILABLE" });
+  await handle.save({ info: { try: 2 } });
+  handle.change(add("e"));
+  const tooLong = handle.save({ info: { text: "x".repeat(1025) } });
+  await expect(tooLong).rejects.toMatchObject({ code: "BATCH_TOO_LARGE" });
+  await expect(handle.save({ info: { bad: null as unknown as string } })).rejects.toMatchObject({
+    code: "ARGUMENT_INVALID",
+  });
+  await handle.save();
+  const infos: unknown[] = [];
+  for await (const { info } of storage.read("d")) infos.push(info);
+  expect(infos).toEqual([
+    { who: "ada", n: 1 },
+    { who: "grace", n: 2 },
+    undefined,
+    { who: "ada", try: 2 },
+    undefined,
+  ]);
+  expect((await storage.check()).problems).toEqual([]);
+  await storage.close();
+});

@@ -1,45 +1,73 @@
 /**
- * The HTTP side: health, metrics, and the API over the storage.
+ * The HTTP side: health, metrics, the API over the storage, and the page.
  *
  * Invariants: a request of another site is refused before it is looked at; each route names the action that
  * it needs; an error is answered with its code, and never with a stack.
  */
 
-import type { IncomingMessage } from "node:http";
-import type { DocumentStorage } from "coppice";
 import { Hono } from "hono";
-import { type Authorize, isHostLocal, isOriginAllowed } from "../access.js";
-import type { ServerLimits } from "../limits.js";
-import type { Gauges, ServerMetrics } from "../metrics.js";
-import type { LiveDocuments } from "../sync/live-documents.js";
+import { isHostLocal, isOriginAllowed } from "../access.js";
+import type { Gauges } from "../metrics.js";
+import { addDocumentRoutes } from "./document-routes.js";
+import { answerOf, HttpFailure } from "./failures.js";
+import { openApi } from "./openapi.js";
+import { addPage } from "./page.js";
+import type { AppContext, AppEnv, Site } from "./requests.js";
+import { addStoreRoutes } from "./store-routes.js";
 
-export interface AppOptions {
-  readonly storage: DocumentStorage;
-  readonly documents: LiveDocuments;
-  readonly limits: ServerLimits;
-  readonly metrics: ServerMetrics;
-  readonly authorize: Authorize | undefined;
+export interface AppOptions extends Site {
   readonly origins: readonly string[];
   readonly pageDirectory: string | undefined;
   readonly gauges: () => Gauges;
   readonly ready: () => boolean;
-  readonly onError: (error: unknown, facts: { readonly document?: string }) => void;
 }
 
-export type AppEnv = { Bindings: { readonly incoming: IncomingMessage } };
+const HEADERS: Readonly<Record<string, string>> = {
+  "X-Content-Type-Options": "nosniff",
+  "Referrer-Policy": "no-referrer",
+  "X-Frame-Options": "DENY",
+  "Cross-Origin-Resource-Policy": "same-origin",
+  "Content-Security-Policy":
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; " +
+    "connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'",
+};
 
 export function makeApp(options: AppOptions): Hono<AppEnv> {
   const app = new Hono<AppEnv>();
   app.use(async (context, next) => {
     const { origin, host } = context.env.incoming.headers;
-    if (!isOriginAllowed(origin, host, options.origins)) return context.text("Forbidden", 403);
-    if (options.authorize === undefined && !isHostLocal(host, options.origins))
-      return context.text("Forbidden", 403);
-    return next();
+    const isTrusted =
+      isOriginAllowed(origin, host, options.origins) &&
+      (options.authorize !== undefined || isHostLocal(host, options.origins));
+    if (!isTrusted) throw new HttpFailure(403, "ORIGIN_REFUSED", "requests of other sites are refused");
+    await next();
   });
-  app.get("/healthz", (context) => context.text("ok"));
+  app.use(async (context, next) => {
+    await next();
+    for (const [name, value] of Object.entries(HEADERS)) context.res.headers.set(name, value);
+    if (!context.res.headers.has("Cache-Control")) context.res.headers.set("Cache-Control", "no-store");
+  });
+  app.get("/healthz", (context) => context.text("ok\n"));
   app.get("/readyz", (context) =>
-    options.ready() ? context.text("ready") : context.text("the storage takes no writes", 503),
+    options.ready() ? context.text("ready\n") : context.text("the storage takes no writes\n", 503),
   );
+  app.get("/api/openapi.json", (context) => context.json(openApi()));
+  addDocumentRoutes(app, options);
+  addStoreRoutes(app, options, options.gauges);
+  addPage(app, options.pageDirectory);
+  app.notFound((context) =>
+    failed(context, new HttpFailure(404, "NOT_FOUND", "there is no such address"), options),
+  );
+  app.onError((error, context) => failed(context, error, options));
   return app;
+}
+
+function failed(context: AppContext, error: unknown, { onError, metrics }: AppOptions): Response {
+  const { status, body, isInternal } = answerOf(error);
+  if (isInternal) onError(error, {});
+  if (status === 401 || status === 403 || status === 413)
+    metrics.count("connections_refused", 1, `status="${status}"`);
+  if (status === 401) context.header("WWW-Authenticate", "Bearer");
+  if (status === 503) context.header("Retry-After", "1");
+  return context.json(body, status);
 }

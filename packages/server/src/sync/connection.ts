@@ -311,9 +311,9 @@ export class Connection {
     }
     this.#block("creating");
     document
-      .create()
+      .create(update)
       .then(
-        () => this.#edit(document, step, update),
+        (isTaken) => (isTaken ? undefined : this.#edit(document, step, update)),
         (error: unknown) => this.#notCreated(error),
       )
       .catch((error: unknown) => this.#failed(error))
@@ -323,6 +323,7 @@ export class Connection {
   #notCreated(error: unknown): void {
     const { code, kind } = error as { code?: unknown; kind?: unknown };
     if (code === "DELETED") this.close("deleted");
+    else if (kind === "invalid") this.close("malformed");
     else if (this.#host.gate.report(error)) this.#owes = true;
     else if (kind === "busy" || kind === "conflict") this.close("unavailable");
     else throw error;

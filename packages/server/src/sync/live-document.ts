@@ -36,6 +36,8 @@ export interface DocumentHost {
 const HEAP_FACTOR = 12;
 const HEAP_BASE_BYTES = 16 * 1024;
 const RETRY_MS = 100;
+/** The state vector of an empty document. */
+const NOTHING = Uint8Array.of(0);
 
 /** What ends the pulling of others' events; after anything else it is tried again. */
 const FOLLOW_ENDS: ReadonlyMap<string, CloseReason> = new Map([
@@ -123,16 +125,21 @@ export class LiveDocument {
     return isKnown(this.#doc, update);
   }
 
-  /** Creates the stored document, unless it exists. Rejects like `storage.open`. */
-  create(): Promise<void> {
-    if (this.#handle !== undefined) return Promise.resolve();
-    this.#creating ??= this.#host.storage
-      .open<Y.Doc>(this.id, { model: "yjs" })
-      .then((handle) => this.#adopt(handle))
-      .finally(() => {
+  /**
+   * Creates the stored document with its first edit, unless it exists. Resolves with whether the edit is in
+   * it; else it must be received. Rejects like `storage.append`, `EVENT_INVALID` included: then nothing was
+   * created.
+   */
+  async create(update: Uint8Array): Promise<boolean> {
+    if (this.#handle === undefined && this.#creating === undefined) {
+      this.#creating = this.#createWith(update).finally(() => {
         this.#creating = undefined;
       });
-    return this.#creating;
+      await this.#creating;
+      return true;
+    }
+    await this.#creating;
+    return false;
   }
 
   /**
@@ -227,6 +234,17 @@ export class LiveDocument {
     handle?.close({ discard: true }).catch(() => undefined);
   }
 
+  async #createWith(update: Uint8Array): Promise<void> {
+    const { storage } = this.#host;
+    await storage.append(this.id, [update], { model: "yjs" });
+    const handle = await storage.load<Y.Doc>(this.id);
+    if (handle === undefined) return this.#host.end(this, "deleted");
+    this.#adopt(handle);
+    const state = Y.encodeStateAsUpdate(this.#doc);
+    const message = syncMessage(SYNC_UPDATE, state);
+    for (const connection of this.connections) connection.sendUpdate(message, () => NOTHING);
+  }
+
   #adopt(handle: DocumentHandle<Y.Doc>): void {
     if (handle.model !== "yjs" || this.ended) {
       handle.close({ discard: true }).catch(() => undefined);
@@ -235,7 +253,6 @@ export class LiveDocument {
     }
     this.#handle = handle;
     this.#doc = handle.doc;
-    this.#durable = handle.durableClock;
     this.bytes = HEAP_BASE_BYTES + HEAP_FACTOR * Y.encodeStateAsUpdate(handle.doc).length;
     handle.doc.on("update", (update: Uint8Array, _origin: unknown, _doc: Y.Doc, { beforeState }) => {
       this.#broadcast(update, beforeState);

@@ -1,0 +1,224 @@
+/**
+ * AutomergeRepoDocuments: automerge-repo over DocumentStorage, one log of changes for each document.
+ *
+ * | automerge-repo                          | here                                                         |
+ * | --------------------------------------- | ------------------------------------------------------------ |
+ * | save `[document, "incremental", hash]`  | append its changes                                           |
+ * | save `[document, "snapshot", hash]`     | append what the log lacks; compact when it is worth it        |
+ * | load what is under `[document, …]`      | one chunk: the stored snapshot and the changes after it      |
+ * | remove a chunk                          | nothing: compaction trims what a verified snapshot covers    |
+ * | remove all chunks of a document         | delete the document                                          |
+ * | any other key                           | the storage that was given for the others                    |
+ *
+ * Invariants: a save resolves when its changes are in the log; nothing is trimmed because automerge-repo
+ * asks to remove something; a crash between its steps leaves a log that has every change that was
+ * acknowledged.
+ */
+
+import * as Automerge from "@automerge/automerge";
+import { CoppiceError, type DocumentStorage, isCoppiceError } from "coppice";
+import { splitChunks } from "./chunk.js";
+import { encodeHeads } from "./heads.js";
+import type { AutomergeModel } from "./model.js";
+import type { RepoChunk, RepoKey } from "./repo-keys.js";
+
+const MODEL = "automerge";
+/** The name of the one chunk of a document. */
+const LOG = "log";
+/** Changes in one append. */
+const APPEND_EVENTS_MAX = 10_000;
+/** A tail below this weighs less than a compaction. */
+const COMPACT_BYTES_MIN = 16 * 1024;
+
+/** What `AutomergeRepoStorage` is, and every other storage adapter of automerge-repo. */
+export interface RepoStorage {
+  load(key: RepoKey): Promise<Uint8Array | undefined>;
+  save(key: RepoKey, data: Uint8Array): Promise<void>;
+  remove(key: RepoKey): Promise<void>;
+  loadRange(keyPrefix: RepoKey): Promise<RepoChunk[]>;
+  removeRange(keyPrefix: RepoKey): Promise<void>;
+  close?(): void | Promise<void>;
+}
+
+export interface AutomergeRepoDocumentsOptions {
+  /**
+   * Put before the document id of automerge-repo, to make the id of the document here. Default: nothing.
+   */
+  readonly idPrefix?: string;
+}
+
+/** A `StorageAdapterInterface` of automerge-repo. */
+export class AutomergeRepoDocuments {
+  readonly #storage: DocumentStorage<readonly AutomergeModel[]>;
+  readonly #others: RepoStorage;
+  readonly #idPrefix: string;
+  readonly #saving = new Map<string, Promise<void>>();
+
+  /**
+   * Keeps documents in `storage`, which must know the model `automerge()`, and everything else that
+   * automerge-repo stores (its own id, sync states) in `others`. Closes neither of them but by `close`.
+   */
+  constructor(
+    storage: DocumentStorage<readonly AutomergeModel[]>,
+    others: RepoStorage,
+    { idPrefix = "" }: AutomergeRepoDocumentsOptions = {},
+  ) {
+    this.#storage = storage;
+    this.#others = others;
+    this.#idPrefix = idPrefix;
+  }
+
+  async load(key: RepoKey): Promise<Uint8Array | undefined> {
+    if (!isChunkKey(key)) return this.#others.load(key);
+    return isLogKey(key) ? this.#chunk(key[0]!) : undefined;
+  }
+
+  /**
+   * Durable when it resolves. Rejects with `EVENT_INVALID` for bytes that are no changes, and like
+   * `DocumentStorage.append`. A deleted document is begun anew, as automerge-repo expects.
+   */
+  async save(key: RepoKey, data: Uint8Array): Promise<void> {
+    if (!isChunkKey(key)) return this.#others.save(key, data);
+    const id = this.#idOf(key);
+    if (key[1] === "incremental") {
+      const changes = changesIn(id, data);
+      // automerge-repo reckons what is new from the last save that ended: beside another it repeats changes.
+      const overlaps = this.#saving.has(id);
+      return this.#inTurn(id, async () =>
+        this.#append(id, overlaps ? await this.#unstored(id, changes) : changes),
+      );
+    }
+    await this.#inTurn(id, async () => this.#append(id, await this.#lacking(id, data)));
+    const info = await this.#storage.info(id);
+    if (info === undefined) return;
+    const { bytesSinceSnapshot, snapshotBytes = 0 } = info;
+    if (bytesSinceSnapshot >= Math.max(COMPACT_BYTES_MIN, snapshotBytes)) await this.#storage.compact(id);
+  }
+
+  async remove(key: RepoKey): Promise<void> {
+    if (!isChunkKey(key)) await this.#others.remove(key);
+  }
+
+  async loadRange(keyPrefix: RepoKey): Promise<RepoChunk[]> {
+    const [document, type, name] = keyPrefix;
+    if (document === undefined) throw new TypeError("one document at a time: the prefix must not be empty");
+    const others = type === undefined || !isChunkType(type) ? await this.#others.loadRange(keyPrefix) : [];
+    if (type !== undefined && type !== "snapshot") return others;
+    const data = name === undefined || name === LOG ? await this.#chunk(document) : undefined;
+    return data === undefined ? others : [{ key: [document, "snapshot", LOG], data }, ...others];
+  }
+
+  /** Deletes the document when the prefix covers its log. */
+  async removeRange(keyPrefix: RepoKey): Promise<void> {
+    const [document, type] = keyPrefix;
+    if (document === undefined) throw new TypeError("one document at a time: the prefix must not be empty");
+    if (keyPrefix.length < 3 && (type === undefined || type === "snapshot")) {
+      await this.#storage.delete(this.#idOf(keyPrefix));
+    }
+    if (type === undefined || !isChunkType(type)) await this.#others.removeRange(keyPrefix);
+  }
+
+  /** Waits for what is in flight and closes both storages. */
+  async close(): Promise<void> {
+    try {
+      await this.#storage.close();
+    } finally {
+      await this.#others.close?.();
+    }
+  }
+
+  /** Saves of one document one after the other: what the log lacks must not be appended by two of them. */
+  #inTurn(id: string, task: () => Promise<void>): Promise<void> {
+    const before = this.#saving.get(id) ?? Promise.resolve();
+    const result = before.then(task, task);
+    this.#saving.set(id, result);
+    const done = () => {
+      if (this.#saving.get(id) === result) this.#saving.delete(id);
+    };
+    result.then(done, done);
+    return result;
+  }
+
+  #idOf([document]: RepoKey): string {
+    return this.#idPrefix + document;
+  }
+
+  /** Snapshot and later changes as they are stored; no document is built. */
+  async #chunk(document: string): Promise<Uint8Array | undefined> {
+    const data = await this.#storage.diff(this.#idPrefix + document, encodeHeads([]));
+    return data === undefined || data.length === 0 ? undefined : data;
+  }
+
+  /** The changes of a saved document that the log does not have. */
+  async #lacking(id: string, data: Uint8Array): Promise<Uint8Array[]> {
+    const saved = Automerge.load<unknown>(data);
+    try {
+      const stored = await this.#storage.load<Automerge.Doc<unknown>>(id);
+      if (stored === undefined) return Automerge.getAllChanges(saved);
+      try {
+        const heads = Automerge.getHeads(stored.doc);
+        if (Automerge.hasHeads(saved, heads)) return Automerge.getChangesSince(saved, heads);
+        // Somebody else has stored what this document lacks: compare them change by change.
+        const hashes = Automerge.getChangesMetaSince(saved, []).map(({ hash }) => hash);
+        const backend = Automerge.getBackend(saved);
+        return hashes
+          .filter((hash) => !Automerge.hasHeads(stored.doc, [hash]))
+          .map((hash) => backend.getChangeByHash(hash)!);
+      } finally {
+        await stored.close({ discard: true });
+      }
+    } finally {
+      Automerge.free(saved);
+    }
+  }
+
+  async #unstored(id: string, changes: readonly Uint8Array[]): Promise<readonly Uint8Array[]> {
+    const stored = await this.#storage.load<Automerge.Doc<unknown>>(id);
+    if (stored === undefined) return changes;
+    try {
+      return changes.filter(
+        (change) => !Automerge.hasHeads(stored.doc, [Automerge.decodeChange(change).hash]),
+      );
+    } finally {
+      await stored.close({ discard: true });
+    }
+  }
+
+  async #append(id: string, changes: readonly Uint8Array[]): Promise<void> {
+    for (let from = 0; from < changes.length; from += APPEND_EVENTS_MAX) {
+      const some = changes.slice(from, from + APPEND_EVENTS_MAX);
+      try {
+        await this.#storage.append(id, some, { model: MODEL });
+      } catch (error) {
+        if (!isCoppiceError(error, "DELETED")) throw error;
+        await (await this.#storage.open(id, { model: MODEL, recreate: true })).close();
+        await this.#storage.append(id, some, { model: MODEL });
+      }
+    }
+  }
+}
+
+function isChunkType(type: string): boolean {
+  return type === "snapshot" || type === "incremental";
+}
+
+function isChunkKey(key: RepoKey): boolean {
+  return key.length === 3 && isChunkType(key[1]!);
+}
+
+function isLogKey([, type, name]: RepoKey): boolean {
+  return type === "snapshot" && name === LOG;
+}
+
+function changesIn(id: string, data: Uint8Array): Uint8Array[] {
+  try {
+    const chunks = splitChunks(data);
+    if (chunks.some(({ type }) => type !== "change")) throw new TypeError("a document among changes");
+    return chunks.map(({ bytes }) => bytes);
+  } catch (error) {
+    throw new CoppiceError("EVENT_INVALID", "these are no changes of Automerge; nothing was written", {
+      cause: error,
+      details: { id },
+    });
+  }
+}

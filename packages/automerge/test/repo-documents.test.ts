@@ -1,0 +1,162 @@
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import * as Automerge from "@automerge/automerge";
+import { generateAutomergeUrl, parseAutomergeUrl, Repo } from "@automerge/automerge-repo";
+import { NodeFSStorageAdapter } from "@automerge/automerge-repo-storage-nodefs";
+import { DocumentStorage, memoryBackend, never, systemEnv } from "coppice";
+import { expect, test } from "vitest";
+import { AutomergeRepoDocuments, AutomergeRepoStorage, automerge, type RepoStorage } from "../src/index.js";
+
+type Note = { lines: string[] };
+
+async function opened(backend = memoryBackend()) {
+  const storage = await DocumentStorage.open({ backend, models: [automerge()], snapshotPolicy: never });
+  const others = await AutomergeRepoStorage.open(memoryBackend());
+  return { storage, others, adapter: new AutomergeRepoDocuments(storage, others, { idPrefix: "doc/" }) };
+}
+
+const freshId = () => parseAutomergeUrl(generateAutomergeUrl()).documentId;
+const subsystem = (adapter: RepoStorage) => new Repo({ storage: adapter }).storageSubsystem!;
+const add = (doc: Automerge.Doc<Note>, line: string) =>
+  Automerge.change(doc, (note) => void note.lines.push(line));
+
+test("[AM27] each change is in the log of its document once, whether an increment or a snapshot brought it", async () => {
+  const { storage, adapter } = await opened();
+  const id = freshId();
+  const repo = subsystem(adapter);
+  let doc = Automerge.from<Note>({ lines: [] });
+  for (let i = 0; i < 12; i++) {
+    doc = add(doc, `${i} ${"x".repeat(i * 40)}`);
+    await repo.saveDoc(id, doc);
+  }
+  expect((await storage.info(`doc/${id}`))?.clock).toBe(Automerge.getAllChanges(doc).length);
+  await storage.append(
+    `doc/${id}`,
+    Automerge.getChangesSince(add(Automerge.clone(doc), "theirs"), Automerge.getHeads(doc)),
+  );
+  doc = add(doc, "mine");
+  await adapter.save([id, "snapshot", "hash"], Automerge.save(doc));
+  await adapter.save([id, "snapshot", "hash"], Automerge.save(doc));
+  const { clock } = (await storage.info(`doc/${id}`))!;
+  expect(clock).toBe(Automerge.getAllChanges(doc).length + 1);
+  expect((await subsystem(adapter).loadDoc<Note>(id))!.lines.slice(-2).sort()).toEqual(["mine", "theirs"]);
+  expect((await storage.check()).problems).toEqual([]);
+  await adapter.close();
+});
+
+test("[AM27] saves that overlap, as automerge-repo makes them, store each change once", async () => {
+  const { storage, adapter } = await opened();
+  const id = freshId();
+  const empty = Automerge.from<Note>({ lines: [] });
+  const doc = add(add(empty, "one"), "two");
+  const since = Automerge.saveSince(doc, []);
+  await Promise.all([
+    adapter.save([id, "incremental", "a"], since),
+    adapter.save([id, "snapshot", "b"], Automerge.save(doc)),
+    adapter.save([id, "incremental", "c"], since),
+    adapter.save([id, "snapshot", "d"], Automerge.save(doc)),
+  ]);
+  expect((await storage.info(`doc/${id}`))?.clock).toBe(3);
+  await adapter.close();
+});
+
+test("[AM27] removing chunks removes nothing; a snapshot that outweighs the last one compacts the log", async () => {
+  const { storage, adapter } = await opened();
+  const id = freshId();
+  let doc = Automerge.from<Note>({ lines: [] });
+  await adapter.save([id, "snapshot", "a"], Automerge.save(doc));
+  const before = Automerge.getHeads(doc);
+  for (let i = 0; i < 200; i++) doc = add(doc, `${i} ${Math.sqrt(i)} ${"abcdefgh".slice(i % 8).repeat(9)}`);
+  await adapter.save([id, "incremental", "b"], Automerge.saveSince(doc, before));
+  await adapter.remove([id, "snapshot", "a"]);
+  await adapter.remove([id, "incremental", "b"]);
+  expect((await storage.info(`doc/${id}`))?.snapshotClock).toBeUndefined();
+  await adapter.save([id, "snapshot", "c"], Automerge.save(doc));
+  expect((await storage.info(`doc/${id}`))?.snapshotClock).toBe(201);
+  const [chunk, ...more] = await adapter.loadRange([id]);
+  expect([chunk!.key, more]).toEqual([[id, "snapshot", "log"], []]);
+  expect(Object.getPrototypeOf(chunk!.data)).toBe(Uint8Array.prototype);
+  expect(await adapter.load([id, "snapshot", "log"])).toEqual(chunk!.data);
+  expect(await adapter.load([id, "snapshot", "c"])).toBeUndefined();
+  expect(await adapter.loadRange([id, "incremental"])).toEqual([]);
+  expect(Automerge.load<Note>(chunk!.data!)).toEqual(doc);
+  await adapter.close();
+});
+
+test("[AM27] damaged increments are refused and the others stay; other keys go to the other storage", async () => {
+  const { storage, others, adapter } = await opened();
+  const id = freshId();
+  const doc = add(Automerge.from<Note>({ lines: [] }), "one");
+  await adapter.save([id, "snapshot", "a"], Automerge.save(doc));
+  const increment = Automerge.saveSince(add(Automerge.clone(doc), "two"), Automerge.getHeads(doc));
+  const flipped = increment.slice();
+  flipped[40]! ^= 1;
+  for (const bad of [flipped, increment.slice(0, -1), Automerge.save(doc), Uint8Array.of(1)]) {
+    await expect(adapter.save([id, "incremental", "x"], bad)).rejects.toMatchObject({
+      code: "EVENT_INVALID",
+    });
+  }
+  expect((await storage.info(`doc/${id}`))?.clock).toBe(2);
+  await adapter.save([id, "sync-state", "peer"], Uint8Array.of(7));
+  expect(await others.load([id, "sync-state", "peer"])).toEqual(Uint8Array.of(7));
+  expect((await adapter.loadRange([id])).map(({ key }) => key[1])).toEqual(["snapshot", "sync-state"]);
+  await adapter.removeRange([id]);
+  expect(await adapter.loadRange([id])).toEqual([]);
+  await adapter.save([id, "snapshot", "b"], Automerge.save(doc));
+  expect(await adapter.loadRange([id])).toHaveLength(1);
+  await expect(adapter.loadRange([])).rejects.toThrow(TypeError);
+  await adapter.close();
+});
+
+/** What a reader shows after three lines were saved as increments and the storage was damaged. */
+async function afterDamage(
+  adapter: RepoStorage,
+  reopen: () => Promise<RepoStorage>,
+  damage: () => Promise<void>,
+) {
+  const id = freshId();
+  const repo = subsystem(adapter);
+  let doc = Automerge.from<Note>({ lines: [crypto.randomUUID().repeat(60)] });
+  doc = add(doc, Array.from({ length: 400 }, () => crypto.randomUUID()).join());
+  await repo.saveDoc(id, doc);
+  for (const line of ["one", "two", "three"]) {
+    doc = add(doc, line);
+    await repo.saveDoc(id, doc);
+  }
+  await damage();
+  return (await subsystem(await reopen()).loadDoc<Note>(id))!.lines.slice(2);
+}
+
+test("[AM28] a torn increment: the file adapter silently shows less, ours rejects", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "coppice-nodefs-"));
+  const shown = await afterDamage(
+    new NodeFSStorageAdapter(folder),
+    async () => new NodeFSStorageAdapter(folder),
+    async () => {
+      const names = await readdir(folder, { recursive: true });
+      // A torn write ends a file too early.
+      const files = names
+        .filter((name) => /incremental.[0-9a-f]{64}$/.test(name))
+        .map((name) => join(folder, name));
+      for (const file of files) await writeFile(file, (await readFile(file)).subarray(0, 40));
+    },
+  );
+  expect(shown).toEqual([]);
+  await rm(folder, { recursive: true, force: true });
+
+  const backend = memoryBackend();
+  const tear = async () => {
+    await ours.close();
+    const raw = await backend.open(systemEnv());
+    for await (const page of raw.scan({ space: "chunks" })) {
+      const put = page.filter(({ key }) => key[1].includes("incremental"));
+      await raw.commit({ put: put.map(({ key, value }) => ({ key, value: value.slice(0, 40) })) });
+    }
+    await raw.close();
+  };
+  const ours = await AutomergeRepoStorage.open(backend);
+  await expect(afterDamage(ours, () => AutomergeRepoStorage.open(backend), tear)).rejects.toMatchObject({
+    code: "CORRUPT",
+  });
+});

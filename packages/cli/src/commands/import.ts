@@ -1,0 +1,110 @@
+/**
+ * `coppice import y-leveldb`: moves the documents of a y-leveldb directory into a store, each verified by
+ * loading it again.
+ *
+ * Invariants: the source is only read; a stop comes between two documents, and the next run goes on from
+ * there.
+ */
+
+import { readdir } from "node:fs/promises";
+import { resolve } from "node:path";
+import type { ImportedDocument, ImportReport } from "@coppice/yjs/y-leveldb";
+import { Command } from "commander";
+import { CommandError, EXIT, type ExitCode } from "../errors.js";
+import { examples, type StoreOptions, storeCommand } from "../options.js";
+import { count, printable } from "../output.js";
+import { Progress } from "../progress.js";
+import type { Runtime } from "../runtime.js";
+import { loadPackage, withStorage } from "../store.js";
+
+export function importCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
+  const yLeveldb = storeCommand("y-leveldb", "the documents and metas of a directory of y-leveldb")
+    .argument("<directory>", "what LeveldbPersistence was given; nobody may have it open")
+    .addHelpText(
+      "after",
+      examples(
+        ["coppice import y-leveldb ./old --store level:./data", "may be repeated: goes on where it ended"],
+        ["coppice import y-leveldb ./old --json", "each document, then the sum, as JSON lines"],
+      ),
+    )
+    .action(async (directory: string, options: StoreOptions) =>
+      done(await importFrom(runtime, directory, options)),
+    );
+  return new Command("import").description("move documents in from another store").addCommand(yLeveldb);
+}
+
+async function importFrom(runtime: Runtime, directory: string, options: StoreOptions): Promise<ExitCode> {
+  const { out, err, signal } = runtime;
+  const { importYLeveldb } = await loadPackage("@coppice/yjs", () => import("@coppice/yjs/y-leveldb"));
+  await assertDatabase(directory);
+  const source = await openSource(directory);
+  try {
+    const report = await withStorage(runtime, { ...options, create: true }, async (storage) => {
+      const progress = new Progress(err, "importing");
+      let seen = 0;
+      const lines: Promise<void>[] = [];
+      const onDocument = (document: ImportedDocument) => {
+        progress.update(++seen);
+        if (options.json) lines.push(out.json(document));
+      };
+      try {
+        return await importYLeveldb(source, storage, { onDocument, signal });
+      } finally {
+        progress.finish();
+        await Promise.all(lines);
+      }
+    });
+    if (report.documents === 0) {
+      throw new CommandError("NOT_FOUND", `${printable(directory)} holds no documents of y-leveldb`, {
+        details: { directory: resolve(directory) },
+      });
+    }
+    await (options.json ? out.json(report) : tell(runtime, report));
+    if (report.problems.some(({ outcome }) => outcome === "damaged")) return EXIT.corrupt;
+    return report.problems.length > 0 ? EXIT.failed : EXIT.ok;
+  } finally {
+    await source.close();
+  }
+}
+
+async function tell({ out }: Runtime, report: ImportReport): Promise<void> {
+  const { documents, imported, present, appended, problems } = report;
+  const already = present === 0 ? "" : `, ${count(present)} were there already`;
+  await out.line(
+    `imported ${count(imported)} of ${count(documents)} documents (${count(appended)} updates)${already}`,
+  );
+  for (const { id, outcome, reason = "" } of problems) {
+    await out.line(`${out.style("red", outcome)} ${printable(id)}: ${printable(reason)}`);
+  }
+}
+
+async function assertDatabase(directory: string): Promise<void> {
+  const names = await readdir(directory).catch((error: NodeJS.ErrnoException): string[] => {
+    if (error.code === "ENOENT" || error.code === "ENOTDIR") return [];
+    throw error;
+  });
+  if (names.includes("CURRENT")) return;
+  throw new CommandError("NOT_FOUND", `there is no LevelDB database at ${printable(directory)}`, {
+    details: { directory: resolve(directory) },
+  });
+}
+
+async function openSource(directory: string) {
+  const { ClassicLevel } = await loadPackage("classic-level", () => import("classic-level"));
+  const source = new ClassicLevel<Uint8Array, Uint8Array>(directory, {
+    createIfMissing: false,
+    keyEncoding: "buffer",
+    valueEncoding: "buffer",
+  });
+  try {
+    await source.open();
+  } catch (error) {
+    const cause = (error as Error).cause as NodeJS.ErrnoException | undefined;
+    if (cause?.code !== "LEVEL_LOCKED") throw error;
+    throw new CommandError("LOCKED", `another process has ${printable(directory)} open`, {
+      hint: "Stop the server that writes to it, then import.",
+      details: { directory: resolve(directory) },
+    });
+  }
+  return source;
+}

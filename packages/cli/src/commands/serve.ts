@@ -1,0 +1,189 @@
+/**
+ * `coppice serve`: the server of `@coppice/server` on one store, until it is told to stop.
+ *
+ * It offers control of the store as well, so that `coppice compact` and others reach it while it runs.
+ *
+ * Invariants: it listens on this machine alone, and on other addresses only with tokens or when told in full
+ * that anyone may do anything; the first Ctrl-C or SIGTERM saves what was received and ends with 0; tokens
+ * are read from a file and never from the command line, where everybody on the machine could read them.
+ */
+
+import { readFile, statfs } from "node:fs/promises";
+import type { CoppiceServer, TokenGrant } from "@coppice/server";
+import type { Command } from "commander";
+import { type DocumentStorage, isCoppiceError } from "coppice";
+import { type Control, compactAllAlone, offerControl } from "coppice/control";
+import { CommandError, describeError, EXIT, type ExitCode } from "../errors.js";
+import {
+  examples,
+  parseByteSize,
+  parseCount,
+  parseDuration,
+  type StoreOptions,
+  storeCommand,
+} from "../options.js";
+import { printable } from "../output.js";
+import { delay, type Runtime } from "../runtime.js";
+import { loadPackage, parseStore, withStorage } from "../store.js";
+
+interface Options extends StoreOptions {
+  readonly host: string;
+  readonly port: number;
+  readonly tokens?: string;
+  readonly origin?: readonly string[];
+  readonly allowAnyoneToReadAndChangeEverything?: true;
+  readonly memory?: number;
+  readonly compactEvery?: number;
+}
+
+/** Below it a full store is not reopened: LevelDB needs room for a new log and a table. */
+const FREE_BYTES_MIN = 64 * 1024 * 1024;
+const COMPACT_EVENTS_MIN = 100;
+
+export function serveCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
+  return storeCommand("serve", "let y-websocket clients edit the documents, and offer an HTTP API")
+    .option("--host <address>", "where to listen", "127.0.0.1")
+    .option("--port <number>", "at which port; 0: any that is free", parseCount, 8787)
+    .option("--tokens <file>", "who may do what: a JSON list of grants (default: COPPICE_TOKENS)")
+    .option("--origin <origin...>", "pages of these sites may connect, as in https://notes.example")
+    .option("--memory <size>", "for documents in memory (default: 512MiB)", parseByteSize)
+    .option("--compact-every <duration>", "compact what is due, again and again", parseDuration)
+    .option(
+      "--allow-anyone-to-read-and-change-everything",
+      "listen on an address of other machines without tokens",
+    )
+    .addHelpText(
+      "after",
+      examples(
+        ["coppice serve", "on this machine: ws://127.0.0.1:8787/sync/<id>"],
+        ["coppice serve --host 0.0.0.0 --tokens tokens.json", "for others, with tokens"],
+        ["coppice serve --compact-every 10m --json", "log as JSON lines"],
+      ),
+    )
+    .action(async (options: Options) => done(await run(runtime, options)));
+}
+
+async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
+  const { ServerMetrics, bearerTokens, serve } = await loadPackage(
+    "@coppice/server",
+    () => import("@coppice/server"),
+  );
+  const grants = await readTokens(options.tokens ?? runtime.env.COPPICE_TOKENS);
+  const metrics = new ServerMetrics();
+  const { location } = parseStore(options.store);
+  await withStorage(runtime, { ...options, create: true, observer: metrics.observer }, async (storage) => {
+    const server = await serve({
+      storage,
+      metrics,
+      host: options.host,
+      port: options.port,
+      origins: options.origin ?? [],
+      ...(grants === undefined ? {} : { authorize: bearerTokens(grants) }),
+      ...(options.memory === undefined ? {} : { limits: { memoryBytesMax: options.memory } }),
+      ...(location === undefined ? {} : { mayRecover: () => hasRoom(location) }),
+      allowAnyoneToReadAndChangeEverything: options.allowAnyoneToReadAndChangeEverything === true,
+      onError: (error, { document }) => tellError(runtime, options, error, document),
+    });
+    const control = location === undefined ? undefined : await offer(runtime, options, storage, location);
+    try {
+      await tellStart(runtime, options, server, grants !== undefined);
+      await untilStopped(runtime, options, storage);
+    } finally {
+      await control?.close();
+      await server.close();
+    }
+  });
+  metrics.close();
+  await (options.json ? runtime.out.json({ event: "stopped" }) : runtime.out.line("stopped; all is saved"));
+  return EXIT.ok;
+}
+
+async function readTokens(path: string | undefined): Promise<TokenGrant[] | undefined> {
+  if (path === undefined || path === "") return undefined;
+  try {
+    const grants = JSON.parse(await readFile(path, "utf8")) as unknown;
+    if (!Array.isArray(grants)) throw new TypeError("it is no list");
+    return grants as TokenGrant[];
+  } catch (cause) {
+    throw new CommandError("USAGE", `the tokens in ${printable(path)} cannot be read`, {
+      hint: 'It holds a JSON list like [{ "token": "…", "action": "write", "documents": ["team/*"] }]',
+      details: { file: path },
+      cause,
+    });
+  }
+}
+
+async function offer(
+  runtime: Runtime,
+  options: Options,
+  storage: DocumentStorage,
+  location: string,
+): Promise<Control | undefined> {
+  try {
+    return await offerControl(storage, location);
+  } catch (error) {
+    tellError(runtime, options, error);
+    return undefined;
+  }
+}
+
+async function untilStopped(runtime: Runtime, options: Options, storage: DocumentStorage): Promise<void> {
+  const { signal } = runtime;
+  try {
+    for (;;) {
+      await delay(options.compactEvery ?? 2 ** 31 - 1, signal);
+      if (options.compactEvery === undefined) continue;
+      const { failures } = await compactAllAlone(storage, { minEvents: COMPACT_EVENTS_MIN, signal }).catch(
+        passOver(runtime, options),
+      );
+      for (const { id, error } of failures) tellError(runtime, options, error, id);
+    }
+  } catch (error) {
+    if (!signal.aborted) throw error;
+  }
+}
+
+/** A run that did not come about is made up for by the next one. */
+function passOver(runtime: Runtime, options: Options): (error: unknown) => { failures: readonly never[] } {
+  return (error) => {
+    const isRunning = isCoppiceError(error, "BUSY") && error.details.compacting === true;
+    if (!isRunning && !runtime.signal.aborted) tellError(runtime, options, error);
+    return { failures: [] };
+  };
+}
+
+async function hasRoom(location: string): Promise<boolean> {
+  const { bavail, bsize } = await statfs(location);
+  return bavail * bsize >= FREE_BYTES_MIN;
+}
+
+async function tellStart(
+  { out }: Runtime,
+  options: Options,
+  { url }: CoppiceServer,
+  hasTokens: boolean,
+): Promise<void> {
+  if (options.json) {
+    await out.json({ event: "listening", url, store: options.store, tokens: hasTokens });
+    return;
+  }
+  await out.line(`serving ${printable(options.store)} at ${out.style("bold", url)}`);
+  await out.pairs([
+    ["sync", `${url.replace(/^http/, "ws")}/sync/<id>`],
+    ["API", `${url}/api/openapi.json`],
+    ["metrics", `${url}/metrics`],
+  ]);
+  if (!hasTokens) await out.line("whoever reaches this address may read and change everything");
+  await out.line("Ctrl-C stops it; nothing is lost");
+}
+
+/** Errors are told as they come, and nobody waits for the telling. */
+function tellError({ err, env }: Runtime, options: Options, error: unknown, document?: string): void {
+  const { code, message } = describeError(error);
+  const stack = env.COPPICE_DEBUG === "1" && error instanceof Error ? error.stack : undefined;
+  const where = document === undefined ? "" : `${printable(document)}: `;
+  const told = options.json
+    ? err.json({ event: "error", code, message, document, stack })
+    : err.line(`${err.style("red", "error")} ${where}${printable(message)}${stack ? `\n${stack}` : ""}`);
+  told.catch(() => undefined);
+}

@@ -1,0 +1,49 @@
+/**
+ * What `coppice check` does first on a file log: it reads every byte of the files, and with `--repair`
+ * writes the store anew from what is whole. While a file is damaged, the storage above cannot open.
+ *
+ * Invariant: without damage, and without `--repair`, nothing is changed.
+ */
+
+import type { FileLogReport } from "@coppice/file";
+import { isCoppiceError } from "coppice";
+import type { StoreOptions } from "./options.js";
+import { count, plural, printable } from "./output.js";
+import type { Runtime } from "./runtime.js";
+import { loadFileLog, parseStore, waiting } from "./store.js";
+
+const DOCUMENTS_SHOWN_MAX = 20;
+
+/** `undefined` for stores of other kinds, and where there is none: opening it says what to do. */
+export async function checkFiles(
+  runtime: Runtime,
+  options: StoreOptions,
+  repair: boolean,
+): Promise<FileLogReport | undefined> {
+  const address = parseStore(options.store);
+  if (address.scheme !== "file") return undefined;
+  const { checkFileLog } = await loadFileLog();
+  const work = () => checkFileLog(address.location, { repair });
+  const report = await waiting(runtime, address, options, work).catch((error: unknown) => {
+    if (isCoppiceError(error, "UNAVAILABLE")) return undefined;
+    throw error;
+  });
+  if (report !== undefined && report.damage.length > 0 && !options.json) await tell(runtime, report);
+  return report;
+}
+
+async function tell({ out }: Runtime, report: FileLogReport): Promise<void> {
+  for (const { file, position, bytes, message, quarantine } of report.damage) {
+    const mark = report.repaired ? out.style("yellow", "repaired") : out.style("red", "damaged ");
+    const where = `${file}, ${count(bytes)} bytes at ${count(position)}`;
+    const kept = quarantine === undefined ? "" : `; the damaged file is kept as ${quarantine}`;
+    await out.line(`${mark} ${where}: ${message}${kept}`);
+  }
+  if (report.documents.length > 0) {
+    const shown = report.documents.slice(0, DOCUMENTS_SHOWN_MAX).map(printable).join(", ");
+    await out.line(`documents in the damaged files: ${shown}`);
+  }
+  const found = `${plural(report.frames, "commit")} and ${plural(report.records, "record")} are whole`;
+  const then = "`coppice check --repair` writes the files anew from them";
+  await out.line(report.repaired ? `the files are written anew: ${found}` : `${found}; ${then}`);
+}

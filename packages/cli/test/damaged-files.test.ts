@@ -1,0 +1,128 @@
+/**
+ * `coppice check` on stores whose LevelDB files are damaged: found in a child, listed around, never an
+ * abort.
+ */
+
+import { readdir, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { levelBackend } from "@coppice/level";
+import { yjs } from "@coppice/yjs";
+import { DocumentStorage, never } from "coppice";
+import { afterEach, describe, expect, test, vi } from "vitest";
+import { cleanUp, coppice, keystrokes, temporaryDirectory } from "./command.js";
+
+vi.setConfig({ testTimeout: 120_000 });
+afterEach(cleanUp);
+
+const DOCUMENTS = 400;
+
+/** A store whose documents are in table files, not compressed, in several blocks. */
+async function tables(): Promise<{ location: string; url: string; table: string }> {
+  const location = join(await temporaryDirectory(), "data");
+  for (let opening = 0; opening < 2; opening++) {
+    const storage = await DocumentStorage.open({
+      backend: levelBackend(location, { compression: false }),
+      models: [yjs()],
+      snapshotPolicy: never,
+    });
+    const ids = Array.from(
+      { length: opening === 0 ? DOCUMENTS : 0 },
+      (_, i) => `doc-${String(i).padStart(4, "0")}`,
+    );
+    await Promise.all(ids.map((id) => storage.append(id, keystrokes(`text of ${id}`))));
+    await storage.close();
+  }
+  const name = (await readdir(location)).find((file) => file.endsWith(".ldb"))!;
+  return { location, url: `level:${location}`, table: join(location, name) };
+}
+
+/** CRC-32C, masked, as LevelDB stores it; a bit at a time. */
+function checksum(bytes: Uint8Array): number {
+  let crc = ~0;
+  for (const byte of bytes) {
+    crc ^= byte;
+    for (let bit = 0; bit < 8; bit++) crc = crc & 1 ? (crc >>> 1) ^ 0x82f63b78 : crc >>> 1;
+  }
+  crc = ~crc;
+  return (((crc >>> 15) | (crc << 17)) + 0xa282ead8) >>> 0;
+}
+
+/** The length of the first block: the first at which the checksum behind it fits. */
+function firstBlockEnd(table: Buffer): number {
+  for (let end = 1; ; end++) {
+    if (table[end] === 0 && table.readUInt32LE(end + 1) === checksum(table.subarray(0, end + 1))) return end;
+  }
+}
+
+describe("check", () => {
+  test("[LB6] damage inside a table is named, and everything that can be read is checked", async () => {
+    const { url, table } = await tables();
+    const bytes = await readFile(table);
+    bytes[bytes.length >> 1]! ^= 0x20;
+    await writeFile(table, bytes);
+    const checked = await coppice(["check", "--json", "-s", url]);
+    expect([checked.code, checked.stderr]).toEqual([5, ""]);
+    const report = JSON.parse(checked.stdout);
+    expect(report).toMatchObject({ clean: false });
+    expect(report.files).toHaveLength(1);
+    expect(report.files[0]).toMatchObject({ what: "a block does not check" });
+    expect(report.documents).toBeGreaterThan(DOCUMENTS - 40);
+    const plain = await coppice(["check", "-s", url]);
+    expect(plain.code).toBe(5);
+    expect(plain.stdout).toMatch(/^damaged {2}\d+\.ldb at byte \d+: a block does not check, keys after /m);
+    // Every other command refuses the store, and says what to do.
+    const listed = await coppice(["ls", "-s", url]);
+    expect(listed.code).toBe(5);
+    expect(listed.stderr).toContain("coppice check");
+  });
+
+  test("[LB6] a part that LevelDB cannot read is passed over from both ends", async () => {
+    const { url, table } = await tables();
+    const bytes = await readFile(table);
+    // A key in a later block of meta that no backend writes, under a checksum that fits nothing.
+    const at = bytes.lastIndexOf("meta\0doc-0") + 5;
+    bytes[at] = 0xff;
+    bytes[at + 1] = 0xff;
+    await writeFile(table, bytes);
+    const { code, stdout } = await coppice(["check", "--json", "-s", url]);
+    expect(code).toBe(5);
+    const report = JSON.parse(stdout);
+    expect(report.documents).toBeGreaterThanOrEqual(DOCUMENTS - 40);
+    expect(report.problems.length).toBeGreaterThan(0);
+  });
+
+  test("[LB7] bytes over which LevelDB ends its process are a report and exit code 5", async () => {
+    const { url, table } = await tables();
+    const bytes = await readFile(table);
+    const end = firstBlockEnd(bytes);
+    // The first entry: no shared bytes, a key too short to hold a sequence number, and a longer value.
+    const keyBytes = bytes[1]!;
+    expect([bytes[0], keyBytes < 128, bytes[2]! < 100]).toEqual([0, true, true]);
+    bytes[1] = 4;
+    bytes[2] = bytes[2]! + keyBytes - 4;
+    bytes.writeUInt32LE(checksum(bytes.subarray(0, end + 1)), end + 1);
+    await writeFile(table, bytes);
+    const { code, stderr } = await coppice(["check", "-s", url]);
+    expect(code).toBe(5);
+    expect(stderr).toContain("LevelDB's own code ended the process that read the store (SIGABRT)");
+    const json = await coppice(["check", "--json", "-s", url]);
+    expect(json.code).toBe(5);
+    expect(JSON.parse(json.stderr).error).toMatchObject({ code: "CORRUPT", kind: "corrupt" });
+  });
+
+  test("[LB7] a damaged log is a report, and is not opened", async () => {
+    const { location, url } = await tables();
+    const storage = await DocumentStorage.open({ backend: levelBackend(location), models: [yjs()] });
+    for (let i = 0; i < 5; i++) await storage.append("more", keystrokes(`number ${i}`));
+    await storage.close();
+    const name = (await readdir(location)).find((file) => file.endsWith(".log"))!;
+    const log = await readFile(join(location, name));
+    log[100]! ^= 1;
+    await writeFile(join(location, name), log);
+    const before = await readdir(location);
+    const { code, stderr } = await coppice(["check", "--repair", "-s", url]);
+    expect(code).toBe(5);
+    expect(stderr).toContain(`${name} at byte`);
+    expect(await readdir(location)).toEqual(before);
+  });
+});

@@ -1,0 +1,91 @@
+/** The command line on a file log: looking, checking, mending, and listing its frames. */
+
+import { readdir, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileLogBackend } from "@coppice/file";
+import { yjs } from "@coppice/yjs";
+import { DocumentStorage, never } from "coppice";
+import { afterAll, expect, test } from "vitest";
+import { cleanUp, coppice, jsonLines, keystrokes, temporaryDirectory } from "./command.js";
+
+afterAll(cleanUp);
+
+async function openStorage(location: string): Promise<DocumentStorage> {
+  return DocumentStorage.open({ backend: fileLogBackend(location), models: [yjs()], snapshotPolicy: never });
+}
+
+async function makeStore(): Promise<{ location: string; url: string }> {
+  const location = join(await temporaryDirectory(), "log");
+  const storage = await openStorage(location);
+  for (const event of keystrokes("hello")) {
+    for (const id of ["notes/a", "notes/b"]) await storage.append(id, [event]);
+  }
+  await storage.close();
+  return { location, url: `file:${location}` };
+}
+
+test("[CL50] a file log is a store like others: ls, info, compact, check, and an exit code when it is not there", async () => {
+  const { url, location } = await makeStore();
+  expect((await coppice(["ls", "-s", url])).stdout).toBe("notes/a\nnotes/b\n");
+  expect((await coppice(["info", "notes/a", "-s", url])).code).toBe(0);
+  expect((await coppice(["compact", "notes/a", "-s", url])).code).toBe(0);
+  expect(await coppice(["check", "-s", url])).toMatchObject({ code: 0, stderr: "" });
+  const none = await coppice(["ls", "-s", `${url}-none`]);
+  expect(none.code).toBe(3);
+  expect(await readdir(join(location, ".."))).toEqual(["log"]);
+  const storage = await openStorage(location);
+  expect((await coppice(["check", "-s", url])).code).toBe(4);
+  expect((await coppice(["ls", "-s", url])).code).toBe(4);
+  await storage.close();
+});
+
+test("[CL50] frames lists the commits, also beside the process that has the store open", async () => {
+  const { url, location } = await makeStore();
+  const storage = await openStorage(location);
+  const shown = await coppice(["frames", "-s", url]);
+  expect(shown.code).toBe(0);
+  expect(shown.stdout).toMatch(/^commit 1: 00000001\.seg at 4,096, \d+ bytes, 2 records\n {2}put {4}/);
+  const frames = jsonLines((await coppice(["frames", "-s", url, "--json"])).stdout) as { sequence: number }[];
+  expect(frames.map(({ sequence }) => sequence)).toEqual(frames.map((_, i) => i + 1));
+  await storage.close();
+  expect((await coppice(["frames", "-s", "memory:"])).code).toBe(2);
+});
+
+test("[CL51] check finds damaged frames, --repair sets the file aside, and says which documents lost what", async () => {
+  const { url, location } = await makeStore();
+  const frames = jsonLines((await coppice(["frames", "-s", url, "--json"])).stdout) as {
+    position: number;
+    records: { key: unknown[] }[];
+  }[];
+  const hit = frames.find(({ records }) => records.some(({ key }) => key[1] === "notes/a" && key[2] === 2))!;
+  const path = join(location, "00000001.seg");
+  const bytes = await readFile(path);
+  bytes[hit.position + 110]! ^= 1;
+  await writeFile(path, bytes);
+  expect((await coppice(["ls", "-s", url])).code).toBe(5);
+  const found = await coppice(["check", "-s", url]);
+  expect(found.code).toBe(5);
+  expect(found.stdout).toContain("00000001.seg");
+  expect(Buffer.compare(await readFile(path), bytes)).toBe(0);
+  const json = jsonLines((await coppice(["check", "-s", url, "--json"])).stdout)[0];
+  expect(json).toMatchObject({
+    clean: false,
+    fileLog: { repaired: false, damage: [{ file: "00000001.seg" }] },
+  });
+  const mended = await coppice(["check", "--repair", "-s", url]);
+  expect(mended.stdout).toContain("quarantine-00000001-0.bin");
+  expect(mended.stdout).toContain("notes/a");
+  expect(Buffer.compare(await readFile(join(location, "quarantine-00000001-0.bin")), bytes)).toBe(0);
+  expect((await coppice(["check", "-s", url])).code).toBe(0);
+  const storage = await openStorage(location);
+  expect((await storage.info("notes/b"))?.clock).toBe(5);
+  await storage.close();
+});
+
+test("[CL51] check --repair makes a lost manifest again", async () => {
+  const { url, location } = await makeStore();
+  await writeFile(join(location, "MANIFEST"), "nothing");
+  expect((await coppice(["ls", "-s", url])).code).toBe(5);
+  expect((await coppice(["check", "--repair", "-s", url])).code).toBe(0);
+  expect((await coppice(["ls", "-s", url])).stdout).toBe("notes/a\nnotes/b\n");
+});

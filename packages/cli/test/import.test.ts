@@ -1,0 +1,86 @@
+import { join } from "node:path";
+import { ClassicLevel } from "classic-level";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { LeveldbPersistence } from "y-leveldb";
+import type { Doc } from "yjs";
+import { cleanUp, coppice, jsonLines, keystrokes, openStore, temporaryDirectory } from "./command.js";
+
+let source: string;
+
+beforeAll(async () => {
+  source = join(await temporaryDirectory(), "old");
+  const theirs = new LeveldbPersistence(source);
+  for (const update of keystrokes("hello")) await theirs.storeUpdate("notes", update);
+  await theirs.storeUpdate("more", keystrokes("x")[0]!);
+  await theirs.setMeta("notes", "title", "Notes");
+  await theirs.destroy();
+});
+afterAll(cleanUp);
+
+/** Every key and value of the source. */
+async function contentOf(location: string): Promise<[key: string, value: string][]> {
+  const db = new ClassicLevel<string, string>(location, { keyEncoding: "hex", valueEncoding: "hex" });
+  const content = await db.iterator().all();
+  await db.close();
+  return content;
+}
+
+test("[CL30] import y-leveldb moves a directory over, and may be repeated", async () => {
+  const location = join(await temporaryDirectory(), "data");
+  const args = ["import", "y-leveldb", source, "--store", `level:${location}`];
+  const before = await contentOf(source);
+  expect(before.length).toBeGreaterThan(6);
+  expect(await coppice(args)).toEqual({
+    code: 0,
+    stdout: "imported 2 of 2 documents (6 updates)\n",
+    stderr: "",
+  });
+  expect((await coppice(args)).stdout).toBe("imported 0 of 2 documents (0 updates), 2 were there already\n");
+  expect(await contentOf(source)).toEqual(before);
+  const storage = await openStore(location);
+  expect((await storage.load<Doc>("notes"))?.doc.getText("text").toString()).toBe("hello");
+  await storage.close();
+  const lines = jsonLines((await coppice([...args, "--json"])).stdout);
+  expect(lines).toMatchObject([
+    { id: "more", outcome: "present", updates: 1 },
+    { id: "notes", outcome: "present", updates: 5, metas: 1 },
+    { documents: 2, present: 2, problems: [] },
+  ]);
+});
+
+test("[CL30] what does not move is said, and decides the exit code", async () => {
+  const location = join(await temporaryDirectory(), "data");
+  const none = ["import", "y-leveldb", join(location, "nowhere"), "--store", `level:${location}`];
+  expect((await coppice(none)).code).toBe(3);
+  expect((await coppice(["import", "y-leveldb"])).code).toBe(2);
+  const held = new LeveldbPersistence(source);
+  await held.getAllDocNames();
+  const args = ["import", "y-leveldb", source, "--store", `level:${location}`];
+  expect((await coppice(args)).code).toBe(4);
+  await held.destroy();
+
+  const damaged = new ClassicLevel<string, Uint8Array>(source, { valueEncoding: "buffer" });
+  const key = Buffer.from([
+    0,
+    2,
+    ...Buffer.from("v1"),
+    0,
+    5,
+    ...Buffer.from("notes"),
+    0,
+    6,
+    ...Buffer.from("update"),
+  ]);
+  const clock = Buffer.from([1, 0, 0, 0, 99]);
+  await damaged.put(Buffer.concat([key, clock]) as unknown as string, Buffer.from([9]), {
+    keyEncoding: "buffer",
+  });
+  await damaged.close();
+  const { code, stdout } = await coppice(args);
+  expect(code).toBe(5);
+  expect(stdout).toContain("imported 1 of 2 documents (6 updates)\n");
+  expect(stdout).toContain("damaged notes: update 99: ");
+  const storage = await openStore(location);
+  expect((await storage.load<Doc>("notes"))?.doc.getText("text").toString()).toBe("hello");
+  await storage.close();
+});

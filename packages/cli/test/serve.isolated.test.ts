@@ -1,0 +1,198 @@
+// `coppice serve` in a process of its own, and `coppice compact` and others beside it.
+import { chmod, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { afterEach, describe, expect, test } from "vitest";
+import { WebSocket } from "ws";
+import { WebsocketProvider } from "y-websocket";
+import * as Y from "yjs";
+import {
+  cleanUp,
+  coppice,
+  jsonLines,
+  keystrokes,
+  makeStore,
+  openStore,
+  type Started,
+  start,
+  type TestStore,
+  temporaryDirectory,
+  until,
+} from "./command.js";
+
+afterEach(cleanUp);
+
+interface Serving {
+  readonly started: Started;
+  readonly url: string;
+  readonly store: TestStore;
+}
+
+async function serve(store: TestStore, ...args: readonly string[]): Promise<Serving> {
+  const started = await start(["serve", "--store", store.url, "--port", "0", "--json", ...args]);
+  let ended = false;
+  void started.ended.then(() => {
+    ended = true;
+  });
+  await until("it listens", () => ended || started.seen().includes('"listening"'));
+  const [line] = jsonLines(started.seen());
+  if (typeof line?.url !== "string") throw new Error(started.seen());
+  return { started, url: line.url, store };
+}
+
+async function stop({ started }: Serving): Promise<void> {
+  started.child.kill("SIGTERM");
+  expect((await started.ended).code).toBe(0);
+}
+
+function provider(url: string, id: string): { doc: Y.Doc; end: () => void; synced: Promise<void> } {
+  const doc = new Y.Doc();
+  const client = new WebsocketProvider(`${url.replace("http", "ws")}/sync`, id, doc, {
+    WebSocketPolyfill: WebSocket as unknown as typeof globalThis.WebSocket,
+    disableBc: true,
+  });
+  const synced = new Promise<void>((resolve) => client.once("sync", () => resolve()));
+  const end = () => {
+    client.awareness.destroy();
+    client.destroy();
+    doc.destroy();
+  };
+  return { doc, end, synced };
+}
+
+describe("serve", () => {
+  test("[CS10] makes a store, serves it, and loses nothing at SIGTERM", async () => {
+    const location = join(await temporaryDirectory(), "new");
+    const serving = await serve({ location, url: `level:${location}` });
+    const client = provider(serving.url, "notes");
+    await client.synced;
+    client.doc.getText("text").insert(0, "typed at the last moment");
+    await until("the server has it", async () => {
+      const response = await fetch(`${serving.url}/api/documents/notes`);
+      return response.ok;
+    });
+    await stop(serving);
+    client.end();
+    expect(serving.started.seen()).toContain('"stopped"');
+    const storage = await openStore(location);
+    const handle = await storage.load<Y.Doc>("notes");
+    expect(handle?.doc.getText("text").toString()).toBe("typed at the last moment");
+    expect((await storage.check()).problems).toEqual([]);
+    await storage.close();
+  });
+
+  test("[CS10] says in plain words where it is and who may come", async () => {
+    const store = await makeStore();
+    const started = await start(["serve", "--store", store.url, "--port", "0"]);
+    await until("it listens", () => started.seen().includes("Ctrl-C stops it"));
+    expect(started.seen()).toContain("ws://127.0.0.1:");
+    expect(started.seen()).toContain("whoever reaches this address may read and change everything");
+    started.child.kill("SIGINT");
+    const { code, stdout } = await started.ended;
+    expect([code, stdout.includes("stopped; all is saved")]).toEqual([0, true]);
+  });
+
+  test("[CS11] refuses a public address without tokens, a port in use, and tokens that it cannot read", async () => {
+    const store = await makeStore();
+    const serving = await serve(store);
+    const other = await makeStore();
+    const { port } = new URL(serving.url);
+    const busy = await coppice(["serve", "-s", other.url, "--port", port]);
+    expect([busy.code, busy.stderr.includes("EADDRINUSE")]).toEqual([1, true]);
+    const open = await coppice(["serve", "-s", other.url, "--host", "0.0.0.0", "--port", "0"]);
+    expect([open.code, open.stderr.includes("without authentication")]).toEqual([1, true]);
+    const tokens = await coppice(["serve", "-s", other.url, "--tokens", "/nowhere.json", "--port", "0"]);
+    expect(tokens.code).toBe(2);
+    await stop(serving);
+  });
+
+  test("[CS11] with tokens nobody else gets in", async () => {
+    const file = join(await temporaryDirectory(), "tokens.json");
+    const token = "0123456789abcdef";
+    await writeFile(file, JSON.stringify([{ token, action: "read" }]));
+    await chmod(file, 0o600);
+    const serving = await serve(await makeStore(), "--tokens", file);
+    expect((await fetch(`${serving.url}/api/documents`)).status).toBe(401);
+    const headers = { authorization: `Bearer ${token}` };
+    expect((await fetch(`${serving.url}/api/documents`, { headers })).status).toBe(200);
+    await stop(serving);
+  });
+});
+
+describe("beside a server", () => {
+  const fill = (documents: number) =>
+    makeStore(async (storage) => {
+      for (let index = 0; index < documents; index++)
+        for (const update of keystrokes(`document ${index}`)) await storage.append(`doc-${index}`, [update]);
+    });
+
+  test("[CS12] ls, info, check and compact reach the process that has the store", async () => {
+    const serving = await serve(await fill(3));
+    const { url } = serving.store;
+    expect((await coppice(["ls", "-s", url])).stdout).toBe("doc-0\ndoc-1\ndoc-2\n");
+    const info = await coppice(["info", "doc-1", "-s", url, "--json"]);
+    expect(jsonLines(info.stdout)[0]).toMatchObject({ id: "doc-1", clock: 10, snapshotTime: null });
+    const one = await coppice(["compact", "doc-1", "-s", url]);
+    expect([one.code, one.stdout.startsWith("doc-1: snapshot at clock 10")]).toEqual([0, true]);
+    expect(one.stderr).toMatch(/^note: done by process \d+, which has the store open\n$/);
+    const all = await coppice(["compact", "--all", "-s", url, "--json"]);
+    expect([all.code, jsonLines(all.stdout)[0]]).toMatchObject([0, { seen: 3, compacted: 2, stopped: null }]);
+    expect(all.stderr).toBe("");
+    const check = await coppice(["check", "-s", url]);
+    expect([check.code, check.stdout.includes("ok 3 documents")]).toEqual([0, true]);
+    const locked = await coppice(["history", "doc-1", "-s", url]);
+    expect(locked.code).toBe(4);
+    await stop(serving);
+  });
+
+  test("[CS13] of two compactions at once the second ends with 6, or waits", async () => {
+    const store = await makeStore(async (storage) => {
+      const [update = new Uint8Array()] = keystrokes("x");
+      await Promise.all(Array.from({ length: 600 }, (_, index) => storage.append(`doc-${index}`, [update])));
+    });
+    const serving = await serve(store);
+    const stopRun = new AbortController();
+    const run = await fetch(`${serving.url}/api/compact?force=true&concurrency=1`, {
+      method: "POST",
+      headers: { accept: "text/event-stream" },
+      signal: stopRun.signal,
+    });
+    await run.body?.getReader().read();
+    const second = await coppice(["compact", "--all", "-s", store.url]);
+    expect([second.code, second.stderr.includes("another compaction of this store is under way")]).toEqual([
+      6,
+      true,
+    ]);
+    const waiting = start(["compact", "--all", "--min-events", "5", "-s", store.url, "--wait", "60s"]);
+    setTimeout(() => stopRun.abort(), 500);
+    expect((await (await waiting).ended).code).toBe(0);
+    await stop(serving);
+  });
+
+  test("[CS14] after SIGKILL the next command opens the store itself, and the next server offers anew", async () => {
+    const serving = await serve(await fill(2));
+    const { url, location } = serving.store;
+    serving.started.child.kill("SIGKILL");
+    await serving.started.ended;
+    const alone = await coppice(["compact", "--all", "-s", url]);
+    expect([alone.code, alone.stderr]).toEqual([0, ""]);
+    const next = await serve(serving.store);
+    const asked = await coppice(["ls", "-s", url]);
+    expect([asked.code, asked.stderr.startsWith("note: done by process")]).toEqual([0, true]);
+    await stop(next);
+    const storage = await openStore(location);
+    expect((await storage.check()).problems).toEqual([]);
+    await storage.close();
+  });
+
+  test("[CS15] a server compacts by itself when told to", async () => {
+    const store = await makeStore(async (storage) => {
+      for (const update of keystrokes("x".repeat(150))) await storage.append("long", [update]);
+    });
+    const serving = await serve(store, "--compact-every", "50ms");
+    await until("it is compacted", async () => {
+      const response = await fetch(`${serving.url}/api/documents/long`);
+      return ((await response.json()) as { oldestClock: number }).oldestClock > 0;
+    });
+    await stop(serving);
+  });
+});

@@ -1,0 +1,259 @@
+/**
+ * The owner's end of the control socket: lets other processes of this user compact, list and check a store
+ * that only this process can open.
+ *
+ * The lock of the store is the only truth about who owns it. So whatever lies at the address is what an
+ * earlier owner left, and the one who holds the lock may remove it.
+ *
+ * Invariants: nothing is done before the token was shown; the sizes of requests and their number at one time
+ * are bounded; when the other end goes away its work stops between two steps; the socket keeps no process
+ * alive.
+ */
+
+import { timingSafeEqual } from "node:crypto";
+import { rm } from "node:fs/promises";
+import { createServer, type Server, type Socket } from "node:net";
+import { CoppiceError } from "../base/errors.js";
+import type { DocumentStorage } from "../storage/storage.js";
+import { compactAllAlone } from "./alone.js";
+import { describe, readLines, toLine } from "./lines.js";
+import { choosePlace, removePlace, writePlace } from "./place.js";
+
+/** What can be asked for. */
+export type ControlledStorage = Pick<
+  DocumentStorage,
+  "compact" | "compactAll" | "list" | "info" | "check" | "traits"
+>;
+
+export interface Control {
+  /** Path of the socket, or name of the pipe. */
+  readonly address: string;
+  /** Ends what is running through it between two steps, and removes it. Call it before `storage.close()`. */
+  close(): Promise<void>;
+}
+
+const REQUEST_BYTES_MAX = 64 * 1024;
+const REQUEST_MS_MAX = 5_000;
+const CONNECTIONS_MAX = 16;
+const IDS_EACH = 500;
+
+type Params = Readonly<Record<string, unknown>>;
+type Tell = (progress: unknown) => Promise<void>;
+
+/**
+ * Offers an open storage, whose backend lives in `directory`, to other processes of this user. Resolves when
+ * it can be reached. Rejects with `UNAVAILABLE` when there is no place for a socket, with `TRAIT_MISSING` for
+ * a storage that several processes may open anyway, and as the file system refuses.
+ */
+export async function offerControl(storage: ControlledStorage, directory: string): Promise<Control> {
+  if (!storage.traits.exclusive)
+    throw new CoppiceError(
+      "TRAIT_MISSING",
+      "this store has no single owner: open it instead of asking for it",
+    );
+  const place = await choosePlace(directory);
+  const sockets = new Set<Socket>();
+  const server = createServer((socket) => {
+    if (sockets.size >= CONNECTIONS_MAX) {
+      socket.destroy();
+      return;
+    }
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+    serveSocket(socket, storage, place.token);
+  });
+  if (process.platform !== "win32") await rm(place.address, { force: true });
+  await listen(server, place.address);
+  server.unref();
+  try {
+    await writePlace(directory, place);
+  } catch (error) {
+    await end(server, sockets);
+    throw error;
+  }
+  return {
+    address: place.address,
+    close: async () => {
+      await removePlace(directory, place);
+      await end(server, sockets);
+    },
+  };
+}
+
+function listen(server: Server, address: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once("error", reject);
+    server.listen({ path: address, readableAll: false, writableAll: false }, () => {
+      server.off("error", reject);
+      resolve();
+    });
+  });
+}
+
+async function end(server: Server, sockets: ReadonlySet<Socket>): Promise<void> {
+  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+  for (const socket of sockets) socket.destroy();
+  await closed;
+}
+
+function serveSocket(socket: Socket, storage: ControlledStorage, token: string): void {
+  const stop = new AbortController();
+  let asked = false;
+  socket.unref();
+  socket.setTimeout(REQUEST_MS_MAX, () => socket.destroy());
+  // Its other end went away: what it asked for ends below.
+  socket.on("error", () => stop.abort(gone()));
+  socket.once("close", () => stop.abort(gone()));
+  const refuse = () => socket.destroy();
+  const onValue = (value: unknown) => {
+    const { token: shown, method, params, abort } = (value ?? {}) as Params;
+    if (asked) {
+      if (abort === true) stop.abort(new CoppiceError("CLOSED", "the one who asked for it stopped it"));
+      return;
+    }
+    if (!isSame(shown, token) || typeof method !== "string") return refuse();
+    asked = true;
+    socket.setTimeout(0);
+    answer(socket, storage, method, (params ?? {}) as Params, stop.signal).catch(refuse);
+  };
+  readLines(socket, REQUEST_BYTES_MAX, onValue, refuse);
+}
+
+async function answer(
+  socket: Socket,
+  storage: ControlledStorage,
+  method: string,
+  params: Params,
+  signal: AbortSignal,
+): Promise<void> {
+  const send = (value: unknown) =>
+    new Promise<void>((resolve) => {
+      if (socket.destroyed || socket.write(toLine(value))) return resolve();
+      socket.once("drain", resolve);
+      socket.once("close", () => resolve());
+    });
+  let last: unknown;
+  try {
+    last = { result: await run(storage, method, params, signal, (progress) => send({ progress })) };
+  } catch (error) {
+    last = { error: describe(error) };
+  }
+  await send(last);
+  socket.end();
+}
+
+async function run(
+  storage: ControlledStorage,
+  method: string,
+  params: Params,
+  signal: AbortSignal,
+  tell: Tell,
+): Promise<unknown> {
+  switch (method) {
+    case "hello":
+      return { pid: process.pid };
+    case "compact":
+      return storage.compact(text(params, "id"), { ...flags(params, "force", "dryRun"), signal });
+    case "compactAll":
+      return compactAllAlone(storage, {
+        ...texts(params, "prefix"),
+        ...numbers(params, "minEvents", "idleMs", "concurrency", "budgetMs"),
+        ...flags(params, "force", "dryRun"),
+        signal,
+        onProgress: ({ result: _, ...progress }) => void tell(progress),
+      });
+    case "list":
+      return list(
+        storage,
+        { ...texts(params, "prefix", "after"), ...numbers(params, "limit") },
+        signal,
+        tell,
+      );
+    case "info":
+      return storage.info(text(params, "id"));
+    case "check":
+      return storage.check({
+        ...texts(params, "id"),
+        ...flags(params, "repair"),
+        signal,
+        onProgress: (done) => void tell(done),
+      });
+    default:
+      throw new CoppiceError("ARGUMENT_INVALID", "the owner of the store knows no such request", {
+        details: { method: method.slice(0, 40) },
+      });
+  }
+}
+
+/** Ids in portions; waits while the reader is slow. */
+async function list(
+  storage: ControlledStorage,
+  options: { prefix?: string; after?: string; limit?: number },
+  signal: AbortSignal,
+  tell: Tell,
+): Promise<number> {
+  let ids: string[] = [];
+  let count = 0;
+  for await (const id of storage.list(options)) {
+    signal.throwIfAborted();
+    ids.push(id);
+    count++;
+    if (ids.length < IDS_EACH) continue;
+    await tell(ids);
+    ids = [];
+  }
+  if (ids.length > 0) await tell(ids);
+  return count;
+}
+
+function text(params: Params, name: string): string {
+  const { [name]: value } = texts(params, name);
+  if (value === undefined) throw invalid(name);
+  return value;
+}
+
+function texts(params: Params, ...names: readonly string[]): Record<string, string> {
+  return pick(params, names, (value) => typeof value === "string") as Record<string, string>;
+}
+
+function numbers(params: Params, ...names: readonly string[]): Record<string, number> {
+  return pick(params, names, (value) => Number.isFinite(value) && Number(value) >= 0) as Record<
+    string,
+    number
+  >;
+}
+
+function flags(params: Params, ...names: readonly string[]): Record<string, boolean> {
+  return pick(params, names, (value) => typeof value === "boolean") as Record<string, boolean>;
+}
+
+function pick(
+  params: Params,
+  names: readonly string[],
+  isValid: (value: unknown) => boolean,
+): Record<string, unknown> {
+  const picked: Record<string, unknown> = {};
+  for (const name of names) {
+    const value = params[name];
+    if (value === undefined) continue;
+    if (!isValid(value)) throw invalid(name);
+    picked[name] = value;
+  }
+  return picked;
+}
+
+function invalid(name: string): CoppiceError {
+  return new CoppiceError("ARGUMENT_INVALID", "a request to the owner of the store is malformed", {
+    details: { name },
+  });
+}
+
+function gone(): CoppiceError {
+  return new CoppiceError("CLOSED", "the one who asked for it went away");
+}
+
+function isSame(shown: unknown, token: string): boolean {
+  if (typeof shown !== "string") return false;
+  const [a, b] = [Buffer.from(shown), Buffer.from(token)];
+  return a.length === b.length && timingSafeEqual(a, b);
+}

@@ -1,0 +1,281 @@
+/**
+ * Putting an image into a store as a document: stage → verify → flip, like a snapshot.
+ *
+ * A small image goes in with one commit. A larger one is staged under a claim: meta becomes a tombstone that
+ * says `incoming`, so for everybody else there is no document; then come the records, in slices that each
+ * expect the claim; what was staged is read back and compared; and the flip puts the real meta in the place
+ * of the claim. Who finds a claim may take it over, and the one who made it then fails with its next commit.
+ *
+ * | a crash                | leaves                                                                    |
+ * | ---------------------- | ------------------------------------------------------------------------- |
+ * | before the claim       | the id as it was                                                          |
+ * | before the flip        | no document; a claim, which the next attempt, a delete or a repair removes |
+ * | after the flip         | the document                                                              |
+ *
+ * Invariants: nothing is visible before all of it is stored; a document that exists is never overwritten; a
+ * failed landing removes what it staged, as far as the backend still lets it.
+ */
+
+import { equalBytes, toHex } from "../base/bytes.js";
+import { crc32 } from "../base/checksum.js";
+import { CoppiceError, isCoppiceError } from "../base/errors.js";
+import type { Batch, Entry } from "../contract/backend.js";
+import { encodeKey } from "../contract/keys.js";
+import type { Context } from "./context.js";
+import { abandon, wipe } from "./deletion.js";
+import type { DocumentLog } from "./document-log.js";
+import { damaged } from "./envelope.js";
+import { deletedError, incomingError } from "./head.js";
+import { IMAGE_SPACES, type ImagePart } from "./image.js";
+import { type Meta, metaKey, sealMeta, unsealMeta } from "./meta.js";
+import { type Erased, erasedKey, readErased } from "./tombstone.js";
+
+/** What lies under an id before anything is brought in there. */
+export interface Place {
+  readonly id: string;
+  readonly meta: Meta | undefined;
+  readonly metaBytes: Uint8Array | undefined;
+  readonly erased: Erased | undefined;
+  /** Clocks up to here were used under this id. */
+  readonly clock: number;
+}
+
+export interface Landed {
+  readonly clock: number;
+  readonly records: number;
+  /** Bytes of the stored values. */
+  readonly bytes: number;
+}
+
+export async function readPlace(context: Context, id: string): Promise<Place> {
+  const metaBytes = await context.guard.get(metaKey(id));
+  const meta = metaBytes && unsealMeta(id, metaBytes);
+  const erased = meta === undefined ? await readErased(context.guard, erasedKey(id)) : undefined;
+  return { id, meta, metaBytes, erased, clock: meta?.deleted?.clock ?? erased?.clock ?? 0 };
+}
+
+/** Throws `EXISTS`, or `DELETED` for an id that was used before unless it may be `recreate`d. */
+export function assertVacant({ id, meta, erased }: Place, recreate: boolean): void {
+  if (meta !== undefined && meta.deleted === undefined) throw existsError(id);
+  const unused = meta === undefined ? erased === undefined : meta.incoming?.fresh === true;
+  if (!unused && !recreate) throw deletedError(id);
+}
+
+export function existsError(id: string): CoppiceError {
+  return new CoppiceError("EXISTS", "there is a document of this id already; nothing was written", {
+    details: { id },
+  });
+}
+
+/**
+ * Brings in the image. Rejects with what the parts throw, with `EXISTS` or `BUSY` when another writer was
+ * faster, and with `CORRUPT` when what was written is not what is read back: then there is no document.
+ * `undefined`: the image was empty, and nothing was written.
+ */
+export async function land(
+  context: Context,
+  log: DocumentLog,
+  place: Place,
+  parts: AsyncIterable<ImagePart>,
+): Promise<Landed | undefined> {
+  const landing = new Landing(context, log, place);
+  try {
+    for await (const part of parts) {
+      if (part.kind === "begin") await landing.begin();
+      else if (part.kind === "record") await landing.add(part);
+      else return { clock: part.clock, ...(await landing.finish(part.meta)) };
+    }
+    await landing.giveUp();
+    return undefined;
+  } catch (error) {
+    // What went wrong is the news; a claim that cannot be removed now is removed by whoever comes next.
+    await landing.giveUp().catch(() => undefined);
+    throw error;
+  }
+}
+
+/** Counts and a running checksum of records in their order. */
+class Tally {
+  records = 0;
+  bytes = 0;
+  crc = 0;
+
+  add({ key, value }: Entry): void {
+    this.records++;
+    this.bytes += value.length;
+    this.crc = crc32(value, crc32(encodeKey(key), this.crc));
+  }
+}
+
+class Landing {
+  readonly #context: Context;
+  readonly #log: DocumentLog;
+  readonly #place: Place;
+  #claim: { readonly meta: Meta; readonly bytes: Uint8Array } | undefined;
+  #waiting: Entry[] = [];
+  #waitingBytes = 0;
+  #tally = new Tally();
+
+  constructor(context: Context, log: DocumentLog, place: Place) {
+    this.#context = context;
+    this.#log = log;
+    this.#place = place;
+  }
+
+  /** Also voids what was added so far. */
+  async begin(): Promise<void> {
+    this.#waiting = [];
+    this.#waitingBytes = 0;
+    this.#tally = new Tally();
+    if (this.#claim !== undefined) await this.#clear(this.#claim.bytes);
+  }
+
+  async add(entry: Entry): Promise<void> {
+    const { limits, guard } = this.#context;
+    const full =
+      this.#waitingBytes + entry.value.length > Math.min(limits.groupBytesMax, guard.traits.commitBytesMax);
+    if (this.#waiting.length > 0 && (full || this.#waiting.length >= limits.groupOperationsMax))
+      await this.#stage();
+    this.#tally.add(entry);
+    this.#waiting.push(entry);
+    this.#waitingBytes += entry.value.length;
+  }
+
+  async finish(meta: Meta): Promise<{ records: number; bytes: number }> {
+    const { id } = this.#place;
+    const entry = { key: metaKey(id), value: sealMeta(id, meta, this.#context.env.now()) };
+    // What is left of a document that was here before must not mix with this one.
+    const staged = this.#place.meta !== undefined || this.#claim !== undefined;
+    if (staged) {
+      await this.#stage();
+      await this.#verifyStaged();
+    }
+    const put = [...this.#waiting.splice(0), entry];
+    await this.#flip(put);
+    if (!staged) await this.#verify(put);
+    this.#claim = undefined;
+    const { records, bytes } = this.#tally;
+    return { records, bytes };
+  }
+
+  /** Removes what was staged. */
+  async giveUp(): Promise<void> {
+    const claim = this.#claim;
+    this.#claim = undefined;
+    if (claim === undefined) return;
+    await abandon(this.#context, this.#place.id, claim.meta, claim.bytes).finally(() => this.#log.forget());
+  }
+
+  /** The one commit that matters: the real meta, last, in the place of what was there. */
+  async #flip(put: readonly Entry[]): Promise<void> {
+    const { id, erased, metaBytes } = this.#place;
+    const key = erasedKey(id);
+    await this.#commit({
+      put,
+      delete: erased === undefined ? [] : [key],
+      expect: [
+        { key: metaKey(id), value: this.#claim?.bytes ?? metaBytes },
+        { key, value: erased?.bytes },
+      ],
+    });
+  }
+
+  async #stage(): Promise<void> {
+    const claim = this.#claim ?? (await this.#stake());
+    const put = this.#waiting.splice(0);
+    this.#waitingBytes = 0;
+    if (put.length === 0) return;
+    await this.#commit({ put, expect: [{ key: metaKey(this.#place.id), value: claim.bytes }] });
+  }
+
+  /** Makes the claim, and removes what lay there before: of a deleted document, or of an older claim. */
+  async #stake(): Promise<{ meta: Meta; bytes: Uint8Array }> {
+    const { id, clock, erased, meta: before, metaBytes } = this.#place;
+    const { env } = this.#context;
+    const fresh = before === undefined || before.incoming?.fresh === true;
+    const meta: Meta = {
+      model: before?.model ?? "",
+      created: before?.created ?? env.now(),
+      incarnation: before?.incarnation ?? "",
+      base: clock,
+      oldest: clock,
+      snapshot: undefined,
+      previous: undefined,
+      commits: [],
+      commitFloor: before?.commitFloor ?? erased?.commitFloor ?? 0,
+      deleted: { clock, time: before?.deleted?.time ?? env.now() },
+      incoming: { nonce: toHex(env.random(8)), fresh },
+    };
+    const claim = { meta, bytes: sealMeta(id, meta, env.now()) };
+    await this.#commit({
+      put: [{ key: metaKey(id), value: claim.bytes }],
+      expect: [
+        { key: metaKey(id), value: metaBytes },
+        { key: erasedKey(id), value: erased?.bytes },
+      ],
+    });
+    this.#claim = claim;
+    if (before !== undefined) await this.#clear(claim.bytes);
+    return claim;
+  }
+
+  async #clear(claimBytes: Uint8Array): Promise<void> {
+    const { done } = await wipe(this.#context, this.#place.id, IMAGE_SPACES, claimBytes);
+    if (!done) throw await this.#overtaken();
+  }
+
+  /** Reads back all that was staged, and compares. */
+  async #verifyStaged(): Promise<void> {
+    const { id } = this.#place;
+    const found = new Tally();
+    for (const space of IMAGE_SPACES) {
+      for await (const page of this.#context.guard.scan({ space, id })) {
+        for (const entry of page) found.add(entry);
+      }
+    }
+    const { records, crc } = this.#tally;
+    if (found.records !== records || found.crc !== crc) throw misread(id);
+  }
+
+  /** Reads back what went in with one commit: as long as meta is that of the commit, it may not change. */
+  async #verify(put: readonly Entry[]): Promise<void> {
+    const { guard } = this.#context;
+    const meta = put.at(-1)!;
+    for (const { key, value } of put) {
+      if (equalBytes(await guard.get(key), value)) continue;
+      if (!equalBytes(await guard.get(meta.key), meta.value)) return;
+      throw misread(this.#place.id);
+    }
+  }
+
+  async #commit(batch: Batch): Promise<void> {
+    try {
+      await this.#context.guard.commit(batch);
+    } catch (error) {
+      if (isCoppiceError(error, "COMMIT_CONFLICT")) throw await this.#overtaken();
+      if (!isCoppiceError(error, "OUTCOME_UNKNOWN") || !(await this.#settled(batch))) throw error;
+    } finally {
+      this.#log.forget();
+    }
+  }
+
+  /** Whether a commit of unknown outcome was applied, where the backend goes on after one. */
+  async #settled({ put = [] }: Batch): Promise<boolean> {
+    const { guard } = this.#context;
+    if (guard.traits.poisonsItself) return false;
+    const last = put.at(-1);
+    return last !== undefined && equalBytes(await guard.get(last.key), last.value);
+  }
+
+  async #overtaken(): Promise<CoppiceError> {
+    const { id } = this.#place;
+    const bytes = await this.#context.guard.get(metaKey(id));
+    const meta = bytes && unsealMeta(id, bytes);
+    if (meta !== undefined && meta.deleted === undefined) return existsError(id);
+    return meta?.incoming === undefined ? deletedError(id) : incomingError(id);
+  }
+}
+
+function misread(id: string): CoppiceError {
+  return damaged(metaKey(id), "what is read back is not what was written");
+}

@@ -1,0 +1,269 @@
+// The control socket: a real socket between two ends in this process, and what lies around it in files.
+import { mkdir, mkdtemp, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { connect, createServer, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { DocumentStorage, isCoppiceError, memoryBackend, never } from "coppice";
+import { compactAllAlone, findOwner, offerControl } from "coppice/control";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { nameSet, naming } from "../../../../test/support/oracle-model.js";
+
+const FILE = "coppice-control.json";
+let folder = "";
+let directory = "";
+const endings: (() => Promise<unknown>)[] = [];
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "coppice-control-"));
+  directory = join(folder, "data");
+  await mkdir(directory);
+  process.env.XDG_RUNTIME_DIR = folder;
+});
+
+afterEach(async () => {
+  for (const end of endings.splice(0).reverse()) await end();
+  delete process.env.XDG_RUNTIME_DIR;
+  await rm(folder, { recursive: true, force: true });
+});
+
+async function storageWith(documents: number, events = 3): Promise<DocumentStorage> {
+  const storage = await DocumentStorage.open({
+    backend: memoryBackend(),
+    models: [nameSet()],
+    snapshotPolicy: never,
+  });
+  endings.push(() => storage.close());
+  for (let document = 0; document < documents; document++)
+    for (let event = 0; event < events; event++)
+      await storage.append(`doc-${String(document).padStart(4, "0")}`, [naming(`${document}-${event}`)]);
+  return storage;
+}
+
+async function offered(documents = 3): Promise<DocumentStorage> {
+  const storage = await storageWith(documents);
+  const control = await offerControl(storage, directory);
+  endings.push(() => control.close());
+  return storage;
+}
+
+async function place(): Promise<{ address: string; token: string }> {
+  return JSON.parse(await readFile(join(directory, FILE), "utf8")) as { address: string; token: string };
+}
+
+/** Sends a text as it is; resolves with all that comes back until the end. */
+function raw(address: string, text: string): Promise<string> {
+  return new Promise((resolve) => {
+    let seen = "";
+    const socket: Socket = connect({ path: address }, () => socket.write(text));
+    socket.setEncoding("utf8").on("data", (more: string) => {
+      seen += more;
+    });
+    socket.on("error", () => undefined);
+    socket.once("close", () => resolve(seen));
+  });
+}
+
+describe("what can be asked", () => {
+  test("[CS1] another process lists, looks, compacts and checks as if the store were its own", async () => {
+    const storage = await offered(3);
+    const owner = (await findOwner(directory))!;
+    expect(owner.pid).toBe(process.pid);
+    const ids: string[] = [];
+    for await (const id of owner.list({ prefix: "doc-000", after: "doc-0000" })) ids.push(id);
+    expect(ids).toEqual(["doc-0001", "doc-0002"]);
+    expect(await owner.info("doc-0001")).toEqual(await storage.info("doc-0001"));
+    expect(await owner.info("none")).toBeUndefined();
+    expect(await owner.compact("doc-0001")).toMatchObject({ outcome: "compacted", clock: 3 });
+    const seen: number[] = [];
+    const result = await owner.compactAll({ onProgress: (progress) => seen.push(progress.seen) });
+    expect(result).toMatchObject({ seen: 3, compacted: 2, failures: [], stopped: undefined });
+    expect(seen).toEqual([1, 2, 3]);
+    let checked = 0;
+    const report = await owner.check({ onProgress: (done) => (checked = done) });
+    expect(report).toEqual(await storage.check());
+    expect(checked).toBe(3);
+  });
+
+  test("[CS1] a list of any length arrives whole, and may be left early", async () => {
+    await offered(1203);
+    const owner = (await findOwner(directory))!;
+    let count = 0;
+    for await (const id of owner.list()) expect(id).toBe(`doc-${String(count++).padStart(4, "0")}`);
+    expect(count).toBe(1203);
+    for await (const id of owner.list()) {
+      expect(id).toBe("doc-0000");
+      break;
+    }
+  });
+
+  test("[CS2] an error of the storage arrives as one, without a stack", async () => {
+    const storage = await offered(1);
+    const owner = (await findOwner(directory))!;
+    const error = await owner.info("x".repeat(600)).catch((caught: unknown) => caught);
+    expect(isCoppiceError(error, "ID_INVALID")).toBe(true);
+    const { address, token } = await place();
+    const answer = await raw(address, `${JSON.stringify({ token, method: "info", params: { id: "" } })}\n`);
+    expect(JSON.parse(answer)).toMatchObject({ error: { code: "ID_INVALID" } });
+    expect(answer).not.toMatch(/stack|\.ts:/);
+    await storage.append("doc-0000", [naming("more")]);
+    const failing = await owner.compactAll({ minEvents: -1 }).catch((caught: unknown) => caught);
+    expect(isCoppiceError(failing, "ARGUMENT_INVALID")).toBe(true);
+  });
+
+  test("[CS3] of two compactions of a store at once the second is told so, whoever began the first", async () => {
+    const storage = await offered(40);
+    const owner = (await findOwner(directory))!;
+    const first = compactAllAlone(storage);
+    const second = await owner.compactAll().catch((error: unknown) => error);
+    expect(second).toMatchObject({ code: "BUSY", details: { compacting: true } });
+    await expect(compactAllAlone(storage)).rejects.toMatchObject({ code: "BUSY" });
+    expect(await first).toMatchObject({ compacted: 40 });
+    expect(await owner.compactAll()).toMatchObject({ compacted: 0 });
+  });
+
+  test("[CS4] an aborted call stops between two documents and says what was done", async () => {
+    await offered(200);
+    const owner = (await findOwner(directory))!;
+    const stop = new AbortController();
+    const result = await owner.compactAll({ signal: stop.signal, onProgress: () => stop.abort() });
+    expect(result.stopped).toBe("signal");
+    expect(result.compacted).toBeLessThan(200);
+  });
+
+  test("[CS4] what was asked for by one who goes away ends, and another may ask", async () => {
+    const storage = await offered(400);
+    const { address, token } = await place();
+    const socket = connect({ path: address });
+    socket.write(`${JSON.stringify({ token, method: "compactAll", params: {} })}\n`);
+    await new Promise((resolve) => socket.once("data", resolve));
+    socket.destroy();
+    const owner = (await findOwner(directory))!;
+    for (;;) {
+      const outcome = await owner.compactAll().catch((error: unknown) => error);
+      if (!isCoppiceError(outcome, "BUSY")) {
+        expect(outcome).toMatchObject({ stopped: undefined });
+        break;
+      }
+    }
+    expect((await storage.check()).problems).toEqual([]);
+  });
+});
+
+describe("who may ask", () => {
+  test("[CS5] the file and the socket are for this user alone", async () => {
+    await offered();
+    const { address } = await place();
+    expect((await stat(join(directory, FILE))).mode & 0o777).toBe(0o600);
+    expect((await stat(join(address, ".."))).mode & 0o777).toBe(0o700);
+    expect(Buffer.byteLength(address)).toBeLessThanOrEqual(100);
+  });
+
+  test("[CS5] nothing is done without the token, and bad requests end their connection", async () => {
+    const storage = await offered(1);
+    const { address, token } = await place();
+    const requests = [
+      "{}\n",
+      "not json\n",
+      "null\n",
+      `${JSON.stringify({ token: `${token}x`, method: "compactAll" })}\n`,
+      `${JSON.stringify({ token: "", method: "compactAll" })}\n`,
+      `${JSON.stringify({ token, method: 5 })}\n`,
+      "x".repeat(70_000),
+    ];
+    for (const request of requests)
+      expect([request.slice(0, 20), await raw(address, request)]).toEqual([request.slice(0, 20), ""]);
+    const unknown = await raw(address, `${JSON.stringify({ token, method: "close" })}\n`);
+    expect(JSON.parse(unknown)).toMatchObject({ error: { code: "ARGUMENT_INVALID" } });
+    expect((await storage.info("doc-0000"))?.snapshotClock).toBeUndefined();
+    expect(await findOwner(directory)).toBeDefined();
+  });
+
+  test("[CS5] a runtime directory that others own or can write to is not used", async () => {
+    await rm(join(folder, "coppice"), { recursive: true, force: true });
+    await mkdir(join(folder, "elsewhere"));
+    await symlink(join(folder, "elsewhere"), join(folder, "coppice"));
+    await offered();
+    expect((await place()).address).not.toContain(join(folder, "coppice"));
+    expect(await findOwner(directory)).toBeDefined();
+  });
+
+  test("[CS5] many silent connections leave room again, and the others are closed at once", async () => {
+    await offered(1);
+    const { address } = await place();
+    const sockets = Array.from({ length: 40 }, () => connect({ path: address }));
+    for (const socket of sockets) socket.on("error", () => undefined);
+    const closed = sockets.map((socket) => new Promise((resolve) => socket.once("close", resolve)));
+    await Promise.race(closed);
+    for (const socket of sockets) socket.destroy();
+    await Promise.all(closed);
+    expect(await findOwner(directory)).toBeDefined();
+  });
+});
+
+describe("who owns the store", () => {
+  test("[CS6] what an earlier owner left is replaced by the next, and no owner is found through it", async () => {
+    const storage = await storageWith(1);
+    const control = await offerControl(storage, directory);
+    const left = await readFile(join(directory, FILE), "utf8");
+    const { address } = JSON.parse(left) as { address: string };
+    await control.close();
+    expect(await findOwner(directory)).toBeUndefined();
+    // As after SIGKILL: the file says that somebody listens, the socket lies there, and nobody does.
+    await writeFile(join(directory, FILE), left);
+    await writeFile(address, "");
+    expect(await findOwner(directory)).toBeUndefined();
+    const next = await offerControl(storage, directory);
+    endings.push(() => next.close());
+    expect((await findOwner(directory))?.pid).toBe(process.pid);
+    expect((await place()).token).not.toBe((JSON.parse(left) as { token: string }).token);
+  });
+
+  test("[CS6] a file that says nonsense is no owner", async () => {
+    for (const text of ["", "{", "[]", "null", '{"version":2}', '{"version":1,"address":5,"token":"x"}']) {
+      await writeFile(join(directory, FILE), text);
+      expect(await findOwner(directory)).toBeUndefined();
+    }
+  });
+
+  test("[CS6] an owner that ends before it has answered is `UNAVAILABLE`, and nothing hangs", async () => {
+    const address = join(folder, "dying.sock");
+    let asked = 0;
+    const server = createServer((socket) => {
+      socket.once("data", () => {
+        if (asked++ === 0) socket.end('{"result":{"pid":1}}\n');
+        else socket.destroy();
+      });
+    });
+    await new Promise<void>((resolve) => server.listen(address, resolve));
+    endings.push(() => new Promise((resolve) => server.close(resolve)));
+    await writeFile(join(directory, FILE), JSON.stringify({ version: 1, address, token: "t", pid: 1 }));
+    const owner = (await findOwner(directory))!;
+    await expect(owner.compactAll()).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    await expect(async () => {
+      for await (const id of owner.list()) expect(id).toBeUndefined();
+    }).rejects.toMatchObject({ code: "UNAVAILABLE" });
+  });
+
+  test("[CS7] a store that several processes may open offers no control", async () => {
+    const storage = await DocumentStorage.open({
+      backend: memoryBackend({ shared: true }),
+      models: [nameSet()],
+    });
+    endings.push(() => storage.close());
+    await expect(offerControl(storage, directory)).rejects.toMatchObject({ code: "TRAIT_MISSING" });
+  });
+
+  test("[CS7] closing ends what runs through it between two steps, and leaves nothing behind", async () => {
+    const storage = await storageWith(300);
+    const control = await offerControl(storage, directory);
+    const owner = (await findOwner(directory))!;
+    const begun = new Promise<void>((resolve) => {
+      owner.compactAll({ onProgress: () => resolve() }).catch(() => resolve());
+    });
+    await begun;
+    await control.close();
+    await expect(stat(join(directory, FILE))).rejects.toMatchObject({ code: "ENOENT" });
+    await expect(stat(control.address)).rejects.toMatchObject({ code: "ENOENT" });
+    expect((await storage.check()).problems).toEqual([]);
+  });
+});

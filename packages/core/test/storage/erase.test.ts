@@ -1,0 +1,169 @@
+import { DocumentStorage, memoryBackend, never, type StorageOptions } from "coppice";
+import { simulatedBackend, simulatedEnv } from "coppice/testing";
+import { describe, expect, test } from "vitest";
+import { type NameSet, nameSet, naming } from "../../../../test/support/oracle-model.js";
+
+const models = [nameSet()] as const;
+type Storage = DocumentStorage<typeof models>;
+const open = (options: Partial<StorageOptions<typeof models>> = {}): Promise<Storage> =>
+  DocumentStorage.open({ backend: memoryBackend(), models, snapshotPolicy: never, ...options });
+
+const code = (expected: string) => expect.objectContaining({ code: expected });
+
+async function clean(storage: Storage): Promise<void> {
+  expect((await storage.check()).problems).toEqual([]);
+  await storage.close();
+}
+
+async function write(storage: Storage, id: string): Promise<void> {
+  await storage.append(id, [naming("a"), naming("late", ["never"])], { info: { user: "ada" } });
+  await storage.append(id, [naming("b"), naming("!bad")], { commitId: storage.newCommitId() });
+  await storage.compact(id);
+  await storage.append(id, [naming("c")]);
+  await storage.compact(id);
+  await storage.append(id, [naming("d")]);
+}
+
+/** Every key and value of the store, and what a disk would still hold of others. */
+function everything(backend: ReturnType<typeof simulatedBackend>): string {
+  return [...backend.dump(), ...backend.residue()]
+    .map(({ key, value }) => `${key.join("/")} ${Buffer.from(value).toString("latin1")}`)
+    .join("\n");
+}
+
+describe("erase", () => {
+  test("[MV10] nothing of an erased document is left: no key, no value, no file, not even its id", async () => {
+    const backend = simulatedBackend();
+    const env = simulatedEnv(1, { autoAdvance: true });
+    const storage = await open({ backend, env });
+    await write(storage, "secret id");
+    await write(storage, "other");
+    // Damage that a repair sets aside is evidence, and erased as well.
+    backend.flip(["events", "secret id", 4], 30);
+    await storage.check({ repair: true });
+    expect(backend.keys().filter(([space]) => space === "quarantine")).toHaveLength(1);
+    expect(await storage.erase("secret id", { reclaim: false })).toMatchObject({ existed: true });
+    expect(backend.keys().some(([, id]) => id === "secret id")).toBe(false);
+    expect(everything(backend)).toContain("secret id");
+    const again = await storage.erase("secret id");
+    expect(again).toEqual({ existed: false, keys: 0 });
+    expect(everything(backend)).not.toContain("secret id");
+    expect(everything(backend)).toContain("other");
+    const handle = await storage.load<NameSet>("other");
+    expect(handle?.doc.names.size).toBe(4);
+    await clean(storage);
+  });
+
+  test("[MV11] an erased id is DELETED for every later use, and its clocks are not used again", async () => {
+    const backend = simulatedBackend();
+    const env = simulatedEnv(1, { autoAdvance: true });
+    const storage = await open({ backend, env });
+    const commitId = storage.newCommitId();
+    await storage.append("d", [naming("x"), naming("y")], { commitId });
+    await write(storage, "d");
+    const handle = await storage.open<NameSet>("d");
+    await storage.erase("d");
+    for (const reopened of [storage, undefined]) {
+      const now = reopened ?? (await open({ backend, env }));
+      expect(await now.load("d")).toBe(undefined);
+      expect(await now.info("d")).toBe(undefined);
+      expect(await now.delete("d")).toBe(false);
+      await expect(now.append("d", [naming("z")])).rejects.toEqual(code("DELETED"));
+      await expect(now.open("d")).rejects.toEqual(code("DELETED"));
+      if (reopened !== undefined) {
+        handle.change((set) => void set.made.push(naming("stale")));
+        await expect(handle.save()).rejects.toEqual(code("DELETED"));
+        await handle.close({ discard: true });
+        await now.close();
+        continue;
+      }
+      const recreated = await now.open<NameSet>("d", { recreate: true });
+      expect(recreated.clock).toBe(8);
+      expect(recreated.doc.names.size).toBe(0);
+      await expect(now.append("d", [naming("x"), naming("y")], { commitId })).rejects.toEqual(
+        code("OUTCOME_UNKNOWN"),
+      );
+      expect(await now.append("d", [naming("z")])).toMatchObject({ clock: 9 });
+      expect(backend.keys().filter(([space]) => space === "erased")).toEqual([]);
+      await now.erase("d");
+      await expect(now.append("d", [naming("z")])).rejects.toEqual(code("DELETED"));
+      expect((await now.open("d", { recreate: true })).clock).toBe(9);
+      await clean(now);
+    }
+  });
+
+  test("[MV11] a deleted document can be erased, and one that never was leaves nothing", async () => {
+    const backend = simulatedBackend();
+    const storage = await open({ backend, env: simulatedEnv(1, { autoAdvance: true }) });
+    await write(storage, "d");
+    await storage.delete("d");
+    expect(await storage.erase("d")).toMatchObject({ existed: false });
+    await expect(storage.append("d", [naming("z")])).rejects.toEqual(code("DELETED"));
+    expect(await storage.erase("nobody")).toEqual({ existed: false, keys: 0 });
+    expect(backend.keys()).toHaveLength(1);
+    expect(await storage.append("nobody", [naming("z")])).toMatchObject({ clock: 1 });
+    await clean(storage);
+  });
+
+  test("[MV11] creations that race with erasing on a shared store never use a clock again", async () => {
+    for (let round = 0; round < 20; round++) {
+      const backend = simulatedBackend({ seed: round, exclusive: false });
+      const env = (seed: number) => simulatedEnv(seed, { autoAdvance: true });
+      const [one, two] = [await open({ backend, env: env(round) }), await open({ backend, env: env(99) })];
+      await one.append("d", [naming("a"), naming("b"), naming("c")]);
+      await two.info("d");
+      const recreate = async () => {
+        for (let turn = 0; turn < round; turn++) await new Promise((resolve) => setImmediate(resolve));
+        await two.delete("d");
+        await two.open("d", { recreate: true });
+        return two.append("d", [naming("e")]);
+      };
+      const [, appended] = await Promise.allSettled([one.erase("d"), recreate()]);
+      if (appended.status === "fulfilled") expect(appended.value.clock).toBeGreaterThan(3);
+      else expect(["DELETED", "CORRUPT"]).toContain(appended.reason.code);
+      if (appended.status === "rejected") expect(appended.reason.code).toBe("DELETED");
+      await one.erase("d");
+      expect((await one.open("d", { recreate: true })).clock).toBeGreaterThanOrEqual(3);
+      expect((await one.check()).problems).toEqual([]);
+      await one.close();
+      await clean(two);
+    }
+  });
+
+  test("[MV12] a damaged record of an erased id keeps the id from being used, and check reports it", async () => {
+    const backend = simulatedBackend();
+    const storage = await open({ backend, env: simulatedEnv(1, { autoAdvance: true }) });
+    await write(storage, "d");
+    await storage.erase("d");
+    const [key] = backend.keys();
+    backend.flip(key!, 12);
+    await storage.recover();
+    await expect(storage.append("d", [naming("z")])).rejects.toEqual(code("CORRUPT"));
+    await expect(storage.open("d", { recreate: true })).rejects.toEqual(code("CORRUPT"));
+    const report = await storage.check();
+    expect(report.problems).toMatchObject([{ code: "meta-damaged", repaired: false }]);
+    expect((await storage.check({ id: "d" })).clean).toBe(false);
+    expect((await storage.check({ id: "e" })).clean).toBe(true);
+    await storage.close();
+  });
+
+  test("[MV13] compact and compactAll reclaim what they trimmed, when they are told", async () => {
+    const backend = simulatedBackend();
+    const storage = await open({ backend, env: simulatedEnv(1, { autoAdvance: true }) });
+    for (let n = 0; n < 20; n++) await storage.append("d", [naming(`n${n}`)]);
+    await storage.compact("d");
+    expect(backend.residue().length).toBeGreaterThan(0);
+    await storage.compact("d", { dryRun: true, reclaim: true });
+    expect(backend.residue().length).toBeGreaterThan(0);
+    await storage.compact("d", { reclaim: true });
+    expect(backend.residue()).toEqual([]);
+    await storage.append("d", [naming("more")]);
+    await storage.compactAll({ reclaim: true });
+    expect(backend.residue()).toEqual([]);
+    expect((await storage.load<NameSet>("d"))?.doc.names.size).toBe(21);
+    backend.failNext("reclaim", "error");
+    await expect(storage.compact("d", { reclaim: true })).rejects.toEqual(code("UNAVAILABLE"));
+    await storage.compact("d", { reclaim: true });
+    await clean(storage);
+  });
+});

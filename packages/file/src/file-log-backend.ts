@@ -1,0 +1,352 @@
+/**
+ * The file log backend: keys and values in numbered, append-only segments of a directory, written by one
+ * process.
+ *
+ * This file has the options, the lifecycle and the lock; `log-writer.ts` writes, `store-reader.ts` reads,
+ * `recovery.ts` opens, `merger.ts` takes back space. Grouping commits and checking arguments is the guard's
+ * work.
+ *
+ * Invariants:
+ * - one commit runs at a time, so that what `expect` sees is what the frame meets;
+ * - a failed write or sync is the end of this open: every later commit is refused, and nothing is retried;
+ * - whatever fails, `close` frees the lock.
+ */
+
+import {
+  type Backend,
+  type BackendFactory,
+  type Batch,
+  CoppiceError,
+  commitConflict,
+  type Env,
+  isCoppiceError,
+  type Traits,
+} from "coppice";
+import { nodeFiles, type OpenFiles, type StoreFiles } from "./files.js";
+import { Follower } from "./follower.js";
+import { LogWriter, type WriterLimits } from "./log-writer.js";
+import { MANIFEST } from "./manifest.js";
+import { Merger } from "./merger.js";
+import { type Recovered, recover } from "./recovery.js";
+import { type FileLogStats, statsOf } from "./stats.js";
+import { StoreReader, scanPages } from "./store-reader.js";
+
+export interface FileLogOptions {
+  /**
+   * What an acknowledged commit survives. `"power"` (default): loss of power; each commit is synced.
+   * `"process"`: the death of the process; a loss of power may take the newest commits, and never leaves a
+   * hole.
+   */
+  readonly durability?: "power" | "process";
+  /** `false`: opening rejects with `UNAVAILABLE` when the directory holds no store. Default `true`. */
+  readonly createIfMissing?: boolean;
+  /**
+   * Bytes of a segment file, from 64 KiB to 1 GiB. Default 32 MiB; young stores begin with smaller ones.
+   */
+  readonly segmentBytesMax?: number;
+  /**
+   * Segment files. A commit with puts that would need one more rejects with `STORE_FULL`. Default 4,096.
+   */
+  readonly segmentsMax?: number;
+  /** Bytes of all segment files. A commit with puts that would need more rejects with `STORE_FULL`. */
+  readonly storeBytesMax?: number;
+  /** Bytes that one read asks of the disk, when single values are not larger. Default 1 MiB. */
+  readonly readBytesMax?: number;
+  /**
+   * Segments of which so large a part is dead are merged in the background. Default 0.5; `1`: only when
+   * `merge` is called.
+   */
+  readonly mergeDeadRatioMin?: number;
+  /**
+   * Takes no lock and writes nothing; sees what the writer, in this or another process, has committed.
+   * Commits reject with `READ_ONLY`. Default `false`.
+   */
+  readonly readOnly?: boolean;
+  /** For tests: other files than those of the disk. */
+  readonly files?: OpenFiles;
+}
+
+const MIB = 1024 * 1024;
+const VALUE_BYTES_MAX = 64 * MIB;
+const COMMIT_BYTES_MAX = 256 * MIB;
+const LOCK = "LOCK";
+
+/** What `fileLogBackend` returns: a factory that can also be asked about the store it has open. */
+export interface FileLogFactory extends BackendFactory {
+  /** `undefined` while it is not open. */
+  stats(): FileLogStats | undefined;
+  /**
+   * Takes back what is dead. `force`: in all segments, the one that is written to included, however little;
+   * when it resolves no file of the store holds bytes that were deleted before the call. Rejects with
+   * `CLOSED` while the store is not open, `STORE_FULL` when the disk has no room for the copy, `CORRUPT`
+   * when a segment is damaged. Commits and reads go on meanwhile.
+   */
+  merge(options?: {
+    readonly force?: boolean;
+    readonly signal?: AbortSignal;
+  }): Promise<{ freedBytes: number }>;
+}
+
+/**
+ * A backend on append-only files in a directory, which is created when missing. `open` rejects with
+ * `LOCKED` when this or another process has it open for writing, with `CORRUPT` when something is missing
+ * or wrong before the last good commit (nothing is changed then), with `FORMAT_UNSUPPORTED` when a newer
+ * version wrote it, with `UNAVAILABLE` when the file system refuses. A commit costs one write and one sync;
+ * all keys are kept in memory.
+ */
+export function fileLogBackend(directory: string, options: FileLogOptions = {}): FileLogFactory {
+  const settings = checked(directory, options);
+  let current: FileLog | Follower | undefined;
+  return {
+    name: "file",
+    async open(env) {
+      current = settings.readOnly ? await follow(settings, env) : await FileLog.open(settings, env);
+      return current;
+    },
+    stats: () => (current?.isOpen ? current.stats() : undefined),
+    async merge(how = {}) {
+      if (current?.isOpen !== true) throw new CoppiceError("CLOSED", "the file log is not open");
+      return current.merge(how);
+    },
+  };
+}
+
+interface Settings {
+  readonly directory: string;
+  readonly create: boolean;
+  readonly readOnly: boolean;
+  readonly syncs: boolean;
+  readonly limits: WriterLimits;
+  readonly readBytesMax: number;
+  readonly deadRatioMin: number;
+  readonly files: OpenFiles;
+}
+
+const NAMES: readonly string[] = [
+  "durability",
+  "createIfMissing",
+  "segmentBytesMax",
+  "segmentsMax",
+  "storeBytesMax",
+  "readBytesMax",
+  "mergeDeadRatioMin",
+  "readOnly",
+  "files",
+];
+
+function checked(directory: string, options: FileLogOptions): Settings {
+  for (const name of Object.keys(options)) {
+    if (!NAMES.includes(name)) throw new TypeError(`fileLogBackend has no option ${name}`);
+  }
+  if (typeof directory !== "string" || directory === "")
+    throw new TypeError("the directory must not be empty");
+  const { durability = "power", mergeDeadRatioMin = 0.5 } = options;
+  if (durability !== "power" && durability !== "process") {
+    throw new TypeError('durability must be "power" or "process"');
+  }
+  if (!(mergeDeadRatioMin > 0 && mergeDeadRatioMin <= 1)) {
+    throw new RangeError("mergeDeadRatioMin must be above 0, and at most 1");
+  }
+  const syncs = durability === "power";
+  return {
+    directory,
+    create: (options.createIfMissing ?? true) && options.readOnly !== true,
+    readOnly: options.readOnly === true,
+    syncs,
+    limits: {
+      segmentBytesMax: count("segmentBytesMax", options.segmentBytesMax ?? 32 * MIB, 64 * 1024, 1024 * MIB),
+      segmentsMax: count("segmentsMax", options.segmentsMax ?? 4096, 2, 1_000_000),
+      storeBytesMax: count("storeBytesMax", options.storeBytesMax ?? Number.MAX_SAFE_INTEGER, 128 * 1024),
+    },
+    readBytesMax: count("readBytesMax", options.readBytesMax ?? MIB, 4096, 1024 * MIB),
+    deadRatioMin: mergeDeadRatioMin,
+    files: options.files ?? nodeFiles(directory, syncs),
+  };
+}
+
+function count(name: string, value: number, min: number, max = Number.MAX_SAFE_INTEGER): number {
+  if (Number.isSafeInteger(value) && value >= min && value <= max) return value;
+  throw new RangeError(`${name} must be a whole number from ${min} to ${max}`);
+}
+
+/** Of every open; durability and exclusiveness are its own. */
+const TRAITS = {
+  poisonsItself: true,
+  valueBytesMax: VALUE_BYTES_MAX,
+  commitBytesMax: COMMIT_BYTES_MAX,
+} as const;
+
+async function follow(settings: Settings, env: Env): Promise<Follower> {
+  const files = await openFiles(settings);
+  try {
+    if (!(await files.list()).includes(MANIFEST)) throw absent(settings.directory);
+    const traits = { ...TRAITS, exclusive: false, poisonsItself: false };
+    return await Follower.open(traits, files, env, settings.readBytesMax);
+  } catch (error) {
+    files.close();
+    throw isCoppiceError(error) ? error : unavailable(settings.directory, error);
+  }
+}
+
+class FileLog implements Backend {
+  readonly traits: Traits;
+  readonly #files: StoreFiles;
+  readonly #found: Recovered;
+  readonly #writer: LogWriter;
+  readonly #reader: StoreReader;
+  readonly #merger: Merger;
+  #last: Promise<unknown> = Promise.resolve();
+  #closed: Promise<void> | undefined;
+
+  private constructor(settings: Settings, env: Env, files: StoreFiles, found: Recovered) {
+    this.traits = { ...TRAITS, durability: settings.syncs ? "power" : "process", exclusive: true };
+    this.#files = files;
+    this.#found = found;
+    this.#writer = new LogWriter(files, found.state, env, settings.limits);
+    this.#reader = new StoreReader(found.state, settings.readBytesMax);
+    this.#merger = new Merger(files, found.state, this.#writer, env, settings, (task) => this.#inTurn(task));
+    this.#writer.onRotation = () => this.#merger.wake();
+  }
+
+  static async open(settings: Settings, env: Env): Promise<FileLog> {
+    const { directory, create, syncs } = settings;
+    const files = await openFiles(settings);
+    try {
+      if (!create && !(await files.list()).includes(MANIFEST)) throw absent(directory);
+      if (!(await files.lock(LOCK))) throw locked(directory);
+      const found = await recover(files, { create, syncs, random: (byteCount) => env.random(byteCount) });
+      const log = new FileLog(settings, env, files, found);
+      log.#merger.wake();
+      return log;
+    } catch (error) {
+      files.close();
+      if (isCoppiceError(error)) throw error;
+      throw unavailable(directory, error);
+    }
+  }
+
+  get isOpen(): boolean {
+    return this.#closed === undefined;
+  }
+
+  async get(key: Parameters<Backend["get"]>[0]): Promise<Uint8Array | undefined> {
+    this.#assertOpen();
+    return this.#reader.get(key);
+  }
+
+  scan(...[range, options]: Parameters<Backend["scan"]>): ReturnType<Backend["scan"]> {
+    const reader = () => {
+      this.#assertOpen();
+      return this.#reader;
+    };
+    return scanPages(reader, range, options);
+  }
+
+  async commit(batch: Batch): Promise<void> {
+    this.#assertOpen();
+    return this.#inTurn(() => this.#commitNow(batch));
+  }
+
+  stats(): FileLogStats {
+    const { state, tornBytes, segmentsScanned } = this.#found;
+    const merger = this.#merger;
+    return statsOf(state, {
+      openedReadOnly: false,
+      mergeableBytes: merger.mergeableBytes(),
+      merges: merger.merges,
+      mergedBytesWritten: merger.bytesWritten,
+      tornBytes,
+      segmentsScanned,
+      mergeFailure: merger.failure,
+      failure: this.#writer.failure,
+    });
+  }
+
+  merge(how: { readonly force?: boolean; readonly signal?: AbortSignal }): Promise<{ freedBytes: number }> {
+    return this.#merger.run(how);
+  }
+
+  async reclaim(): Promise<void> {
+    this.#assertOpen();
+    try {
+      await this.merge({ force: true });
+    } catch (error) {
+      if (isCoppiceError(error, "CLOSED")) throw error;
+      throw new CoppiceError("UNAVAILABLE", "the segments could not be rewritten", { cause: error });
+    }
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#closeNow();
+    return this.#closed;
+  }
+
+  /** A number of a closed file may be that of another file by now, so nothing may reach one. */
+  #assertOpen(): void {
+    if (this.#closed !== undefined) throw new CoppiceError("CLOSED", "the file log is closed");
+  }
+
+  /** After everything that was called before. */
+  #inTurn<T>(task: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(task);
+    this.#last = result.catch(() => undefined);
+    return result;
+  }
+
+  async #commitNow(batch: Batch): Promise<void> {
+    const { failure } = this.#writer;
+    if (failure !== undefined) {
+      throw new CoppiceError("POISONED", "an earlier write failed; open the file log again", {
+        cause: failure,
+      });
+    }
+    for (const { key, value } of batch.expect ?? []) {
+      if (!this.#reader.holds(key, value)) throw commitConflict(key);
+    }
+    await this.#writer.write(batch);
+    if ((batch.delete?.length ?? 0) > 0) this.#merger.wake();
+  }
+
+  async #closeNow(): Promise<void> {
+    try {
+      await this.#merger.stop();
+      await this.#last;
+      await this.#writer.close();
+    } catch (error) {
+      throw unavailable("", error);
+    } finally {
+      for (const segment of this.#found.state.byNumber.values()) segment.retire();
+      this.#files.close();
+    }
+  }
+}
+
+async function openFiles({ directory, create, files }: Settings): Promise<StoreFiles> {
+  try {
+    return await files(create);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw code === "ENOENT" ? absent(directory, error) : unavailable(directory, error);
+  }
+}
+
+function absent(directory: string, cause?: unknown): CoppiceError {
+  const details = { location: directory };
+  return new CoppiceError("UNAVAILABLE", "there is no store in this directory", { cause, details });
+}
+
+function locked(directory: string): CoppiceError {
+  return new CoppiceError(
+    "LOCKED",
+    "the file log has one writer at a time, and somebody has it open: close that storage or process, or " +
+      "open it with readOnly",
+    { details: { location: directory } },
+  );
+}
+
+function unavailable(directory: string, cause: unknown): CoppiceError {
+  return new CoppiceError("UNAVAILABLE", "the file system refused what the file log needs", {
+    cause,
+    details: { location: directory },
+  });
+}

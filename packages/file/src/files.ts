@@ -1,0 +1,295 @@
+/**
+ * All that the file log asks of a file system, and the only file that imports `node:fs`. One directory
+ * holds a store; names below it are plain. A simulated disk (`testing/simulated-disk.ts`) offers the same,
+ * so that every promise can be tested against crashes and failures at every operation.
+ *
+ * Nothing here retries, and nothing syncs unless told to.
+ *
+ * Invariants:
+ * - a write may be short without an error (a full disk); the caller looks at the count;
+ * - a name is durable only after `syncNames`, bytes only after `sync`;
+ * - the lock is the kernel's (open file description), so it is free at once when its holder dies.
+ */
+
+import {
+  closeSync,
+  constants,
+  fdatasync,
+  fstat,
+  fsync,
+  open,
+  read,
+  readSync,
+  statSync,
+  write,
+  writeSync,
+} from "node:fs";
+import { mkdir, readdir, realpath, rename, stat, unlink } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+import { CoppiceError } from "coppice";
+
+/** `"read"` and `"write"` need an existing file, `"create"` one that does not exist yet. */
+export type OpenMode = "read" | "write" | "create";
+
+export interface OpenFile {
+  /** Bytes read: fewer than asked for only at the end of the file. */
+  read(into: Uint8Array, at: number, length: number, position: number): Promise<number>;
+  /** The same without leaving the thread: for few bytes that are surely in memory. */
+  readNow(into: Uint8Array, at: number, length: number, position: number): number;
+  /** Bytes written, perhaps fewer than asked for. */
+  write(from: Uint8Array, at: number, length: number, position: number): number | Promise<number>;
+  /** Makes the bytes (and the size) durable. A failure is final: never repeat it. */
+  sync(): Promise<void>;
+  size(): Promise<number>;
+  /** Closes at once; reads that are under way must have ended. */
+  close(): void;
+}
+
+export interface StoreFiles {
+  /** Names in the directory. */
+  list(): Promise<string[]>;
+  open(name: string, mode: OpenMode): Promise<OpenFile>;
+  rename(from: string, to: string): Promise<void>;
+  remove(name: string): Promise<void>;
+  /** Makes the names in the directory durable. A failure is final. */
+  syncNames(): Promise<void>;
+  /** A token that changes when the file is replaced; `undefined` when there is no such file. */
+  identityOf(name: string): string | undefined;
+  /** Takes the lock for as long as the files are open; `false` when somebody else has it. */
+  lock(name: string): Promise<boolean>;
+  /** Frees the lock and everything else, whatever happens. */
+  close(): void;
+}
+
+/** Makes or finds the directory of a store. Rejects with the error of the file system. */
+export type OpenFiles = (create: boolean) => Promise<StoreFiles>;
+
+/** Up to here a write into the page cache is faster than a trip to another thread. */
+const WRITE_NOW_BYTES_MAX = 128 * 1024;
+const SYNCS_NAMES = process.platform !== "win32";
+const NO_FOLLOW = constants.O_NOFOLLOW ?? 0;
+const FLAGS: Readonly<Record<OpenMode, number>> = {
+  read: constants.O_RDONLY | NO_FOLLOW,
+  write: constants.O_RDWR | NO_FOLLOW,
+  create: constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | NO_FOLLOW,
+};
+
+/**
+ * The files of a directory on a real disk. `durable`: the names of directories that are made are synced.
+ */
+export function nodeFiles(location: string, durable: boolean): OpenFiles {
+  return async (create) => {
+    if (create) await makeDirectory(resolve(location), durable);
+    const path = await realpath(resolve(location));
+    if (!(await stat(path)).isDirectory()) {
+      throw Object.assign(new Error(`not a directory: ${location}`), { code: "ENOTDIR" });
+    }
+    return new NodeFiles(path, SYNCS_NAMES ? await openDescriptor(path, constants.O_RDONLY) : undefined);
+  };
+}
+
+class NodeFiles implements StoreFiles {
+  readonly #path: string;
+  readonly #directory: number | undefined;
+  #lock: number | undefined;
+
+  constructor(path: string, directory: number | undefined) {
+    this.#path = path;
+    this.#directory = directory;
+  }
+
+  list(): Promise<string[]> {
+    return readdir(this.#path);
+  }
+
+  async open(name: string, mode: OpenMode): Promise<OpenFile> {
+    return new NodeFile(await openDescriptor(join(this.#path, name), FLAGS[mode]));
+  }
+
+  rename(from: string, to: string): Promise<void> {
+    return rename(join(this.#path, from), join(this.#path, to));
+  }
+
+  remove(name: string): Promise<void> {
+    return unlink(join(this.#path, name));
+  }
+
+  async syncNames(): Promise<void> {
+    if (this.#directory !== undefined) await syncDirectory(this.#directory);
+  }
+
+  identityOf(name: string): string | undefined {
+    const found = statSync(join(this.#path, name), { throwIfNoEntry: false });
+    return found === undefined ? undefined : `${found.ino}:${found.mtimeMs}`;
+  }
+
+  async lock(name: string): Promise<boolean> {
+    const { tryLock } = await loadLocks();
+    const descriptor = await openDescriptor(
+      join(this.#path, name),
+      constants.O_RDWR | constants.O_CREAT | NO_FOLLOW,
+    );
+    if (tryLock(descriptor)) {
+      this.#lock = descriptor;
+      return true;
+    }
+    closeSync(descriptor);
+    return false;
+  }
+
+  close(): void {
+    for (const descriptor of [this.#lock, this.#directory]) {
+      if (descriptor !== undefined) closeSync(descriptor);
+    }
+  }
+}
+
+class NodeFile implements OpenFile {
+  readonly #descriptor: number;
+
+  constructor(descriptor: number) {
+    this.#descriptor = descriptor;
+  }
+
+  read(into: Uint8Array, at: number, length: number, position: number): Promise<number> {
+    return new Promise((resolve, reject) => {
+      read(this.#descriptor, into, at, length, position, (error, count) => {
+        if (error) reject(error);
+        else resolve(count);
+      });
+    });
+  }
+
+  readNow(into: Uint8Array, at: number, length: number, position: number): number {
+    return readSync(this.#descriptor, into, at, length, position);
+  }
+
+  write(from: Uint8Array, at: number, length: number, position: number): number | Promise<number> {
+    if (length <= WRITE_NOW_BYTES_MAX) return writeSync(this.#descriptor, from, at, length, position);
+    return new Promise((resolve, reject) => {
+      write(this.#descriptor, from, at, length, position, (error, count) => {
+        if (error) reject(error);
+        else resolve(count);
+      });
+    });
+  }
+
+  sync(): Promise<void> {
+    return syncDescriptor(this.#descriptor);
+  }
+
+  size(): Promise<number> {
+    return new Promise((resolve, reject) => {
+      fstat(this.#descriptor, (error, stats) => {
+        if (error) reject(error);
+        else resolve(stats.size);
+      });
+    });
+  }
+
+  close(): void {
+    closeSync(this.#descriptor);
+  }
+}
+
+/** Writes all of it, or rejects: a short count is followed by the rest, no progress is an error. */
+export async function writeFully(
+  file: OpenFile,
+  bytes: Uint8Array,
+  length: number,
+  position: number,
+): Promise<void> {
+  for (let done = 0; done < length; ) {
+    const written = file.write(bytes, done, length - done, position + done);
+    const count = typeof written === "number" ? written : await written;
+    if (count <= 0) throw Object.assign(new Error("a write made no progress"), { code: "ENOSPC" });
+    done += count;
+  }
+}
+
+/** All bytes from the position on, up to `length`; fewer only at the end of the file. */
+export async function readFully(file: OpenFile, length: number, position: number): Promise<Uint8Array> {
+  const bytes = new Uint8Array(length);
+  let done = 0;
+  while (done < length) {
+    const count = await file.read(bytes, done, length - done, position + done);
+    if (count === 0) break;
+    done += count;
+  }
+  return done === length ? bytes : bytes.subarray(0, done);
+}
+
+interface Locks {
+  tryLock(descriptor: number): boolean;
+}
+
+/** The one native part. It is loaded when a store is opened for writing, and not before. */
+async function loadLocks(): Promise<Locks> {
+  try {
+    return (await import("fs-native-extensions")).default;
+  } catch (error) {
+    throw new CoppiceError(
+      "UNAVAILABLE",
+      "the package fs-native-extensions, which locks files, does not load",
+      {
+        cause: error,
+      },
+    );
+  }
+}
+
+function openDescriptor(path: string, flags: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    open(path, flags, 0o600, (error, descriptor) => {
+      if (error) reject(error);
+      else resolve(descriptor);
+    });
+  });
+}
+
+function syncDescriptor(descriptor: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    fdatasync(descriptor, (error) => {
+      if (error) reject(error);
+      else resolve();
+    });
+  });
+}
+
+function syncDirectory(descriptor: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    fsync(descriptor, (error) => {
+      if (error) reject(error);
+      else resolve();
+    });
+  });
+}
+
+/** Creates what is missing of the path. `durable`: the names of what was made survive a loss of power. */
+async function makeDirectory(path: string, durable: boolean): Promise<void> {
+  const first = await mkdir(path, { recursive: true, mode: 0o700 });
+  if (!durable || !SYNCS_NAMES) return;
+  // The direct parent always: an earlier process may have died between making and syncing.
+  const top = first === undefined ? dirname(path) : dirname(resolve(first));
+  for (let parent = dirname(path); ; parent = dirname(parent)) {
+    await syncParent(parent, first !== undefined);
+    if (parent === top || parent === dirname(parent)) return;
+  }
+}
+
+/** A parent that was there before and that we may not read is taken as durable; one we wrote to is not. */
+async function syncParent(path: string, required: boolean): Promise<void> {
+  let descriptor: number;
+  try {
+    descriptor = await openDescriptor(path, constants.O_RDONLY);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (!required && (code === "EACCES" || code === "EPERM")) return;
+    throw error;
+  }
+  try {
+    await syncDirectory(descriptor);
+  } finally {
+    closeSync(descriptor);
+  }
+}

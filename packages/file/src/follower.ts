@@ -1,0 +1,282 @@
+/**
+ * A read-only open beside a writer in another process, or without any: it takes no lock, writes nothing,
+ * and sees what was committed since whenever it is asked.
+ *
+ * It follows the log frame by frame, and the manifest when that was replaced. Segments that the writer has
+ * merged away stay readable through the files that are open; when those pile up, or the thread is lost, it
+ * reads the store anew.
+ *
+ * Invariants: it shows whole commits, in their order, none twice; never one after a commit that does not
+ * check. A commit may be seen shortly before its writer knows that it is durable: what it survives is the
+ * writer's to say.
+ */
+
+import { type Backend, CoppiceError, type Env, isCoppiceError, type Traits } from "coppice";
+import { readFully, type StoreFiles } from "./files.js";
+import { FRAME_HEADER_BYTES, frameBytes, readHeader } from "./frame.js";
+import { type RecordVisitor, readHint, visitHint } from "./hints.js";
+import { MANIFEST, type Manifest, readManifest, type SegmentRow } from "./manifest.js";
+import { damaged, openSegment, SEGMENT_HEADER_BYTES, type Segment, segmentName } from "./segment.js";
+import { type FileLogStats, statsOf } from "./stats.js";
+import { StoreReader, scanPages } from "./store-reader.js";
+import { StoreState } from "./store-state.js";
+import { type Walked, walkFrames } from "./tail.js";
+
+/**
+ * The store is read anew when the files that only we still need are larger than this part of the listed
+ * ones.
+ */
+const PINNED_RATIO_MAX = 1;
+const LOAD_TRIES = 20;
+const WATCH_MS = 100;
+
+interface View {
+  readonly state: StoreState;
+  readonly reader: StoreReader;
+  readonly manifestIdentity: string | undefined;
+}
+
+export class Follower implements Backend {
+  readonly traits: Traits;
+  readonly #files: StoreFiles;
+  readonly #env: Env;
+  readonly #readBytesMax: number;
+  #view: View;
+  #refreshing: Promise<StoreReader> | undefined;
+  #closed = false;
+  readonly #stop = new AbortController();
+
+  private constructor(traits: Traits, files: StoreFiles, env: Env, readBytesMax: number, view: View) {
+    this.traits = traits;
+    this.#files = files;
+    this.#env = env;
+    this.#readBytesMax = readBytesMax;
+    this.#view = view;
+  }
+
+  static async open(
+    traits: Omit<Traits, "durability">,
+    files: StoreFiles,
+    env: Env,
+    readBytesMax: number,
+  ): Promise<Follower> {
+    const view = await load(files, readBytesMax);
+    const durability = view.state.syncs ? "power" : "process";
+    return new Follower({ ...traits, durability }, files, env, readBytesMax, view);
+  }
+
+  get isOpen(): boolean {
+    return !this.#closed;
+  }
+
+  stats(): FileLogStats {
+    return statsOf(this.#view.state, {
+      openedReadOnly: true,
+      mergeableBytes: 0,
+      merges: 0,
+      mergedBytesWritten: 0,
+      tornBytes: 0,
+      segmentsScanned: 0,
+      mergeFailure: undefined,
+      failure: undefined,
+    });
+  }
+
+  async merge(): Promise<never> {
+    throw readOnly();
+  }
+
+  async get(key: Parameters<Backend["get"]>[0]): Promise<Uint8Array | undefined> {
+    return (await this.#refreshed()).get(key);
+  }
+
+  scan(...[range, options]: Parameters<Backend["scan"]>): ReturnType<Backend["scan"]> {
+    return scanPages(() => this.#refreshed(), range, options);
+  }
+
+  async commit(): Promise<void> {
+    throw readOnly();
+  }
+
+  async reclaim(): Promise<void> {
+    throw readOnly();
+  }
+
+  /** Looks ten times a second, while somebody listens. */
+  watch(listener: () => void): () => void {
+    let stopped = false;
+    const look = async () => {
+      while (!stopped && !this.#closed) {
+        await this.#env.delay(WATCH_MS, this.#stop.signal);
+        if (!stopped && !this.#closed && this.#hasNews()) listener();
+      }
+    };
+    // Ends by rejecting when the store closes; there is nobody to tell.
+    look().catch(() => undefined);
+    return () => {
+      stopped = true;
+    };
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#stop.abort();
+    await this.#refreshing?.catch(() => undefined);
+    retire(this.#view.state);
+    this.#files.close();
+  }
+
+  #hasNews(): boolean {
+    const { state, manifestIdentity } = this.#view;
+    if (this.#files.identityOf(MANIFEST) !== manifestIdentity) return true;
+    return state.active !== undefined && frameAt(state.active) !== undefined;
+  }
+
+  /** The reader of everything that was committed before the call. */
+  #refreshed(): Promise<StoreReader> {
+    if (this.#closed) throw new CoppiceError("CLOSED", "the file log is closed");
+    if (this.#refreshing === undefined && !this.#hasNews()) return Promise.resolve(this.#view.reader);
+    const before = this.#refreshing?.catch(() => undefined) ?? Promise.resolve();
+    const refreshing = before.then(() => this.#refresh());
+    this.#refreshing = refreshing;
+    const done = () => {
+      if (this.#refreshing === refreshing) this.#refreshing = undefined;
+    };
+    refreshing.then(done, done);
+    return refreshing;
+  }
+
+  async #refresh(): Promise<StoreReader> {
+    const { state, reader, manifestIdentity } = this.#view;
+    const identity = this.#files.identityOf(MANIFEST);
+    if (state.active !== undefined) await follow(state, state.active);
+    if (identity === manifestIdentity) return reader;
+    const manifest = await readManifest(this.#files);
+    if (await this.#continue(state, manifest)) {
+      this.#view = { state, reader, manifestIdentity: identity };
+      return reader;
+    }
+    const view = await load(this.#files, this.#readBytesMax);
+    this.#view = view;
+    retire(state);
+    return view.reader;
+  }
+
+  /** Opens the segments behind the one that was the last; `false` when it cannot tell which those are. */
+  async #continue(state: StoreState, manifest: Manifest): Promise<boolean> {
+    const { active } = state;
+    const at =
+      active === undefined ? -1 : manifest.segments.findIndex(({ number }) => number === active.number);
+    if (manifest.store !== state.store || (active !== undefined && at < 0)) return false;
+    const listed = new Set(manifest.segments.map(({ number }) => number));
+    let pinned = 0;
+    for (const { number, bytes } of state.byNumber.values()) if (!listed.has(number)) pinned += bytes;
+    const whole = manifest.segments.reduce((sum, { bytes }) => sum + bytes, 0);
+    if (pinned > PINNED_RATIO_MAX * whole) return false;
+    const next = manifest.segments.slice(at + 1);
+    if (next.length > 0 && active !== undefined && active.end !== manifest.segments[at]!.end) return false;
+    for (const row of next) {
+      if (!(await this.#open(state, row))) return false;
+    }
+    return true;
+  }
+
+  async #open(state: StoreState, row: SegmentRow): Promise<boolean> {
+    let segment: Segment;
+    try {
+      ({ segment } = await openSegment(this.#files, row, state.store, "read"));
+    } catch (error) {
+      if (isCoppiceError(error, "CORRUPT")) return false;
+      throw error;
+    }
+    segment.end = SEGMENT_HEADER_BYTES;
+    segment.chain = state.chain;
+    state.byNumber.set(segment.number, segment);
+    state.segments = [...state.segments, segment];
+    await follow(state, segment);
+    return segment.end >= row.end;
+  }
+}
+
+function readOnly(): CoppiceError {
+  return new CoppiceError("READ_ONLY", "the file log was opened with readOnly; nothing was written");
+}
+
+function retire(state: StoreState): void {
+  for (const segment of state.byNumber.values()) segment.retire();
+}
+
+/** Reads the store; begins anew when a merge takes files away under it. */
+async function load(files: StoreFiles, readBytesMax: number): Promise<View> {
+  for (let tries = 1; ; tries++) {
+    const manifestIdentity = files.identityOf(MANIFEST);
+    const manifest = await readManifest(files);
+    const state = new StoreState(manifest, manifest.syncs);
+    try {
+      for (const [index, row] of manifest.segments.entries()) {
+        await loadSegment(files, state, row, index === manifest.segments.length - 1);
+      }
+      return { state, reader: new StoreReader(state, readBytesMax), manifestIdentity };
+    } catch (error) {
+      retire(state);
+      if (tries === LOAD_TRIES || files.identityOf(MANIFEST) === manifestIdentity) throw error;
+    }
+  }
+}
+
+async function loadSegment(
+  files: StoreFiles,
+  state: StoreState,
+  row: SegmentRow,
+  last: boolean,
+): Promise<void> {
+  const { segment, header } = await openSegment(files, row, state.store, "read");
+  state.byNumber.set(segment.number, segment);
+  state.segments = [...state.segments, segment];
+  const hint = last ? undefined : await readHint(files, segment);
+  if (hint !== undefined) {
+    visitHint(hint, (...record) => state.replay(segment, ...record));
+    return;
+  }
+  const replay: RecordVisitor = (...record) => state.replay(segment, ...record);
+  const bytes = await readFully(segment.file, last ? segment.bytes : row.end, 0);
+  const start = { end: SEGMENT_HEADER_BYTES, sequence: header.sequence, chain: header.chain };
+  const limit = last ? Number.POSITIVE_INFINITY : row.end;
+  const walked = walkFrames(asBuffer(bytes), 0, start, segment.salt, replay, limit);
+  const whole = last ? walked.end >= row.end : walked.end === row.end && walked.chain === row.chain;
+  if (!whole) throw damaged("is damaged before its end", segmentName(row.number), walked.end);
+  if (last) advance(state, segment, walked);
+}
+
+/** Replays the frames that came since. */
+async function follow(state: StoreState, segment: Segment): Promise<void> {
+  for (let length = frameAt(segment); length !== undefined; length = frameAt(segment)) {
+    const bytes = await readFully(segment.file, length, segment.end);
+    const start = { end: segment.end, sequence: state.sequence, chain: state.chain };
+    const replay: RecordVisitor = (...record) => state.replay(segment, ...record);
+    const walked = walkFrames(asBuffer(bytes), segment.end, start, segment.salt, replay);
+    // Not whole yet: it is being written.
+    if (walked.end === segment.end) return;
+    advance(state, segment, walked);
+  }
+}
+
+/** The length of the next frame, when its header is there. */
+function frameAt(segment: Segment): number | undefined {
+  if (segment.end + frameBytes(0) > segment.bytes) return undefined;
+  const bytes = new Uint8Array(FRAME_HEADER_BYTES);
+  const count = segment.file.readNow(bytes, 0, bytes.length, segment.end);
+  return count < bytes.length ? undefined : readHeader(bytes, 0, segment.end, segment.salt)?.length;
+}
+
+function advance(state: StoreState, segment: Segment, { end, sequence, chain }: Walked): void {
+  segment.end = end;
+  segment.chain = chain;
+  state.sequence = sequence;
+  state.chain = chain;
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+}

@@ -1,0 +1,326 @@
+/**
+ * A frame: the bytes of one commit in a segment, and the records in it. Knows no files.
+ *
+ * | offset | size | frame, 8-byte aligned; numbers little-endian                                |
+ * | ------ | ---- | --------------------------------------------------------------------------- |
+ * | 0      | 4    | magic `c7 f1 a5 3e`                                                          |
+ * | 4      | 4    | bytes of all records                                                         |
+ * | 8      | 8    | commit number, one more than in the frame before                             |
+ * | 16     | 4    | count of records                                                             |
+ * | 20     | 4    | header CRC of the frame before: the chain                                    |
+ * | 24     | 4    | CRC over the 12-byte headers of all records, one after the other             |
+ * | 28     | 4    | header CRC over the 28 bytes before, seeded with the salt and the position    |
+ * | 32     | n    | records                                                                      |
+ * |        | 0–7  | padding, bytes `5a`                                                          |
+ * |        | 4    | trailer `9d e3 b1 6f`                                                        |
+ *
+ * | offset | size | record                                                                       |
+ * | ------ | ---- | --------------------------------------------------------------------------- |
+ * | 0      | 4    | CRC over the rest of the record, seeded with the salt and its position        |
+ * | 4      | 1    | type: 1 put, 2 delete a key, 3 delete a range of one id                       |
+ * | 5      | 1    | mask: each byte of the value is stored XOR this                               |
+ * | 6      | 2    | bytes of the key                                                             |
+ * | 8      | 4    | bytes of the value; of a range: 16, `from` (-1: all) and `to` as float64      |
+ * | 12     | n    | key, then value                                                              |
+ *
+ * Invariants: no sector of a frame (512 bytes, and its parts at either end) is all zeros, so a sector of
+ * zeros was never written; the mask sees to it. A record or header that lies elsewhere than where it was
+ * written fails.
+ */
+
+import { crc32 as nativeCrc32 } from "node:zlib";
+import { crc32 } from "coppice";
+
+export const SECTOR_BYTES = 512;
+export const FRAME_HEADER_BYTES = 32;
+export const RECORD_HEADER_BYTES = 12;
+export const RANGE_BYTES = 16;
+
+export const PUT = 1;
+export const DELETE_KEY = 2;
+export const DELETE_RANGE = 3;
+
+const MAGIC = [0xc7, 0xf1, 0xa5, 0x3e] as const;
+const TRAILER = [0x9d, 0xe3, 0xb1, 0x6f] as const;
+const PADDING = 0x5a;
+/** Zero bytes that may end a key: its terminator, seq and part. */
+const KEY_ZEROS_MAX = 18;
+/** A larger frame's memory is given back before the next. */
+const KEPT_BYTES_MAX = 8 * 1024 * 1024;
+/** From here on the checksum of zlib is faster than ours, which costs no call out of JavaScript. */
+const NATIVE_CRC_BYTES_MIN = 400;
+
+/** CRC-32 of `bytes[start, end)`, continuing from `previous`. */
+export function checksum(bytes: Uint8Array, start: number, end: number, previous: number): number {
+  const part = bytes.subarray(start, end);
+  return end - start < NATIVE_CRC_BYTES_MIN ? crc32(part, previous) : nativeCrc32(part, previous);
+}
+
+/** Binds a checksum to the segment and to the place in it. */
+export function seedOf(salt: number, position: number): number {
+  return (salt + position) >>> 0;
+}
+
+/** Bytes of a frame with so many bytes of records. */
+export function frameBytes(payloadBytes: number): number {
+  return Math.ceil((FRAME_HEADER_BYTES + payloadBytes + TRAILER.length) / 8) * 8;
+}
+
+export interface FrameHeader {
+  /** Of the whole frame. */
+  readonly length: number;
+  readonly payloadBytes: number;
+  readonly sequence: number;
+  readonly count: number;
+  readonly previous: number;
+  readonly check: number;
+  readonly chain: number;
+}
+
+/**
+ * What a record says, as places in the bytes it was read from. `position`: of the record in its segment.
+ */
+export interface RecordView {
+  readonly type: number;
+  readonly position: number;
+  readonly keyStart: number;
+  readonly valueStart: number;
+  readonly end: number;
+  readonly mask: number;
+}
+
+/** Builds one frame after another in memory that it keeps. */
+export class FrameWriter {
+  #bytes: Uint8Array;
+  #view: DataView;
+  #at = 0;
+  #position = 0;
+  #salt = 0;
+  #count = 0;
+  #check = 0;
+
+  constructor(bytesExpected: number = 64 * 1024) {
+    this.#bytes = Buffer.allocUnsafeSlow(bytesExpected);
+    this.#view = viewOf(this.#bytes);
+  }
+
+  /** Starts a frame that will lie at `position` of its segment. */
+  begin(position: number, salt: number): void {
+    if (this.#bytes.length > KEPT_BYTES_MAX) this.#resize(KEPT_BYTES_MAX, 0);
+    this.#at = FRAME_HEADER_BYTES;
+    this.#position = position;
+    this.#salt = salt;
+    this.#count = 0;
+    this.#check = 0;
+  }
+
+  get count(): number {
+    return this.#count;
+  }
+
+  /** Bytes of the frame if it were finished now. */
+  get length(): number {
+    return frameBytes(this.#at - FRAME_HEADER_BYTES);
+  }
+
+  /** Adds a record, and returns its position in the segment. */
+  add(type: number, key: Uint8Array, value: Uint8Array): number {
+    const start = this.#at;
+    const valueStart = start + RECORD_HEADER_BYTES + key.length;
+    const end = valueStart + value.length;
+    this.#reserve(end + 16);
+    const [bytes, view, position] = [this.#bytes, this.#view, this.#position + start];
+    bytes.set(key, start + RECORD_HEADER_BYTES);
+    bytes.set(value, valueStart);
+    const mask = maskFor(value, this.#position + valueStart);
+    if (mask !== 0) applyMask(bytes, valueStart, end, mask);
+    bytes[start + 4] = type;
+    bytes[start + 5] = mask;
+    view.setUint16(start + 6, key.length, true);
+    view.setUint32(start + 8, value.length, true);
+    view.setUint32(start, checksum(bytes, start + 4, end, seedOf(this.#salt, position)), true);
+    this.#check = checksum(bytes, start, start + RECORD_HEADER_BYTES, this.#check);
+    this.#count++;
+    this.#at = end;
+    return position;
+  }
+
+  /** Deletes of a range: `from` undefined takes the key without a seq too. */
+  addRange(key: Uint8Array, from: number | undefined, to: number | undefined): number {
+    const value = new Uint8Array(RANGE_BYTES);
+    const view = viewOf(value);
+    view.setFloat64(0, from ?? -1, true);
+    view.setFloat64(8, to ?? Number.POSITIVE_INFINITY, true);
+    return this.add(DELETE_RANGE, key, value);
+  }
+
+  /** The frame, in memory that the next `begin` takes again. */
+  finish(sequence: number, previous: number): { bytes: Uint8Array; length: number; chain: number } {
+    const [bytes, view, payloadBytes] = [this.#bytes, this.#view, this.#at - FRAME_HEADER_BYTES];
+    const length = frameBytes(payloadBytes);
+    bytes.set(MAGIC, 0);
+    view.setUint32(4, payloadBytes, true);
+    setUint64(view, 8, sequence);
+    view.setUint32(16, this.#count, true);
+    view.setUint32(20, previous, true);
+    view.setUint32(24, this.#check, true);
+    const chain = checksum(bytes, 0, 28, seedOf(this.#salt, this.#position));
+    view.setUint32(28, chain, true);
+    bytes.fill(PADDING, this.#at, length - TRAILER.length);
+    bytes.set(TRAILER, length - TRAILER.length);
+    return { bytes, length, chain };
+  }
+
+  #reserve(byteCount: number): void {
+    if (byteCount <= this.#bytes.length) return;
+    this.#resize(Math.max(byteCount, 2 * this.#bytes.length), this.#at);
+  }
+
+  #resize(byteCount: number, keep: number): void {
+    const resized = Buffer.allocUnsafeSlow(byteCount);
+    resized.set(this.#bytes.subarray(0, keep));
+    this.#bytes = resized;
+    this.#view = viewOf(resized);
+  }
+}
+
+/**
+ * The header at `at`, when it is one that was written at this position; nothing is said of what follows it.
+ */
+export function readHeader(
+  bytes: Uint8Array,
+  at: number,
+  position: number,
+  salt: number,
+): FrameHeader | undefined {
+  if (at + FRAME_HEADER_BYTES > bytes.length) return undefined;
+  for (let i = 0; i < MAGIC.length; i++) if (bytes[at + i] !== MAGIC[i]) return undefined;
+  const view = viewOf(bytes);
+  const chain = view.getUint32(at + 28, true);
+  if (checksum(bytes, at, at + 28, seedOf(salt, position)) !== chain) return undefined;
+  const payloadBytes = view.getUint32(at + 4, true);
+  return {
+    length: frameBytes(payloadBytes),
+    payloadBytes,
+    sequence: getUint64(view, at + 8),
+    count: view.getUint32(at + 16, true),
+    previous: view.getUint32(at + 20, true),
+    check: view.getUint32(at + 24, true),
+    chain,
+  };
+}
+
+/** The records of a frame, when every byte that matters is as it was written. */
+export function readRecords(
+  bytes: Uint8Array,
+  at: number,
+  position: number,
+  salt: number,
+  header: FrameHeader,
+): RecordView[] | undefined {
+  if (at + header.length > bytes.length || !endsWhole(bytes, at + header.length)) return undefined;
+  const records: RecordView[] = [];
+  const end = at + FRAME_HEADER_BYTES + header.payloadBytes;
+  let check = 0;
+  for (let start = at + FRAME_HEADER_BYTES; start < end; ) {
+    const record = readRecord(bytes, start, position + start - at, salt);
+    if (record === undefined || record.end > end) return undefined;
+    check = checksum(bytes, start, start + RECORD_HEADER_BYTES, check);
+    records.push(record);
+    start = record.end;
+  }
+  return records.length === header.count && check === header.check ? records : undefined;
+}
+
+/** The record at `at`, when it is one that was written at this position of this segment. */
+export function readRecord(
+  bytes: Uint8Array,
+  at: number,
+  position: number,
+  salt: number,
+): RecordView | undefined {
+  if (at + RECORD_HEADER_BYTES > bytes.length) return undefined;
+  const view = viewOf(bytes);
+  const keyStart = at + RECORD_HEADER_BYTES;
+  const valueStart = keyStart + view.getUint16(at + 6, true);
+  const end = valueStart + view.getUint32(at + 8, true);
+  const type = bytes[at + 4]!;
+  if (end > bytes.length || type < PUT || type > DELETE_RANGE) return undefined;
+  if (checksum(bytes, at + 4, end, seedOf(salt, position)) !== view.getUint32(at, true)) return undefined;
+  return { type, position, keyStart, valueStart, end, mask: bytes[at + 5]! };
+}
+
+/** The value of a record, in memory of its own. */
+export function copyValue(bytes: Uint8Array, { valueStart, end, mask }: RecordView): Uint8Array {
+  const value = new Uint8Array(bytes.subarray(valueStart, end));
+  if (mask !== 0) applyMask(value, 0, value.length, mask);
+  return value;
+}
+
+/** The bounds of a deleted range. */
+export function rangeOf(bytes: Uint8Array, record: RecordView): { from: number; to: number } {
+  const value = copyValue(bytes, record);
+  const view = viewOf(value);
+  return { from: view.getFloat64(0, true), to: view.getFloat64(8, true) };
+}
+
+export function endsWhole(bytes: Uint8Array, end: number): boolean {
+  return TRAILER.every((byte, i) => bytes[end - TRAILER.length + i] === byte);
+}
+
+/** Whether the frame breaks off before its last byte: zeros take the place of the trailer's end. */
+export function endsEarly(bytes: Uint8Array, end: number): boolean {
+  const start = end - TRAILER.length;
+  let i = 0;
+  while (i < TRAILER.length && bytes[start + i] === TRAILER[i]) i++;
+  return i < TRAILER.length && isZero(bytes, start + i, end);
+}
+
+export function isZero(bytes: Uint8Array, start: number, end: number): boolean {
+  for (let i = start; i < end; i++) if (bytes[i] !== 0) return false;
+  return true;
+}
+
+export function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+export function setUint64(view: DataView, at: number, value: number): void {
+  view.setUint32(at, value >>> 0, true);
+  view.setUint32(at + 4, Math.floor(value / 0x1_0000_0000), true);
+}
+
+export function getUint64(view: DataView, at: number): number {
+  return view.getUint32(at + 4, true) * 0x1_0000_0000 + view.getUint32(at, true);
+}
+
+function applyMask(bytes: Uint8Array, start: number, end: number, mask: number): void {
+  for (let i = start; i < end; i++) bytes[i]! ^= mask;
+}
+
+/**
+ * 0, unless stored as it is the value would leave a sector of zeros; then a byte that leaves none. (A value
+ * that holds a sector of every byte, above 127 KiB, is stored as it is: its sector of zeros could be taken
+ * for one that a crash did not write.)
+ */
+function maskFor(value: Uint8Array, position: number): number {
+  if (value.length < SECTOR_BYTES - KEY_ZEROS_MAX - 4) return 0;
+  if (!leavesUniformSector(value, position, 0)) return 0;
+  for (let mask = 1; mask < 256; mask++) if (!leavesUniformSector(value, position, mask)) return mask;
+  return 0;
+}
+
+/**
+ * Whether a sector may hold nothing of the value but this byte, and nothing else that is surely not zero.
+ */
+function leavesUniformSector(value: Uint8Array, position: number, byte: number): boolean {
+  const first = Math.ceil((position - KEY_ZEROS_MAX) / SECTOR_BYTES) * SECTOR_BYTES - position;
+  for (let start = first; start + SECTOR_BYTES <= value.length + 4; start += SECTOR_BYTES) {
+    const [from, to] = [Math.max(0, start), Math.min(value.length, start + SECTOR_BYTES)];
+    if (value[from] !== byte || value[to - 1] !== byte) continue;
+    let at = from;
+    while (at < to && value[at] === byte) at++;
+    if (at === to) return true;
+  }
+  return false;
+}

@@ -1,0 +1,147 @@
+/**
+ * Hint files: what the records of a sealed segment say, without their values, so that opening a store does
+ * not read it all. Never needed: a hint that is missing, torn, damaged or of another segment is passed
+ * over.
+ *
+ * | size   | file                                                                     |
+ * | ------ | ------------------------------------------------------------------------ |
+ * | 8      | `copphnt1`                                                                |
+ * | 8      | segment number                                                            |
+ * | 4      | salt of the segment                                                       |
+ * | 8      | where its frames end                                                      |
+ * | n      | records in their order                                                    |
+ * | 4      | CRC-32 of all before                                                      |
+ *
+ * | size   | record                                                                   |
+ * | ------ | ------------------------------------------------------------------------ |
+ * | 1      | type, as in a frame                                                       |
+ * | 2      | bytes of the key                                                          |
+ * | 4      | bytes of the value                                                        |
+ * | 4      | position in the segment                                                   |
+ * | n      | key                                                                       |
+ * | 16     | of a deleted range: its bounds, as in a frame                             |
+ */
+
+import { readFully, type StoreFiles, writeFully } from "./files.js";
+import { checksum, DELETE_RANGE, getUint64, RANGE_BYTES, setUint64, viewOf } from "./frame.js";
+import { hintName, type Segment } from "./segment.js";
+
+const MAGIC = "copphnt1";
+const HEADER_BYTES = 28;
+const RECORD_BYTES = 11;
+
+export class HintWriter {
+  #bytes: Buffer = Buffer.allocUnsafeSlow(16 * 1024);
+  #at = HEADER_BYTES;
+
+  add(
+    type: number,
+    key: Uint8Array,
+    valueBytes: number,
+    position: number,
+    bounds?: { readonly from: number; readonly to: number },
+  ): void {
+    const needed = this.#at + RECORD_BYTES + key.length + RANGE_BYTES + 4;
+    if (needed > this.#bytes.length) {
+      const grown = Buffer.allocUnsafeSlow(Math.max(needed, 2 * this.#bytes.length));
+      grown.set(this.#bytes.subarray(0, this.#at));
+      this.#bytes = grown;
+    }
+    const [bytes, at] = [this.#bytes, this.#at];
+    bytes[at] = type;
+    bytes.writeUInt16LE(key.length, at + 1);
+    bytes.writeUInt32LE(valueBytes, at + 3);
+    bytes.writeUInt32LE(position, at + 7);
+    bytes.set(key, at + RECORD_BYTES);
+    this.#at = at + RECORD_BYTES + key.length;
+    if (bounds === undefined) return;
+    bytes.writeDoubleLE(bounds.from, this.#at);
+    bytes.writeDoubleLE(bounds.to, this.#at + 8);
+    this.#at += RANGE_BYTES;
+  }
+
+  /** The whole file. Nothing may be added afterwards. */
+  finish({ number, salt, end }: Segment): Uint8Array {
+    const bytes = this.#bytes;
+    const view = viewOf(bytes);
+    bytes.write(MAGIC, 0, "latin1");
+    setUint64(view, 8, number);
+    view.setUint32(16, salt, true);
+    setUint64(view, 20, end);
+    view.setUint32(this.#at, checksum(bytes, 0, this.#at, 0), true);
+    return bytes.subarray(0, this.#at + 4);
+  }
+}
+
+/** Not durable on purpose: what a crash leaves of it either passes its checksum or is not used. */
+export async function writeHint(files: StoreFiles, segment: Segment, hint: HintWriter): Promise<void> {
+  const bytes = hint.finish(segment);
+  const file = await files.open(hintName(segment.number), "create");
+  try {
+    await writeFully(file, bytes, bytes.length, 0);
+  } finally {
+    file.close();
+  }
+}
+
+/** The hint of this segment, when there is a good one. */
+export async function readHint(files: StoreFiles, segment: Segment): Promise<Buffer | undefined> {
+  let bytes: Uint8Array;
+  try {
+    const file = await files.open(hintName(segment.number), "read");
+    try {
+      bytes = await readFully(file, await file.size(), 0);
+    } finally {
+      file.close();
+    }
+  } catch {
+    return undefined;
+  }
+  if (bytes.length < HEADER_BYTES + 4) return undefined;
+  const view = viewOf(bytes);
+  const end = bytes.length - 4;
+  const whole =
+    checksum(bytes, 0, end, 0) === view.getUint32(end, true) &&
+    getUint64(view, 8) === segment.number &&
+    view.getUint32(16, true) === segment.salt &&
+    getUint64(view, 20) === segment.end;
+  return whole ? Buffer.from(bytes.buffer, bytes.byteOffset, end) : undefined;
+}
+
+/** Told of each record; of a deleted range with its bounds. */
+export type RecordVisitor = (
+  type: number,
+  bytes: Buffer,
+  keyStart: number,
+  keyEnd: number,
+  valueBytes: number,
+  position: number,
+  from: number,
+  to: number,
+) => void;
+
+export function visitHint(hint: Buffer, visit: RecordVisitor): void {
+  for (let at = HEADER_BYTES; at < hint.length; ) {
+    const type = hint[at]!;
+    const keyStart = at + RECORD_BYTES;
+    const keyEnd = keyStart + hint.readUInt16LE(at + 1);
+    const valueBytes = hint.readUInt32LE(at + 3);
+    const position = hint.readUInt32LE(at + 7);
+    at = keyEnd;
+    if (type === DELETE_RANGE) {
+      visit(
+        type,
+        hint,
+        keyStart,
+        keyEnd,
+        valueBytes,
+        position,
+        hint.readDoubleLE(at),
+        hint.readDoubleLE(at + 8),
+      );
+      at += RANGE_BYTES;
+    } else {
+      visit(type, hint, keyStart, keyEnd, valueBytes, position, 0, 0);
+    }
+  }
+}

@@ -1,0 +1,91 @@
+/**
+ * The frames of a file log one after the other, for people who look at a store: where each lies, what its
+ * records say. It takes no lock and changes nothing; beside a writer it shows what was there when each
+ * segment was read.
+ *
+ * Invariant: bytes that are no whole frame are listed as damage, with their place, never left out.
+ */
+
+import { CoppiceError, decodeKey, type Key } from "coppice";
+import { nodeFiles, type OpenFiles, readFully } from "./files.js";
+import { DELETE_RANGE, PUT, type RecordView, rangeOf, readHeader, readRecords } from "./frame.js";
+import { MANIFEST, readManifest } from "./manifest.js";
+import { SEGMENT_HEADER_BYTES, segmentName } from "./segment.js";
+import { findFrame, judgeTail } from "./tail.js";
+
+export interface FrameRecord {
+  readonly kind: "put" | "delete" | "delete-range";
+  readonly key: Key;
+  /** Of a put. */
+  readonly valueBytes?: number;
+  /** Of a range: `from ≤ seq < to`; -1 takes the key without a seq too. */
+  readonly from?: number;
+  readonly to?: number;
+}
+
+export interface ListedFrame {
+  readonly file: string;
+  readonly position: number;
+  readonly bytes: number;
+  /** `undefined`: damaged, or torn by a crash. */
+  readonly sequence: number | undefined;
+  readonly state: "whole" | "damaged" | "torn";
+  readonly records: readonly FrameRecord[];
+}
+
+/** Rejects with `UNAVAILABLE` when there is no store, with `CORRUPT` when its manifest is damaged. */
+export async function* listFrames(
+  directory: string,
+  openFiles: OpenFiles = nodeFiles(directory, false),
+): AsyncGenerator<ListedFrame> {
+  const files = await openFiles(false).catch((cause: unknown) => {
+    throw new CoppiceError("UNAVAILABLE", "there is no file log in this directory", { cause });
+  });
+  try {
+    if (!(await files.list()).includes(MANIFEST)) {
+      throw new CoppiceError("UNAVAILABLE", "there is no file log in this directory");
+    }
+    const { segments } = await readManifest(files);
+    for (const [i, { number, salt, end }] of segments.entries()) {
+      const name = segmentName(number);
+      const file = await files.open(name, "read");
+      try {
+        const raw = await readFully(file, await file.size(), 0);
+        const bytes = Buffer.from(raw.buffer, raw.byteOffset, raw.length);
+        yield* framesOf(name, bytes, salt, i === segments.length - 1 ? bytes.length : end);
+      } finally {
+        file.close();
+      }
+    }
+  } finally {
+    files.close();
+  }
+}
+
+function* framesOf(file: string, bytes: Buffer, salt: number, limit: number): Generator<ListedFrame> {
+  for (let position = SEGMENT_HEADER_BYTES; position < limit; ) {
+    const header = readHeader(bytes, position, position, salt);
+    const records = header && readRecords(bytes, position, position, salt, header);
+    if (header !== undefined && records !== undefined) {
+      const shown = records.map((record) => recordOf(bytes, record));
+      const { length, sequence } = header;
+      yield { file, position, bytes: length, sequence, state: "whole", records: shown };
+      position += length;
+      continue;
+    }
+    const { kind, used } = judgeTail(bytes.subarray(0, limit), position, salt);
+    if (kind === "clean") return;
+    const next = findFrame(bytes, position + 8, limit, salt) ?? used;
+    const state = kind === "torn" ? "torn" : "damaged";
+    yield { file, position, bytes: next - position, sequence: undefined, state, records: [] };
+    position = Math.max(next, position + 8);
+  }
+}
+
+function recordOf(bytes: Buffer, record: RecordView): FrameRecord {
+  const { type, keyStart, valueStart, end } = record;
+  const key = decodeKey(bytes.subarray(keyStart, valueStart));
+  if (type === PUT) return { kind: "put", key, valueBytes: end - valueStart };
+  if (type === DELETE_RANGE) return { kind: "delete-range", key, ...rangeOf(bytes, record) };
+  return { kind: "delete", key };
+}

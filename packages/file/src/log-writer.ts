@@ -1,0 +1,355 @@
+/**
+ * Writing the log: one commit is one frame, one write and one sync. It also prepares the next segment
+ * ahead, and changes the list of segments; both the log's own rotation and merging go through its one lane
+ * for manifests.
+ *
+ * Invariants:
+ * - at most one frame is ever unsynced;
+ * - a frame is applied to the index only when it is durable;
+ * - after any failed write or sync of a frame or of the manifest nothing more is written, and no sync is
+ *   repeated: `failure` says why, until the store is opened again;
+ * - a disk that is full is noticed when a segment is prepared, before a frame is written; then nothing has
+ *   changed.
+ */
+
+import { type Batch, CoppiceError, type Env, encodeKey, isCoppiceError, isRangeDeletion } from "coppice";
+import { type OpenFile, type StoreFiles, writeFully } from "./files.js";
+import { DELETE_KEY, FrameWriter, frameBytes, PUT, RANGE_BYTES, RECORD_HEADER_BYTES } from "./frame.js";
+import { HintWriter, writeHint } from "./hints.js";
+import { nameOf } from "./key-names.js";
+import { writeManifest } from "./manifest.js";
+import { createZeroed, encodeSegmentHeader, SEGMENT_HEADER_BYTES, Segment, segmentName } from "./segment.js";
+import type { StoreState } from "./store-state.js";
+
+export interface WriterLimits {
+  /** Bytes of a segment file. A larger commit gets a larger segment of its own. */
+  readonly segmentBytesMax: number;
+  readonly segmentsMax: number;
+  /** Bytes of all segments. */
+  readonly storeBytesMax: number;
+}
+
+/** New stores begin with small segments, and get larger ones as they grow. */
+const SEGMENT_BYTES_FIRST = 1024 * 1024;
+
+interface Prepared {
+  readonly number: number;
+  readonly bytes: number;
+  readonly file: OpenFile;
+}
+
+export class LogWriter {
+  readonly #files: StoreFiles;
+  readonly #state: StoreState;
+  readonly #env: Env;
+  readonly #limits: WriterLimits;
+  readonly #frame = new FrameWriter();
+  #prepared: Promise<Prepared | undefined> | undefined;
+  #manifests: Promise<unknown> = Promise.resolve();
+  #hints: Promise<unknown> = Promise.resolve();
+  #closing = false;
+  /** What stopped all writing. */
+  failure: unknown;
+  /** Told after a rotation. */
+  onRotation: () => void = () => undefined;
+
+  constructor(files: StoreFiles, state: StoreState, env: Env, limits: WriterLimits) {
+    this.#files = files;
+    this.#state = state;
+    this.#env = env;
+    this.#limits = limits;
+  }
+
+  /**
+   * Writes a batch whose expectations hold, and applies it. Rejects with `STORE_FULL` (nothing written), or
+   * with the error of the file system; then `failure` is set if anything may have been written.
+   */
+  async write(batch: Batch): Promise<void> {
+    const changes = plan(this.#state, batch);
+    if (changes.bytes === 0) return;
+    const length = frameBytes(changes.bytes);
+    const segment = await this.#room(length, (batch.put?.length ?? 0) > 0).catch(asNotWritten);
+    const [frame, state] = [this.#frame, this.#state];
+    frame.begin(segment.end, segment.salt);
+    const positions = addRecords(frame, changes);
+    const { bytes, chain } = frame.finish(state.sequence + 1, state.chain);
+    try {
+      await writeFully(segment.file, bytes, length, segment.end);
+      if (state.syncs) await segment.file.sync();
+      // Nothing waited for the disk: let others have their turn between two commits.
+      else await new Promise<void>((resolve) => this.#env.turn(resolve));
+    } catch (error) {
+      this.failure = error;
+      throw new CoppiceError("OUTCOME_UNKNOWN", "a write or sync failed, and may have been written", {
+        cause: error,
+      });
+    }
+    segment.end += length;
+    segment.chain = chain;
+    state.sequence++;
+    state.chain = chain;
+    if (state.syncs) state.noteDurable();
+    apply(state, segment, changes, positions);
+    if (segment.end > segment.bytes / 2) this.#prepared ??= this.#prepare();
+  }
+
+  /**
+   * Puts `added` in the place of `removed` (neighbours in the order), durably. After a rejection `failure`
+   * is set: either list may be the durable one.
+   */
+  replace(removed: readonly Segment[], added: readonly Segment[]): Promise<void> {
+    return this.#changeManifest(() => {
+      const segments = [...this.#state.segments];
+      segments.splice(segments.indexOf(removed[0]!), removed.length, ...added);
+      return segments;
+    });
+  }
+
+  /**
+   * Seals the segment that is written to, so that it can be merged. Call it while no commit is under way.
+   */
+  async rotate(): Promise<void> {
+    await this.#rotate(this.#nextBytes());
+  }
+
+  /** Resolves when no hint file is being written. */
+  async settleHints(): Promise<void> {
+    await this.#hints;
+  }
+
+  takeNumber(): number {
+    return this.#state.nextNumber++;
+  }
+
+  newSalt(): number {
+    const [a, b, c, d] = this.#env.random(4) as unknown as [number, number, number, number];
+    return ((a << 24) | (b << 16) | (c << 8) | d) >>> 0;
+  }
+
+  /** Writes how far the log reaches, unless it is known or something failed; ends what is going on. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    const prepared = await this.#prepared;
+    prepared?.file.close();
+    await this.#hints;
+    await this.#manifests.catch(() => undefined);
+    if (this.failure !== undefined) return;
+    if (prepared !== undefined) await this.#files.remove(segmentName(prepared.number));
+    const state = this.#state;
+    if (state.active === undefined || state.recordedSequence === state.sequence) return;
+    if (!state.syncs) await state.active.file.sync();
+    state.noteDurable();
+    await this.#changeManifest(() => [...state.segments]);
+  }
+
+  /** A segment with room for a frame. */
+  async #room(length: number, puts: boolean): Promise<Segment> {
+    const { active } = this.#state;
+    if (active !== undefined && active.end + length <= active.bytes) return active;
+    const bytes = Math.max(this.#nextBytes(), SEGMENT_HEADER_BYTES + length);
+    if (puts) this.#assertSpace(bytes);
+    return this.#rotate(bytes);
+  }
+
+  #nextBytes(): number {
+    const total = this.#state.segments.reduce((sum, { bytes }) => sum + bytes, 0);
+    return Math.min(this.#limits.segmentBytesMax, Math.max(SEGMENT_BYTES_FIRST, total));
+  }
+
+  #assertSpace(bytes: number): void {
+    const { segmentsMax, storeBytesMax } = this.#limits;
+    const { segments } = this.#state;
+    const total = segments.reduce((sum, segment) => sum + segment.bytes, bytes);
+    if (segments.length < segmentsMax && total <= storeBytesMax) return;
+    const byCount = segments.length >= segmentsMax;
+    throw new CoppiceError("STORE_FULL", "the file log has reached its limit; nothing was written", {
+      details: byCount
+        ? { limit: "segmentsMax", max: segmentsMax, actual: segments.length + 1 }
+        : { limit: "storeBytesMax", max: storeBytesMax, actual: total },
+    });
+  }
+
+  async #rotate(bytes: number): Promise<Segment> {
+    const prepared = await this.#takePrepared(bytes);
+    const state = this.#state;
+    const { number, file } = prepared;
+    const row = { number, kind: "log", bytes: prepared.bytes, salt: this.newSalt() } as const;
+    const { sequence, chain } = state;
+    const next = new Segment({ ...row, end: SEGMENT_HEADER_BYTES, chain }, file);
+    next.hint = new HintWriter();
+    const header = encodeSegmentHeader({ ...row, store: state.store, sequence, chain });
+    const sealed = state.active;
+    try {
+      await writeFully(file, header, header.length, 0);
+      await file.sync();
+      if (!state.syncs) await sealed?.file.sync();
+      state.noteDurable();
+    } catch (error) {
+      this.failure = error;
+      throw error;
+    }
+    state.byNumber.set(number, next);
+    await this.#changeManifest(() => [...state.segments, next]);
+    if (sealed !== undefined) this.#keepHint(sealed);
+    this.onRotation();
+    return next;
+  }
+
+  /** Whatever happens to a hint, the store does without it. */
+  #keepHint(sealed: Segment): void {
+    const { hint } = sealed;
+    if (hint === undefined) return;
+    sealed.hint = undefined;
+    this.#hints = this.#hints.then(() => writeHint(this.#files, sealed, hint)).catch(() => undefined);
+  }
+
+  async #takePrepared(bytes: number): Promise<Prepared> {
+    const prepared = await this.#prepared;
+    this.#prepared = undefined;
+    if (prepared !== undefined && prepared.bytes >= bytes) return prepared;
+    if (prepared !== undefined) {
+      prepared.file.close();
+      await this.#files.remove(segmentName(prepared.number));
+    }
+    try {
+      const number = this.takeNumber();
+      return { number, bytes, file: await createZeroed(this.#files, number, bytes) };
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code !== "ENOSPC" && code !== "EDQUOT" && code !== "EFBIG") throw error;
+      throw new CoppiceError("STORE_FULL", "the disk has no room for another segment; nothing was written", {
+        cause: error,
+        details: { bytes },
+      });
+    }
+  }
+
+  /** Resolves with `undefined` where it failed: then the commit that needs it finds out why. */
+  #prepare(): Promise<Prepared | undefined> {
+    const bytes = this.#nextBytes();
+    const number = this.takeNumber();
+    return createZeroed(this.#files, number, bytes, () => !this.#closing).then(
+      (file) => ({ number, bytes, file }),
+      () => undefined,
+    );
+  }
+
+  #changeManifest(change: () => Segment[]): Promise<void> {
+    const changed = this.#manifests.then(async () => {
+      if (this.failure !== undefined) throw this.failure;
+      const segments = change();
+      const recorded = this.#state.durableSequence;
+      try {
+        await writeManifest(this.#files, this.#state.manifest(segments));
+      } catch (error) {
+        this.failure = error;
+        throw error;
+      }
+      this.#state.generation++;
+      this.#state.recordedSequence = recorded;
+      this.#state.segments = segments;
+    });
+    this.#manifests = changed.catch(() => undefined);
+    return changed;
+  }
+}
+
+/** The frame itself was not begun. */
+function asNotWritten(error: unknown): never {
+  if (isCoppiceError(error)) throw error;
+  throw new CoppiceError("UNAVAILABLE", "the next segment could not be made; the commit was not written", {
+    cause: error,
+  });
+}
+
+interface Deleted {
+  readonly key: Uint8Array;
+  readonly space: string;
+  readonly name: string;
+  readonly seq: number;
+  readonly part: number;
+  /** Present: a range. */
+  readonly bounds?: { readonly from: number | undefined; readonly to: number | undefined };
+}
+
+interface Put {
+  readonly key: Uint8Array;
+  readonly value: Uint8Array;
+  readonly space: string;
+  readonly name: string;
+  readonly seq: number;
+  readonly part: number;
+}
+
+interface Changes {
+  readonly deletions: readonly Deleted[];
+  readonly puts: readonly Put[];
+  /** Of the records. */
+  readonly bytes: number;
+}
+
+/** What a batch changes. Deletions that meet no key are left out: no record of theirs is needed. */
+function plan(state: StoreState, { put = [], delete: remove = [] }: Batch): Changes {
+  let bytes = 0;
+  const deletions: Deleted[] = [];
+  for (const deletion of remove) {
+    if (isRangeDeletion(deletion)) {
+      const { space, id, from, to } = deletion;
+      const name = nameOf(id);
+      if (!state.index.hasRange(space, name, from ?? -1, to ?? Number.POSITIVE_INFINITY)) continue;
+      const key = encodeKey([space, id]);
+      deletions.push({ key, space, name, seq: -1, part: -1, bounds: { from, to } });
+      bytes += RECORD_HEADER_BYTES + key.length + RANGE_BYTES;
+    } else {
+      const [space, id, seq = -1, part = -1] = deletion;
+      const name = nameOf(id);
+      if (state.index.find(space, name, seq, part) < 0) continue;
+      const key = encodeKey(deletion);
+      deletions.push({ key, space, name, seq, part });
+      bytes += RECORD_HEADER_BYTES + key.length;
+    }
+  }
+  const puts = put.map(({ key, value }): Put => {
+    const [space, id, seq = -1, part = -1] = key;
+    const encoded = encodeKey(key);
+    bytes += RECORD_HEADER_BYTES + encoded.length + value.length;
+    return { key: encoded, value, space, name: nameOf(id), seq, part };
+  });
+  return { deletions, puts, bytes };
+}
+
+/** Positions of the records: deletions first, as they take effect. */
+function addRecords(frame: FrameWriter, { deletions, puts }: Changes): number[] {
+  const positions: number[] = [];
+  for (const { key, bounds } of deletions) {
+    const position =
+      bounds === undefined
+        ? frame.add(DELETE_KEY, key, new Uint8Array(0))
+        : frame.addRange(key, bounds.from, bounds.to);
+    positions.push(position);
+  }
+  for (const { key, value } of puts) positions.push(frame.add(PUT, key, value));
+  return positions;
+}
+
+function apply(state: StoreState, segment: Segment, changes: Changes, positions: readonly number[]): void {
+  let at = 0;
+  for (const { key, space, name, seq, part, bounds } of changes.deletions) {
+    const position = positions[at++]!;
+    if (bounds === undefined) {
+      state.index.delete(space, name, seq, part);
+      segment.hint?.add(DELETE_KEY, key, 0, position);
+      segment.deletionBytes += RECORD_HEADER_BYTES + key.length;
+    } else {
+      const range = { from: bounds.from ?? -1, to: bounds.to ?? Number.POSITIVE_INFINITY };
+      state.index.deleteRange(space, name, range.from, range.to);
+      segment.hint?.add(3, key, RANGE_BYTES, position, range);
+      segment.deletionBytes += RECORD_HEADER_BYTES + key.length + RANGE_BYTES;
+    }
+  }
+  for (const { key, value, space, name, seq, part } of changes.puts) {
+    const position = positions[at++]!;
+    state.putKey(segment, space, name, seq, part, position, value.length);
+    segment.hint?.add(PUT, key, value.length, position);
+  }
+}

@@ -1,0 +1,330 @@
+/**
+ * Merging: copies what is live in some neighbouring sealed segments into new ones, and lets the old ones
+ * go. It runs in the background, in slices, beside commits and reads.
+ *
+ * The steps: read a source, verify it, copy its live records and, unless the sources are the oldest of all,
+ * its deletions, in their order → sync the new files → one manifest puts them in the place of the old (the
+ * switch) → point the index to them, in slices → remove the old files. A crash before the switch leaves the
+ * old state and files that the next open removes; after it, the new state.
+ *
+ * Invariants: records keep their order, so replay gives the same; a deletion is dropped only when no older
+ * segment is left that could hold what it deletes; a damaged source stops merging, and nothing of it is
+ * removed; a file whose sync failed is never named.
+ */
+
+import { CoppiceError, type Env, isCoppiceError } from "coppice";
+import { readFully, type StoreFiles } from "./files.js";
+import { copyValue, DELETE_RANGE, PUT, type RecordView, rangeOf, readHeader, readRecords } from "./frame.js";
+import { POSITIONS } from "./key-index.js";
+import { type KeyParts, partsOf } from "./key-names.js";
+import type { LogWriter, WriterLimits } from "./log-writer.js";
+import { MergeOutput } from "./merge-output.js";
+import {
+  damaged,
+  hintName,
+  readSegmentHeader,
+  recordBytes,
+  SEGMENT_HEADER_BYTES,
+  type Segment,
+  segmentName,
+} from "./segment.js";
+import type { StoreState } from "./store-state.js";
+
+/** Bytes read, or index entries moved, before others get a turn. */
+const SLICE_BYTES = 256 * 1024;
+const SLICE_MOVES = 2000;
+/** Less is not worth a file, and what frames themselves take would be merged again and again. */
+const GAIN_BYTES_MIN = 4096;
+
+export interface MergeSettings {
+  readonly limits: WriterLimits;
+  readonly deadRatioMin: number;
+}
+
+interface Moves {
+  /** Pairs: place before, place after. */
+  readonly places: number[];
+  readonly keys: Buffer[];
+}
+
+/** Runs a task while no commit is under way. */
+type InTurn = <T>(task: () => Promise<T>) => Promise<T>;
+
+export class Merger {
+  readonly #files: StoreFiles;
+  readonly #state: StoreState;
+  readonly #writer: LogWriter;
+  readonly #env: Env;
+  readonly #settings: MergeSettings;
+  readonly #inTurn: InTurn;
+  #running: Promise<unknown> = Promise.resolve();
+  #awake = false;
+  #stopped = false;
+  merges = 0;
+  bytesWritten = 0;
+  /** Why merging in the background ended; `merge()` may be tried again. */
+  failure: unknown;
+
+  constructor(
+    files: StoreFiles,
+    state: StoreState,
+    writer: LogWriter,
+    env: Env,
+    settings: MergeSettings,
+    inTurn: InTurn,
+  ) {
+    this.#files = files;
+    this.#state = state;
+    this.#writer = writer;
+    this.#env = env;
+    this.#settings = settings;
+    this.#inTurn = inTurn;
+  }
+
+  /** Looks for work in the background. */
+  wake(): void {
+    if (this.#awake || this.#stopped || this.failure !== undefined || this.#settings.deadRatioMin >= 1)
+      return;
+    if (this.#candidates().length === 0) return;
+    this.#awake = true;
+    this.run({}).then(
+      () => {
+        this.#awake = false;
+      },
+      (error: unknown) => {
+        this.#awake = false;
+        if (!this.#stopped) this.failure = error;
+      },
+    );
+  }
+
+  mergeableBytes(): number {
+    return this.#candidates().reduce((sum, { bytes }) => sum + bytes, 0);
+  }
+
+  /** One run at a time. Rejects with the error of the file system translated, or with `CORRUPT`. */
+  run({ force = false, signal }: { force?: boolean; signal?: AbortSignal }): Promise<{ freedBytes: number }> {
+    const result = this.#running.then(() => this.#runNow(force, signal));
+    this.#running = result.catch(() => undefined);
+    return result;
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#running;
+  }
+
+  async #runNow(force: boolean, signal: AbortSignal | undefined): Promise<{ freedBytes: number }> {
+    const before = this.#fileBytes();
+    try {
+      if (force) {
+        await this.#mergeEverything(signal);
+      } else {
+        for (let run = this.#candidates(); run.length > 0; run = this.#candidates()) {
+          this.#goOn(signal);
+          await this.#merge(run, signal);
+        }
+      }
+    } catch (error) {
+      if (isCoppiceError(error) || signal?.aborted) throw error;
+      const full = (error as NodeJS.ErrnoException).code === "ENOSPC";
+      throw full
+        ? new CoppiceError("STORE_FULL", "the disk has no room to merge segments", { cause: error })
+        : new CoppiceError("UNAVAILABLE", "merging failed; the store is as it was", { cause: error });
+    }
+    this.failure = undefined;
+    return { freedBytes: Math.max(0, before - this.#fileBytes()) };
+  }
+
+  async #mergeEverything(signal: AbortSignal | undefined): Promise<void> {
+    await this.#inTurn(async () => {
+      const { active } = this.#state;
+      if (active !== undefined && active.frameBytes > 0) await this.#writer.rotate();
+    });
+    await this.#merge(this.#state.segments.slice(0, -1), signal);
+  }
+
+  /**
+   * The deadest sealed segment, when it is dead enough, with the neighbours that are too or that are small.
+   */
+  #candidates(): Segment[] {
+    const sealed = this.#state.segments.slice(0, -1);
+    const ratios = sealed.map((segment, i) => {
+      const gain = gainOf(segment, i === 0);
+      return gain < GAIN_BYTES_MIN ? 0 : gain / segment.frameBytes;
+    });
+    const best = ratios.indexOf(Math.max(...ratios));
+    if (best < 0 || ratios[best]! < this.#settings.deadRatioMin) return [];
+    let [first, last] = [best, best];
+    let left = this.#settings.limits.segmentBytesMax - SEGMENT_HEADER_BYTES - keptBytes(sealed[best]!);
+    const fits = (i: number) => {
+      const segment = sealed[i];
+      if (segment === undefined) return false;
+      const small = segment.frameBytes < this.#settings.limits.segmentBytesMax / 4;
+      if (keptBytes(segment) > left || !(small || ratios[i]! >= this.#settings.deadRatioMin)) return false;
+      left -= keptBytes(segment);
+      return true;
+    };
+    while (fits(first - 1)) first--;
+    while (fits(last + 1)) last++;
+    return sealed.slice(first, last + 1);
+  }
+
+  async #merge(sources: readonly Segment[], signal: AbortSignal | undefined): Promise<void> {
+    if (sources.length === 0) return;
+    const dropsDeletions = sources[0] === this.#state.segments[0];
+    const output = await this.#output(sources[0]!);
+    const moves: Moves = { places: [], keys: [] };
+    try {
+      for (const source of sources) await this.#copy(source, output, moves, dropsDeletions, signal);
+      await output.finish();
+    } catch (error) {
+      await output.abandon();
+      throw error;
+    }
+    await this.#syncLog();
+    const added = output.segments;
+    for (const segment of added) this.#state.byNumber.set(segment.number, segment);
+    // After a failure either list may be the durable one; nothing is removed, and the store must be reopened.
+    await this.#writer.replace(sources, added);
+    this.merges++;
+    this.bytesWritten += added.reduce((sum, { end }) => sum + end, 0);
+    await this.#point(moves);
+    await this.#drop(sources);
+  }
+
+  /** Its segments take the place of the first source in the order of commits. */
+  async #output(first: Segment): Promise<MergeOutput> {
+    const header = await readSegmentHeader(first.file);
+    if (header === undefined) throw damaged("has a damaged header", segmentName(first.number), 0);
+    const { segmentBytesMax } = this.#settings.limits;
+    const place = { store: this.#state.store, sequence: header.sequence, segmentBytesMax };
+    return new MergeOutput(this.#files, this.#writer, place);
+  }
+
+  /** What was left out of the copy is superseded by commits; they must be durable before the switch is. */
+  async #syncLog(): Promise<void> {
+    if (this.#state.syncs) return;
+    await this.#inTurn(async () => {
+      await this.#state.active?.file.sync();
+      this.#state.noteDurable();
+    });
+  }
+
+  async #copy(
+    source: Segment,
+    output: MergeOutput,
+    moves: Moves,
+    dropsDeletions: boolean,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const raw = await readFully(source.file, source.end, 0);
+    const bytes = Buffer.from(raw.buffer, raw.byteOffset, raw.length);
+    const header = await readSegmentHeader(source.file);
+    if (header === undefined) throw damaged("has a damaged header", segmentName(source.number), 0);
+    let { chain, sequence } = header;
+    let slice = 0;
+    this.#goOn(signal);
+    for (let at = SEGMENT_HEADER_BYTES; at < source.end; ) {
+      const frame = readHeader(bytes, at, at, source.salt);
+      const records = frame && readRecords(bytes, at, at, source.salt, frame);
+      const follows = frame !== undefined && frame.previous === chain && frame.sequence === sequence + 1;
+      if (records === undefined || !follows) throw damaged("is damaged", segmentName(source.number), at);
+      for (const record of records)
+        await this.#copyRecord(source, bytes, record, output, moves, dropsDeletions);
+      [chain, sequence] = [frame!.chain, frame!.sequence];
+      at += frame!.length;
+      slice += frame!.length;
+      if (slice < SLICE_BYTES) continue;
+      slice = 0;
+      await this.#turn();
+      this.#goOn(signal);
+    }
+  }
+
+  async #copyRecord(
+    source: Segment,
+    bytes: Buffer,
+    record: RecordView,
+    output: MergeOutput,
+    moves: Moves,
+    dropsDeletions: boolean,
+  ): Promise<void> {
+    const { type, keyStart, valueStart, position } = record;
+    const key = bytes.subarray(keyStart, valueStart);
+    if (type !== PUT) {
+      if (dropsDeletions) return;
+      await output.add(
+        type,
+        key,
+        copyValue(bytes, record),
+        type === DELETE_RANGE ? rangeOf(bytes, record) : undefined,
+      );
+      return;
+    }
+    const { space, name, seq, part } = partsOf(bytes, keyStart, valueStart, this.#parts);
+    const place = source.number * POSITIONS + position;
+    if (this.#state.index.find(space, name, seq, part) !== place) return;
+    const moved = await output.add(type, key, copyValue(bytes, record), undefined);
+    moves.places.push(place, moved);
+    moves.keys.push(Buffer.from(key));
+  }
+
+  readonly #parts: KeyParts = { space: "", name: "", seq: -1, part: -1 };
+
+  async #point({ places, keys }: Moves): Promise<void> {
+    const { index, byNumber } = this.#state;
+    for (let i = 0; i < keys.length; i++) {
+      const key = keys[i]!;
+      const { space, name, seq, part } = partsOf(key, 0, key.length, this.#parts);
+      const [from, to] = [places[2 * i]!, places[2 * i + 1]!];
+      if (index.move(space, name, seq, part, from, to)) {
+        index.find(space, name, seq, part);
+        const bytes = recordBytes(space, name, seq, part, index.foundBytes);
+        byNumber.get(Math.floor(from / POSITIONS))!.liveBytes -= bytes;
+        byNumber.get(Math.floor(to / POSITIONS))!.liveBytes += bytes;
+      }
+      if (i % SLICE_MOVES === SLICE_MOVES - 1) await this.#turn();
+    }
+  }
+
+  async #drop(sources: readonly Segment[]): Promise<void> {
+    await this.#writer.settleHints();
+    const names = new Set(await this.#files.list());
+    for (const source of sources) {
+      this.#state.byNumber.delete(source.number);
+      source.retire();
+      for (const name of [segmentName(source.number), hintName(source.number)]) {
+        if (names.has(name)) await this.#files.remove(name);
+      }
+    }
+    await this.#files.syncNames();
+  }
+
+  #goOn(signal: AbortSignal | undefined): void {
+    signal?.throwIfAborted();
+    if (this.#stopped) throw new CoppiceError("CLOSED", "the file log was closed while it merged");
+    if (this.#writer.failure !== undefined) {
+      throw new CoppiceError("POISONED", "an earlier write failed; open the file log again", {
+        cause: this.#writer.failure,
+      });
+    }
+  }
+
+  #turn(): Promise<void> {
+    return new Promise((resolve) => this.#env.turn(resolve));
+  }
+
+  #fileBytes(): number {
+    return this.#state.segments.reduce((sum, { bytes }) => sum + bytes, 0);
+  }
+}
+
+/** Bytes that merging would take out. */
+function gainOf(segment: Segment, oldest: boolean): number {
+  return segment.deadBytes + (oldest ? segment.deletionBytes : 0);
+}
+
+function keptBytes(segment: Segment): number {
+  return segment.liveBytes + segment.deletionBytes;
+}

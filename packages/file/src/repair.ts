@@ -1,0 +1,287 @@
+/**
+ * Checking every byte of a file log, and mending one that is damaged: all whole records are copied, in
+ * their order, into new segments; one manifest puts these in the place of all others.
+ *
+ * What the records mean is not known here; `DocumentStorage.check` says afterwards what each document has
+ * lost.
+ *
+ * Invariants: a segment with damage is copied whole into a quarantine file, durably, before the manifest
+ * changes; a repair that is interrupted can be repeated; without damage nothing is changed.
+ */
+
+import { CoppiceError, type Env, isCoppiceError, systemEnv, toHex } from "coppice";
+import { nodeFiles, type OpenFiles, readFully, type StoreFiles } from "./files.js";
+import { copyValue, DELETE_RANGE, type RecordView, rangeOf } from "./frame.js";
+import { idOf, partsOf } from "./key-names.js";
+import { MANIFEST, type Manifest, readManifest, writeManifest } from "./manifest.js";
+import { MergeOutput } from "./merge-output.js";
+import { setAside } from "./quarantine.js";
+import { salvage } from "./salvage.js";
+import { numberOf, readSegmentHeader, SEGMENT_HEADER_BYTES, type Segment, segmentName } from "./segment.js";
+import { judgeTail } from "./tail.js";
+
+/** One damaged place. `bytes: 0`: the whole file is missing or unreadable. */
+export interface FileLogDamage {
+  readonly file: string;
+  readonly position: number;
+  readonly bytes: number;
+  readonly message: string;
+  /** Where a copy of the damaged file lies, after a repair. */
+  readonly quarantine: string | undefined;
+}
+
+export interface FileLogReport {
+  readonly segments: number;
+  readonly frames: number;
+  readonly records: number;
+  readonly damage: readonly FileLogDamage[];
+  /** Whether the store was written anew. */
+  readonly repaired: boolean;
+  /** Ids of documents with records in damaged segments: what to look at first. At most 1,000. */
+  readonly documents: readonly string[];
+}
+
+export interface FileLogCheckOptions {
+  /** Write the store anew from what is whole. Default `false`: change nothing. */
+  readonly repair?: boolean;
+  readonly env?: Env;
+  /** For tests. */
+  readonly files?: OpenFiles;
+}
+
+const SEGMENT_BYTES_MAX = 32 * 1024 * 1024;
+const DOCUMENTS_MAX = 1000;
+
+interface Source {
+  readonly number: number;
+  readonly name: string;
+  /** Where its frames end; `undefined`: wherever good ones do. */
+  readonly end: number | undefined;
+  readonly salt: number | undefined;
+}
+
+/**
+ * Reads every byte of the file log in this directory, and says what is damaged. It takes the lock: `LOCKED`
+ * while somebody has it open for writing. `UNAVAILABLE`: there is no store. Costs a read of all files; a
+ * repair writes all live and dead records once more, and needs so much room.
+ */
+export async function checkFileLog(
+  directory: string,
+  {
+    repair = false,
+    env = systemEnv(),
+    files: openFiles = nodeFiles(directory, true),
+  }: FileLogCheckOptions = {},
+): Promise<FileLogReport> {
+  let files: StoreFiles;
+  try {
+    files = await openFiles(false);
+  } catch (error) {
+    throw new CoppiceError("UNAVAILABLE", "there is no file log in this directory", { cause: error });
+  }
+  try {
+    if (!(await files.lock("LOCK"))) throw new CoppiceError("LOCKED", "somebody has the file log open");
+    return await new Repair(files, env).run(repair);
+  } finally {
+    files.close();
+  }
+}
+
+class Repair {
+  readonly #files: StoreFiles;
+  readonly #env: Env;
+  readonly #damage: FileLogDamage[] = [];
+  readonly #documents = new Set<string>();
+  #store: string | undefined;
+  #frames = 0;
+  #records = 0;
+  #sequence = 0;
+  #number = 0;
+
+  constructor(files: StoreFiles, env: Env) {
+    this.#files = files;
+    this.#env = env;
+  }
+
+  async run(repair: boolean): Promise<FileLogReport> {
+    const names = await this.#files.list();
+    this.#number = Math.max(0, ...names.map((name) => numberOf(name)?.number ?? 0));
+    const manifest = await this.#manifest(names);
+    const sources = manifest === undefined ? await this.#sourcesFound(names) : sourcesOf(manifest);
+    for (const [i, source] of sources.entries())
+      await this.#read(source, i === sources.length - 1, undefined);
+    if (manifest === undefined && sources.length === 0) {
+      throw new CoppiceError("UNAVAILABLE", "there is no file log in this directory");
+    }
+    const damaged = this.#damage.length > 0;
+    if (damaged && repair) await this.#rewrite(sources, manifest, names);
+    return {
+      segments: sources.length,
+      frames: this.#frames,
+      records: this.#records,
+      damage: this.#damage,
+      repaired: damaged && repair,
+      documents: [...this.#documents],
+    };
+  }
+
+  async #manifest(names: readonly string[]): Promise<Manifest | undefined> {
+    if (!names.includes(MANIFEST)) {
+      if (names.some((name) => numberOf(name)?.hint === false)) this.#note(MANIFEST, 0, 0, "is missing");
+      return undefined;
+    }
+    try {
+      const manifest = await readManifest(this.#files);
+      this.#store = manifest.store;
+      this.#sequence = manifest.sequence;
+      this.#number = Math.max(this.#number, manifest.nextNumber);
+      return manifest;
+    } catch (error) {
+      if (!isCoppiceError(error, "CORRUPT")) throw error;
+      this.#note(MANIFEST, 0, 0, "is damaged");
+      return undefined;
+    }
+  }
+
+  /** Without a manifest the headers tell the order: that of the commits that came before each segment. */
+  async #sourcesFound(names: readonly string[]): Promise<Source[]> {
+    const found: (Source & { readonly sequence: number })[] = [];
+    for (const name of names) {
+      const number = numberOf(name);
+      if (number === undefined || number.hint) continue;
+      const file = await this.#files.open(name, "read");
+      const header = await readSegmentHeader(file).finally(() => file.close());
+      if (header === undefined) continue;
+      this.#store ??= header.store;
+      const { salt, sequence } = header;
+      found.push({ number: number.number, name, end: undefined, salt, sequence });
+    }
+    return found.sort((a, b) => a.sequence - b.sequence || a.number - b.number);
+  }
+
+  /** Looks at a segment; with `output`, copies what is whole. */
+  async #read(source: Source, last: boolean, output: MergeOutput | undefined): Promise<Buffer | undefined> {
+    let bytes: Buffer;
+    try {
+      const file = await this.#files.open(source.name, "read");
+      try {
+        const raw = await readFully(file, await file.size(), 0);
+        bytes = Buffer.from(raw.buffer, raw.byteOffset, raw.length);
+        const header = await readSegmentHeader(file);
+        if (header?.number !== source.number) this.#note(source.name, 0, 64, "has a damaged header");
+      } finally {
+        file.close();
+      }
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+      this.#note(source.name, 0, 0, "is missing");
+      return undefined;
+    }
+    const salt = source.salt ?? 0;
+    const kept: RecordView[] = [];
+    const end = this.#endOf(bytes, source, last, salt);
+    const { damage, frames, sequenceMax } = salvage(bytes, end, salt, (record) => kept.push(record));
+    for (const { position, bytes: length, inFrame } of damage) {
+      this.#note(source.name, position, length, inFrame ? "a commit is damaged" : "bytes are damaged");
+    }
+    if (source.end !== undefined && end < source.end) {
+      this.#note(source.name, end, source.end - end, "commits are missing");
+    }
+    this.#frames += frames;
+    this.#records += kept.length;
+    this.#sequence = Math.max(this.#sequence, sequenceMax);
+    if (damage.length > 0) this.#remember(bytes, kept);
+    if (output !== undefined) for (const record of kept) await copy(output, bytes, record);
+    return bytes;
+  }
+
+  /** Behind the known end of the last segment there may be more frames, and one that a crash tore. */
+  #endOf(bytes: Buffer, { end }: Source, last: boolean, salt: number): number {
+    if (end !== undefined && !last) return Math.min(end, bytes.length);
+    let good = SEGMENT_HEADER_BYTES;
+    salvage(bytes, bytes.length, salt, (record) => {
+      good = Math.max(good, record.end);
+    });
+    good = Math.max(good, Math.min(end ?? 0, bytes.length));
+    const aligned = Math.min(bytes.length, Math.ceil((good + 4) / 8) * 8);
+    const { kind, used } = judgeTail(bytes, aligned, salt);
+    return kind === "damaged" ? used : aligned;
+  }
+
+  async #rewrite(
+    sources: readonly Source[],
+    manifest: Manifest | undefined,
+    names: readonly string[],
+  ): Promise<void> {
+    const found = [...this.#damage];
+    this.#damage.length = 0;
+    this.#frames = 0;
+    this.#records = 0;
+    const store = this.#store ?? toHex(this.#env.random(16));
+    const place = { store, sequence: this.#sequence, segmentBytesMax: SEGMENT_BYTES_MAX };
+    const output = new MergeOutput(this.#files, this.#fresh(), place);
+    const copies = new Map<string, string>();
+    try {
+      for (const [i, source] of sources.entries()) {
+        const bytes = await this.#read(source, i === sources.length - 1, output);
+        if (bytes === undefined || !found.some(({ file }) => file === source.name)) continue;
+        copies.set(source.name, await setAside(this.#files, source.number, 0, bytes));
+      }
+      await output.finish();
+    } catch (error) {
+      await output.abandon();
+      throw error;
+    }
+    await writeManifest(this.#files, this.#newManifest(store, output, manifest));
+    this.#damage.length = 0;
+    for (const each of found) this.#damage.push({ ...each, quarantine: copies.get(each.file) });
+    const kept = new Set(output.segments.map(({ number }) => number));
+    for (const segment of output.segments) segment.retire();
+    for (const name of names) {
+      const number = numberOf(name)?.number;
+      if (number !== undefined && !kept.has(number)) await this.#files.remove(name);
+    }
+    await this.#files.syncNames();
+  }
+
+  #newManifest(store: string, output: MergeOutput, old: Manifest | undefined): Manifest {
+    return {
+      format: 1,
+      store,
+      generation: (old?.generation ?? 0) + 1,
+      nextNumber: this.#number + 1,
+      sequence: Math.max(this.#sequence, output.sequence),
+      syncs: old?.syncs ?? true,
+      segments: output.segments.map(({ row }: Segment) => row),
+    };
+  }
+
+  #fresh(): { takeNumber: () => number; newSalt: () => number } {
+    return {
+      takeNumber: () => ++this.#number,
+      newSalt: () => Buffer.from(this.#env.random(4)).readUInt32LE(0),
+    };
+  }
+
+  #note(file: string, position: number, bytes: number, message: string): void {
+    this.#damage.push({ file, position, bytes, message, quarantine: undefined });
+  }
+
+  #remember(bytes: Buffer, records: readonly RecordView[]): void {
+    const parts = { space: "", name: "", seq: -1, part: -1 };
+    for (const { keyStart, valueStart } of records) {
+      if (this.#documents.size >= DOCUMENTS_MAX) return;
+      this.#documents.add(idOf(partsOf(bytes, keyStart, valueStart, parts).name));
+    }
+  }
+}
+
+function sourcesOf({ segments }: Manifest): Source[] {
+  return segments.map(({ number, end, salt }) => ({ number, name: segmentName(number), end, salt }));
+}
+
+async function copy(output: MergeOutput, bytes: Buffer, record: RecordView): Promise<void> {
+  const { type, keyStart, valueStart } = record;
+  const bounds = type === DELETE_RANGE ? rangeOf(bytes, record) : undefined;
+  await output.add(type, bytes.subarray(keyStart, valueStart), copyValue(bytes, record), bounds);
+}

@@ -1,0 +1,252 @@
+/**
+ * A segment: one file of frames, filled with zeros before it is used, so that a commit changes no metadata
+ * and zeros mean "never written". It knows its file and what is live in it, and nothing of keys.
+ *
+ * | offset | size | header, alone in the first 4,096 bytes                                |
+ * | ------ | ---- | --------------------------------------------------------------------- |
+ * | 0      | 8    | `coppseg1`                                                             |
+ * | 8      | 4    | kind: 1 log, 2 merged                                                  |
+ * | 12     | 16   | store id                                                               |
+ * | 28     | 8    | segment number                                                         |
+ * | 36     | 8    | number of the last commit before its first frame                       |
+ * | 44     | 4    | chain before its first frame                                           |
+ * | 48     | 4    | salt                                                                   |
+ * | 52     | 8    | size of the file                                                       |
+ * | 60     | 4    | CRC-32 of the 60 bytes before                                          |
+ * | 4,096  |      | frames, then zeros                                                     |
+ *
+ * Invariants: a file is closed when it is retired and nobody reads it any more; a segment that the manifest
+ * calls sealed is never written again.
+ */
+
+import { CoppiceError, crc32, fromHex, toHex } from "coppice";
+import { type OpenFile, readFully, type StoreFiles, writeFully } from "./files.js";
+import { getUint64, RECORD_HEADER_BYTES, setUint64, viewOf } from "./frame.js";
+import type { HintWriter } from "./hints.js";
+import { keyBytes } from "./key-names.js";
+import type { SegmentRow } from "./manifest.js";
+
+export const SEGMENT_HEADER_BYTES = 4096;
+const HEADER_USED_BYTES = 64;
+const MAGIC = "coppseg1";
+const KINDS = ["log", "merged"] as const;
+const ZEROS: Uint8Array = new Uint8Array(1024 * 1024);
+
+export interface SegmentHeader {
+  readonly kind: "log" | "merged";
+  readonly store: string;
+  readonly number: number;
+  readonly sequence: number;
+  readonly chain: number;
+  readonly salt: number;
+  readonly bytes: number;
+}
+
+export class Segment {
+  readonly number: number;
+  readonly kind: "log" | "merged";
+  bytes: number;
+  readonly salt: number;
+  readonly file: OpenFile;
+  /** Where its frames end. */
+  end: number;
+  chain: number;
+  /** Up to where its frames are surely durable. */
+  durableEnd: number;
+  /** Bytes of the records that keys point to. */
+  liveBytes = 0;
+  /** Bytes of the records that delete. */
+  deletionBytes = 0;
+  /** What a hint file will say; of a segment that is being written. */
+  hint: HintWriter | undefined;
+  #readers = 0;
+  #retired = false;
+
+  constructor(row: SegmentRow, file: OpenFile) {
+    this.number = row.number;
+    this.kind = row.kind;
+    this.bytes = row.bytes;
+    this.salt = row.salt;
+    this.end = row.end;
+    this.chain = row.chain;
+    this.durableEnd = row.end;
+    this.file = file;
+  }
+
+  get row(): SegmentRow {
+    const { number, kind, bytes, salt, durableEnd, chain } = this;
+    return { number, kind, bytes, salt, end: durableEnd, chain };
+  }
+
+  /** Of a merged segment, which is written once: its file ends where its frames do. */
+  seal(): void {
+    this.bytes = this.end;
+    this.durableEnd = this.end;
+  }
+
+  get frameBytes(): number {
+    return this.end - SEGMENT_HEADER_BYTES;
+  }
+
+  /**
+   * Bytes of frames that nobody needs, if deletions must be kept; what frames themselves take is among
+   * them.
+   */
+  get deadBytes(): number {
+    return this.frameBytes - this.liveBytes - this.deletionBytes;
+  }
+
+  /** Keeps the file open until `release`. */
+  hold(): void {
+    this.#readers++;
+  }
+
+  release(): void {
+    this.#readers--;
+    this.#closeIfFree();
+  }
+
+  /** Nobody will hold it any more. */
+  retire(): void {
+    this.#retired = true;
+    this.#closeIfFree();
+  }
+
+  #closeIfFree(): void {
+    if (!this.#retired || this.#readers > 0) return;
+    this.#readers = Number.POSITIVE_INFINITY;
+    this.file.close();
+  }
+}
+
+/** Bytes of the record of a key. */
+export function recordBytes(
+  space: string,
+  name: string,
+  seq: number,
+  part: number,
+  valueBytes: number,
+): number {
+  return RECORD_HEADER_BYTES + keyBytes(space, name, seq, part) + valueBytes;
+}
+
+export function segmentName(number: number): string {
+  return `${String(number).padStart(8, "0")}.seg`;
+}
+
+export function hintName(number: number): string {
+  return `${String(number).padStart(8, "0")}.hint`;
+}
+
+/** Which segment a file of ours belongs to; `undefined` for any other name. */
+export function numberOf(name: string): { readonly number: number; readonly hint: boolean } | undefined {
+  const [, digits, kind] = /^(\d{8,15})\.(seg|hint)$/.exec(name) ?? [];
+  return digits === undefined ? undefined : { number: Number(digits), hint: kind === "hint" };
+}
+
+/**
+ * A file of zeros, durable with its name. When it fails nothing is left, as far as the disk lets us.
+ * `onward` is asked between megabytes whether it is still wanted.
+ */
+export async function createZeroed(
+  files: StoreFiles,
+  number: number,
+  bytes: number,
+  onward: () => boolean = () => true,
+): Promise<OpenFile> {
+  const file = await files.open(segmentName(number), "create");
+  try {
+    for (let at = 0; at < bytes; at += ZEROS.length) {
+      if (!onward()) throw new CoppiceError("CLOSED", "the store was closed meanwhile");
+      await writeFully(file, ZEROS, Math.min(ZEROS.length, bytes - at), at);
+    }
+    await file.sync();
+    await files.syncNames();
+    return file;
+  } catch (error) {
+    file.close();
+    await files.remove(segmentName(number)).catch(() => undefined);
+    throw error;
+  }
+}
+
+export function encodeSegmentHeader(header: SegmentHeader): Uint8Array {
+  const bytes = new Uint8Array(HEADER_USED_BYTES);
+  const view = viewOf(bytes);
+  bytes.set(new TextEncoder().encode(MAGIC), 0);
+  view.setUint32(8, KINDS.indexOf(header.kind) + 1, true);
+  bytes.set(fromHex(header.store), 12);
+  setUint64(view, 28, header.number);
+  setUint64(view, 36, header.sequence);
+  view.setUint32(44, header.chain, true);
+  view.setUint32(48, header.salt, true);
+  setUint64(view, 52, header.bytes);
+  view.setUint32(60, crc32(bytes.subarray(0, 60)), true);
+  return bytes;
+}
+
+/** `undefined` when these bytes are no header. */
+export function decodeSegmentHeader(bytes: Uint8Array): SegmentHeader | undefined {
+  if (bytes.length < HEADER_USED_BYTES) return undefined;
+  const view = viewOf(bytes);
+  const kind = KINDS[view.getUint32(8, true) - 1];
+  if (new TextDecoder("latin1").decode(bytes.subarray(0, 8)) !== MAGIC || kind === undefined)
+    return undefined;
+  if (crc32(bytes.subarray(0, 60)) !== view.getUint32(60, true)) return undefined;
+  return {
+    kind,
+    store: toHex(bytes.subarray(12, 28)),
+    number: getUint64(view, 28),
+    sequence: getUint64(view, 36),
+    chain: view.getUint32(44, true),
+    salt: view.getUint32(48, true),
+    bytes: getUint64(view, 52),
+  };
+}
+
+export async function readSegmentHeader(file: OpenFile): Promise<SegmentHeader | undefined> {
+  return decodeSegmentHeader(await readFully(file, HEADER_USED_BYTES, 0));
+}
+
+/**
+ * Opens a segment that the manifest names. Rejects with `CORRUPT` when it is missing, is another one, or has
+ * another size.
+ */
+export async function openSegment(
+  files: StoreFiles,
+  row: SegmentRow,
+  store: string,
+  mode: "read" | "write",
+): Promise<{ segment: Segment; header: SegmentHeader }> {
+  const name = segmentName(row.number);
+  let file: OpenFile;
+  try {
+    file = await files.open(name, mode);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    throw damaged("is missing", name, 0, error);
+  }
+  try {
+    if ((await file.size()) !== row.bytes) throw damaged("has another size than the manifest says", name, 0);
+    const header = await readSegmentHeader(file);
+    if (header === undefined) throw damaged("has a damaged header", name, 0);
+    const same =
+      header.store === store &&
+      header.number === row.number &&
+      header.salt === row.salt &&
+      header.kind === row.kind &&
+      header.bytes === row.bytes;
+    if (!same) throw damaged("is not the one that the manifest names", name, 0);
+    return { segment: new Segment(row, file), header };
+  } catch (error) {
+    file.close();
+    throw error;
+  }
+}
+
+export function damaged(how: string, file: string, offset: number, cause?: unknown): CoppiceError {
+  return new CoppiceError("CORRUPT", `a segment of the file log ${how}`, {
+    cause,
+    details: { file, offset },
+  });
+}

@@ -1,0 +1,113 @@
+/**
+ * Reading the frames of a segment, and judging what follows the last good one: a clean end, a commit that a
+ * crash tore, or damage. Pure; the rules are those of etcd's log (a sector of zeros was never written) and
+ * a few more.
+ *
+ * | after the last good frame                                                    | verdict |
+ * | ----------------------------------------------------------------------------- | ------- |
+ * | only zeros                                                                     | clean   |
+ * | another frame's header further on                                              | damaged |
+ * | a good header, and a sector of its frame, or the trailer's end, is zeros       | torn    |
+ * | no header, and its part of the first sector, or the rest of it, is all zeros   | torn    |
+ * | the last byte that is not zero lies where the header would                     | torn    |
+ * | anything else                                                                  | damaged |
+ *
+ * Invariant: at most one frame is ever unsynced when each commit is synced, so a frame after bytes that do
+ * not check proves damage.
+ */
+
+import {
+  DELETE_RANGE,
+  endsEarly,
+  FRAME_HEADER_BYTES,
+  isZero,
+  type RecordView,
+  rangeOf,
+  readHeader,
+  readRecords,
+  SECTOR_BYTES,
+} from "./frame.js";
+import type { RecordVisitor } from "./hints.js";
+
+export interface Walked {
+  /** Where the good frames end. */
+  readonly end: number;
+  readonly sequence: number;
+  readonly chain: number;
+}
+
+/**
+ * Visits the records of all good frames from `start` on. `bytes[0]` lies at position `base` of the segment.
+ * Stops at the first frame that does not check or does not continue the chain.
+ */
+export function walkFrames(
+  bytes: Buffer,
+  base: number,
+  from: Walked,
+  salt: number,
+  visit: RecordVisitor,
+  limit: number = Number.POSITIVE_INFINITY,
+): Walked {
+  let { end, sequence, chain } = from;
+  while (end < limit) {
+    const at = end - base;
+    const header = readHeader(bytes, at, end, salt);
+    if (header === undefined || header.sequence !== sequence + 1 || header.previous !== chain) break;
+    const records = readRecords(bytes, at, end, salt, header);
+    if (records === undefined) break;
+    for (const record of records) visitRecord(bytes, record, visit);
+    end += header.length;
+    sequence = header.sequence;
+    chain = header.chain;
+  }
+  return { end, sequence, chain };
+}
+
+export function visitRecord(bytes: Buffer, record: RecordView, visit: RecordVisitor): void {
+  const { type, keyStart, valueStart, end, position } = record;
+  const { from, to } = type === DELETE_RANGE ? rangeOf(bytes, record) : { from: 0, to: 0 };
+  visit(type, bytes, keyStart, valueStart, end - valueStart, position, from, to);
+}
+
+export interface Verdict {
+  readonly kind: "clean" | "torn" | "damaged";
+  /** Behind the last byte that is not zero. */
+  readonly used: number;
+}
+
+/** `bytes`: the whole segment; `end`: where its good frames end. */
+export function judgeTail(bytes: Buffer, end: number, salt: number): Verdict {
+  let used = bytes.length;
+  while (used > end && bytes[used - 1] === 0) used--;
+  if (used === end) return { kind: "clean", used };
+  if (findFrame(bytes, end + 8, used, salt) !== undefined) return { kind: "damaged", used };
+  return { kind: isTorn(bytes, end, used, salt) ? "torn" : "damaged", used };
+}
+
+/** The first place from `start` on where a frame's header lies. */
+export function findFrame(bytes: Buffer, start: number, end: number, salt: number): number | undefined {
+  for (let at = start; at + FRAME_HEADER_BYTES <= end; at += 8) {
+    if (bytes[at] !== 0 && readHeader(bytes, at, at, salt) !== undefined) return at;
+  }
+  return undefined;
+}
+
+function isTorn(bytes: Buffer, start: number, used: number, salt: number): boolean {
+  const sectorEnd = Math.ceil((start + 1) / SECTOR_BYTES) * SECTOR_BYTES;
+  const header = readHeader(bytes, start, start, salt);
+  if (header === undefined) {
+    const headerEnd = start + FRAME_HEADER_BYTES;
+    if (isZero(bytes, start, Math.min(sectorEnd, bytes.length))) return true;
+    if (used <= headerEnd) return true;
+    return sectorEnd < headerEnd && isZero(bytes, sectorEnd, sectorEnd + SECTOR_BYTES);
+  }
+  const end = start + header.length;
+  if (end > bytes.length || used > end) return false;
+  if (endsEarly(bytes, end)) return true;
+  for (let at = start; at < end; ) {
+    const next = Math.min(end, Math.floor(at / SECTOR_BYTES + 1) * SECTOR_BYTES);
+    if (isZero(bytes, at, next)) return true;
+    at = next;
+  }
+  return false;
+}

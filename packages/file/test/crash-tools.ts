@@ -1,0 +1,233 @@
+/**
+ * A workload on a simulated disk, images of what a crash may leave after each of its operations, and the verdict on
+ * what is found in them.
+ *
+ * The oracle: the store must be as it was after some commit that is not before the last acknowledged one, nor after the
+ * one in flight; opening twice gives the same; it takes writes again.
+ */
+
+import { type FileLogFactory, type FileLogOptions, fileLogBackend } from "@coppice/file";
+import { type CrashModel, type DiskImage, type DiskOperation, SimulatedDisk } from "@coppice/file/testing";
+import type { Backend, Batch, Entry } from "coppice";
+import { compareKeys, keyName, toHex } from "coppice";
+import { NaiveStore } from "coppice/conformance";
+import { type SeededRandom, seededRandom, simulatedEnv } from "coppice/testing";
+import { entriesOf } from "./stores.js";
+
+export const SPACES = ["events", "meta"];
+
+/** What is in a store, as lines. */
+export async function dump(backend: Backend): Promise<string[]> {
+  const entries: Entry[] = [];
+  for (const space of SPACES) entries.push(...(await entriesOf(backend, { space })));
+  return entries.sort((a, b) => compareKeys(a.key, b.key)).map(show);
+}
+
+function show({ key, value }: Entry): string {
+  return `${keyName(key)}=${value.length > 40 ? `${value.length}:${toHex(value.subarray(0, 20))}` : toHex(value)}`;
+}
+
+export interface Step {
+  readonly batch?: Batch;
+  readonly merge?: "some" | "all";
+  readonly reopen?: true;
+}
+
+/** Commits of puts, overwrites, deletes and range deletes on few ids, with merges and reopenings between them. */
+export function randomSteps(random: SeededRandom, count: number): Step[] {
+  const steps: Step[] = [];
+  const next = new Map<string, number>();
+  for (let i = 0; i < count; i++) {
+    const kind = random.int(100);
+    if (kind < 4) steps.push({ merge: random.int(2) === 0 ? "some" : "all" });
+    else if (kind < 7) steps.push({ reopen: true });
+    else steps.push({ batch: randomBatch(random, next) });
+  }
+  return steps;
+}
+
+function randomBatch(random: SeededRandom, next: Map<string, number>): Batch {
+  const id = random.pick(["a", "b", "é\0c"]);
+  const seq = next.get(id) ?? 0;
+  const put: Entry[] = [];
+  for (let i = 1 + random.int(3); i > 0; i--) {
+    put.push({ key: ["events", id, seq + put.length], value: randomValue(random) });
+  }
+  next.set(id, seq + put.length);
+  if (random.int(3) === 0) put.push({ key: ["meta", id], value: randomValue(random) });
+  const remove: Batch["delete"] =
+    random.int(4) === 0
+      ? [{ space: "events", id, to: Math.max(0, seq - random.int(6)) }]
+      : random.int(8) === 0
+        ? [["meta", random.pick(["a", "b"])]]
+        : [];
+  return { put, delete: remove };
+}
+
+/** Zeros too: a value of zeros must not look like a sector that was never written. */
+function randomValue(random: SeededRandom): Uint8Array {
+  const length = random.pick([0, 5, 40, 300, 700, 1800]);
+  const fill = random.pick([0, 0x62, 0xff]);
+  const bytes = new Uint8Array(length).fill(fill);
+  if (length > 0) bytes[random.int(length)] = random.int(256);
+  return bytes;
+}
+
+export interface Run {
+  readonly steps: readonly Step[];
+  /** The store after each commit; `[0]`: empty. */
+  readonly states: readonly (readonly string[])[];
+}
+
+/** What the states are that a run goes through. */
+export function statesOf(steps: readonly Step[]): string[][] {
+  const naive = new NaiveStore();
+  const states = [lines(naive)];
+  for (const { batch } of steps) {
+    if (batch === undefined) continue;
+    naive.commit(batch);
+    states.push(lines(naive));
+  }
+  return states;
+}
+
+function lines(naive: NaiveStore): string[] {
+  return SPACES.flatMap((space) => naive.scan({ space }, {}))
+    .sort((a, b) => compareKeys(a.key, b.key))
+    .map(show);
+}
+
+export const SMALL: FileLogOptions = { segmentBytesMax: 64 * 1024 };
+
+export function factoryOn(disk: SimulatedDisk, options: FileLogOptions = {}): FileLogFactory {
+  return fileLogBackend("simulated", { ...SMALL, ...options, files: disk.files });
+}
+
+export interface Progress {
+  acknowledged: number;
+  submitted: number;
+}
+
+/** Runs the steps; `progress` counts commits. */
+export async function play(
+  disk: SimulatedDisk,
+  steps: readonly Step[],
+  progress: Progress,
+  options: FileLogOptions = {},
+): Promise<void> {
+  const factory = factoryOn(disk, options);
+  const env = () => simulatedEnv(1, { autoAdvance: true });
+  let backend = await factory.open(env());
+  for (const { batch, merge, reopen } of steps) {
+    if (batch !== undefined) {
+      progress.submitted++;
+      await backend.commit(batch);
+      progress.acknowledged++;
+    } else if (merge !== undefined) {
+      await factory.merge({ force: merge === "all" });
+    } else if (reopen === true) {
+      await backend.close();
+      backend = await factory.open(env());
+    }
+  }
+  await backend.close();
+}
+
+/** Opens an image and says which state it holds; throws when it holds none that is allowed. */
+export async function verify(
+  image: DiskImage,
+  states: readonly (readonly string[])[],
+  { acknowledged, submitted }: Progress,
+  options: FileLogOptions = {},
+): Promise<number> {
+  const disk = new SimulatedDisk(image);
+  const factory = factoryOn(disk, options);
+  const first = await factory.open(simulatedEnv(2));
+  const found = await dump(first);
+  const state = stateOf(found, states, acknowledged, submitted);
+  if (state < 0) {
+    const earlier = stateOf(found, states, 0, states.length - 1);
+    throw new Error(
+      `the store is ${earlier < 0 ? "in no state of the run" : `in state ${earlier}`}, where ${acknowledged} commits ` +
+        `were acknowledged and ${submitted} submitted`,
+    );
+  }
+  await first.commit({ put: [{ key: ["meta", "again"], value: Uint8Array.of(1) }] });
+  const after = await dump(first);
+  await first.close();
+  const second = await factory.open(simulatedEnv(3));
+  if ((await dump(second)).join() !== after.join()) throw new Error("opening again shows something else");
+  await second.close();
+  return state;
+}
+
+function stateOf(
+  found: readonly string[],
+  states: readonly (readonly string[])[],
+  from: number,
+  to: number,
+): number {
+  const text = found.join("\n");
+  for (let i = Math.min(to, states.length - 1); i >= from; i--) if (states[i]!.join("\n") === text) return i;
+  return -1;
+}
+
+/**
+ * Plays the steps once, and after each operation takes images by each model and verifies them; at most `budget`.
+ */
+export async function explore(
+  seed: number,
+  models: readonly (CrashModel | "kill")[],
+  {
+    stepCount = 40,
+    merges = false,
+    keepsAcknowledged = true,
+    options = {},
+    budget = Number.POSITIVE_INFINITY,
+  }: ExploreOptions = {},
+): Promise<number> {
+  const drawn = randomSteps(seededRandom(seed), stepCount);
+  const steps = merges
+    ? drawn.flatMap((step, i) => (i % 2 === 0 ? [step] : [step, MERGES[i % 4 === 1 ? 0 : 1]!]))
+    : drawn;
+  const states = statesOf(steps);
+  const disk = new SimulatedDisk();
+  const progress = { acknowledged: 0, submitted: 0 };
+  const random = seededRandom(seed + 1);
+  const images: { image: DiskImage; at: Progress; what: string }[] = [];
+  disk.onOperation = (operation: DiskOperation) => {
+    for (const model of models) {
+      const title = model === "kill" ? "the death of the process" : model.title;
+      const image = model === "kill" ? disk.image() : disk.crash(model, random);
+      const what = `seed ${seed}, operation ${operation.index} (${operation.kind} ${operation.name}), ${title}`;
+      const at = keepsAcknowledged ? { ...progress } : { ...progress, acknowledged: 0 };
+      images.push({ image, at, what });
+    }
+  };
+  let count = 0;
+  await play(disk, steps, progress, options);
+  const stride = Math.max(1, images.length / budget);
+  for (let i = 0; i < images.length; i += stride) {
+    const { image, at, what } = images[Math.floor(i)]!;
+    count++;
+    try {
+      await verify(image, states, at, options);
+    } catch (error) {
+      const replay = `COPPICE_FILE_SEED=${seed} npm run unit -- packages/file/test/crash`;
+      throw new Error(`${what}: ${(error as Error).message}\nreplay: ${replay}`, { cause: error });
+    }
+  }
+  return count;
+}
+
+const MERGES: readonly Step[] = [{ merge: "all" }, { merge: "some" }];
+
+export interface ExploreOptions {
+  readonly stepCount?: number;
+  /** `false`: any earlier state will do. */
+  readonly keepsAcknowledged?: boolean;
+  /** Merge after every second commit. */
+  readonly merges?: boolean;
+  readonly options?: FileLogOptions;
+  readonly budget?: number;
+}

@@ -1,0 +1,166 @@
+/**
+ * Errors of the disk at each operation of a run, once and for ever, while it runs and while the next open recovers; and
+ * every bit of a closed store flipped.
+ *
+ * COPPICE_FILE_SEEDS=<count> tries so many runs (default 6). COPPICE_FILE_BITS=all flips every bit (default: one of
+ * each 7).
+ */
+
+import { crashModels, type DiskImage, failure, SimulatedDisk } from "@coppice/file/testing";
+import { isCoppiceError } from "coppice";
+import { seededRandom, simulatedEnv } from "coppice/testing";
+import { expect, test } from "vitest";
+import { dump, factoryOn, play, randomSteps, statesOf, verify } from "./crash-tools.js";
+
+const SEEDS = Number(process.env.COPPICE_FILE_SEEDS ?? 6);
+const BIT_STEP = process.env.COPPICE_FILE_BITS === "all" ? 1 : 7;
+const CODES = ["EIO", "ENOSPC", "EMFILE"] as const;
+
+test("[FL9] an error at any operation, once or for ever, loses nothing acknowledged", {
+  timeout: 300_000,
+}, async () => {
+  let runs = 0;
+  for (let seed = 1; seed <= SEEDS; seed++) {
+    const steps = randomSteps(seededRandom(seed), 30);
+    const states = statesOf(steps);
+    const calm = new SimulatedDisk();
+    await play(calm, steps, { acknowledged: 0, submitted: 0 });
+    const random = seededRandom(seed);
+    for (let at = 0; at < calm.operationCount; at += 1 + random.int(3)) {
+      for (const sticky of [false, true]) {
+        const disk = new SimulatedDisk();
+        const code = random.pick(CODES);
+        const progress = { acknowledged: 0, submitted: 0 };
+        disk.fault = ({ index }) => (index === at || (sticky && index > at) ? failure(code) : undefined);
+        const what = `seed ${seed}, ${code} at operation ${at}${sticky ? " and ever after" : ""}`;
+        await play(disk, steps, progress).catch((error: unknown) => {
+          if (!isCoppiceError(error)) throw new Error(`${what}: an error without a name`, { cause: error });
+        });
+        for (const image of [disk.image(), disk.crash(random.pick(crashModels), random)]) {
+          await verify(image, states, progress).catch((error: Error) => {
+            throw new Error(`${what}: ${error.message}`, { cause: error });
+          });
+          runs++;
+        }
+      }
+    }
+  }
+  expect(runs).toBeGreaterThan(SEEDS * 100);
+});
+
+test("[FL9] an error while recovering, and a crash there, change nothing of what the next open finds", async () => {
+  let runs = 0;
+  for (let seed = 1; seed <= SEEDS; seed++) {
+    const steps = randomSteps(seededRandom(seed), 25);
+    const states = statesOf(steps);
+    const disk = new SimulatedDisk();
+    const random = seededRandom(seed + 100);
+    const progress = { acknowledged: 0, submitted: 0 };
+    const torn: { image: DiskImage; acknowledged: number; submitted: number }[] = [];
+    disk.onOperation = ({ kind }) => {
+      if (kind === "write" && random.int(3) === 0) {
+        torn.push({ image: disk.crash(random.pick(crashModels), random), ...progress });
+      }
+    };
+    await play(disk, steps, progress);
+    for (const { image, ...at } of torn) {
+      for (let operation = 0; operation < 12; operation++) {
+        const recovering = new SimulatedDisk(image);
+        recovering.fault = ({ index }) => (index === operation ? failure("EIO") : undefined);
+        const opened = await factoryOn(recovering)
+          .open(simulatedEnv(4))
+          .catch((error: unknown) => {
+            if (!isCoppiceError(error, "UNAVAILABLE")) throw error;
+            return undefined;
+          });
+        for (const left of [recovering.image(), recovering.crash(random.pick(crashModels), random)]) {
+          await verify(left, states, at);
+          runs++;
+        }
+        await opened?.close().catch(() => undefined);
+        if (recovering.operationCount <= operation) break;
+      }
+    }
+  }
+  expect(runs).toBeGreaterThan(SEEDS * 20);
+});
+
+/** A closed store with two log segments, a merged one, hints, deletes and values of zeros. */
+async function closedStore(): Promise<{ image: DiskImage; lines: string[] }> {
+  const disk = new SimulatedDisk();
+  const factory = factoryOn(disk, { mergeDeadRatioMin: 1 });
+  let backend = await factory.open(simulatedEnv(1));
+  const random = seededRandom(3);
+  for (let seq = 0; seq < 12; seq++) {
+    const value = seq % 3 === 0 ? new Uint8Array(1200) : random.bytes(60 + 20 * seq);
+    await backend.commit({ put: [{ key: ["events", "d", seq], value }] });
+    if (seq === 6) await backend.commit({ delete: [{ space: "events", id: "d", from: 1, to: 3 }] });
+    if (seq === 4 || seq === 8) await factory.merge({ force: true });
+  }
+  await backend.close();
+  backend = await factory.open(simulatedEnv(2));
+  const lines = await dump(backend);
+  await backend.close();
+  return { image: disk.image(), lines };
+}
+
+test("[FL10] every flipped bit of a closed store is found out or harmless", {
+  timeout: 600_000,
+}, async () => {
+  const { image, lines } = await closedStore();
+  expect([...image.keys()].sort()).toEqual(expect.arrayContaining(["00000005.hint", "MANIFEST"]));
+  const tally = { found: 0, harmless: 0 };
+  for (const [name, bytes] of image) {
+    let used = bytes.length;
+    while (used > 0 && bytes[used - 1] === 0) used--;
+    for (let bit = 0; bit < used * 8 + 64; bit += BIT_STEP) {
+      if (bit >> 3 >= bytes.length) break;
+      // What lies between the header of a segment and its frames is zero and unused: a sample of it will do.
+      if (name.endsWith(".seg") && bit >> 3 > 100 && bit >> 3 < 4000 && bit % 11 !== 0) continue;
+      const flipped = bytes.slice();
+      flipped[bit >> 3]! ^= 1 << (bit & 7);
+      const outcome = await look(new Map([...image, [name, flipped]]), lines);
+      if (outcome === "wrong")
+        throw new Error(`a flipped bit ${bit} of ${name} gives another store, without an error`);
+      tally[outcome]++;
+    }
+  }
+  expect(tally.found).toBeGreaterThan(3000);
+  expect(tally.harmless).toBeGreaterThan(100);
+});
+
+test("[FL10] sectors of zeros, files cut, missing, swapped or repeated: found out or harmless", async () => {
+  const { image, lines } = await closedStore();
+  const names = [...image.keys()];
+  const changed: DiskImage[] = [];
+  for (const name of names) {
+    const bytes = image.get(name)!;
+    for (let at = 0; at < Math.min(bytes.length, 12_000); at += 512) {
+      const zeroed = bytes.slice();
+      zeroed.fill(0, at, at + 512);
+      changed.push(new Map([...image, [name, zeroed]]));
+      changed.push(new Map([...image, [name, bytes.slice(0, at)]]));
+    }
+    changed.push(new Map([...image].filter(([each]) => each !== name)));
+    for (const other of names) changed.push(new Map([...image, [name, image.get(other)!]]));
+  }
+  const tally = { found: 0, harmless: 0, wrong: 0 };
+  for (const each of changed) tally[await look(each, lines)]++;
+  expect(tally.wrong).toBe(0);
+  expect(tally.found).toBeGreaterThan(30);
+});
+
+/** `wrong`: it opens, reads without an error, and is not what was stored. */
+async function look(image: DiskImage, lines: readonly string[]): Promise<"found" | "harmless" | "wrong"> {
+  try {
+    const backend = await factoryOn(new SimulatedDisk(image), { createIfMissing: false }).open(
+      simulatedEnv(3),
+    );
+    const found = await dump(backend);
+    await backend.close();
+    return found.join() === lines.join() ? "harmless" : "wrong";
+  } catch (error) {
+    if (!isCoppiceError(error)) throw error;
+    return "found";
+  }
+}

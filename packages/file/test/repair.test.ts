@@ -1,0 +1,194 @@
+/** Checking and mending damaged stores, and listing their frames. */
+
+import { checkFileLog, type ListedFrame, listFrames } from "@coppice/file";
+import { type DiskImage, failure, SimulatedDisk } from "@coppice/file/testing";
+import { DocumentStorage, isCoppiceError } from "coppice";
+import { seededRandom, simulatedEnv } from "coppice/testing";
+import { expect, test } from "vitest";
+import { type NameSet, nameSet, naming } from "../../../test/support/oracle-model.js";
+import { dump, factoryOn } from "./crash-tools.js";
+
+const env = () => simulatedEnv(9);
+
+async function storeOf(count: number, close: boolean): Promise<{ disk: SimulatedDisk; lines: string[] }> {
+  const disk = new SimulatedDisk();
+  const backend = await factoryOn(disk, { mergeDeadRatioMin: 1 }).open(simulatedEnv(1));
+  const random = seededRandom(5);
+  for (let seq = 0; seq < count; seq++) {
+    const put = ["a", "b"].map((id) => ({ key: ["events", id, seq] as const, value: random.bytes(700) }));
+    await backend.commit({ put });
+  }
+  const lines = await dump(backend);
+  if (close) await backend.close();
+  return { disk, lines };
+}
+
+function check(disk: SimulatedDisk, repair: boolean) {
+  return checkFileLog("simulated", { repair, env: env(), files: disk.files });
+}
+
+function changed(image: DiskImage, name: string, change: (bytes: Uint8Array) => void): DiskImage {
+  const bytes = image.get(name)!.slice();
+  change(bytes);
+  return new Map([...image, [name, bytes]]);
+}
+
+async function linesOf(disk: SimulatedDisk): Promise<string[]> {
+  const backend = await factoryOn(disk).open(simulatedEnv(4));
+  const lines = await dump(backend);
+  await backend.commit({ put: [{ key: ["meta", "later"], value: new Uint8Array(3) }] });
+  await backend.close();
+  const again = await factoryOn(disk).open(simulatedEnv(5));
+  expect(await dump(again)).toHaveLength(lines.length + 1);
+  await again.close();
+  return lines;
+}
+
+test("[FL17] a store without damage is read whole, and a repair changes nothing", async () => {
+  for (const close of [true, false]) {
+    const { disk, lines } = await storeOf(60, close);
+    const store = new SimulatedDisk(disk.image());
+    const before = store.operationCount;
+    for (const repair of [false, true]) {
+      const report = await check(store, repair);
+      expect(report).toMatchObject({ damage: [], repaired: false, frames: 60, records: 120 });
+      expect(report.segments).toBeGreaterThan(1);
+    }
+    expect(store.operationCount).toBe(before);
+    expect(await linesOf(store)).toEqual(lines);
+  }
+});
+
+test("[FL17] a damaged byte costs its record alone; the segment is kept in quarantine, and the store opens again", async () => {
+  const random = seededRandom(11);
+  for (let round = 0; round < 40; round++) {
+    const { disk, lines } = await storeOf(60, round % 2 === 0);
+    const image = disk.image();
+    const name = random.pick([...image.keys()].filter((each) => each.endsWith(".seg")));
+    const used = image.get(name)!.findLastIndex((byte) => byte !== 0);
+    const at = 4096 + random.int(used - 4096);
+    const bad = changed(image, name, (bytes) => {
+      bytes[at]! ^= 1 << random.int(8);
+    });
+    const store = new SimulatedDisk(bad);
+    const report = await check(store, false);
+    expect(report.repaired).toBe(false);
+    const repaired = await check(store, true);
+    expect(repaired.damage.length).toBe(report.damage.length);
+    if (report.damage.length > 0) {
+      expect(repaired.repaired).toBe(true);
+      const { quarantine } = repaired.damage[0]!;
+      expect(Buffer.compare(store.image().get(quarantine!)!, bad.get(name)!)).toBe(0);
+      expect(repaired.documents.length).toBeGreaterThan(0);
+    }
+    const left = await linesOf(store);
+    expect(lines).toEqual(expect.arrayContaining(left));
+    expect(left.length).toBeGreaterThanOrEqual(lines.length - 1);
+    expect((await check(store, false)).damage).toEqual([]);
+  }
+});
+
+test("[FL17] a lost or damaged manifest, and lost segments, are mended with what is left", async () => {
+  const { disk, lines } = await storeOf(60, true);
+  const image = disk.image();
+  const withoutManifest = new Map([...image].filter(([name]) => name !== "MANIFEST"));
+  const damagedManifest = changed(image, "MANIFEST", (bytes) => bytes.fill(0, 30, 60));
+  for (const bad of [withoutManifest, damagedManifest]) {
+    const store = new SimulatedDisk(bad);
+    expect((await check(store, true)).damage[0]).toMatchObject({ file: "MANIFEST" });
+    expect(await linesOf(store)).toEqual(lines);
+  }
+  const lost = new SimulatedDisk(new Map([...image].filter(([name]) => name !== "00000001.seg")));
+  const report = await check(lost, true);
+  expect(report.damage).toMatchObject([{ file: "00000001.seg", message: "is missing" }]);
+  const left = await linesOf(lost);
+  expect(left.length).toBeGreaterThan(10);
+  expect(lines).toEqual(expect.arrayContaining(left));
+  const nothing = check(new SimulatedDisk(), true);
+  await expect(nothing).rejects.toMatchObject({ code: "UNAVAILABLE" });
+});
+
+test("[FL17] a repair that is interrupted at any operation can be repeated", async () => {
+  const { disk, lines } = await storeOf(50, true);
+  const bad = changed(disk.image(), "00000001.seg", (bytes) => {
+    bytes[6000]! ^= 255;
+  });
+  const calm = new SimulatedDisk(bad);
+  await check(calm, true);
+  const wanted = await linesOf(new SimulatedDisk(calm.image()));
+  expect(wanted).toHaveLength(lines.length - 1);
+  for (let at = 0; at < calm.operationCount; at++) {
+    const store = new SimulatedDisk(bad);
+    store.fault = ({ index }) => (index >= at ? failure("EIO") : undefined);
+    await check(store, true).catch((error: unknown) => {
+      if (isCoppiceError(error, "CORRUPT")) throw error;
+    });
+    const after = new SimulatedDisk(store.image());
+    await check(after, true);
+    expect(await linesOf(after), `operation ${at}`).toEqual(wanted);
+    expect([...after.image().keys()].some((name) => name.startsWith("quarantine-"))).toBe(true);
+  }
+});
+
+test("[FL17] after a repair the storage above says which document lost what", async () => {
+  const disk = new SimulatedDisk();
+  const open = (on: SimulatedDisk) => DocumentStorage.open({ backend: factoryOn(on), models: [nameSet()] });
+  const storage = await open(disk);
+  for (let i = 0; i < 10; i++) {
+    for (const id of ["hurt", "whole"]) await storage.append(id, [naming(`${id}${i}${"x".repeat(200)}`)]);
+  }
+  await storage.close();
+  const frames = await framesOn(disk);
+  const hit = frames.find(({ records }) =>
+    records.some(({ key }) => key[0] === "events" && key[1] === "hurt" && key[2] === 5),
+  )!;
+  const store = new SimulatedDisk(
+    changed(disk.image(), hit.file, (bytes) => {
+      bytes[hit.position + 200]! ^= 1;
+    }),
+  );
+  await expect(open(store)).rejects.toMatchObject({ code: "CORRUPT" });
+  expect((await check(store, true)).repaired).toBe(true);
+  const mended = await open(store);
+  const report = await mended.check({ repair: true });
+  expect(report.problems.map(({ id }) => id)).toEqual(expect.arrayContaining(["hurt"]));
+  expect(report.problems.every(({ id }) => id === "hurt")).toBe(true);
+  expect((await mended.load<NameSet>("whole"))!.doc.names.size).toBe(10);
+  await mended.close();
+});
+
+async function framesOn(disk: SimulatedDisk): Promise<ListedFrame[]> {
+  const frames: ListedFrame[] = [];
+  for await (const frame of listFrames("simulated", disk.files)) frames.push(frame);
+  return frames;
+}
+
+test("[FL18] all frames are listed with their keys, and bytes that are no frame as damage or torn", async () => {
+  const disk = new SimulatedDisk();
+  const backend = await factoryOn(disk).open(simulatedEnv(1));
+  await backend.commit({ put: [{ key: ["events", "é\0", 1, 2], value: new Uint8Array(3) }] });
+  await backend.commit({
+    put: [{ key: ["meta", "d"], value: new Uint8Array(1) }],
+    delete: [["events", "é\0", 1, 2]],
+  });
+  await backend.commit({ put: [{ key: ["events", "d", 7], value: new Uint8Array(0) }] });
+  await backend.commit({ delete: [{ space: "events", id: "d", from: 2 }] });
+  const frames = await framesOn(disk);
+  expect(frames.map(({ sequence, records }) => [sequence, ...records])).toEqual([
+    [1, { kind: "put", key: ["events", "é\0", 1, 2], valueBytes: 3 }],
+    [2, { kind: "delete", key: ["events", "é\0", 1, 2] }, { kind: "put", key: ["meta", "d"], valueBytes: 1 }],
+    [3, { kind: "put", key: ["events", "d", 7], valueBytes: 0 }],
+    [4, { kind: "delete-range", key: ["events", "d"], from: 2, to: Number.POSITIVE_INFINITY }],
+  ]);
+  const [, second, , last] = frames as [ListedFrame, ListedFrame, ListedFrame, ListedFrame];
+  const flipped = changed(disk.image(), second.file, (bytes) => {
+    bytes[second.position + 50]! ^= 1;
+  });
+  const states = async (image: DiskImage) =>
+    (await framesOn(new SimulatedDisk(image))).map(({ state }) => state);
+  expect(await states(flipped)).toEqual(["whole", "damaged", "whole", "whole"]);
+  const torn = changed(disk.image(), last.file, (bytes) => bytes.fill(0, last.position + 20));
+  expect(await states(torn)).toEqual(["whole", "whole", "whole", "torn"]);
+  await backend.close();
+  await expect(framesOn(new SimulatedDisk())).rejects.toMatchObject({ code: "UNAVAILABLE" });
+});

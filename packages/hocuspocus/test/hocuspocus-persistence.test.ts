@@ -1,0 +1,233 @@
+/**
+ * The extension in real Hocuspocus servers, with real providers over loopback; where Hocuspocus' own way of
+ * storing loses something, the same test shows that as well.
+ */
+import { yjs } from "@coppice/yjs";
+import { Database } from "@hocuspocus/extension-database";
+import type { Extension } from "@hocuspocus/server";
+import { DocumentStorage, isCoppiceError } from "coppice";
+import { simulatedBackend } from "coppice/testing";
+import * as encoding from "lib0/encoding";
+import { describe, expect, onTestFinished, test } from "vitest";
+import * as Y from "yjs";
+import { hocuspocusPersistence, readDurableMessage } from "../src/index.js";
+import { connect, listen, until } from "./rig.js";
+
+const retries = { retryMsMin: 1, retryMsMax: 5 };
+
+async function open(backend = simulatedBackend()) {
+  const storage: DocumentStorage = await DocumentStorage.open({ backend, models: [yjs()] });
+  onTestFinished(async () => {
+    await storage.close();
+  });
+  return { storage, backend };
+}
+
+async function stored(storage: DocumentStorage, name = "notes"): Promise<string | undefined> {
+  const handle = await storage.load<Y.Doc>(name);
+  const text = handle?.doc.getText("body").toString();
+  await handle?.close();
+  return text;
+}
+
+function updateOf(text: string): Uint8Array {
+  const doc = new Y.Doc();
+  doc.getText("body").insert(0, text);
+  return Y.encodeStateAsUpdate(doc);
+}
+
+describe("Hocuspocus", () => {
+  test("[HP1] shows clients what is stored, and stores each update as it arrives", async () => {
+    const { storage } = await open();
+    await storage.append("notes", [updateOf("stored ")]);
+    const server = await listen([hocuspocusPersistence(storage)], 60_000);
+    const [ann, ben] = [connect(server), connect(server)];
+    await until("both see what is stored", () => ann.text === "stored " && ben.text === "stored ");
+    ann.type("by ann ");
+    await until("ben sees it", () => ben.text.includes("by ann"));
+    ben.type("by ben");
+    // Long before Hocuspocus would store anything.
+    await until("all of it is stored", async () => (await stored(storage)) === "stored by ann by ben");
+    expect(ann.text).toBe("stored by ann by ben");
+  });
+
+  test("[HP2] a failed write and an unload lose nothing; Hocuspocus' own way loses the document", async () => {
+    const { storage, backend } = await open();
+    const server = await listen([hocuspocusPersistence(storage, retries)]);
+    const ann = connect(server);
+    await until("synced", () => ann.provider.isSynced);
+    for (let n = 0; n < 5; n++) backend.failNext("commit", n % 2 === 0 ? "unavailable" : "unknown-lost");
+    ann.type("precious");
+    await until("the server has it", () => ann.provider.unsyncedChanges === 0);
+    ann.leave();
+    await until("it is stored and unloaded", () => server.hocuspocus.documents.size === 0);
+    expect(await stored(storage)).toBe("precious");
+
+    let failures = 0;
+    const rows = new Map<string, Uint8Array>();
+    const database = new Database({
+      fetch: async ({ documentName }) => rows.get(documentName) ?? null,
+      store: async ({ documentName, state }) => {
+        if (failures++ === 0) throw new Error("the database is away for a moment");
+        rows.set(documentName, state);
+      },
+    });
+    const peer = await listen([database]);
+    const ben = connect(peer);
+    await until("synced", () => ben.provider.isSynced);
+    ben.type("precious");
+    await until("the store has failed", () => failures > 0);
+    expect(ben.provider.unsyncedChanges).toBe(0);
+    ben.leave();
+    await until("it is unloaded", () => peer.hocuspocus.documents.size === 0);
+    expect(rows.size).toBe(0);
+  });
+
+  test("[HP2] a document that cannot be stored for long stays in memory, for those who come back", async () => {
+    const { storage, backend } = await open();
+    const server = await listen([hocuspocusPersistence(storage, retries)]);
+    const ann = connect(server);
+    await until("synced", () => ann.provider.isSynced);
+    backend.failNext("commit", "unavailable", { sticky: true });
+    ann.type("waiting ");
+    await until("the server has it", () => ann.provider.unsyncedChanges === 0);
+    ann.leave();
+    const ben = connect(server);
+    await until("ben sees it", () => ben.text === "waiting ");
+    ben.type("for the store");
+    await until("the server has it", () => ben.provider.unsyncedChanges === 0);
+    ben.leave();
+    await until("nobody is connected", () => server.hocuspocus.getConnectionsCount() === 0);
+    expect(server.hocuspocus.documents.size).toBe(1);
+    backend.heal();
+    await until("it is unloaded", () => server.hocuspocus.documents.size === 0);
+    expect(await stored(storage)).toBe("waiting for the store");
+  });
+
+  test("[HP3] a document that cannot be loaded is refused, and never stored over", async () => {
+    const { storage, backend } = await open();
+    await storage.append("notes", [updateOf("precious")]);
+    for (const key of backend.keys().filter(([space]) => space === "events")) backend.flip(key, 30);
+    const before = backend.dump();
+    const errors: unknown[] = [];
+    const onError = (error: unknown) => errors.push(error);
+    const server = await listen([hocuspocusPersistence(storage, { ...retries, onError })]);
+    const ann = connect(server);
+    ann.type("over an empty document");
+    await until("it was refused", () => errors.length > 0);
+    expect(errors[0]).toMatchObject({ code: "CORRUPT" });
+    ann.leave();
+    expect(server.hocuspocus.documents.size).toBe(0);
+    expect(backend.dump()).toEqual(before);
+  });
+
+  test("[HP4] what other extensions put into a document while it is loaded is stored", async () => {
+    const { storage } = await open();
+    let broken = true;
+    const seeding: Extension = {
+      priority: 1,
+      async onLoadDocument({ document }) {
+        if (document.getText("body").length > 0) return;
+        document.getText("body").insert(0, broken ? "half loaded" : "template ");
+        if (broken) throw new Error("the template service is away");
+      },
+    };
+    const server = await listen([seeding, hocuspocusPersistence(storage)]);
+    await expect(server.hocuspocus.openDirectConnection("notes")).rejects.toThrow("template service");
+    broken = false;
+    const connection = await server.hocuspocus.openDirectConnection("notes");
+    await connection.transact((doc) => doc.getText("body").insert(9, "and text"));
+    await connection.disconnect();
+    expect(await stored(storage)).toBe("template and text");
+  });
+
+  test("[HP5] corrupt updates close their connection, and reach neither document nor log", async () => {
+    const { storage } = await open();
+    const errors: unknown[] = [];
+    const onError = (error: unknown) => errors.push(error);
+    const server = await listen([hocuspocusPersistence(storage, { onError })]);
+    const ann = connect(server);
+    await until("synced", () => ann.provider.isSynced);
+    ann.type("sound");
+    await until("stored", async () => (await stored(storage)) === "sound");
+    const clock = (await storage.info("notes"))?.clock;
+    const document = server.hocuspocus.documents.get("notes")!;
+    const sound = updateOf("never to be seen");
+    for (let length = 1; length < sound.length; length += 5) {
+      const eve = connect(server);
+      await until("synced", () => eve.provider.isSynced);
+      expect(document.getConnectionsCount()).toBe(2);
+      eve.socket.webSocket?.send(syncUpdate("notes", sound.subarray(0, length)));
+      await until("eve was thrown out", () => document.getConnectionsCount() === 1);
+      eve.leave();
+    }
+    expect(document.getText("body").toString()).toBe("sound");
+    expect((await storage.info("notes"))?.clock).toBe(clock);
+    expect(errors).toEqual([]);
+  });
+
+  test("[HP6] clients are told what is durable, and never too early", async () => {
+    const { storage, backend } = await open();
+    const server = await listen([hocuspocusPersistence(storage, { ...retries, announceMs: 1 })]);
+    const ann = connect(server);
+    await until("synced", () => ann.provider.isSynced);
+    const last = () => readDurableMessage(ann.told.at(-1) ?? "");
+    ann.type("abc");
+    await until("told", () => last()?.clients[ann.doc.clientID] === 3);
+    expect(last()).toMatchObject({ clock: 1, pending: 0 });
+
+    backend.failNext("commit", "unavailable", { sticky: true });
+    ann.type("de");
+    ann.doc.getText("body").delete(0, 1);
+    await until("the server has it", () => ann.provider.unsyncedChanges === 0);
+    expect(last()).toMatchObject({ clock: 1, pending: 0, clients: { [ann.doc.clientID]: 3 } });
+    backend.heal();
+    await until("told", () => last()?.pending === 0 && last()!.clock > 1);
+    expect(await stored(storage)).toBe("bcde");
+    expect(readDurableMessage("of somebody else")).toBeUndefined();
+  });
+
+  test("[HP7] a direct connection that disconnects, and a server that ends, wait until all is durable", async () => {
+    const { storage, backend } = await open();
+    const server = await listen([hocuspocusPersistence(storage, retries)], 60_000);
+    const direct = await server.hocuspocus.openDirectConnection("direct");
+    for (let n = 0; n < 3; n++) backend.failNext("commit", "unavailable");
+    await direct.transact((doc) => doc.getText("body").insert(0, "by the server"));
+    await direct.disconnect();
+    expect(await stored(storage, "direct")).toBe("by the server");
+
+    const ann = connect(server);
+    await until("synced", () => ann.provider.isSynced);
+    for (let n = 0; n < 3; n++) backend.failNext("commit", "unavailable");
+    ann.type("at the last moment");
+    await until("the server has it", () => ann.provider.unsyncedChanges === 0);
+    ann.leave();
+    await server.destroy();
+    expect(await stored(storage)).toBe("at the last moment");
+  });
+
+  test("[HP8] what can never be stored is an error of onStoreDocument, and ends no process", async () => {
+    const { storage } = await open();
+    const errors: unknown[] = [];
+    const server = await listen([hocuspocusPersistence(storage, { onError: (error) => errors.push(error) })]);
+    const ann = connect(server);
+    await until("synced", () => ann.provider.isSynced);
+    ann.type("before");
+    await until("stored", async () => (await stored(storage)) === "before");
+    await storage.delete("notes");
+    ann.type(" too late");
+    await until("told", () => errors.some((error) => isCoppiceError(error, "DELETED")));
+    ann.leave();
+    await until("it is unloaded", () => server.hocuspocus.documents.size === 0);
+    expect(await storage.load("notes")).toBeUndefined();
+  });
+});
+
+function syncUpdate(name: string, update: Uint8Array): Uint8Array<ArrayBuffer> {
+  const encoder = encoding.createEncoder();
+  encoding.writeVarString(encoder, name);
+  encoding.writeVarUint(encoder, 0);
+  encoding.writeVarUint(encoder, 2);
+  encoding.writeVarUint8Array(encoder, update);
+  return new Uint8Array(encoding.toUint8Array(encoder));
+}

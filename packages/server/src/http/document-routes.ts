@@ -1,0 +1,205 @@
+/**
+ * `/api/documents/{id}…`: one document.
+ *
+ * Reads change nothing and hold one page. Bytes go out as v1 updates: what `Y.applyUpdate` takes. A document
+ * that is deleted leaves the memory of its clients' server first, and its clients are told so.
+ */
+
+import { type DocumentInfo, type HistoryEntry, toHex } from "coppice";
+import type { Hono } from "hono";
+import * as Y from "yjs";
+import { HttpFailure } from "./failures.js";
+import {
+  type AppContext,
+  type AppEnv,
+  bodyOf,
+  flagOf,
+  idOf,
+  lastOf,
+  notFound,
+  numberOf,
+  pageOf,
+  permit,
+  type Site,
+  textOf,
+} from "./requests.js";
+
+const PATH = "/api/documents/:id";
+const EMPTY_STATE_VECTOR = Uint8Array.of(0);
+
+export function addDocumentRoutes(app: Hono<AppEnv>, site: Site): void {
+  const { storage, documents } = site;
+  addReads(app, site);
+  addTags(app, site);
+  app.put(PATH, permit(site, "write"), async (context) => {
+    const id = idOf(context);
+    const handle = await storage.open(id, flagOf(context, "recreate") ? { recreate: true } : {});
+    await handle.close();
+    return context.json(await existing(site, id));
+  });
+  app.delete(PATH, permit(site, "admin"), async (context) => {
+    const id = idOf(context);
+    await documents.evict(id, "deleted");
+    if (!(await storage.delete(id))) throw notFound(id);
+    return context.json({ id, deleted: true });
+  });
+  app.post(`${PATH}/snapshots`, permit(site, "admin"), async (context) => {
+    const id = idOf(context);
+    const handle = await storage.load(id);
+    if (handle === undefined) throw notFound(id);
+    try {
+      return context.json({ id, clock: (await handle.snapshot()) ?? null });
+    } finally {
+      await handle.close();
+    }
+  });
+  app.post(`${PATH}/compact`, permit(site, "admin"), async (context) => {
+    const id = idOf(context);
+    const options = { force: flagOf(context, "force"), dryRun: flagOf(context, "dryRun") };
+    const result = await storage.compact(id, { ...options, signal: context.req.raw.signal });
+    if (result.outcome === "not-found") throw notFound(id);
+    return context.json(result);
+  });
+  app.post(`${PATH}/check`, permit(site, "admin"), async (context) => {
+    const id = idOf(context);
+    const report = await storage.check({ id, signal: context.req.raw.signal });
+    if (report.documents === 0 && report.problems.length === 0) throw notFound(id);
+    return context.json(report);
+  });
+}
+
+function addTags(app: Hono<AppEnv>, site: Site): void {
+  const { storage } = site;
+  app.get(`${PATH}/tags`, permit(site, "read"), async (context) => {
+    const id = idOf(context);
+    await existing(site, id);
+    return context.json({ id, tags: await storage.tags(id) });
+  });
+  app.put(`${PATH}/tags/:name`, permit(site, "write"), async (context) => {
+    const id = idOf(context);
+    const tag = await storage.tag(id, lastOf(context), numberOf(context, "at"));
+    if (tag === undefined) throw notFound(id);
+    return context.json(tag);
+  });
+  app.delete(`${PATH}/tags/:name`, permit(site, "admin"), async (context) => {
+    const id = idOf(context);
+    const name = lastOf(context);
+    if (!(await storage.untag(id, name)))
+      throw new HttpFailure(404, "TAG_UNKNOWN", `there is no tag ${JSON.stringify(name.slice(0, 100))}`);
+    return context.json({ id, name, removed: true });
+  });
+}
+
+function addReads(app: Hono<AppEnv>, site: Site): void {
+  app.get(PATH, permit(site, "read"), async (context) => context.json(await existing(site, idOf(context))));
+  app.get(`${PATH}/history`, permit(site, "read"), (context) => history(site, context));
+  app.get(`${PATH}/events`, permit(site, "read"), (context) => events(site, context));
+  app.get(`${PATH}/state`, permit(site, "read"), async (context) => {
+    const id = idOf(context);
+    const at = momentOf(context);
+    if (at !== undefined) return bytes(context, await past(site, id, at));
+    return bytes(context, await diff(site, id, EMPTY_STATE_VECTOR));
+  });
+  app.post(`${PATH}/diff`, permit(site, "read"), async (context) => {
+    const stateVector = await bodyOf(context, site.limits);
+    return bytes(context, await diff(site, idOf(context), stateVector));
+  });
+}
+
+async function existing({ storage, documents }: Site, id: string): Promise<Json> {
+  const info = await storage.info(id);
+  if (info === undefined) throw notFound(id);
+  const connections = documents.get(id)?.connections.size ?? 0;
+  return { ...facts(info), connections };
+}
+
+type Json = Record<string, unknown>;
+
+/** What is absent is `null`, and stays in the JSON. */
+export function facts(info: DocumentInfo): Json {
+  return {
+    ...info,
+    snapshotClock: info.snapshotClock ?? null,
+    snapshotTime: info.snapshotTime ?? null,
+  };
+}
+
+async function history(site: Site, context: AppContext): Promise<Response> {
+  const id = idOf(context);
+  const limit = pageOf(context, site.limits);
+  const from = numberOf(context, "from") ?? 0;
+  const entries: Json[] = [];
+  let next: number | null = null;
+  await existing(site, id);
+  for await (const entry of site.storage.history(id)) {
+    if ((entry.kind === "batch" ? entry.end - 1 : entry.clock) < from) continue;
+    if (entries.length === limit) {
+      next = entry.clock;
+      break;
+    }
+    entries.push(historyEntry(entry));
+  }
+  return context.json({ id, entries, next });
+}
+
+function historyEntry(entry: HistoryEntry): Json {
+  if (entry.kind !== "batch") return { ...entry };
+  return { ...entry, commitId: toHex(entry.commitId), info: entry.info ?? null };
+}
+
+async function events(site: Site, context: AppContext): Promise<Response> {
+  const id = idOf(context);
+  const limit = pageOf(context, site.limits);
+  const { clock, oldestClock } = (await existing(site, id)) as unknown as DocumentInfo;
+  const from = numberOf(context, "from") ?? oldestClock;
+  const to = Math.min(numberOf(context, "to") ?? clock, from + limit);
+  const found: Json[] = [];
+  let byteCount = 0;
+  for await (const { clock: at, event, time, commitId } of site.storage.read(id, { from, to })) {
+    const payload = event instanceof Uint8Array ? event : undefined;
+    byteCount += payload?.length ?? 0;
+    found.push({
+      clock: at,
+      time,
+      commitId: toHex(commitId),
+      event: payload === undefined ? null : Buffer.from(payload).toString("base64"),
+    });
+    // An answer is held whole: one of large events ends early, and says where the next begins.
+    if (byteCount > site.limits.messageBytesMax) break;
+  }
+  const end = from + found.length;
+  return context.json({ id, events: found, next: end < clock ? end : null });
+}
+
+/** `at`: a clock; `tag`: a name; `time`: ms since 1970. */
+function momentOf(context: AppContext): number | string | Date | undefined {
+  const time = numberOf(context, "time");
+  return (
+    numberOf(context, "at") ?? textOf(context, "tag") ?? (time === undefined ? undefined : new Date(time))
+  );
+}
+
+async function diff(site: Site, id: string, stateVector: Uint8Array): Promise<Uint8Array> {
+  const update = await site.storage.diff(id, stateVector);
+  if (update === undefined) throw notFound(id);
+  return update;
+}
+
+/** The document as it was then. */
+async function past({ storage }: Site, id: string, at: number | string | Date): Promise<Uint8Array> {
+  const handle = await storage.load(id, { at });
+  if (handle === undefined) throw notFound(id);
+  try {
+    if (handle.model !== "yjs")
+      throw new HttpFailure(422, "TRAIT_MISSING", "past states can be had of Yjs documents alone");
+    return Y.encodeStateAsUpdate(handle.doc as Y.Doc);
+  } finally {
+    await handle.close({ discard: true });
+  }
+}
+
+function bytes(context: AppContext, body: Uint8Array): Response {
+  context.header("Content-Type", "application/octet-stream");
+  context.header("Content-Disposition", 'attachment; filename="document.update"');
+  return context.body(body as Uint8Array<ArrayBuffer>);
+}

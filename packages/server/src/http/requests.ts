@@ -1,0 +1,123 @@
+/**
+ * Reading requests: who asks, for what, with which parameters. What is not understood is a 400 that says what
+ * would be.
+ */
+
+import type { DocumentStorage } from "coppice";
+import type { Context, MiddlewareHandler } from "hono";
+import { type Action, type Authorize, accessOf } from "../access.js";
+import type { ServerLimits } from "../limits.js";
+import type { ServerMetrics } from "../metrics.js";
+import type { LiveDocuments } from "../sync/live-documents.js";
+import { HttpFailure } from "./failures.js";
+
+export type AppEnv = {
+  Bindings: { readonly incoming: import("node:http").IncomingMessage };
+};
+
+export type AppContext = Context<AppEnv>;
+
+/** What the routes work on. */
+export interface Site {
+  readonly storage: DocumentStorage;
+  readonly documents: LiveDocuments;
+  readonly limits: ServerLimits;
+  readonly metrics: ServerMetrics;
+  readonly authorize: Authorize | undefined;
+  readonly onError: (error: unknown, facts: { readonly document?: string }) => void;
+}
+
+/** Lets a request through that may do `action` on its document, or on the whole store. */
+export function permit(site: Site, action: Action): MiddlewareHandler<AppEnv> {
+  return async (context, next) => {
+    await assertAllowed(site, context, "id" in context.req.param() ? idOf(context) : undefined, action);
+    return next();
+  };
+}
+
+export async function assertAllowed(
+  { authorize, onError }: Site,
+  context: AppContext,
+  document: string | undefined,
+  action: Action,
+): Promise<void> {
+  if (authorize === undefined) return;
+  const access = accessOf(context.env.incoming, "http");
+  let allowed = false;
+  try {
+    allowed = (await authorize(access, document, action)) === true;
+  } catch (error) {
+    onError(error, document === undefined ? {} : { document });
+  }
+  if (allowed) return;
+  if (access.token === undefined) throw new HttpFailure(401, "UNAUTHENTICATED", "a valid token is needed");
+  throw new HttpFailure(403, "FORBIDDEN", `this token does not allow to ${action} here`);
+}
+
+/** The id in the path, percent-decoded once. */
+export function idOf(context: AppContext): string {
+  const [, encoded] = /^\/api\/documents\/([^/?#]*)/.exec(new URL(context.req.url).pathname) ?? [];
+  try {
+    return decodeURIComponent(encoded ?? "");
+  } catch {
+    throw new HttpFailure(400, "ID_INVALID", "the id is not percent-encoded UTF-8");
+  }
+}
+
+/** The last part of the path, percent-decoded once. */
+export function lastOf(context: AppContext): string {
+  const { pathname } = new URL(context.req.url);
+  try {
+    return decodeURIComponent(pathname.slice(pathname.lastIndexOf("/") + 1));
+  } catch {
+    throw new HttpFailure(400, "ARGUMENT_INVALID", "the path is not percent-encoded UTF-8");
+  }
+}
+
+export function numberOf(context: AppContext, name: string): number | undefined {
+  const text = context.req.query(name);
+  if (text === undefined) return undefined;
+  const value = Number(text);
+  if (!/^\d{1,16}$/.test(text) || !Number.isSafeInteger(value))
+    throw new HttpFailure(400, "ARGUMENT_INVALID", `${name} must be a whole number from 0`);
+  return value;
+}
+
+export function textOf(context: AppContext, name: string): string | undefined {
+  return context.req.query(name);
+}
+
+export function flagOf(context: AppContext, name: string): boolean {
+  const text = context.req.query(name);
+  if (text === undefined || text === "false") return false;
+  if (text === "true" || text === "") return true;
+  throw new HttpFailure(400, "ARGUMENT_INVALID", `${name} must be true or false`);
+}
+
+/** How many entries one answer may have: what was asked for, at most a page. */
+export function pageOf(context: AppContext, { pageEntriesMax }: ServerLimits): number {
+  return Math.min(numberOf(context, "limit") ?? 100, pageEntriesMax);
+}
+
+/** The body, at most `bodyBytesMax`; 413 as soon as there is more. */
+export async function bodyOf(context: AppContext, { bodyBytesMax }: ServerLimits): Promise<Uint8Array> {
+  const tooLarge = () => new HttpFailure(413, "BODY_TOO_LARGE", `a body has at most ${bodyBytesMax} bytes`);
+  if (Number(context.req.header("content-length") ?? 0) > bodyBytesMax) throw tooLarge();
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  try {
+    for await (const chunk of (context.req.raw.body ?? []) as unknown as AsyncIterable<Uint8Array>) {
+      bytes += chunk.length;
+      if (bytes > bodyBytesMax) throw tooLarge();
+      chunks.push(chunk);
+    }
+  } catch (error) {
+    if (error instanceof HttpFailure) throw error;
+    throw new HttpFailure(400, "BODY_INCOMPLETE", "the body ended before its end");
+  }
+  return Buffer.concat(chunks);
+}
+
+export function notFound(id: string): HttpFailure {
+  return new HttpFailure(404, "NOT_FOUND", `there is no document ${JSON.stringify(id.slice(0, 100))}`);
+}

@@ -1,0 +1,141 @@
+/**
+ * What concerns the whole store: lists, compaction of all, checks, figures.
+ *
+ * Long runs are answered with server-sent events where the client accepts `text/event-stream`: any number of
+ * `progress`, then one `result` or `error`. A client that goes away stops its run between two documents.
+ */
+
+import { type CompactAllOptions, type CompactAllResult, isCoppiceError } from "coppice";
+import { compactAllAlone } from "coppice/control";
+import type { Hono } from "hono";
+import { streamSSE } from "hono/streaming";
+import type { Gauges } from "../metrics.js";
+import { facts } from "./document-routes.js";
+import { answerOf } from "./failures.js";
+import {
+  type AppContext,
+  type AppEnv,
+  flagOf,
+  numberOf,
+  pageOf,
+  permit,
+  type Site,
+  textOf,
+} from "./requests.js";
+
+export function addStoreRoutes(app: Hono<AppEnv>, site: Site, gauges: () => Gauges): void {
+  const { storage, metrics } = site;
+  app.get("/api/documents", permit(site, "read"), (context) => list(site, context));
+  app.post("/api/compact", permit(site, "admin"), (context) => {
+    const options = compactOptions(context);
+    return long(site, context, (signal, tell) =>
+      compactAllAlone(storage, {
+        ...options,
+        signal,
+        onProgress: ({ result, ...progress }) => tell({ ...progress, id: result?.id ?? null }),
+      }).then(summary),
+    );
+  });
+  app.post("/api/check", permit(site, "admin"), (context) =>
+    long(site, context, (signal, tell) =>
+      storage.check({ signal, onProgress: (documents) => tell({ documents }) }),
+    ),
+  );
+  app.get("/api/figures", permit(site, "read"), (context) => context.json(metrics.figures(gauges())));
+  app.get("/metrics", permit(site, "read"), (context) => {
+    context.header("Content-Type", "text/plain; version=0.0.4; charset=utf-8");
+    return context.body(metrics.text(gauges()));
+  });
+}
+
+async function list(site: Site, context: AppContext): Promise<Response> {
+  const { storage, documents, limits } = site;
+  const limit = pageOf(context, limits);
+  const prefix = textOf(context, "prefix");
+  const after = textOf(context, "after");
+  const withInfo = flagOf(context, "info");
+  const found: unknown[] = [];
+  let last: string | undefined;
+  let isMore = false;
+  const options = {
+    ...(prefix === undefined ? {} : { prefix }),
+    ...(after === undefined ? {} : { after }),
+    limit: limit + 1,
+  };
+  for await (const id of storage.list(options)) {
+    isMore = found.length === limit;
+    if (isMore) break;
+    last = id;
+    const connections = documents.get(id)?.connections.size ?? 0;
+    found.push(withInfo ? { ...(await look(site, id)), connections } : { id, connections });
+  }
+  return context.json({ documents: found, next: isMore ? (last ?? null) : null });
+}
+
+/** A damaged document is listed with its error. */
+async function look({ storage }: Site, id: string): Promise<object> {
+  try {
+    const info = await storage.info(id);
+    return info === undefined ? { id, deleted: true } : facts(info);
+  } catch (error) {
+    if (!isCoppiceError(error) || error.kind === "closed") throw error;
+    return { id, error: answerOf(error).body.error };
+  }
+}
+
+function compactOptions(context: AppContext): CompactAllOptions {
+  const prefix = textOf(context, "prefix");
+  const numbers = Object.fromEntries(
+    (["minEvents", "idleMs", "concurrency", "budgetMs"] as const)
+      .map((name) => [name, numberOf(context, name)] as const)
+      .filter(([, value]) => value !== undefined),
+  );
+  return {
+    ...numbers,
+    ...(prefix === undefined ? {} : { prefix }),
+    force: flagOf(context, "force"),
+    dryRun: flagOf(context, "dryRun"),
+  };
+}
+
+function summary(result: CompactAllResult): object {
+  const failures = result.failures.map(({ id, error }) => ({
+    id,
+    error: isCoppiceError(error) ? answerOf(error).body.error : { code: "REFUSED", message: error },
+  }));
+  return { ...result, failures, stopped: result.stopped ?? null };
+}
+
+/** Runs to the end and answers with the result, or streams the progress as well. */
+async function long(
+  site: Site,
+  context: AppContext,
+  work: (signal: AbortSignal, tell: (progress: object) => void) => Promise<object>,
+): Promise<Response> {
+  const { signal } = context.req.raw;
+  if (!context.req.header("accept")?.includes("text/event-stream"))
+    return context.json(await work(signal, () => undefined));
+  context.header("X-Accel-Buffering", "no");
+  return streamSSE(context, async (stream) => {
+    const stop = new AbortController();
+    stream.onAbort(() => stop.abort(new Error("the client went away")));
+    let writing: Promise<void> | undefined;
+    const write = (event: string, data: object) => stream.writeSSE({ event, data: JSON.stringify(data) });
+    // A client that reads slowly gets fewer reports of progress.
+    const tell = (progress: object) => {
+      writing ??= write("progress", progress).finally(() => {
+        writing = undefined;
+      });
+    };
+    try {
+      const result = await work(stop.signal, tell);
+      await writing;
+      await write("result", result);
+    } catch (error) {
+      const { body, isInternal } = answerOf(error);
+      if (isInternal && !stop.signal.aborted) site.onError(error, {});
+      await writing;
+      await write("error", body.error);
+    }
+  });
+}

@@ -1,0 +1,269 @@
+// The HTTP API, over real requests.
+import { bearerTokens } from "@coppice/server";
+import { afterEach, describe, expect, test } from "vitest";
+import * as Y from "yjs";
+import { makeApp } from "../src/http/app.js";
+import {
+  cleanUp,
+  connect,
+  levelStore,
+  type Running,
+  type RunOptions,
+  run,
+  synced,
+  typed,
+  until,
+} from "./support.js";
+
+afterEach(cleanUp);
+
+interface Got {
+  readonly status: number;
+  readonly body: Record<string, unknown>;
+  readonly response: Response;
+}
+
+async function call({ server }: Running, method: string, path: string, init: RequestInit = {}): Promise<Got> {
+  const response = await fetch(`${server.url}${path}`, { method, ...init });
+  const text = await response.text();
+  const isJson = response.headers.get("content-type")?.includes("json") === true;
+  return { status: response.status, body: isJson ? JSON.parse(text) : { text }, response };
+}
+
+async function filled(options: RunOptions = {}): Promise<Running> {
+  const running = await run(options);
+  for (const id of ["a/b", "notes", "notes 2"])
+    for (const text of ["one", "two", "three"])
+      await running.storage.append(id, [typed(text)], { info: { text } });
+  return running;
+}
+
+describe("the HTTP API", () => {
+  test("[SV30] lists documents in pages, with facts when asked", async () => {
+    const running = await filled();
+    const first = await call(running, "GET", "/api/documents?limit=2&info=true");
+    expect(first.body).toMatchObject({
+      documents: [{ id: "a/b", clock: 3, snapshotClock: null, connections: 0 }, { id: "notes" }],
+      next: "notes",
+    });
+    const rest = await call(running, "GET", "/api/documents?limit=2&after=notes");
+    expect(rest.body).toEqual({ documents: [{ id: "notes 2", connections: 0 }], next: null });
+    expect((await call(running, "GET", "/api/documents?prefix=notes%20")).body.documents).toHaveLength(1);
+  });
+
+  test("[SV30] tells facts, history and events of one document", async () => {
+    const running = await filled();
+    const path = `/api/documents/${encodeURIComponent("a/b")}`;
+    expect((await call(running, "GET", path)).body).toMatchObject({ id: "a/b", clock: 3, model: "yjs" });
+    const history = (await call(running, "GET", `${path}/history?limit=2`)).body;
+    expect(history).toMatchObject({
+      entries: [{ kind: "batch", clock: 0, info: { text: "one" } }, {}],
+      next: 2,
+    });
+    const later = (await call(running, "GET", `${path}/history?from=2`)).body;
+    expect(later).toMatchObject({ entries: [{ clock: 2, end: 3 }], next: null });
+    const events = (await call(running, "GET", `${path}/events?from=1&limit=1`)).body;
+    expect(events).toMatchObject({ events: [{ clock: 1 }], next: 2 });
+    const [{ event }] = events.events as [{ event: string }];
+    const doc = new Y.Doc();
+    Y.applyUpdate(doc, Buffer.from(event, "base64"));
+    expect(doc.getText("text").toString()).toBe("two");
+  });
+
+  test("[SV30] gives the state now and in the past, and what a peer lacks", async () => {
+    const running = await filled();
+    const length = async (path: string, init: RequestInit & { method: string }) => {
+      const response = await fetch(`${running.server.url}/api/documents/notes${path}`, init);
+      const doc = new Y.Doc();
+      Y.applyUpdate(doc, new Uint8Array(await response.arrayBuffer()));
+      return doc.getText("text").length;
+    };
+    expect(await length("/state", { method: "GET" })).toBe(11);
+    expect(await length("/state?at=2", { method: "GET" })).toBe(6);
+    const peer = new Y.Doc();
+    const body = Y.encodeStateVector(peer) as Uint8Array<ArrayBuffer>;
+    expect(await length("/diff", { method: "POST", body })).toBe(11);
+  });
+
+  test("[SV30] creates, compacts, snapshots, checks and deletes", async () => {
+    const running = await filled();
+    expect((await call(running, "PUT", "/api/documents/new")).body).toMatchObject({ id: "new", clock: 0 });
+    expect((await call(running, "POST", "/api/documents/notes/snapshots")).body).toEqual({
+      id: "notes",
+      clock: 3,
+    });
+    const dry = await call(running, "POST", "/api/documents/notes/compact?dryRun=true&force=true");
+    expect(dry.body).toMatchObject({ outcome: "compacted" });
+    expect((await running.storage.info("notes"))?.oldestClock).toBe(0);
+    const real = await call(running, "POST", "/api/documents/notes/compact?force=true");
+    expect(real.body).toMatchObject({ outcome: "compacted", clock: 3 });
+    expect((await call(running, "POST", "/api/documents/notes/check")).body).toMatchObject({ clean: true });
+    expect((await call(running, "DELETE", "/api/documents/notes")).body).toEqual({
+      id: "notes",
+      deleted: true,
+    });
+    expect((await call(running, "GET", "/api/documents/notes")).status).toBe(404);
+    expect((await call(running, "PUT", "/api/documents/notes")).status).toBe(410);
+    expect((await call(running, "PUT", "/api/documents/notes?recreate=true")).status).toBe(200);
+  });
+
+  test("[SV30] names versions, shows them, and forgets them", async () => {
+    const running = await filled();
+    const path = "/api/documents/notes";
+    const name = encodeURIComponent("before/the end");
+    expect((await call(running, "PUT", `${path}/tags/${name}?at=1`)).body).toMatchObject({ clock: 1 });
+    expect((await call(running, "PUT", `${path}/tags/${name}`)).status).toBe(409);
+    const { body } = await call(running, "GET", `${path}/tags`);
+    expect(body).toMatchObject({ tags: [{ name: "before/the end", clock: 1 }] });
+    const response = await fetch(`${running.server.url}${path}/state?tag=${name}`);
+    const doc = new Y.Doc();
+    Y.applyUpdate(doc, new Uint8Array(await response.arrayBuffer()));
+    expect(doc.getText("text").toString()).toBe("one");
+    expect((await call(running, "DELETE", `${path}/tags/${name}`)).status).toBe(200);
+    expect((await call(running, "GET", `${path}/state?tag=${name}`)).status).toBe(404);
+    expect((await call(running, "PUT", "/api/documents/none/tags/x")).status).toBe(404);
+  });
+
+  test("[SV30] deleting disconnects the clients for good", async () => {
+    const running = await run();
+    const client = await synced(connect(running, "notes"));
+    client.text.insert(0, "x");
+    await until("it is stored", async () => (await running.storage.info("notes")) !== undefined);
+    const closed = new Promise((resolve) => client.provider.on("closed", resolve));
+    expect((await call(running, "DELETE", "/api/documents/notes")).status).toBe(200);
+    expect(await closed).toMatchObject({ code: 4410 });
+  });
+
+  test("[SV31] compacting all tells its progress, and runs once at a time", async () => {
+    const running = await filled({ backend: await levelStore() });
+    const headers = { accept: "text/event-stream" };
+    const [stream, second] = await Promise.all([
+      call(running, "POST", "/api/compact", { headers }),
+      call(running, "POST", "/api/compact"),
+    ]);
+    const answers = [stream, second];
+    const text = String(stream.body.text);
+    if (second.status === 409) {
+      expect(text).toMatch(/event: progress\ndata: \{"seen":1,/);
+      expect(text).toMatch(/event: result\ndata: \{"seen":3,"compacted":3,/);
+      expect(second.body).toMatchObject({ error: { code: "BUSY" } });
+    } else {
+      expect(text).toMatch(/event: error\ndata: \{"code":"BUSY"/);
+      expect(answers[1]?.body).toMatchObject({ seen: 3, compacted: 3, stopped: null });
+    }
+    const again = await call(running, "POST", "/api/compact?minEvents=1");
+    expect(again.body).toMatchObject({ compacted: 0, stopped: null, failures: [] });
+    expect((await call(running, "POST", "/api/check")).body).toMatchObject({ documents: 3, clean: true });
+  });
+
+  test("[SV32] metrics count what happens, as Prometheus reads them", async () => {
+    const running = await filled();
+    const client = await synced(connect(running, "notes"));
+    client.text.insert(0, "x");
+    await until("it is stored", async () => (await running.storage.info("notes"))?.clock === 4);
+    await running.storage.compact("notes", { force: true });
+    const { body, response } = await call(running, "GET", "/metrics");
+    expect(response.headers.get("content-type")).toContain("version=0.0.4");
+    const text = String(body.text);
+    for (const line of text.trim().split("\n"))
+      expect(line).toMatch(/^(# (HELP|TYPE) \w+ .+|\w+(\{\w+="[^"]*"\})? -?[\d.e+-]+)$/);
+    const value = (name: string) => Number(new RegExp(`^${name} (.+)$`, "m").exec(text)?.[1]);
+    expect(value("coppice_events_appended_total")).toBe(10);
+    expect(value("coppice_append_seconds_count")).toBe(value('coppice_append_seconds_bucket{le="\\+Inf"}'));
+    expect(value("coppice_commit_seconds_count")).toBeGreaterThan(9);
+    expect(value('coppice_compactions_total{outcome="compacted"}')).toBe(1);
+    expect([value("coppice_open_documents"), value("coppice_open_connections")]).toEqual([1, 1]);
+    expect(value("coppice_queued_bytes")).toBe(0);
+    const figures = (await call(running, "GET", "/api/figures")).body;
+    expect(figures).toMatchObject({ counters: { events_appended: 10 }, gauges: { coppice_writable: 1 } });
+  });
+
+  test("[SV32] health and readiness are told to anybody, and a closing server is not ready", async () => {
+    const running = await run({ authorize: () => false });
+    expect((await call(running, "GET", "/healthz")).status).toBe(200);
+    expect((await call(running, "GET", "/readyz")).status).toBe(200);
+    expect((await call(running, "GET", "/metrics")).status).toBe(401);
+  });
+
+  test("[SV33] a failure is a status, a code and a sentence, and nothing of the inside", async () => {
+    const running = await filled({ mayFail: true });
+    const cases: readonly (readonly [method: string, path: string, status: number, code: string])[] = [
+      ["GET", "/api/documents/none", 404, "NOT_FOUND"],
+      ["GET", "/api/nothing", 404, "NOT_FOUND"],
+      ["GET", `/api/documents/${"x".repeat(513)}`, 400, "ID_INVALID"],
+      ["GET", "/api/documents/%ff", 400, "ID_INVALID"],
+      ["GET", "/api/documents/%00/events?from=-1", 404, "NOT_FOUND"],
+      ["GET", "/api/documents/notes/events?from=x", 400, "ARGUMENT_INVALID"],
+      ["GET", "/api/documents/notes/state?at=99", 400, "ARGUMENT_INVALID"],
+      ["GET", "/api/documents?info=perhaps", 400, "ARGUMENT_INVALID"],
+    ];
+    for (const [method, path, status, code] of cases)
+      expect([path, await call(running, method, path)]).toMatchObject([
+        path,
+        { status, body: { error: { code } } },
+      ]);
+    const bad = await call(running, "POST", "/api/documents/notes/diff", { body: Uint8Array.of(255, 1) });
+    expect(bad).toMatchObject({ status: 400, body: { error: { code: "ARGUMENT_INVALID" } } });
+    await running.storage.close();
+    const closed = await call(running, "GET", "/api/documents/notes");
+    expect(closed).toMatchObject({ status: 503, body: { error: { code: "CLOSED" } } });
+    for (const { body } of [bad, closed])
+      expect(JSON.stringify(body)).not.toMatch(/at .*\.[jt]s|node_modules/);
+  });
+
+  test("[SV33] an error that nobody expected is 500 INTERNAL, and told to the operator alone", async () => {
+    const secret = "the secret of the inside";
+    const running = await run({ mayFail: true });
+    running.storage.info = () => Promise.reject(new Error(secret));
+    const answer = await call(running, "GET", "/api/documents/notes");
+    expect(answer).toMatchObject({
+      status: 500,
+      body: { error: { code: "INTERNAL", message: "internal error" } },
+    });
+    expect(running.errors.map(String)).toEqual([`Error: ${secret}`]);
+  });
+
+  test("[SV33] a body over the limit is refused, with and without its length", async () => {
+    const running = await filled({ limits: { bodyBytesMax: 1000 } });
+    const path = "/api/documents/notes/diff";
+    const large = new Uint8Array(1001);
+    expect((await call(running, "POST", path, { body: large })).status).toBe(413);
+    const stream = new ReadableStream({
+      pull: (controller) => controller.enqueue(new Uint8Array(100)),
+    });
+    const init = { body: stream, duplex: "half" } as RequestInit;
+    expect((await call(running, "POST", path, init)).status).toBe(413);
+  });
+
+  test("[SV34] the OpenAPI document names exactly the routes that there are, and their actions", async () => {
+    const running = await run({ authorize: bearerTokens([]) });
+    const { paths } = (await call(running, "GET", "/api/openapi.json")).body as {
+      paths: Record<string, Record<string, { "x-action"?: string }>>;
+    };
+    const named = Object.entries(paths).flatMap(([path, methods]) =>
+      Object.keys(methods).map((method) => `${method.toUpperCase()} ${path}`),
+    );
+    const app = makeApp({ documents: {}, metrics: {}, origins: [] } as unknown as Parameters<
+      typeof makeApp
+    >[0]);
+    const routes = app.routes
+      .filter(({ method, path }) => method !== "ALL" && path !== "*" && path !== "/*")
+      .map(({ method, path }) => `${method} ${path.replace(/:(\w+)/g, "{$1}")}`);
+    expect([...named].sort()).toEqual([...new Set(routes)].sort());
+    for (const [path, methods] of Object.entries(paths))
+      for (const [method, { "x-action": action }] of Object.entries(methods)) {
+        const { status } = await call(running, method.toUpperCase(), path.replace(/\{\w+\}/g, "notes"));
+        expect([method, path, status === 401]).toEqual([method, path, action !== undefined]);
+      }
+  });
+
+  test("[SV35] without a built page the root says where the API is, and headers forbid framing and sniffing", async () => {
+    const running = await run({ pageDirectory: "/nowhere" });
+    const { body, response } = await call(running, "GET", "/");
+    expect(body.text).toContain("/api/openapi.json");
+    expect(response.headers.get("x-frame-options")).toBe("DENY");
+    expect(response.headers.get("x-content-type-options")).toBe("nosniff");
+    expect(response.headers.get("content-security-policy")).toContain("default-src 'self'");
+    expect(response.headers.get("access-control-allow-origin")).toBeNull();
+  });
+});

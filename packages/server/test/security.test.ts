@@ -1,0 +1,234 @@
+// Who may do what, and from where. Everything goes over real sockets.
+import { readFileSync } from "node:fs";
+import { bearerTokens, SERVER_LIMITS, type ServerOptions, serve } from "@coppice/server";
+import { yjs } from "@coppice/yjs";
+import { DocumentStorage, memoryBackend } from "coppice";
+import { afterEach, describe, expect, test } from "vitest";
+import {
+  atEnd,
+  cleanUp,
+  connect,
+  message,
+  RawClient,
+  run,
+  storedText,
+  synced,
+  typed,
+  until,
+} from "./support.js";
+
+afterEach(cleanUp);
+
+const TOKENS = {
+  reader: "reader-of-everything",
+  writer: "writer-of-everything",
+  admin: "admin-of-everything",
+  notes: "writer-of-notes-only",
+  team: "writer-of-a-team-only",
+  expired: "expired-long-ago-0000",
+};
+
+const authorize = bearerTokens([
+  { token: TOKENS.reader, action: "read" },
+  { token: TOKENS.writer, action: "write" },
+  { token: TOKENS.admin, action: "admin" },
+  { token: TOKENS.notes, action: "write", documents: ["notes"] },
+  { token: TOKENS.team, action: "write", documents: ["team/*"] },
+  { token: TOKENS.expired, action: "admin", expires: Date.now() - 1 },
+]);
+
+describe("permissions", () => {
+  test("[SV40] a client without a valid token for the document gets a close code and not one byte", async () => {
+    const running = await run({ authorize });
+    await running.storage.append("secret", [typed("secret")]);
+    const cases: readonly (readonly [query: string, code: number])[] = [
+      ["", 4401],
+      ["?token=", 4401],
+      ["?token=wrong", 4403],
+      [`?token=${TOKENS.expired}`, 4403],
+      [`?token=${TOKENS.notes}`, 4403],
+      [`?token=${TOKENS.team}`, 4403],
+      [`?token=${TOKENS.reader}x`, 4403],
+    ];
+    for (const [query, code] of cases) {
+      const raw = new RawClient(`${running.syncUrl}/secret${query}`);
+      await raw.send(message.step1(), message.update(typed("x")));
+      expect([query, await raw.closed]).toMatchObject([query, { code }]);
+      expect(raw.received).toEqual([]);
+    }
+    expect((await running.storage.info("secret"))?.clock).toBe(1);
+  });
+
+  test("[SV40] a token is taken from the header or the query, and holds for its documents alone", async () => {
+    const running = await run({ authorize });
+    for (const [id, token] of [
+      ["notes", TOKENS.notes],
+      ["team/plan", TOKENS.team],
+      ["x", TOKENS.writer],
+    ] as const) {
+      const client = await synced(connect(running, id, { params: { token } }));
+      client.text.insert(0, id);
+      await until(id, async () => (await storedText(running.storage, id)) === id);
+      const raw = new RawClient(`${running.syncUrl}/${id}`, { authorization: `Bearer ${token}` });
+      await raw.send(message.step1());
+      await until("it is answered", () => raw.of(0).length >= 2);
+    }
+  });
+
+  test("[SV41] a reader sees what others type, and changes nothing", async () => {
+    const running = await run({ authorize });
+    const writer = await synced(connect(running, "notes", { params: { token: TOKENS.writer } }));
+    writer.text.insert(0, "written");
+    const raw = new RawClient(`${running.syncUrl}/notes?token=${TOKENS.reader}`);
+    await raw.send(message.step1(), message.update(typed("x")), message.update(typed("y")), message.mark(1));
+    await until("the mark is refused", () => raw.of(100).length === 1);
+    const [answer] = raw.of(100);
+    expect([answer?.varint(), answer?.varint(), new TextDecoder().decode(answer?.sized())]).toEqual([
+      2,
+      1,
+      "FORBIDDEN",
+    ]);
+    expect(raw.of(2)).toHaveLength(1);
+    const reader = await synced(connect(running, "notes", { params: { token: TOKENS.reader } }));
+    expect(reader.text.toString()).toBe("written");
+    expect(writer.text.toString()).toBe("written");
+    expect(await storedText(running.storage, "notes")).toBe("written");
+  });
+
+  test("[SV42] permissions of open connections are asked for again", async () => {
+    let allowed: readonly string[] = ["read", "write"];
+    const running = await run({
+      authorize: (_request, _document, action) => allowed.includes(action),
+      limits: { reauthorizeMs: 20, helloMs: 50 },
+    });
+    const raw = new RawClient(`${running.syncUrl}/notes`);
+    await raw.send(message.step1(), message.update(typed("before")), message.mark(1));
+    await until("it is stored", () => raw.of(100).length === 1);
+    allowed = ["read"];
+    await until("edits are refused", async () => {
+      await raw.send(message.update(typed("after")), message.mark(2));
+      return raw.of(2).length === 1;
+    });
+    allowed = [];
+    expect(await raw.closed).toMatchObject({ code: 4403 });
+  });
+
+  test("[SV42] an authorize that throws refuses, and the operator hears of it", async () => {
+    const running = await run({
+      mayFail: true,
+      authorize: () => {
+        throw new Error("the directory of users is down");
+      },
+    });
+    const raw = new RawClient(`${running.syncUrl}/notes?token=x`);
+    expect(await raw.closed).toMatchObject({ code: 4403 });
+    expect((await fetch(`${running.server.url}/api/documents`)).status).toBe(401);
+    expect(running.errors.map(String)).toContain("Error: the directory of users is down");
+  });
+
+  test("[SV43] each HTTP request needs the action that its route names", async () => {
+    const running = await run({ authorize });
+    await running.storage.append("notes", [typed("x")]);
+    const status = async (method: string, path: string, token?: string) => {
+      const headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
+      return (await fetch(`${running.server.url}${path}`, { method, headers })).status;
+    };
+    expect(await status("GET", "/api/documents")).toBe(401);
+    expect(await status("GET", `/api/documents?token=${TOKENS.admin}`)).toBe(401);
+    expect(await status("GET", "/api/documents", TOKENS.notes)).toBe(403);
+    expect(await status("GET", "/api/documents", TOKENS.reader)).toBe(200);
+    expect(await status("GET", "/api/documents/notes", TOKENS.notes)).toBe(200);
+    expect(await status("GET", "/api/documents/other", TOKENS.notes)).toBe(403);
+    expect(await status("GET", "/api/documents/team%2Fplan", TOKENS.team)).toBe(404);
+    expect(await status("PUT", "/api/documents/notes", TOKENS.reader)).toBe(403);
+    expect(await status("POST", "/api/documents/notes/compact", TOKENS.writer)).toBe(403);
+    expect(await status("POST", "/api/compact", TOKENS.writer)).toBe(403);
+    expect(await status("DELETE", "/api/documents/notes", TOKENS.expired)).toBe(403);
+    expect(await status("DELETE", "/api/documents/notes", TOKENS.writer)).toBe(403);
+    expect(await status("DELETE", "/api/documents/notes", TOKENS.admin)).toBe(200);
+  });
+
+  test("[SV43] a grant that could never be used, or is too weak, is a mistake", () => {
+    const long = "a".repeat(16);
+    for (const grant of [
+      { token: "short", action: "read" },
+      { action: "read" },
+      { token: long, sha256: "0".repeat(64), action: "read" },
+      { sha256: "xyz", action: "read" },
+      { token: long, action: "own" },
+      { token: long, action: "read", expires: Number.NaN },
+    ])
+      expect(() => bearerTokens([grant as Parameters<typeof bearerTokens>[0][number]])).toThrow(TypeError);
+  });
+});
+
+describe("other sites", () => {
+  test("[SV44] a page of another site can neither connect nor call", async () => {
+    const running = await run({ origins: ["https://notes.example"] });
+    const own = new URL(running.server.url).host;
+    const cases: readonly (readonly [headers: Record<string, string>, allowed: boolean])[] = [
+      [{}, true],
+      [{ origin: `http://${own}` }, true],
+      [{ origin: "https://notes.example" }, true],
+      [{ origin: "https://evil.example" }, false],
+      [{ origin: "https://notes.example.evil.example" }, false],
+      [{ origin: "null" }, false],
+      [{ origin: `http://${own}.evil.example` }, false],
+      [{ host: "evil.example", origin: "http://evil.example" }, false],
+      [{ host: "evil.example" }, false],
+    ];
+    for (const [headers, allowed] of cases) {
+      const raw = new RawClient(`${running.syncUrl}/notes`, headers);
+      const outcome = await raw.opened.then(
+        () => "open",
+        (error: Error) => error.message,
+      );
+      expect([headers, outcome]).toEqual([headers, allowed ? "open" : "status 403"]);
+    }
+    const evil = { method: "POST", headers: { origin: "https://evil.example" } };
+    expect((await fetch(`${running.server.url}/api/compact`, evil)).status).toBe(403);
+    expect((await fetch(`${running.server.url}/api/documents`, { headers: evil.headers })).status).toBe(403);
+  });
+});
+
+describe("addresses", () => {
+  async function listen(options: Partial<ServerOptions>): Promise<string> {
+    const storage = await DocumentStorage.open({ backend: memoryBackend(), models: [yjs()] });
+    atEnd(() => storage.close());
+    const server = await serve({ storage, port: 0, ...options });
+    atEnd(() => server.close());
+    return server.url;
+  }
+
+  test("[SV45] listens on this machine alone, unless told otherwise", async () => {
+    expect(await listen({})).toMatch(/^http:\/\/127\.0\.0\.1:\d+$/);
+    expect(await listen({ host: "localhost" })).toMatch(/^http:\/\/(127\.0\.0\.1|\[::1\]):\d+$/);
+  });
+
+  test("[SV45] refuses a public address without authentication, unless told so in full", async () => {
+    for (const host of ["0.0.0.0", "::"]) {
+      await expect(listen({ host })).rejects.toThrow(/refusing to listen on .* without authentication/);
+      await expect(listen({ host })).rejects.toThrow(TypeError);
+    }
+    expect(await listen({ host: "0.0.0.0", authorize: () => false })).toContain("0.0.0.0");
+    expect(await listen({ host: "0.0.0.0", allowAnyoneToReadAndChangeEverything: true })).toContain(
+      "0.0.0.0",
+    );
+  });
+
+  test("[SV46] the page of the server names every limit with its value", () => {
+    const page = readFileSync(new URL("../../../docs/server.md", import.meta.url), "utf8");
+    const told = [...page.matchAll(/^\| `(\w+)` \| ([\d,]+)( KiB| MiB)? \|/gm)].map(
+      ([, name, value = "", unit]) => {
+        const factor = unit === " MiB" ? 2 ** 20 : unit === " KiB" ? 2 ** 10 : 1;
+        return [name, Number(value.replaceAll(",", "")) * factor];
+      },
+    );
+    expect(Object.fromEntries(told)).toEqual(SERVER_LIMITS);
+  });
+
+  test("[SV46] limits that cannot be are refused when the server is made", async () => {
+    await expect(listen({ limits: { idleMs: 0 } })).rejects.toThrow(RangeError);
+    await expect(listen({ limits: { whatMax: 1 } as object })).rejects.toThrow("there is no limit whatMax");
+  });
+});

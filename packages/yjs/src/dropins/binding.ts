@@ -1,0 +1,414 @@
+/**
+ * Keeps a live Y.Doc durable that somebody else owns: the document of a y-websocket or Hocuspocus server.
+ *
+ * Invariants:
+ * - capture begins before the load, so nothing that arrives meanwhile is missed: not even what Yjs keeps
+ *   aside because it builds on content that is not loaded yet;
+ * - nothing is appended before the load has succeeded, and nothing at all when it failed;
+ * - a load waits until earlier bindings of the same id have written what they captured;
+ * - one append is in flight; it is repeated until it is durable, or can never be. An update whose outcome was
+ *   unknown may be stored twice, which Yjs applies once;
+ * - nothing rejects that nobody waits for: failures go to `onError`.
+ */
+
+import { isCoppiceError } from "coppice";
+import * as Y from "yjs";
+import { scanUpdate } from "../scanner.js";
+import { trackDoc } from "../tracker.js";
+import { loadInto, MODEL, type YjsStorage } from "./loading.js";
+import { recover, recoveryCount, verdictOn } from "./recovery.js";
+
+/** What failed, and whether it is tried again. */
+export interface BindingFailure {
+  readonly id: string;
+  readonly during: "load" | "append";
+  /**
+   * Milliseconds until the next try; `undefined`: it is not tried again, and what it was about is not stored.
+   */
+  readonly retryMs: number | undefined;
+}
+
+/** How far a document is durable. */
+export interface Durability {
+  readonly id: string;
+  /** Events of the log that are durable. */
+  readonly clock: number;
+  /** Updates that the live document has and that are not durable yet. 0: what it shows is stored. */
+  readonly pending: number;
+  /**
+   * Of the Yjs clients in the events that just became durable: all their structs below this clock are
+   * durable.
+   */
+  readonly clients: ReadonlyMap<number, number>;
+}
+
+export interface BindingOptions {
+  /** Told of each failure, also of those that are tried again. Must not throw. */
+  readonly onError?: (error: unknown, failure: BindingFailure) => void;
+  /** Told when events have become durable. Must not throw. */
+  readonly onDurable?: (durability: Durability) => void;
+  /** Milliseconds before a failed call is repeated: at first, doubling, and at most. Default 50 and 5,000. */
+  readonly retryMsMin?: number;
+  readonly retryMsMax?: number;
+  /** Append nothing before `resume()`; what was captured is dropped when the document is destroyed before. */
+  readonly paused?: boolean;
+}
+
+interface Waiter {
+  /** Captured events that must be settled. */
+  readonly upTo: number;
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** Bytes of updates in one append, unless a single one is larger. */
+const APPEND_BYTES = 4 * 1024 * 1024;
+const APPEND_EVENTS = 4096;
+
+/** The newest binding of each id: the next one loads after it. */
+const newest = new WeakMap<YjsStorage, Map<string, DocBinding>>();
+
+/**
+ * Binds a Y.Doc to a document of the storage: loads what is stored into it, and appends whatever changes it
+ * from now on. Throws nothing; `loaded` says how loading went. Content that the Y.Doc has already is stored
+ * as well, if it is new.
+ */
+export function bindDoc(
+  storage: YjsStorage,
+  id: string,
+  doc: Y.Doc,
+  options: BindingOptions = {},
+): DocBinding {
+  return new DocBinding(storage, id, doc, options);
+}
+
+export class DocBinding {
+  readonly id: string;
+  readonly doc: Y.Doc;
+  /**
+   * Resolves when the stored content is in the Y.Doc. Rejects when it cannot be loaded; then nothing is ever
+   * stored through this binding. Loads that fail for a while are repeated. Need not be awaited.
+   */
+  readonly loaded: Promise<void>;
+  readonly #storage: YjsStorage;
+  readonly #options: BindingOptions;
+  readonly #tracker: ReturnType<typeof trackDoc>;
+  #queue: { readonly event: Uint8Array; readonly clients: readonly [client: number, clock: number][] }[] = [];
+  #captured = 0;
+  #settled = 0;
+  #clock = 0;
+  #exists = false;
+  #ready = false;
+  #paused: boolean;
+  #pumping = false;
+  #stopped = false;
+  /** Why nothing, or not everything, can be stored. */
+  #failure: { readonly error: unknown; readonly final: boolean } | undefined;
+  #waiters: Waiter[] = [];
+
+  /** @internal Use `bindDoc`. */
+  constructor(storage: YjsStorage, id: string, doc: Y.Doc, options: BindingOptions) {
+    this.id = id;
+    this.doc = doc;
+    this.#storage = storage;
+    this.#options = options;
+    this.#paused = options.paused ?? false;
+    const prior = contentOf(doc);
+    this.#tracker = trackDoc(doc);
+    if (prior !== undefined) this.#enqueue(prior.update);
+    this.#tracker.onEvent?.(() => this.#capture());
+    doc.on("destroy", () => this.stop());
+    const before = this.#follow();
+    this.loaded = this.#load(before, prior);
+    this.loaded.catch(() => undefined);
+  }
+
+  /** Events of the log that are known to be durable. */
+  get clock(): number {
+    return this.#clock;
+  }
+
+  /** Captured updates that are not durable yet. */
+  get pending(): number {
+    return this.#captured - this.#settled;
+  }
+
+  /** Why some or all of what was captured can never be stored; `undefined` while all goes well. */
+  get failure(): unknown {
+    return this.#failure?.error;
+  }
+
+  /**
+   * Resolves when all that was captured before the call is durable. Rejects when some of it can never be:
+   * bytes that storage refuses, a document that was deleted meanwhile, a failed load, a closed storage.
+   */
+  flush(): Promise<void> {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure.error);
+    if (this.#ready && this.pending === 0) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      this.#waiters.push({ upTo: this.#captured, resolve, reject });
+    });
+  }
+
+  /** Starts to append, where `paused` was set. */
+  resume(): void {
+    this.#paused = false;
+    this.#wake();
+  }
+
+  /** Captures nothing more; called when the Y.Doc is destroyed. What was captured is still written. */
+  stop(): void {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    this.#tracker.stop();
+    if (this.#paused) this.#discard();
+    this.#forgetWhenDone();
+  }
+
+  /** Resolves when nothing that it captured is on its way, or will be. */
+  async #written(): Promise<void> {
+    while (!this.#paused && !this.#failure?.final && (!this.#ready || this.pending > 0)) {
+      await this.flush().catch(() => undefined);
+    }
+  }
+
+  /** Registers this binding, and returns the one that the load must wait for. */
+  #follow(): DocBinding | undefined {
+    const bindings = newest.get(this.#storage) ?? new Map<string, DocBinding>();
+    newest.set(this.#storage, bindings);
+    const before = bindings.get(this.id);
+    bindings.set(this.id, this);
+    return before;
+  }
+
+  #forgetWhenDone(): void {
+    const bindings = newest.get(this.#storage);
+    const done = this.#stopped && (this.#failure?.final || (this.#ready && this.pending === 0));
+    if (done && bindings?.get(this.id) === this) bindings.delete(this.id);
+  }
+
+  async #load(before: DocBinding | undefined, prior: Content | undefined): Promise<void> {
+    if (before !== undefined) await before.#written();
+    for (let attempt = 0; ; attempt++) {
+      try {
+        const { exists, clock, refused } = await loadInto(this.#storage, this.id, this.doc);
+        for (const { clock: at, reason } of refused) {
+          this.#report(new TypeError(`stored event ${at}: ${reason}`), "load", undefined);
+        }
+        this.#exists = exists;
+        this.#clock = Math.max(this.#clock, clock);
+        if (prior !== undefined && (await this.#contains(prior))) {
+          this.#queue.shift();
+          this.#settled++;
+        }
+        break;
+      } catch (error) {
+        const verdict = verdictOn(error);
+        const needed = !this.#stopped || this.pending > 0;
+        const again = needed && (verdict === "retry" || verdict === "recover");
+        // Damage does not go away by itself, and reading again would only hold the clients up.
+        if (!again || isCoppiceError(error, "CORRUPT")) {
+          this.#end(error, "load");
+          throw error;
+        }
+        await this.#retry(error, "load", attempt);
+      }
+    }
+    this.#ready = true;
+    this.#resolveWaiters();
+    this.#wake();
+    this.#forgetWhenDone();
+  }
+
+  /** Whether the stored document has all that the Y.Doc had before it was bound. */
+  async #contains({ update, whole }: Content): Promise<boolean> {
+    if (!whole) return false;
+    const doc = new Y.Doc();
+    try {
+      await loadInto(this.#storage, this.id, doc);
+      const before = Y.snapshot(doc);
+      Y.applyUpdate(doc, update);
+      return Y.equalSnapshots(before, Y.snapshot(doc));
+    } finally {
+      doc.destroy();
+    }
+  }
+
+  #capture(): void {
+    for (const event of this.#tracker.take(this.doc)) this.#enqueue(event);
+    this.#wake();
+  }
+
+  #enqueue(event: Uint8Array): void {
+    if (this.#failure?.final) return;
+    this.#captured++;
+    this.#queue.push({ event, clients: this.#options.onDurable === undefined ? [] : this.#clientsOf(event) });
+  }
+
+  /** Up to where the structs of an event's clients are captured without a gap: by it and those before it. */
+  #clientsOf(event: Uint8Array): [number, number][] {
+    const clients: [number, number][] = [];
+    const run = (client: number, _clock: number, end: number) => {
+      clients.push([client, Math.min(end, Y.getState(this.doc.store, client))]);
+    };
+    scanUpdate(event, { run, deletion: () => undefined });
+    return clients;
+  }
+
+  #wake(): void {
+    if (this.#pumping || !this.#ready || this.#paused || this.#queue.length === 0) return;
+    this.#pumping = true;
+    void this.#pump();
+  }
+
+  async #pump(): Promise<void> {
+    while (this.#queue.length > 0 && !this.#failure?.final) {
+      const cut = this.#queue.splice(0, this.#cutLength());
+      const stored = await this.#append(cut.map(({ event }) => event));
+      if (!stored) break;
+      this.#settled += cut.length;
+      this.#announce(cut);
+      this.#resolveWaiters();
+    }
+    this.#pumping = false;
+    this.#forgetWhenDone();
+  }
+
+  #cutLength(): number {
+    let bytes = 0;
+    let length = 0;
+    for (const { event } of this.#queue) {
+      bytes += event.length;
+      if (length > 0 && (bytes > APPEND_BYTES || length >= APPEND_EVENTS)) break;
+      length++;
+    }
+    return length;
+  }
+
+  /** Resolves when each of the events is durable or refused; with `false` when nothing more can be stored. */
+  async #append(events: readonly Uint8Array[]): Promise<boolean> {
+    for (let attempt = 0; ; attempt++) {
+      const noted = recoveryCount(this.#storage);
+      try {
+        const { clock } = await this.#storage.append(this.id, events, { model: MODEL });
+        this.#clock = Math.max(this.#clock, clock);
+        this.#exists = true;
+        return true;
+      } catch (error) {
+        const verdict = verdictOn(error);
+        if (verdict === "refused") return this.#appendApart(events, error);
+        if (verdict === "deleted" && !this.#exists && (await this.#recreate())) continue;
+        if (verdict === "deleted" || verdict === "ended") {
+          this.#end(error, "append");
+          return false;
+        }
+        await this.#retry(error, "append", attempt, verdict === "recover" ? noted : undefined);
+      }
+    }
+  }
+
+  /** One bad event refuses all that were to be stored with it: halves find it, and keep the order. */
+  async #appendApart(events: readonly Uint8Array[], error: unknown): Promise<boolean> {
+    if (events.length === 1) {
+      this.#failure ??= { error, final: false };
+      this.#report(error, "append", undefined);
+      return true;
+    }
+    const half = events.length >> 1;
+    return (await this.#append(events.slice(0, half))) && (await this.#append(events.slice(half)));
+  }
+
+  /** The id was deleted before it was bound: the first event begins it anew. `false`: that failed as well. */
+  async #recreate(): Promise<boolean> {
+    try {
+      const handle = await this.#storage.open<Y.Doc>(this.id, { model: MODEL, recreate: true });
+      await handle.close();
+      this.#exists = true;
+      return true;
+    } catch (error) {
+      const verdict = verdictOn(error);
+      if (verdict !== "retry" && verdict !== "recover") return false;
+      await this.#retry(error, "append", 0, verdict === "recover" ? recoveryCount(this.#storage) : undefined);
+      return true;
+    }
+  }
+
+  async #retry(error: unknown, during: "load" | "append", attempt: number, noted?: number): Promise<void> {
+    const { retryMsMin = 50, retryMsMax = 5000 } = this.#options;
+    const retryMs = Math.min(retryMsMax, retryMsMin * 2 ** Math.min(attempt, 20));
+    this.#report(error, during, retryMs);
+    await new Promise((resolve) => setTimeout(resolve, retryMs));
+    if (noted === undefined) return;
+    // Should it fail, the next append says so, and the wait before it grows.
+    await recover(this.#storage, noted).catch((failure: unknown) => this.#report(failure, during, retryMs));
+  }
+
+  #announce(cut: readonly { readonly clients: readonly [number, number][] }[]): void {
+    const { onDurable } = this.#options;
+    if (onDurable === undefined) return;
+    const clients = new Map<number, number>();
+    if (this.#failure === undefined) {
+      for (const entry of cut) {
+        for (const [client, clock] of entry.clients) {
+          clients.set(client, Math.max(clock, clients.get(client) ?? 0));
+        }
+      }
+    }
+    const unstored = this.#failure === undefined ? 0 : 1;
+    const durability = { id: this.id, clock: this.#clock, pending: this.pending + unstored, clients };
+    tell(() => onDurable(durability));
+  }
+
+  #resolveWaiters(): void {
+    const due = this.#waiters.filter(({ upTo }) => upTo <= this.#settled);
+    if (due.length === 0) return;
+    this.#waiters = this.#waiters.filter(({ upTo }) => upTo > this.#settled);
+    for (const { resolve, reject } of due) {
+      if (this.#failure === undefined) resolve();
+      else reject(this.#failure.error);
+    }
+  }
+
+  /** Nothing more can be stored. */
+  #end(error: unknown, during: "load" | "append"): void {
+    this.#failure = { error, final: true };
+    this.#report(error, during, undefined);
+    this.#discard();
+    this.#tracker.stop();
+    this.#forgetWhenDone();
+  }
+
+  #discard(): void {
+    this.#queue = [];
+    this.#settled = this.#captured;
+    this.#resolveWaiters();
+  }
+
+  #report(error: unknown, during: "load" | "append", retryMs: number | undefined): void {
+    tell(() => this.#options.onError?.(error, { id: this.id, during, retryMs }));
+  }
+}
+
+interface Content {
+  readonly update: Uint8Array;
+  /** Nothing of it waits for what is missing. */
+  readonly whole: boolean;
+}
+
+/** What a Y.Doc has already when it is bound. */
+function contentOf(doc: Y.Doc): Content | undefined {
+  const { clients, pendingStructs, pendingDs } = doc.store;
+  const whole = pendingStructs === null && pendingDs === null;
+  return clients.size === 0 && whole ? undefined : { update: Y.encodeStateAsUpdate(doc), whole };
+}
+
+/** A callback that throws changes nothing here, and its error is not swallowed. */
+function tell(callback: () => void): void {
+  try {
+    callback();
+  } catch (error) {
+    queueMicrotask(() => {
+      throw error;
+    });
+  }
+}

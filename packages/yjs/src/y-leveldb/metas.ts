@@ -1,0 +1,53 @@
+/**
+ * What `setMeta` keeps beside a document: one more document of the Yjs model, with a map. So it has the same
+ * durability, checks and backups as all others. Its id is the document's behind a prefix that begins with
+ * NUL.
+ *
+ * It does not order calls; `LeveldbPersistence` lets one change of a document's metas run at a time.
+ */
+
+import { CoppiceError } from "coppice";
+import type * as Y from "yjs";
+import { MODEL, type YjsStorage } from "../dropins/loading.js";
+
+const PREFIX = "\0y-leveldb meta\0";
+const MAP = "metas";
+
+export function isMetaId(id: string): boolean {
+  return id.startsWith(PREFIX);
+}
+
+export function metaId(name: string): string {
+  return `${PREFIX}${name}`;
+}
+
+/** Throws `ID_INVALID` for a name that would be taken for the id of metas. */
+export function assertNotMetaId(name: string): void {
+  if (!isMetaId(name)) return;
+  throw new CoppiceError("ID_INVALID", "this name is kept for the metas of documents", {
+    details: { id: name },
+  });
+}
+
+export async function readMetas(storage: YjsStorage, name: string): Promise<Map<string, unknown>> {
+  const handle = await storage.load<Y.Doc>(metaId(name));
+  if (handle === undefined) return new Map();
+  const metas = new Map<string, unknown>(handle.doc.getMap(MAP).entries());
+  await handle.close();
+  return metas;
+}
+
+/** Durable when it resolves. */
+export async function changeMetas(
+  storage: YjsStorage,
+  name: string,
+  change: (map: Y.Map<unknown>) => void,
+): Promise<void> {
+  const handle = await storage.open<Y.Doc>(metaId(name), { model: MODEL, recreate: true });
+  try {
+    handle.change((doc) => change(doc.getMap(MAP)));
+    await handle.save();
+  } finally {
+    await handle.close({ discard: true });
+  }
+}

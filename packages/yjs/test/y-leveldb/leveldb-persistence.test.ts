@@ -1,0 +1,199 @@
+/**
+ * What our `LeveldbPersistence` does beyond y-leveldb's own tests: failures, order, names, metas, the view.
+ */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { DocumentStorage, isCoppiceError, memoryBackend } from "coppice";
+import { simulatedBackend } from "coppice/testing";
+import { expect, onTestFinished, test } from "vitest";
+import * as Y from "yjs";
+import { yjs } from "../../src/index.js";
+import {
+  getLevelBulkEntries,
+  getLevelUpdatesEntries,
+  LeveldbPersistence,
+} from "../../src/y-leveldb/index.js";
+import { decodeLevelKey, encodeLevelKey } from "../../src/y-leveldb/keys.js";
+
+function folder(): string {
+  const path = mkdtempSync(join(tmpdir(), "coppice-y-leveldb-"));
+  onTestFinished(() => rmSync(path, { recursive: true, force: true }));
+  return path;
+}
+
+function typed(...words: string[]): { updates: Uint8Array[]; doc: Y.Doc } {
+  const doc = new Y.Doc();
+  const updates: Uint8Array[] = [];
+  doc.on("update", (update: Uint8Array) => updates.push(update));
+  for (const word of words) doc.getText("t").insert(doc.getText("t").length, word);
+  return { updates, doc };
+}
+
+const textOf = (doc: Y.Doc) => doc.getText("t").toString();
+
+async function over(backend = memoryBackend() as Parameters<typeof DocumentStorage.open>[0]["backend"]) {
+  const storage: DocumentStorage = await DocumentStorage.open({ backend, models: [yjs()] });
+  onTestFinished(async () => {
+    expect((await storage.check()).problems).toEqual([]);
+    await storage.close();
+  });
+  return { storage, persistence: new LeveldbPersistence(storage) };
+}
+
+test("[DI21] a second owner of the directory is told LOCKED by every call", async () => {
+  const location = folder();
+  const first = new LeveldbPersistence(location);
+  const { updates } = typed("a");
+  await first.storeUpdate("doc", updates[0]!);
+  const errors: unknown[] = [];
+  const second = new LeveldbPersistence(location, { onError: (error) => errors.push(error) });
+  for (const call of [
+    second.storeUpdate("doc", updates[0]!),
+    second.getYDoc("doc"),
+    second.getAllDocNames(),
+    second.setMeta("doc", "a", 1),
+    second.clearDocument("doc"),
+    second.destroy(),
+  ]) {
+    await expect(call).rejects.toMatchObject({ code: "LOCKED" });
+  }
+  expect(errors.length).toBeGreaterThan(0);
+  expect(errors.every((error) => isCoppiceError(error, "LOCKED"))).toBe(true);
+  await first.destroy();
+  const third = new LeveldbPersistence(location, { levelOptions: { cacheSize: 1024 * 1024 } });
+  expect(textOf(await third.getYDoc("doc"))).toBe("a");
+  await third.destroy();
+  expect(() => new LeveldbPersistence(location, { levelOptions: { nonsense: 1 } })).toThrow(TypeError);
+});
+
+test("[DI21] what cannot be stored rejects, and onError makes it safe to look away", async () => {
+  const backend = simulatedBackend();
+  const storage = await DocumentStorage.open({ backend, models: [yjs()] });
+  const errors: unknown[] = [];
+  const persistence = new LeveldbPersistence(storage, { onError: (error) => errors.push(error) });
+  await expect(persistence.storeUpdate("doc", Uint8Array.of(1, 2, 3))).rejects.toMatchObject({
+    code: "EVENT_INVALID",
+  });
+  backend.failNext("commit", "unavailable");
+  void persistence.storeUpdate("doc", typed("a").updates[0]!);
+  expect(await persistence.getAllDocNames()).toEqual([]);
+  expect(errors).toMatchObject([{ code: "EVENT_INVALID" }, { code: "UNAVAILABLE" }]);
+  await persistence.destroy();
+  await storage.recover();
+  expect((await storage.check()).problems).toEqual([]);
+  await storage.close();
+});
+
+test("[DI22] a call sees those before it, awaited or not", async () => {
+  const { persistence } = await over();
+  const { updates } = typed(..."abcdefgh");
+  const clocks = updates.map((update) => persistence.storeUpdate("doc", update));
+  const whole = persistence.getYDoc("doc");
+  const cleared = persistence.clearDocument("doc");
+  const empty = persistence.getYDoc("doc");
+  const again = persistence.storeUpdate("doc", updates[0]!);
+  const names = persistence.getAllDocNames();
+  expect(await Promise.all(clocks)).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
+  expect(textOf(await whole)).toBe("abcdefgh");
+  await cleared;
+  expect(textOf(await empty)).toBe("");
+  await again;
+  expect(await names).toEqual(["doc"]);
+  expect(textOf(await persistence.getYDoc("doc"))).toBe("a");
+});
+
+test("[DI22] one document does not wait for another", async () => {
+  const backend = simulatedBackend();
+  const { persistence } = await over(backend);
+  const { updates } = typed("a");
+  await persistence.storeUpdate("slow", updates[0]!);
+  const order: string[] = [];
+  const slow = persistence.flushDocument("slow").then(() => order.push("slow"));
+  const quick = persistence.getStateVector("other").then(() => order.push("quick"));
+  await Promise.all([slow, quick]);
+  expect(order[0]).toBe("quick");
+});
+
+test("[DI23] metas are kept beside the document, whatever they hold, and go with it", async () => {
+  const { persistence, storage } = await over();
+  const values = {
+    n: 4.5,
+    text: "ü",
+    list: [1, null, { deep: Uint8Array.of(1) }],
+    no: null,
+    yes: true,
+    un: undefined,
+  };
+  for (const [key, value] of Object.entries(values)) await persistence.setMeta("doc", key, value);
+  expect(await persistence.getMetas("doc")).toEqual(new Map(Object.entries(values)));
+  expect(await persistence.getMeta("doc", "list")).toEqual(values.list);
+  expect(await persistence.getAllDocNames()).toEqual([]);
+  await Promise.all([persistence.setMeta("doc", "n", 1), persistence.setMeta("doc", "n", 2)]);
+  expect(await persistence.getMeta("doc", "n")).toBe(2);
+  await persistence.delMeta("doc", "n");
+  expect(await persistence.getMeta("doc", "n")).toBeUndefined();
+  await persistence.storeUpdate("doc", typed("a").updates[0]!);
+  await persistence.clearDocument("doc");
+  expect((await persistence.getMetas("doc")).size).toBe(0);
+  expect(await persistence.getAllDocNames()).toEqual([]);
+  for await (const id of storage.list()) expect(id).toBe("nothing is left");
+  await expect(
+    persistence.storeUpdate("\0y-leveldb meta\0doc", typed("a").updates[0]!),
+  ).rejects.toMatchObject({
+    code: "ID_INVALID",
+  });
+});
+
+test("[DI24] the view shows y-leveldb's keys in their order, and changes nothing but everything", async () => {
+  const { persistence } = await over();
+  const { updates, doc } = typed("a", "b", "c");
+  await persistence.storeUpdate("doc", updates[0]!);
+  await persistence.storeUpdate("doc", updates[1]!);
+  await persistence.flushDocument("doc");
+  await persistence.storeUpdate("doc", updates[2]!);
+  await persistence.storeUpdate("longer name", updates[0]!);
+  await persistence.setMeta("doc", "k", 7);
+  await persistence._transact(async (view) => {
+    const all = await getLevelBulkEntries(view, { gte: ["v1"], lt: ["v2"] });
+    expect(all.map(({ key }) => key)).toEqual([
+      ["v1", "doc", "meta", "k"],
+      ["v1", "doc", "update", 1],
+      ["v1", "doc", "update", 2],
+      ["v1", "longer name", "update", 0],
+    ]);
+    const built = new Y.Doc();
+    for (const { value } of await getLevelUpdatesEntries(view, "doc")) Y.applyUpdate(built, value);
+    expect(textOf(built)).toBe(textOf(doc));
+    const newest = await getLevelUpdatesEntries(view, "doc", { reverse: true, limit: 1 });
+    expect(newest.map(({ key }) => key[3])).toEqual([2]);
+    expect(await view.get(["v1", "doc", "update", 2])).toEqual(updates[2]);
+    expect(await view.get(["v1", "doc", "update", 9])).toBeUndefined();
+    await expect(view.clear({ gte: ["v1", "doc"] })).rejects.toMatchObject({ code: "TRAIT_MISSING" });
+    await view.clear();
+  });
+  expect(await persistence.getAllDocNames()).toEqual([]);
+  const key = ["v1", "ü\0", "update", 4_000_000_000];
+  expect(decodeLevelKey(encodeLevelKey(key))).toEqual(key);
+  expect(() => decodeLevelKey(Uint8Array.of(9))).toThrow(TypeError);
+});
+
+test("[DI24] names, state vectors and diffs are those of y-leveldb, without documents of other models", async () => {
+  const other = { ...yjs(), name: "other" };
+  const storage: DocumentStorage = await DocumentStorage.open({
+    backend: memoryBackend(),
+    models: [yjs(), other],
+  });
+  const persistence = new LeveldbPersistence(storage);
+  const { updates, doc } = typed("a", "b");
+  for (const update of updates) await persistence.storeUpdate("doc", update);
+  await storage.append("foreign", [updates[0]!], { model: "other" });
+  const sv = Y.encodeStateVector(doc);
+  expect(await persistence.getAllDocStateVectors()).toEqual([{ name: "doc", sv, clock: 1 }]);
+  expect(await persistence.getDiff("doc", sv)).toEqual(Uint8Array.of(0, 0));
+  expect(await persistence.getDiff("none", sv)).toEqual(Uint8Array.of(0, 0));
+  await expect(persistence.getYDoc("foreign")).rejects.toMatchObject({ code: "MODEL_UNKNOWN" });
+  await persistence.destroy();
+  expect(await storage.info("doc")).toBeDefined();
+  await storage.close();
+});

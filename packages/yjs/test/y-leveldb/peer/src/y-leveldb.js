@@ -1,0 +1,23 @@
+/**
+ * What y-leveldb's own tests import in place of y-leveldb: our class. With `COPPICE_TEST_LEVEL=memory` each of
+ * its stores is a memory-level.
+ */
+import { LeveldbPersistence as OurPersistence } from "@coppice/yjs/y-leveldb";
+import { MemoryLevel } from "memory-level";
+
+export { getLevelBulkEntries, getLevelUpdatesEntries, PREFERRED_TRIM_SIZE } from "@coppice/yjs/y-leveldb";
+
+class OurMemoryLevel extends MemoryLevel {
+  constructor(_location, options) {
+    super(options);
+  }
+}
+
+export class LeveldbPersistence extends OurPersistence {
+  constructor(location, options) {
+    super(
+      location,
+      process.env.COPPICE_TEST_LEVEL === "memory" ? { ...options, Level: OurMemoryLevel } : options,
+    );
+  }
+}

@@ -1,0 +1,27 @@
+/**
+ * The backends that the laboratory takes apart, by name, and the storage that it opens on them: a model
+ * whose state a test knows by itself. Runs in children too.
+ */
+
+import { levelBackend } from "@coppice/level";
+import { type BackendFactory, DocumentStorage, everyEvents } from "coppice";
+import { nameSet } from "../../support/oracle-model.js";
+
+export type BackendName = "level" | "level-anchored";
+export const BACKENDS: readonly BackendName[] = ["level"];
+/** With all that finds damage. */
+export const EXAMINED: readonly BackendName[] = ["level", "level-anchored"];
+
+/** With small buffers, so that files are switched often. An anchor lies beside the directory. */
+export function backendAt(name: BackendName, location: string): BackendFactory {
+  const anchor = name === "level-anchored" ? { anchor: `${location}.anchor` } : {};
+  return levelBackend(location, { writeBufferBytes: 64 * 1024, ...anchor });
+}
+
+export function openStore(name: BackendName, location: string): Promise<DocumentStorage> {
+  return DocumentStorage.open({
+    backend: backendAt(name, location),
+    models: [nameSet()],
+    snapshotPolicy: everyEvents(60),
+  });
+}
