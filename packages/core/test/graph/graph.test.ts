@@ -193,6 +193,22 @@ test("[GR29] a listener that throws does not stop the capture of what one change
   expect(doc.size).toBe(2);
 });
 
+test("[GR36] an undo reaches an event that a snapshot holds behind its state", () => {
+  const model = ledger();
+  const author = model.create();
+  author.emit({ set: "a", to: 1 });
+  author.emit({ set: "a", to: 2 });
+  const { snapshot } = model.fold(undefined, author.events());
+  const before = author.frontier;
+  author.undo();
+  const undo = author.eventsAfter(before);
+  const restored = model.restore(snapshot);
+  expect(restored.state).toEqual({ a: 2 });
+  model.apply(restored, undo);
+  expect(restored.state).toEqual({ a: 1 });
+  expect(model.restore(model.fold(snapshot, undo).snapshot).state).toEqual({ a: 1 });
+});
+
 test("[GR27] options that cannot be are refused", () => {
   const options = { initial: 0, apply: (sum: number) => sum };
   for (const window of [0, -1, 1.5, Number.NaN])
