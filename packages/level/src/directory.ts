@@ -122,9 +122,19 @@ export class DirectorySync {
 
 /** LevelDB numbers its files upwards and writes into the log with the highest number. */
 async function openNewestLog(directory: string): Promise<FileHandle | undefined> {
-  const logs = (await readdir(directory)).filter((name) => LOG.test(name));
-  const newest = logs.sort((a, b) => Number.parseInt(a, 10) - Number.parseInt(b, 10)).at(-1);
-  return newest === undefined ? undefined : open(join(directory, newest), constants.O_RDONLY);
+  for (let attempt = 0; attempt < 5; attempt++) {
+    const logs = (await readdir(directory)).filter((name) => LOG.test(name));
+    const newest = logs.sort((a, b) => Number.parseInt(a, 10) - Number.parseInt(b, 10)).at(-1);
+    if (newest === undefined) return undefined;
+    try {
+      return await open(join(directory, newest), constants.O_RDONLY);
+    } catch (error) {
+      // LevelDB has begun another log and deleted this one meanwhile.
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    }
+  }
+  // Without a log to watch, each commit syncs the directory.
+  return undefined;
 }
 
 /** A parent that existed before and that we may not read is taken as durable; one we wrote to is not. */
