@@ -9,13 +9,11 @@ import { compactCommand } from "./commands/compact.js";
 import { completionCommand } from "./commands/completion.js";
 import { conformanceCommand } from "./commands/conformance.js";
 
-
 import { copyCommand } from "./commands/copy.js";
 import { dumpCommand } from "./commands/dump.js";
 import { eraseCommand } from "./commands/erase.js";
 import { exportCommand } from "./commands/export.js";
 import { forkCommand } from "./commands/fork.js";
-
 
 import { framesCommand } from "./commands/frames.js";
 import { graphCommand } from "./commands/graph.js";
