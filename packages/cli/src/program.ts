@@ -75,10 +75,10 @@ export function makeProgram(runtime: Runtime, done: (code: ExitCode) => void): C
     forkCommand,
     eraseCommand,
     exportCommand,
-    serveCommand,
     importCommand,
     copyCommand,
     dumpCommand,
+    serveCommand,
     replayCommand,
     conformanceCommand,
   ];
