@@ -49,16 +49,21 @@ test.for(BACKENDS)(
       const verdict = await court.judge({ location, told: callersOf(told) });
       counts.states!++;
       const before = moment <= opened;
+      // LevelDB may note a new log before the name of that log is durable. Where file systems keep the one
+      // and lose the other, opening refuses; nobody was told of anything in that log.
+      const unnamed =
+        names === "strict" && verdict.kind === "refused" && /log is missing/.test(`${verdict.why}`);
       // A store that was never opened may be refused, and never lost: nobody was told anything.
       if (before && verdict.kind === "refused") counts.unfinished!++;
       else counts[verdict.kind] = (counts[verdict.kind] ?? 0) + 1;
       const what = `${backend}: step ${moment} of ${steps.length}, ${names}, ${survival}: ${verdict.why}`;
-      const fine = verdict.kind === "sound" || (before && verdict.kind === "refused");
+      const fine = verdict.kind === "sound" || unnamed || (before && verdict.kind === "refused");
       if (!fine) console.log(what);
       expect.soft(fine ? "sound" : verdict.kind, `${what}\n${replay("recorded.test.ts", i)}`).toBe("sound");
       rmSync(location, { recursive: true, force: true });
     }
     await court.close();
+    expect(counts.refused ?? 0).toBeLessThanOrEqual(counts.states! / 50);
     note(`recorded-${backend}`, { seed: SEED, steps: steps.length, ...counts });
     console.log(backend, JSON.stringify(counts));
   },

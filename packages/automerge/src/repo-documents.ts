@@ -115,7 +115,9 @@ export class AutomergeRepoDocuments {
     const [document, type] = keyPrefix;
     if (document === undefined) throw new TypeError("one document at a time: the prefix must not be empty");
     if (keyPrefix.length < 3 && (type === undefined || type === "snapshot")) {
-      await this.#storage.delete(this.#idOf(keyPrefix));
+      const id = this.#idOf(keyPrefix);
+      // After the saves that came before it: they would begin the document anew.
+      await this.#inTurn(id, async () => void (await this.#storage.delete(id)));
     }
     if (type === undefined || !isChunkType(type)) await this.#others.removeRange(keyPrefix);
   }

@@ -86,6 +86,23 @@ test("[AM27] what is saved twice at once is in the log once", async () => {
   await adapter.close();
 });
 
+test("[AM27] a removal comes after the saves before it, and they do not begin the document anew", async () => {
+  const { storage, adapter } = await opened();
+  const id = freshId();
+  const doc = add(Automerge.from<Note>({ lines: [] }), "one");
+  await adapter.save([id, "snapshot", "a"], Automerge.save(doc));
+  const later = add(doc, "two");
+  await Promise.all([
+    adapter.save([id, "snapshot", "b"], Automerge.save(later)),
+    adapter.save([id, "incremental", "c"], Automerge.saveSince(later, Automerge.getHeads(doc))),
+    adapter.removeRange([id, "snapshot"]),
+    adapter.removeRange([id, "incremental"]),
+  ]);
+  expect(await storage.info(`doc/${id}`)).toBeUndefined();
+  expect(await adapter.loadRange([id])).toEqual([]);
+  await adapter.close();
+});
+
 test("[AM27] removing chunks removes nothing; a snapshot that outweighs the last one compacts the log", async () => {
   const { storage, adapter } = await opened();
   const id = freshId();

@@ -152,7 +152,13 @@ describe("errors", () => {
     for (const code of ERROR_CODES) {
       const { exitCode, hint, kind } = describeError(new CoppiceError(code, "it failed"));
       const expected =
-        code === "LOCKED" ? 4 : kind === "corrupt" ? 5 : kind === "invalid" ? EXIT.usage : EXIT.failed;
+        code === "LOCKED"
+          ? 4
+          : kind === "corrupt" || code === "EXPORT_INVALID"
+            ? 5
+            : kind === "invalid"
+              ? EXIT.usage
+              : EXIT.failed;
       expect([code, exitCode]).toEqual([code, expected]);
       expect(hint).toMatch(/^[A-Z`].*\.$/);
     }

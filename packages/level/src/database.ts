@@ -117,10 +117,11 @@ export async function openDirectory(location: string, options: DirectoryOptions)
         try {
           await db.close();
           await db.open();
+          ledger.assertLast(await db.get(COMMIT_KEY));
           await files.removeOldNotes(found.path);
           await directory?.sync();
         } catch (error) {
-          throw openFailure(error, location, true);
+          throw error instanceof CoppiceError ? error : openFailure(error, location, true);
         }
       },
       close: () => settle([() => db.close(), () => directory?.close(), () => ledger.close(), release]),

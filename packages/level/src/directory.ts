@@ -133,7 +133,10 @@ async function openNewestLog(directory: string): Promise<FileHandle | undefined>
     try {
       return await open(join(directory, newest), constants.O_RDONLY);
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+      const { code = "" } = error as NodeJS.ErrnoException;
+      // Without a number for another file, each commit syncs the directory.
+      if (code === "EMFILE" || code === "ENFILE") return undefined;
+      if (code !== "ENOENT") throw error;
     }
   }
   return undefined;

@@ -95,6 +95,15 @@ export class Ledger {
     await this.#anchor?.write(this.#last);
   }
 
+  /** Throws `LOCKED` when somebody else has committed while the database was closed for a moment. */
+  assertLast(stored: Uint8Array | undefined): void {
+    const { number, chain } = (stored && readMark(stored)) ?? NONE;
+    if (number === this.#last.number && chain === this.#last.chain) return;
+    throw new CoppiceError("LOCKED", "another process had the store open meanwhile, and has written to it", {
+      details: { expected: this.#last.number, actual: number },
+    });
+  }
+
   async close(): Promise<void> {
     await this.#anchor?.close();
   }

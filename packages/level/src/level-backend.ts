@@ -126,6 +126,11 @@ export function levelBackend(target: string | AnyLevel, options: LevelOptions = 
     if (anchor !== undefined && (typeof anchor !== "string" || anchor === "")) {
       throw new TypeError("anchor must be the path of a file");
     }
+    if (anchor !== undefined && durability === "process") {
+      throw new TypeError(
+        'an anchor is durable before commits of durability "process" are, and would refute them',
+      );
+    }
     const directory = {
       durability: durability ?? "power",
       createIfMissing,
@@ -220,7 +225,7 @@ function makeBackend(opened: Opened): Backend {
     async reclaim() {
       try {
         rewriting = true;
-        if (opened.root !== undefined) await rewriteTables(db, opened.root);
+        if (opened.root !== undefined) await rewriteTables(db, opened.root, durability === "power");
         const { reopen } = opened;
         if (reopen !== undefined) await inTurn(() => gate.shut(() => reopen.call(opened)));
         rewriting = false;

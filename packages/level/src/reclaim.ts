@@ -40,15 +40,20 @@ interface Compactable {
   getProperty(name: string): string;
 }
 
-/** Resolves when no table, and no log but LOG, holds what was deleted before. `root` is LevelDB itself. */
-export async function rewriteTables(db: Database, root: Database): Promise<void> {
+/**
+ * Resolves when no table, and no log but LOG, holds what was deleted before. `root` is LevelDB itself.
+ * `sync`: each mark is durable before a commit can follow it, or a loss of power could leave a gap between
+ * two logs.
+ */
+export async function rewriteTables(db: Database, root: Database, sync: boolean): Promise<void> {
+  const written: { readonly sync: boolean } & typeof BYTES = { ...BYTES, sync };
   const { compactRange, getProperty } = root as unknown as Compactable;
   const compact = (start: Uint8Array, end: Uint8Array) =>
     compactRange.call(root, start, end, { keyEncoding: "view" });
   const mark = (...keys: Uint8Array[]) =>
     db.batch(
       keys.map((key) => ({ type: "put" as const, key, value: Uint8Array.of(0) })),
-      BYTES,
+      written,
     );
   await compact(FIRST, BEYOND);
   const deep = Array.from({ length: LEVELS - MERGED_LEVEL }, (_, index) => MERGED_LEVEL + index);
@@ -65,6 +70,6 @@ export async function rewriteTables(db: Database, root: Database): Promise<void>
   await compact(LAST, BEYOND);
   await db.batch(
     [FIRST, LAST].map((key) => ({ type: "del" as const, key })),
-    BYTES,
+    written,
   );
 }

@@ -252,6 +252,10 @@ describe("the anchor", () => {
     await trusting.close();
   });
 
+  test("[LB4] an anchor is refused where commits are not durable before it", () => {
+    expect(() => levelBackend("store", { anchor: "anchor", durability: "process" })).toThrow(TypeError);
+  });
+
   test("[LB4] a store that is gone, older, or another one is CORRUPT with an anchor", async () => {
     const { location, anchor } = await anchored();
     const older = await copyOf(location);

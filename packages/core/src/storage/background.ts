@@ -27,7 +27,12 @@ interface Due {
   readonly log: Watched;
   readonly run: () => Promise<unknown>;
   readonly since: number;
+  /** Resolves when it has run. */
+  readonly done: Promise<void>;
+  readonly settle: () => void;
   seen: number;
+  /** Somebody waits for it: it needs no pause. */
+  hurried: boolean;
 }
 
 export class BackgroundSnapshots {
@@ -43,38 +48,43 @@ export class BackgroundSnapshots {
   /** `run` must not reject. */
   add(log: Watched, run: () => Promise<unknown>): void {
     if (this.#due.has(log.id)) return;
-    this.#due.set(log.id, { log, run, since: this.#env.elapsed(), seen: log.seen });
+    let settle = () => {};
+    const done = new Promise<void>((resolve) => {
+      settle = resolve;
+    });
+    const since = this.#env.elapsed();
+    this.#due.set(log.id, { log, run, since, done, settle, seen: log.seen, hurried: false });
     this.#working ??= this.#work();
   }
 
-  /** Runs at once what is due, and resolves when nothing is due any more. */
+  /** Runs at once what is due now, and resolves when that is done; what falls due meanwhile waits as ever. */
   async idle(): Promise<void> {
-    while (this.#working !== undefined) {
-      this.#pause.abort();
-      await this.#working;
-    }
+    for (const due of this.#due.values()) due.hurried = true;
+    this.#pause.abort();
+    await Promise.all([...this.#due.values()].map(({ done }) => done));
   }
 
   async #work(): Promise<void> {
     while (this.#due.size > 0) {
-      const hurried = await this.#wait();
+      await this.#wait();
       for (const due of [...this.#due.values()]) {
-        if (!hurried && !this.#rests(due)) continue;
-        await due.run();
-        this.#due.delete(due.log.id);
+        if (!due.hurried && !this.#rests(due)) continue;
+        try {
+          await due.run();
+        } finally {
+          this.#due.delete(due.log.id);
+          due.settle();
+        }
       }
     }
     this.#working = undefined;
   }
 
-  /** True when nobody wants to wait. */
-  async #wait(): Promise<boolean> {
+  /** For a while, or until somebody is in a hurry. */
+  async #wait(): Promise<void> {
+    if ([...this.#due.values()].some(({ hurried }) => hurried)) return;
     this.#pause = new AbortController();
-    const { signal } = this.#pause;
-    return this.#env.delay(PAUSE_MS, signal).then(
-      () => signal.aborted,
-      () => true,
-    );
+    await this.#env.delay(PAUSE_MS, this.#pause.signal).catch(() => undefined);
   }
 
   #rests(due: Due): boolean {

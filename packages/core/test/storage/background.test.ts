@@ -80,3 +80,20 @@ test("[ST19] flush and close wait for no pause", async () => {
   await storage.close();
   expect(taken).toEqual(["d 10", "d 20", "e 10"]);
 });
+
+test("[ST19] flush waits for what was due at the call, not for what falls due meanwhile", async () => {
+  const { storage, taken, append, pass } = await open(simulatedEnv());
+  await append("d", 10);
+  let flushed = false;
+  const flushing = storage.flush().then(() => {
+    flushed = true;
+  });
+  await append("e", 10);
+  await flushing;
+  expect(flushed).toBe(true);
+  expect(taken).toEqual(["d 10"]);
+  await pass(50);
+  await pass(50);
+  expect(taken).toEqual(["d 10", "e 10"]);
+  await storage.close();
+});
