@@ -115,12 +115,13 @@ export interface Archived {
 
 /**
  * Stages the batches from `meta.oldest` up to `goal`, a batch end, together with small segments before them.
- * `bytes` is about what they hold. Nothing is visible yet. Throws `StageSwept` when a sweep took a stage.
+ * `bytes` is about what they hold. Nothing is visible yet. Throws `StageSwept` when meta has
+ * changed, or a sweep took a stage.
  */
 export async function archiveLog(
   context: Context,
   id: string,
-  meta: Meta,
+  { meta, metaBytes }: { readonly meta: Meta; readonly metaBytes: Uint8Array },
   goal: number,
   bytes: number,
 ): Promise<Archived> {
@@ -138,7 +139,7 @@ export async function archiveLog(
   let size = 0;
   const cut = async () => {
     if (batches.length === 0) return;
-    const staged = await stageSegment(context, id, batches);
+    const staged = await stageSegment(context, id, batches, metaBytes);
     kept.push(staged.ref);
     records.push(staged.record);
     batches = [];
@@ -163,6 +164,7 @@ async function stageSegment(
   context: Context,
   id: string,
   batches: readonly StoredBatch[],
+  metaBytes: Uint8Array,
 ): Promise<{ readonly ref: ArchiveRef; readonly record: Entry }> {
   const [first, last] = [batches[0]!, batches.at(-1)!];
   const bytes = encodeSegment(batches);
@@ -178,6 +180,7 @@ async function stageSegment(
     id,
     clock: first.clock,
     bytes,
+    metaBytes,
     compressBytesMin: COMPRESS_BYTES_MIN,
     record: (stored) => packRecord({ ...facts, ...stored }),
   });

@@ -85,7 +85,13 @@ export async function snapshotDocument(site: Site, live?: LiveSource): Promise<n
     if (clock === (meta.snapshot?.clock ?? meta.base)) return undefined;
     const source = (await live?.(meta)) ?? (await foldWhole(site));
     if (source === undefined || source.clock <= (meta.snapshot?.clock ?? meta.base)) return undefined;
-    const staged = await stageSnapshot(context, log.id, source);
+    const staged = await stageSnapshot(context, log.id, source, metaBytes).catch((error: unknown) => {
+      if (!(error instanceof StageSwept)) throw error;
+    });
+    if (staged === undefined) {
+      log.forget();
+      continue;
+    }
     const flipped: Meta = {
       ...meta,
       snapshot: staged.ref,
@@ -200,7 +206,7 @@ async function compactOnce(
     const earlier = await stateAt(site, plan.makeAt).catch((error: unknown) => {
       plan = withoutMaking(error, state);
     });
-    const made = earlier && (await stageVerified(site, earlier));
+    const made = earlier && (await stageVerified(site, earlier, state.metaBytes));
     if (earlier !== undefined && made === undefined) return refused(earlier.end);
     if (made !== undefined) {
       stages.push(made.staged);
@@ -216,7 +222,7 @@ async function compactOnce(
   let snapshot = meta.snapshot;
   let held = state.base?.record.held.length ?? 0;
   if (!covered || options.force) {
-    const made = await stageVerified(site, rest);
+    const made = await stageVerified(site, rest, state.metaBytes);
     if (made === undefined) return refused(state.end);
     stages.push(made.staged);
     snapshot = made.staged.ref;
@@ -228,7 +234,7 @@ async function compactOnce(
   const oldest = Math.max(meta.oldest, plan.goal);
   const freed = await trimmedBy(site, meta, oldest);
   const { archive, records } = archives(context, meta)
-    ? await archiveLog(context, log.id, meta, oldest, freed.bytesTrimmed)
+    ? await archiveLog(context, log.id, state, oldest, freed.bytesTrimmed)
     : { archive: [], records: [] };
   options.signal?.throwIfAborted();
   const commits = await commitsAt(site, meta, oldest);
@@ -309,10 +315,11 @@ function stateAfter(source: SnapshotSource, staged: Staged, whole: State): State
 async function stageVerified(
   site: Site,
   state: State,
+  metaBytes: Uint8Array,
 ): Promise<{ source: SnapshotSource; staged: Staged } | undefined> {
   const { context, folder, log } = site;
   const source = await foldState(context, folder, log.id, state);
-  const staged = await stageSnapshot(context, log.id, source);
+  const staged = await stageSnapshot(context, log.id, source, metaBytes);
   const { bytes } = await readSnapshot(context.guard, log.id, staged.ref).catch((error: unknown) => {
     throw error instanceof Moved ? new StageSwept("a stage was swept") : error;
   });

@@ -8,11 +8,15 @@
  * | wipe  | erase: everything else under the id goes as well    | the same                            |
  * | hide  | erase: meta gives way to the record under the hash  | a deleted document without records  |
  *
+ * A claim found in the place of a document is taken from its lander first: its next slice then conflicts, and
+ * nothing is staged behind the wipe.
+ *
  * Invariants: clocks are never used again for an id; the tombstone is put only if nobody appended meanwhile.
  * Each call may be repeated after a crash at any step, and then finishes what was begun. The index of the
  * tags goes with the tombstone: no tag outlives its document.
  */
 
+import { toHex } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { Context } from "./context.js";
 import type { DocumentLog } from "./document-log.js";
@@ -57,7 +61,7 @@ export async function deleteDocument({ context, log, lane }: Removal): Promise<b
     log.announce(meta.base);
     await lane(async () => {
       if (meta.incoming === undefined) await sweep(context, log.id, meta, metaBytes);
-      else await abandon(context, log.id, meta, metaBytes).finally(() => log.forget());
+      else await clearClaim(context, log.id, { meta, metaBytes }).finally(() => log.forget());
     });
     return existed;
   }
@@ -118,6 +122,7 @@ export async function wipe(
 
 /**
  * Gives up a document that was being brought in: deletes what is staged, and leaves the id as it was before.
+ * Does nothing when the claim is not this one any more.
  */
 export async function abandon(
   context: Context,
@@ -125,6 +130,41 @@ export async function abandon(
   meta: Meta,
   metaBytes: Uint8Array,
 ): Promise<void> {
+  const taken = await takeClaim(context, id, { meta, metaBytes });
+  if (taken !== undefined) await clearClaim(context, id, taken);
+}
+
+interface Claim {
+  readonly meta: Meta;
+  readonly metaBytes: Uint8Array;
+}
+
+/** Begins the nonce of a claim that nobody lands under. */
+const TAKEN = "00000000";
+
+/**
+ * Takes the claim from whoever lands under it, so that nothing more is staged. One that was taken before
+ * stays as it is: all who remove it work under the same bytes. `undefined`: another writer was faster.
+ */
+async function takeClaim(context: Context, id: string, claim: Claim): Promise<Claim | undefined> {
+  const { incoming } = claim.meta;
+  if (incoming === undefined || incoming.nonce.startsWith(TAKEN)) return claim;
+  const { env, guard } = context;
+  const nonce = `${TAKEN}${toHex(env.random(4))}`;
+  const meta: Meta = { ...claim.meta, incoming: { ...incoming, nonce } };
+  const key = metaKey(id);
+  const value = sealMeta(id, meta, env.now());
+  try {
+    await guard.commit({ put: [{ key, value }], expect: [{ key, value: claim.metaBytes }] });
+    return { meta, metaBytes: value };
+  } catch (error) {
+    if (isCoppiceError(error, "COMMIT_CONFLICT")) return undefined;
+    throw error;
+  }
+}
+
+/** Deletes what is staged under a claim that was taken, and puts back what was there before it. */
+async function clearClaim(context: Context, id: string, { meta, metaBytes }: Claim): Promise<void> {
   if (!(await wipe(context, id, SPACES, metaBytes)).done) return;
   const key = metaKey(id);
   const before = { ...meta, incoming: undefined };
@@ -158,9 +198,9 @@ async function hide(context: Context, log: DocumentLog, meta: Meta, metaBytes: U
   }
 }
 
-type Buried = { readonly meta: Meta; readonly metaBytes: Uint8Array; readonly existed: boolean };
+type Buried = Claim & { readonly existed: boolean };
 
-/** Puts the tombstone. `undefined`: the id has no meta; `"conflict"`: another writer was faster. */
+/** Puts the tombstone, or takes the claim. `undefined`: no meta; `"conflict"`: another writer was faster. */
 export async function bury(
   context: Context,
   log: DocumentLog,
@@ -168,6 +208,11 @@ export async function bury(
 ): Promise<Buried | "conflict" | undefined> {
   const { meta, metaBytes } = head;
   if (meta === undefined || metaBytes === undefined) return undefined;
+  if (meta.incoming !== undefined) {
+    log.forget();
+    const taken = await takeClaim(context, log.id, { meta, metaBytes });
+    return taken === undefined ? "conflict" : { ...taken, existed: false };
+  }
   if (meta.deleted !== undefined) return { meta, metaBytes, existed: false };
   const time = Math.max(context.env.now(), head.time);
   const tombstone: Meta = {

@@ -12,14 +12,15 @@
  * | before the flip        | no document; a claim, which the next attempt, a delete or a repair removes |
  * | after the flip         | the document                                                              |
  *
- * Invariants: nothing is visible before all of it is stored; a document that exists is never overwritten; a
- * failed landing removes what it staged, as far as the backend still lets it.
+ * Invariants: nothing is visible before all of it is stored; a document that exists is never overwritten, and
+ * records that have lost their meta are never mixed with another; a failed landing removes what it staged, as
+ * far as the backend still lets it.
  */
 
 import { equalBytes, toHex } from "../base/bytes.js";
 import { crc32 } from "../base/checksum.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
-import type { Batch, Entry, Expectation } from "../contract/backend.js";
+import type { Batch, Entry, Expectation, Key } from "../contract/backend.js";
 import { encodeKey } from "../contract/keys.js";
 import type { Context } from "./context.js";
 import { abandon, wipe } from "./deletion.js";
@@ -28,6 +29,7 @@ import { damaged } from "./envelope.js";
 import { deletedError, incomingError } from "./head.js";
 import { IMAGE_SPACES, type ImageEnd, type ImagePart } from "./image.js";
 import { eventsKey, type Meta, metaKey, sealMeta, unsealMeta } from "./meta.js";
+import { SPACES } from "./stages.js";
 import { type Erased, erasedKey, readErased } from "./tombstone.js";
 
 /** What lies under an id before anything is brought in there. */
@@ -85,6 +87,7 @@ export async function land(
   place: Place,
   parts: AsyncIterable<ImagePart>,
 ): Promise<Landed | undefined> {
+  if (place.meta === undefined) await assertNothingLeft(context, place.id);
   const landing = new Landing(context, log, place);
   try {
     for await (const part of parts) {
@@ -98,6 +101,20 @@ export async function land(
     // What went wrong is the news; a claim that cannot be removed now is removed by whoever comes next.
     await landing.giveUp().catch(() => undefined);
     throw error;
+  }
+}
+
+/** Records without meta are what is left of a damaged document; they must not mix with this one. */
+async function assertNothingLeft({ guard }: Context, id: string): Promise<void> {
+  const first = async (space: string): Promise<Key | undefined> => {
+    for await (const [entry] of guard.scan({ space, id }, { limit: 1, values: false })) return entry?.key;
+    return undefined;
+  };
+  for (const key of await Promise.all(SPACES.map(first))) {
+    if (key === undefined) continue;
+    // With a meta, or gone by now, they are those of another writer: then the commit conflicts.
+    if ((await guard.get(metaKey(id))) !== undefined || (await guard.get(key)) === undefined) continue;
+    throw damaged(metaKey(id), "there are records but no meta; nothing was written");
   }
 }
 
@@ -222,7 +239,8 @@ class Landing {
       commits: [],
       commitFloor: before?.commitFloor ?? erased?.commitFloor ?? 0,
       deleted: { clock, time: before?.deleted?.time ?? env.now() },
-      incoming: { nonce: toHex(env.random(8)), fresh },
+      // No zeros at the beginning: those say that a claim was taken.
+      incoming: { nonce: `1${toHex(env.random(8)).slice(1)}`, fresh },
     };
     const claim = { meta, bytes: sealMeta(id, meta, env.now()) };
     await this.#commit({

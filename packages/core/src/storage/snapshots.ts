@@ -45,12 +45,13 @@ export interface Staged {
 
 /**
  * Writes the parts and the record under a new stage; with `tag`, as the snapshot of that tag. Throws
- * `SNAPSHOT_TOO_LARGE`; nothing is visible yet.
+ * `SNAPSHOT_TOO_LARGE`, and `StageSwept` when meta is not `metaBytes` any more; nothing is visible yet.
  */
 export async function stageSnapshot(
   context: Context,
   id: string,
   source: SnapshotSource,
+  metaBytes: Uint8Array,
   tag?: string,
 ): Promise<Staged> {
   const { limits } = context;
@@ -65,6 +66,7 @@ export async function stageSnapshot(
     id,
     clock: source.clock,
     bytes: source.bytes,
+    metaBytes,
     compressBytesMin: COMPRESS_BYTES_MIN,
     record: (stored) =>
       packSnapshotRecord({

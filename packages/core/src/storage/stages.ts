@@ -7,18 +7,20 @@
  * | `[space, id, clock, stage · 2¹⁶]`      | the record: a msgpack map that says what the bytes are         |
  * | `[space, id, clock, stage · 2¹⁶ + n]`  | part n, from 1: the bytes, deflated as a whole when smaller    |
  *
- * Invariants: the record is written before or with its parts, and a sweep deletes it before or with them; so
+ * Invariants: every commit expects the meta that the stage was planned on, so nothing is staged behind a
+ * deletion; the record is written before or with its parts, and a sweep deletes it before or with them; so
  * a commit that expects the record either finds its stage whole, or fails. Two writers that stage at one
  * clock never share keys: the stage number is random.
  */
 
 import { concatBytes } from "../base/bytes.js";
 import { deflate, inflate } from "../base/compression.js";
-import { CoppiceError } from "../base/errors.js";
+import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { Entry, Key } from "../contract/backend.js";
 import type { Guard } from "../contract/guard.js";
 import type { Context } from "./context.js";
 import { damaged, sealRecord, unseal } from "./envelope.js";
+import { metaKey } from "./meta.js";
 
 const STAGE_UNIT = 2 ** 16;
 const PARTS_MAX = STAGE_UNIT - 1;
@@ -55,7 +57,7 @@ export class Moved extends Error {
   }
 }
 
-/** Swept from under us by another writer, who took our stage for one that was left behind. */
+/** Another writer changed meta meanwhile, or took our stage for one that was left behind and swept it. */
 export class StageSwept extends Error {}
 
 /** How the bytes were stored: every record says so. */
@@ -80,14 +82,16 @@ export interface StageSource {
   readonly id: string;
   readonly clock: number;
   readonly bytes: Uint8Array;
+  /** The meta of the document that this is staged for. */
+  readonly metaBytes: Uint8Array;
   /** From this size on compression is tried. */
   readonly compressBytesMin: number;
   record(stored: Stored): Uint8Array;
 }
 
-/** Writes the record and the parts. Throws `SNAPSHOT_TOO_LARGE`; nothing is visible yet. */
+/** Writes the record and the parts. Throws `SNAPSHOT_TOO_LARGE` and `StageSwept`; nothing is visible yet. */
 export async function stageBytes(context: Context, source: StageSource): Promise<StagedBytes> {
-  const { limits, env, guard } = context;
+  const { limits, env } = context;
   const { space, id, bytes, clock } = source;
   const deflated = bytes.length >= source.compressBytesMin ? await deflate(bytes) : undefined;
   const compressed = deflated !== undefined && deflated.length < bytes.length;
@@ -103,6 +107,7 @@ export async function stageBytes(context: Context, source: StageSource): Promise
   // it.
   const recordKey = stageKey(space, id, ref, 0);
   const record = { key: recordKey, value: sealRecord(recordKey, time, payload) };
+  const write = (entries: Entry[]) => commitStaged(context.guard, source, entries);
   const put: Entry[] = [record];
   let putBytes = record.value.length;
   for (let part = 1; part <= parts; part++) {
@@ -110,14 +115,23 @@ export async function stageBytes(context: Context, source: StageSource): Promise
     const start = (part - 1) * limits.snapshotPartBytesMax;
     const piece = stored.subarray(start, start + limits.snapshotPartBytesMax);
     if (putBytes + piece.length > limits.groupBytesMax) {
-      await guard.commit({ put: put.splice(0) });
+      await write(put.splice(0));
       putBytes = 0;
     }
     put.push({ key, value: sealRecord(key, time, piece, compressed) });
     putBytes += piece.length;
   }
-  await guard.commit({ put });
+  await write(put);
   return { ref, storedBytes: stored.length + payload.length, time, record };
+}
+
+async function commitStaged(guard: Guard, { id, metaBytes }: StageSource, put: Entry[]): Promise<void> {
+  try {
+    await guard.commit({ put, expect: [{ key: metaKey(id), value: metaBytes }] });
+  } catch (error) {
+    if (isCoppiceError(error, "COMMIT_CONFLICT")) throw new StageSwept("meta has changed");
+    throw error;
+  }
 }
 
 /** The payload of a stage's record; throws `Moved` when it is not there. */

@@ -19,7 +19,7 @@ import { metaKey } from "./meta.js";
 import { clockAt, type Moment } from "./moments.js";
 import { Moved, readSnapshot, withRestarts } from "./reader.js";
 import { type Staged, stageSnapshot, sweep } from "./snapshots.js";
-import { stageKey } from "./stages.js";
+import { StageSwept, stageKey } from "./stages.js";
 import { readState, type State } from "./state.js";
 import { readTags, sealTags, type Tag, type TagEntry, type Tags, tagOf, tagsKey } from "./tag-index.js";
 
@@ -128,7 +128,7 @@ async function tagState(
   }
   let staged: Staged;
   try {
-    staged = await stageSnapshot(context, id, source, name);
+    staged = await stageSnapshot(context, id, source, metaBytes, name);
     const { ref } = staged;
     const { bytes } = await readSnapshot(context.guard, id, ref, "tagged");
     if (!(await restoresTo(folder, state.model, bytes, source.version))) {
@@ -138,7 +138,7 @@ async function tagState(
   } catch (error) {
     // What was staged, wholly or in part, is garbage; where the backend goes on, it is staged again.
     const lost = isCoppiceError(error, "OUTCOME_UNKNOWN") && !context.guard.traits.poisonsItself;
-    if (error instanceof Moved || lost) return undefined;
+    if (error instanceof Moved || error instanceof StageSwept || lost) return undefined;
     throw error;
   }
   const { clock, stage, parts, bytes, storedBytes, time } = staged.ref;
