@@ -5,19 +5,21 @@
  * image becomes visible.
  *
  * Invariants: what passes has every record that its meta and its tags name, no other, each once and under
- * its own key; its batches are contiguous and chained from the oldest to the clock. Whether a model reads the
- * payloads is not its business: that is found at a load, as ever.
+ * its own key; its batches are contiguous and chained from the oldest to the clock, and to the archive before
+ * them. Whether a model reads the payloads, and what lies in an archived segment, is not its business: that
+ * is found at a load, as ever.
  */
 
 import { isCoppiceError } from "../base/errors.js";
 import type { Key } from "../contract/backend.js";
 import { compareKeys } from "../contract/keys.js";
+import { type SegmentRecord, unpackSegmentRecord } from "./archive.js";
 import { unseal } from "./envelope.js";
 import { invalid } from "./export-stream.js";
 import { IMAGE_SPACES, type ImagePart } from "./image.js";
-import { type Meta, unpackSnapshotRecord } from "./meta.js";
+import { type ArchiveRef, type Meta, unpackSnapshotRecord } from "./meta.js";
 import { openBatch } from "./reader.js";
-import { partOf, type StageRef, stageOf } from "./stages.js";
+import { partOf, type StageRef, type StageSpace, stageOf } from "./stages.js";
 import { unsealTags } from "./tag-index.js";
 
 /** The same parts. Throws `EXPORT_INVALID` at one that does not fit, `FORMAT_UNSUPPORTED` for new ones. */
@@ -44,8 +46,13 @@ export async function* checkedImage(parts: AsyncIterable<ImagePart>): AsyncGener
 /** What is known of a stage that meta or a tag names. */
 interface Stage {
   readonly parts: number;
+  /** Of the archive: what meta says of it. */
+  readonly segment: ArchiveRef | undefined;
   seen: number;
 }
+
+/** What the record of an archived segment repeats of meta. */
+const SEGMENT_FACTS = ["end", "firstTime", "lastTime", "logBytes", "crc", "bytes"] as const;
 
 class ImageCheck {
   readonly #meta: Meta;
@@ -63,9 +70,11 @@ class ImageCheck {
       throw invalid("its meta is that of no document at this clock");
     }
     for (const ref of [meta.snapshot, meta.previous]) this.#name("snapshot", ref);
+    // One without parts is lost: only meta tells of it.
+    for (const ref of meta.archive) if (ref.parts > 0) this.#name("archive", ref, ref);
     const chained = [meta.previous, meta.snapshot].find((ref) => ref?.clock === meta.oldest);
     this.#next = meta.oldest;
-    this.#crc = meta.oldest === meta.base ? 0 : chained?.crc;
+    this.#crc = meta.oldest === meta.base ? 0 : (meta.archive.at(-1)?.crc ?? chained?.crc);
     if (meta.oldest > meta.base && (meta.snapshot === undefined || clock === meta.oldest)) {
       throw invalid("a document that was trimmed has a snapshot and a last batch");
     }
@@ -76,7 +85,7 @@ class ImageCheck {
     const [space, id, seq] = key;
     if (space === "tags" && seq === undefined) {
       for (const tag of unsealTags(id, value)) this.#name("tagged", tag);
-    } else if (space === "snapshot" || space === "tagged") {
+    } else if (space === "snapshot" || space === "tagged" || space === "archive") {
       this.#stage(key, value);
     } else if (space === "held" && key.length === 3) {
       unseal(key, value);
@@ -93,17 +102,17 @@ class ImageCheck {
     if (this.#next !== this.#clock) throw invalid("its last batches are missing");
     if (this.#held.size > 0) throw invalid("a held event is missing");
     for (const { parts, seen } of this.#stages.values()) {
-      if (seen !== parts + 1) throw invalid("a part of a snapshot is missing");
+      if (seen !== parts + 1) throw invalid("a part of a snapshot, or of the archive, is missing");
     }
     return this.#crc ?? 0;
   }
 
-  #name(space: string, ref: StageRef | undefined): void {
+  #name(space: StageSpace, ref: StageRef | undefined, segment?: ArchiveRef): void {
     if (ref === undefined) return;
     const name = `${space}.${ref.clock}.${ref.stage}`;
     if (this.#stages.has(name) || ref.clock > this.#clock)
       throw invalid("it names a snapshot that cannot be");
-    this.#stages.set(name, { parts: ref.parts, seen: 0 });
+    this.#stages.set(name, { parts: ref.parts, segment, seen: 0 });
   }
 
   #inOrder(key: Key): void {
@@ -118,10 +127,19 @@ class ImageCheck {
   #stage(key: Key, value: Uint8Array): void {
     const stage = this.#stages.get(`${key[0]}.${key[2]}.${stageOf(key)}`);
     if (key.length !== 4 || stage === undefined || partOf(key) !== stage.seen) {
-      throw invalid("it has a part of a snapshot that nothing names");
+      throw invalid("it has a part of a snapshot, or of the archive, that nothing names");
     }
     const { payload } = unseal(key, value);
     if (stage.seen++ > 0) return;
+    if (stage.segment !== undefined) {
+      const record: SegmentRecord = unpackSegmentRecord(key, payload);
+      const { segment } = stage;
+      const same = SEGMENT_FACTS.every((name) => record[name] === segment[name]);
+      if (record.parts !== stage.parts || !same) {
+        throw invalid("a part of the archive is not what its document says");
+      }
+      return;
+    }
     const record = unpackSnapshotRecord(key, payload);
     if (record.parts !== stage.parts || record.model !== this.#meta.model) {
       throw invalid("a snapshot is not what its document says");

@@ -77,7 +77,6 @@ export function subscribe(
 class Follower {
   readonly #owner: SubscriptionOwner;
   readonly #id: string;
-  readonly #log: DocumentLog;
   readonly #signal: AbortSignal | undefined;
   readonly #seen: Seen = { incarnation: undefined };
   #next: number | undefined;
@@ -92,9 +91,12 @@ class Follower {
   constructor(owner: SubscriptionOwner, id: string, { from, signal }: SubscribeOptions) {
     this.#owner = owner;
     this.#id = id;
-    this.#log = owner.log(id);
     this.#next = from;
     this.#signal = signal;
+  }
+
+  get #log(): DocumentLog {
+    return this.#owner.log(this.#id);
   }
 
   end(): void {
@@ -123,6 +125,7 @@ class Follower {
     const wake = () => this.#wake();
     this.#signal?.addEventListener("abort", wake, { once: true });
     return [
+      // Asked for here, not at the call: only a log that somebody listens to is sure to stay.
       this.#log.listen((clock) => {
         if (this.#durable !== undefined) this.#durable = Math.max(this.#durable, clock);
         this.#wake();

@@ -23,7 +23,7 @@ function stored(backend: SimulatedBackend): string[] {
   return backend.dump().map(({ key, value }) => `${key.join("/")} ${Buffer.from(value).toString("hex")}`);
 }
 
-async function pair(): Promise<{
+async function pair(options: Partial<StorageOptions<typeof models>> = {}): Promise<{
   from: Storage;
   to: Storage;
   source: SimulatedBackend;
@@ -32,7 +32,7 @@ async function pair(): Promise<{
   const [source, target] = [simulatedBackend({ seed: 1 }), simulatedBackend({ seed: 2 })];
   const env = (seed: number) => simulatedEnv(seed, { autoAdvance: true });
   const [from, to] = [
-    await open({ backend: source, env: env(1) }),
+    await open({ backend: source, env: env(1), ...options }),
     await open({ backend: target, env: env(2) }),
   ];
   return { from, to, source, target };
@@ -122,6 +122,44 @@ describe("copyTo", () => {
     expect(stored(target)).toEqual(stored(source));
     expect(target.residue()).toEqual([]);
     expect(await from.copyTo(to)).toMatchObject({ unchanged: 4, erased: 0, bytes: 0 });
+    await clean(from, to);
+  });
+
+  test("[MV31] the archive is copied with its document, and what is archived later is carried over", async () => {
+    const limits = { archiveSegmentBytesMax: 150, snapshotPartBytesMax: 60 };
+    const { from, to, source, target } = await pair({ history: "archive", limits });
+    const names: string[] = [];
+    const grow = async (count: number) => {
+      for (let n = 0; n < count; n++) {
+        names.push(`n${names.length}`);
+        await from.append("d", [naming(names.at(-1)!)]);
+      }
+    };
+    await grow(12);
+    await from.tag("d", "five", 5);
+    await from.compact("d");
+    await grow(3);
+    for (const step of [
+      () => grow(0),
+      () => from.compact("d"),
+      () => grow(4),
+      async () => {
+        await grow(9);
+        await from.compact("d");
+        await grow(1);
+        await from.compact("d");
+      },
+    ]) {
+      await step();
+      expect((await from.copyTo(to)).failures).toEqual([]);
+      expect(stored(target)).toEqual(stored(source));
+      const { archivedClock, oldestClock } = (await to.info("d"))!;
+      for (let at = archivedClock ?? oldestClock; at <= names.length; at++) {
+        expect((await to.load<NameSet>("d", { at }))!.doc.names.size).toBe(at);
+      }
+      expect((await to.load<NameSet>("d", { at: "five" }))!.clock).toBe(5);
+      expect((await to.check()).garbageKeys).toBe(0);
+    }
     await clean(from, to);
   });
 

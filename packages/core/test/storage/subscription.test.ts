@@ -98,6 +98,21 @@ describe("a subscription", () => {
     await taker.done;
   });
 
+  test("[HI30] it misses nothing when many other documents are used before its first event is asked for", async () => {
+    const storage = await open({ limits: { headsMax: 1 } });
+    await append(storage, "a");
+    const subscription = storage.subscribe("d");
+    for (const id of ["e", "f", "g"]) await storage.append(id, [naming("x")]);
+    const taker = new Taker(subscription);
+    await taker.has(1);
+    for (const id of ["e", "f", "g"]) await storage.append(id, [naming("x")]);
+    await append(storage, "b");
+    await taker.has(2);
+    expect(taker.names).toBe("a,b");
+    await clean(storage);
+    await taker.done;
+  });
+
   test("[HI31] it ends when it is left, returned from while it waits, or aborted; then it holds nothing", async () => {
     const storage = await open();
     await append(storage, "a", "b");

@@ -2,8 +2,9 @@ import { createHash } from "node:crypto";
 import { crc32, DocumentStorage, memoryBackend, never, type StorageOptions } from "coppice";
 import { seededRandom, simulatedBackend, simulatedEnv } from "coppice/testing";
 import { describe, expect, test } from "vitest";
+import { nameOf } from "../../../../test/support/oracle.js";
 import { type NameSet, nameSet, naming } from "../../../../test/support/oracle-model.js";
-import { packRecord } from "../../src/storage/meta.js";
+import { type Meta, packRecord, sealMeta, unpackRecord, unsealMeta } from "../../src/storage/meta.js";
 
 const models = [nameSet()] as const;
 type Storage = DocumentStorage<typeof models>;
@@ -59,6 +60,36 @@ async function seen(storage: Storage, id: string): Promise<unknown> {
 async function exported(storage: Storage): Promise<Uint8Array> {
   await write(storage, "d");
   return bytesOf(storage.export("d"));
+}
+
+const histories = ["drop", "archive"] as const;
+
+/** With several segments, some of several parts. */
+const archiving = (options: Partial<StorageOptions<typeof models>> = {}): Promise<Storage> =>
+  open({ history: "archive", limits: { archiveSegmentBytesMax: 150, snapshotPartBytesMax: 60 }, ...options });
+
+async function writeMore(storage: Storage, id: string): Promise<void> {
+  for (let n = 0; n < 9; n++) await storage.append(id, [naming(`n${n}`)], { info: { n } });
+  await storage.tag(id, "archived", 6);
+  await storage.compact(id);
+  await storage.append(id, [naming("m")]);
+  await storage.compact(id);
+  await storage.append(id, [naming("after"), naming("that")]);
+}
+
+/** What a document is at each of its clocks and tags, and at last its log; clocks count from `shift`. */
+async function pastOf(storage: Storage, id: string, shift: number): Promise<unknown[]> {
+  const past: unknown[] = [];
+  const { clock } = (await storage.info(id))!;
+  const shown = async (at: number | string) => {
+    const { doc, held, clock: reached } = (await storage.load<NameSet>(id, { at }))!;
+    return [reached - shift, [...doc.names.keys()].sort(), held.map((event) => event.clock! - shift)];
+  };
+  for (let at = shift; at <= clock; at++) past.push(await shown(at));
+  const rest: unknown[] = [];
+  for (const { name } of await storage.tags(id)) rest.push([name, await shown(name)]);
+  for await (const entry of storage.read(id)) rest.push({ ...entry, clock: entry.clock - shift });
+  return [...past, rest];
 }
 
 describe("export and import", () => {
@@ -126,74 +157,112 @@ describe("export and import", () => {
     await clean(two);
   });
 
-  test("[MV22] whatever byte is changed or cut, an import is refused and leaves nothing", async () => {
-    const backend = simulatedBackend();
-    const limits = { groupBytesMax: 200 };
-    const storage = await open({ backend, limits, env: simulatedEnv(1, { autoAdvance: true }) });
-    const source = await open();
-    const stream = await exported(source);
-    const refused = async (bytes: Uint8Array, what: string) => {
-      const error = await storage.import(pieces(bytes, 333)).then(
-        () => `${what} was taken`,
-        (thrown: { code?: string }) => thrown.code ?? thrown,
-      );
-      expect(["EXPORT_INVALID", "FORMAT_UNSUPPORTED"], what).toContain(error);
-      expect(backend.keys(), what).toEqual([]);
-    };
-    for (let at = 0; at < stream.length; at++) {
-      const changed = Uint8Array.from(stream);
-      changed[at]! ^= 1 << (at % 8);
-      await refused(changed, `byte ${at}`);
-    }
-    for (let length = 0; length < stream.length; length += 3) {
-      await refused(stream.subarray(0, length), `${length} bytes`);
-    }
-    await refused(Buffer.concat([stream, Uint8Array.of(0)]), "one more byte");
-    await refused(Buffer.concat([stream, stream]), "twice");
-    // Lengths that promise what never comes.
-    for (const at of [10, 11, 12, 13]) {
-      const changed = Uint8Array.from(stream);
-      changed[at] = 0xff;
-      await refused(changed, `length byte ${at}`);
-    }
-    await storage.import(pieces(stream));
-    expect(await seen(storage, "d")).toEqual(await seen(source, "d"));
-    await clean(source);
-    await clean(storage);
-  });
+  test.each(histories)(
+    "[MV22] whatever byte is changed or cut, an import is refused and leaves nothing (%s)",
+    async (history) => {
+      const backend = simulatedBackend();
+      const limits = { groupBytesMax: 200 };
+      const storage = await open({ backend, limits, env: simulatedEnv(1, { autoAdvance: true }) });
+      const source = await open({ history });
+      const stream = await exported(source);
+      expect(Buffer.from(stream).includes("archive")).toBe(history === "archive");
+      const refused = async (bytes: Uint8Array, what: string) => {
+        const error = await storage.import(pieces(bytes, 333)).then(
+          () => `${what} was taken`,
+          (thrown: { code?: string }) => thrown.code ?? thrown,
+        );
+        expect(["EXPORT_INVALID", "FORMAT_UNSUPPORTED"], what).toContain(error);
+        expect(backend.keys(), what).toEqual([]);
+      };
+      for (let at = 0; at < stream.length; at++) {
+        const changed = Uint8Array.from(stream);
+        changed[at]! ^= 1 << (at % 8);
+        await refused(changed, `byte ${at}`);
+      }
+      for (let length = 0; length < stream.length; length += 3) {
+        await refused(stream.subarray(0, length), `${length} bytes`);
+      }
+      await refused(Buffer.concat([stream, Uint8Array.of(0)]), "one more byte");
+      await refused(Buffer.concat([stream, stream]), "twice");
+      // Lengths that promise what never comes.
+      for (const at of [10, 11, 12, 13]) {
+        const changed = Uint8Array.from(stream);
+        changed[at] = 0xff;
+        await refused(changed, `length byte ${at}`);
+      }
+      await storage.import(pieces(stream));
+      expect(await seen(storage, "d")).toEqual(await seen(source, "d"));
+      await clean(source);
+      await clean(storage);
+    },
+  );
 
-  test("[MV23] a well-formed stream of what is no whole document is refused", async () => {
-    const [source, target] = [await open(), await open()];
+  test.each(histories)(
+    "[MV23] a well-formed stream of what is no whole document is refused (%s)",
+    async (history) => {
+      const [source, target] = [await open({ history }), await open()];
+      await write(source, "d");
+      const frames = framesOf(await bytesOf(source.export("d")));
+      const records = frames.length - 2;
+      const refused = async (changed: readonly Frame[]) => {
+        await expect(target.import(pieces(streamOf(changed)))).rejects.toEqual(code("EXPORT_INVALID"));
+        expect(await target.info("d")).toBe(undefined);
+      };
+      for (let index = 0; index < records; index++) {
+        await refused(frames.filter((_, at) => at !== index + 1));
+        await refused([...frames.slice(0, index + 2), frames[index + 1]!, ...frames.slice(index + 2)]);
+        if (index > 0) {
+          const swapped = [...frames];
+          [swapped[index], swapped[index + 1]] = [swapped[index + 1]!, swapped[index]!];
+          await refused(swapped);
+        }
+      }
+      await refused(frames.slice(1));
+      const other = await open({ history });
+      await write(other, "d");
+      const others = framesOf(await bytesOf(other.export("d")));
+      for (let index = 0; index <= records; index++) {
+        // Held events of the same content are the same, whosever they were.
+        if (frames[index]!.body.subarray(1, 5).toString() === "held") continue;
+        await refused(frames.map((frame, at) => (at === index ? others[at]! : frame)));
+      }
+      // What came before another beginning does not count.
+      const twice = [...others.slice(0, 4), ...frames];
+      expect(await target.import(pieces(streamOf(twice)))).toMatchObject({ outcome: "imported" });
+      expect(await seen(target, "d")).toEqual(await seen(source, "d"));
+      for (const storage of [source, target, other]) await clean(storage);
+    },
+  );
+
+  test("[MV23] an archive that is not what its document says is refused", async () => {
+    const [source, target] = [await archiving(), await open()];
     await write(source, "d");
-    const frames = framesOf(await bytesOf(source.export("d")));
-    const records = frames.length - 2;
-    const refused = async (changed: readonly Frame[]) => {
-      await expect(target.import(pieces(streamOf(changed)))).rejects.toEqual(code("EXPORT_INVALID"));
-      expect(await target.info("d")).toBe(undefined);
+    await writeMore(source, "d");
+    const [begin, ...rest] = framesOf(await bytesOf(source.export("d")));
+    const { clock, meta: bytes } = unpackRecord(begin!.body) as { clock: number; meta: Uint8Array };
+    const meta = unsealMeta("d", bytes);
+    const stream = (archive: Meta["archive"]) => {
+      const body = packRecord({ id: "d", clock, meta: sealMeta("d", { ...meta, archive }, 1) });
+      return pieces(streamOf([{ kind: 1, body: Buffer.from(body) }, ...rest]));
     };
-    for (let index = 0; index < records; index++) {
-      await refused(frames.filter((_, at) => at !== index + 1));
-      await refused([...frames.slice(0, index + 2), frames[index + 1]!, ...frames.slice(index + 2)]);
-      if (index > 0) {
-        const swapped = [...frames];
-        [swapped[index], swapped[index + 1]] = [swapped[index + 1]!, swapped[index]!];
-        await refused(swapped);
+    const { archive } = meta;
+    expect(archive.length).toBeGreaterThan(1);
+    const changed: Meta["archive"][] = [[], archive.slice(1)];
+    for (const name of ["stage", "parts", "bytes", "firstTime", "lastTime", "logBytes", "crc"] as const) {
+      for (const by of [-1, 1]) {
+        changed.push(archive.map((ref, at) => (at === 0 ? { ...ref, [name]: ref[name] + by } : ref)));
       }
     }
-    await refused(frames.slice(1));
-    const other = await open();
-    await write(other, "d");
-    const others = framesOf(await bytesOf(other.export("d")));
-    for (let index = 0; index <= records; index++) {
-      // Held events of the same content are the same, whosever they were.
-      if (frames[index]!.body.subarray(1, 5).toString() === "held") continue;
-      await refused(frames.map((frame, at) => (at === index ? others[at]! : frame)));
+    const [first, second, ...others] = archive;
+    changed.push([{ ...first!, end: first!.end + 1 }, { ...second!, clock: second!.clock + 1 }, ...others]);
+    changed.push([{ ...first!, end: second!.end }, ...others]);
+    for (const one of changed) {
+      await expect(target.import(stream(one))).rejects.toEqual(code("EXPORT_INVALID"));
+      expect(await target.info("d")).toBe(undefined);
     }
-    // What came before another beginning does not count.
-    const twice = [...others.slice(0, 4), ...frames];
-    expect(await target.import(pieces(streamOf(twice)))).toMatchObject({ outcome: "imported" });
-    expect(await seen(target, "d")).toEqual(await seen(source, "d"));
-    for (const storage of [source, target, other]) await clean(storage);
+    expect(await target.import(stream(archive))).toMatchObject({ outcome: "imported" });
+    await clean(source);
+    await clean(target);
   });
 
   test("[MV24] an export beside appends, compactions and snapshots is the document at its clock", async () => {
@@ -252,6 +321,70 @@ describe("export and import", () => {
     await target.import(pieces(stream));
     await clean(source);
     await clean(target);
+  });
+});
+
+describe("export and import with an archive", () => {
+  test("[MV20] the archive is exported and imported, also under an id that was used before", async () => {
+    const [source, target] = [await archiving(), await open()];
+    await write(source, "d");
+    await writeMore(source, "d");
+    const { archivedClock, oldestClock, clock } = (await source.info("d"))!;
+    expect([archivedClock, oldestClock > 4, oldestClock < clock]).toEqual([0, true, true]);
+    const before = await pastOf(source, "d", 0);
+    const stream = await bytesOf(source.export("d"));
+    for (const id of ["used", "before"]) {
+      await target.append(id, [naming("x"), naming("y")]);
+      await target.delete(id);
+    }
+    for (const [id, shift] of [
+      ["d", 0],
+      ["other", 0],
+      ["used", 2],
+    ] as const) {
+      const options = { id, recreate: shift > 0 };
+      const result = await target.import(pieces(stream), options);
+      expect(result).toMatchObject({ id, clock: clock + shift, outcome: "imported" });
+      expect(await target.import(pieces(stream), options)).toMatchObject({ outcome: "unchanged" });
+      expect(await pastOf(target, id, shift)).toEqual(before);
+      if (shift === 0) expect(await seen(target, id)).toEqual(await seen(source, "d"));
+      // What was imported is exported once more, whole.
+      const again = await bytesOf(target.export(id));
+      if (id === "d") expect(Buffer.compare(again, stream)).toBe(0);
+      await target.import(pieces(again), { id: `${id}2` });
+      expect(await pastOf(target, `${id}2`, shift)).toEqual(before);
+      await target.append(id, [naming("after")]);
+      await expect(target.import(pieces(stream), options)).rejects.toEqual(code("EXISTS"));
+      await target.compact(id);
+      expect((await pastOf(target, id, shift)).slice(0, before.length - 1)).toEqual(before.slice(0, -1));
+    }
+    const at = oldestClock + 1;
+    await target.import(source.export("d", { at }), { id: "past" });
+    expect((await pastOf(target, "past", 0)).slice(0, -1)).toEqual(before.slice(0, at + 1));
+    await clean(source);
+    await clean(target);
+  });
+
+  test("[MV20] a part of the archive that was lost is no part of an export, and still counts", async () => {
+    const backend = simulatedBackend();
+    const [source, target] = [await archiving({ backend }), await open()];
+    await write(source, "d");
+    await writeMore(source, "d");
+    const key = backend.keys().find(([space]) => space === "archive")!;
+    backend.flip(key, 30);
+    await source.check({ repair: true });
+    const events = async (storage: Storage) => {
+      const found = [];
+      for await (const { clock, event } of storage.read("d")) found.push([clock, event && nameOf(event)]);
+      return found;
+    };
+    const expected = await events(source);
+    expect(expected[0]).toEqual([0, undefined]);
+    expect(expected.filter(([, event]) => event === undefined).length).toBeLessThan(expected.length / 2);
+    await target.import(source.export("d"));
+    expect(await events(target)).toEqual(expected);
+    await clean(target);
+    await source.close();
   });
 });
 
