@@ -55,7 +55,6 @@ test.for(BACKENDS)(
         names === "strict" &&
         verdict.kind === "refused" &&
         /log is missing|missing files/.test(`${verdict.why}`);
-      names === "strict" && verdict.kind === "refused" && /log is missing/.test(`${verdict.why}`);
       // A store that was never opened may be refused, and never lost: nobody was told anything.
       if (before && verdict.kind === "refused") counts.unfinished!++;
       else counts[verdict.kind] = (counts[verdict.kind] ?? 0) + 1;
