@@ -75,7 +75,30 @@ interface Immediate {
   setImmediate?: (callback: () => void) => unknown;
 }
 
+/** All that wait for one turn share one call back: many documents that append at once ask for many. */
 function turn(): (callback: () => void) => void {
+  const later = laterTurn();
+  let waiting: (() => void)[] = [];
+  const run = () => {
+    const due = waiting;
+    waiting = [];
+    for (const callback of due) {
+      try {
+        callback();
+      } catch (error) {
+        // As uncaught as if it had had a turn of its own.
+        later(() => {
+          throw error;
+        });
+      }
+    }
+  };
+  return (callback) => {
+    if (waiting.push(callback) === 1) later(run);
+  };
+}
+
+function laterTurn(): (callback: () => void) => void {
   const immediate = (globalThis as Immediate).setImmediate;
   if (immediate !== undefined) return (callback) => void immediate(callback);
   if (typeof MessageChannel === "undefined") return (callback) => void setTimeout(callback, 0);

@@ -18,7 +18,8 @@ import { isRangeDeletion, keyName } from "./keys.js";
 
 interface Member {
   readonly batch: Batch;
-  readonly ids: ReadonlySet<string>;
+  /** One, as nearly always, or several. */
+  readonly ids: readonly [string] | ReadonlySet<string>;
   readonly bytes: number;
   readonly operations: number;
   readonly resolve: () => void;
@@ -42,7 +43,7 @@ export class GroupCommit {
   /** Resolves or rejects like `Backend.commit` would for this batch alone. */
   submit(batch: Batch): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#queue.push({ batch, ...measure(batch), resolve, reject });
+      this.#queue.push(memberOf(batch, resolve, reject));
       if (this.#draining) return;
       this.#draining = true;
       this.#env.turn(() => void this.#drain());
@@ -76,8 +77,11 @@ export class GroupCommit {
         group.length === 0 ||
         (bytes + member.bytes <= this.#limits.groupBytesMax &&
           operations + member.operations <= this.#limits.groupOperationsMax);
-      const apart = ![...member.ids].some((id) => taken.has(id));
-      for (const id of member.ids) taken.add(id);
+      let apart = true;
+      for (const id of member.ids) {
+        if (taken.has(id)) apart = false;
+        else taken.add(id);
+      }
       if (fits && apart) {
         group.push(member);
         bytes += member.bytes;
@@ -118,16 +122,39 @@ export function commitConflict(key: Key): CoppiceError {
   });
 }
 
-function measure(batch: Batch): { ids: Set<string>; bytes: number; operations: number } {
-  const ids = new Set<string>();
+function memberOf(batch: Batch, resolve: () => void, reject: (error: unknown) => void): Member {
+  const { put = NONE, delete: remove = NONE, expect = NONE } = batch;
   let bytes = 0;
-  for (const { key, value } of batch.put ?? []) {
-    ids.add(key[1]);
-    bytes += value.length;
-  }
-  for (const deletion of batch.delete ?? []) ids.add(isRangeDeletion(deletion) ? deletion.id : deletion[1]);
-  for (const { key } of batch.expect ?? []) ids.add(key[1]);
-  return { ids, bytes, operations: (batch.put?.length ?? 0) + (batch.delete?.length ?? 0) };
+  for (const { value } of put) bytes += value.length;
+  return {
+    batch,
+    ids: idsOf(put, remove, expect),
+    bytes,
+    operations: put.length + remove.length,
+    resolve,
+    reject,
+  };
+}
+
+const NONE: readonly never[] = [];
+
+function idsOf(
+  put: readonly Entry[],
+  remove: readonly Deletion[],
+  expect: readonly Expectation[],
+): readonly [string] | ReadonlySet<string> {
+  const first = put[0]?.key[1];
+  const alone =
+    first !== undefined &&
+    remove.length === 0 &&
+    put.every(({ key }) => key[1] === first) &&
+    expect.every(({ key }) => key[1] === first);
+  if (alone) return [first];
+  const ids = new Set<string>();
+  for (const { key } of put) ids.add(key[1]);
+  for (const deletion of remove) ids.add(isRangeDeletion(deletion) ? deletion.id : deletion[1]);
+  for (const { key } of expect) ids.add(key[1]);
+  return ids;
 }
 
 function merge(group: readonly Member[]): Batch {

@@ -89,10 +89,15 @@ export class Guard implements Backend {
     }
   }
 
-  async commit(batch: Batch): Promise<void> {
-    this.#assertOpen();
-    this.#checkBatch(batch);
-    if (this.#poison !== undefined) throw poisoned(this.#poison);
+  commit(batch: Batch): Promise<void> {
+    // Not an async function: commits are many, and the group makes the promise.
+    try {
+      this.#assertOpen();
+      this.#checkBatch(batch);
+      if (this.#poison !== undefined) throw poisoned(this.#poison);
+    } catch (error) {
+      return Promise.reject(error);
+    }
     return this.#group.submit(batch);
   }
 
@@ -165,9 +170,10 @@ export class Guard implements Backend {
   }
 
   #checkBatch(batch: Batch): void {
-    const names = new Set<string>();
+    const { put = [] } = batch;
+    const names = put.length > 1 ? new Set<string>() : undefined;
     let bytes = 0;
-    for (const { key, value } of batch.put ?? []) {
+    for (const { key, value } of put) {
       checkKey(key);
       if (!(value instanceof Uint8Array)) throw new TypeError("a value must be a Uint8Array");
       if (value.length > this.traits.valueBytesMax) {
@@ -175,14 +181,15 @@ export class Guard implements Backend {
           details: { limit: "valueBytesMax", max: this.traits.valueBytesMax, actual: value.length },
         });
       }
-      const name = batch.put!.length > 1 ? keyName(key) : "";
+      bytes += value.length;
+      if (names === undefined) continue;
+      const name = keyName(key);
       if (names.has(name)) {
         throw new CoppiceError("ARGUMENT_INVALID", "a commit puts one key twice", {
           details: { key: [...key] },
         });
       }
       names.add(name);
-      bytes += value.length;
     }
     if (bytes > this.traits.commitBytesMax) {
       throw new CoppiceError("BATCH_TOO_LARGE", "a commit is larger than the backend takes", {

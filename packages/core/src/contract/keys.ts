@@ -20,6 +20,8 @@ import type { Deletion, Key, Range } from "./backend.js";
 
 const SPACE = /^[a-z]{1,16}$/;
 const NUMBER_BYTES = 8;
+/** Up to here a loop is faster than the encoder, which costs a call out of JavaScript. */
+const PLAIN_LENGTH_MAX = 128;
 
 /** Throws `ID_INVALID` for an id that is no string, is empty, too long, or holds a lone surrogate. */
 export function checkId(id: string, idBytesMax: number = LIMITS.idBytesMax): void {
@@ -167,16 +169,29 @@ export function encodeRange(range: Range): { readonly start: Uint8Array; readonl
 
 /** space 00 id, followed by `tail` zero bytes. */
 function encodeId(space: string, id: string, tail: number): Uint8Array {
-  const text = utf8(id);
+  return encodePlainId(space, id, tail) ?? encodeAnyId(space, utf8(id), tail);
+}
+
+/** Of short ids of ASCII characters, which nearly all are; `undefined` for others. */
+function encodePlainId(space: string, id: string, tail: number): Uint8Array | undefined {
+  if (id.length > PLAIN_LENGTH_MAX) return undefined;
+  const start = space.length + 1;
+  const bytes = new Uint8Array(start + id.length + tail);
+  for (let i = 0; i < space.length; i++) bytes[i] = space.charCodeAt(i);
+  for (let i = 0; i < id.length; i++) {
+    const unit = id.charCodeAt(i);
+    if (unit === 0 || unit >= 0x80) return undefined;
+    bytes[start + i] = unit;
+  }
+  return bytes;
+}
+
+function encodeAnyId(space: string, text: Uint8Array, tail: number): Uint8Array {
   let zeros = 0;
   for (const byte of text) if (byte === 0) zeros++;
   const bytes = new Uint8Array(space.length + 1 + text.length + zeros + tail);
   for (let i = 0; i < space.length; i++) bytes[i] = space.charCodeAt(i);
   let at = space.length + 1;
-  if (zeros === 0) {
-    bytes.set(text, at);
-    return bytes;
-  }
   for (const byte of text) {
     bytes[at++] = byte;
     if (byte === 0) bytes[at++] = 0xff;

@@ -15,6 +15,7 @@
 import { equalBytes, toHex } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { Batch } from "../contract/backend.js";
+import type { Guard } from "../contract/guard.js";
 import type { AnyModel } from "../contract/model.js";
 import { type Context, observe } from "./context.js";
 import { type Head, readCommitIds, readHead } from "./head.js";
@@ -65,7 +66,7 @@ interface Exclusive {
 }
 
 const RETRIES_MAX = 64;
-const SETTLE_DELAYS_MS = [0, 50, 200, 800];
+const SETTLE_DELAYS_MS = [50, 200, 800];
 
 export class DocumentLog {
   readonly id: string;
@@ -131,7 +132,10 @@ export class DocumentLog {
 
   append(request: AppendRequest): Promise<AppendResult> {
     return new Promise((resolve, reject) => {
-      this.#queue.push(new Member(this.#context, request, resolve, reject));
+      const member = new Member(this.#context, request, resolve, reject);
+      // A fresh list of one is smaller than one that is pushed to.
+      if (this.#queue.length === 0) this.#queue = [member];
+      else this.#queue.push(member);
       this.#start();
     });
   }
@@ -226,8 +230,14 @@ export class DocumentLog {
       }
     }
     if (plan.empty) return;
+    const { guard } = this.#context;
     try {
-      await this.#commit(plan);
+      const batch = plan.build();
+      try {
+        await guard.commit(batch);
+      } catch (error) {
+        await this.#settle(guard, plan, batch, error);
+      }
     } catch (error) {
       this.#failed(plan, error);
       return;
@@ -243,15 +253,17 @@ export class DocumentLog {
     this.#epoch++;
     plan.resolve();
     if (head.clock === before.clock) return;
-    observe(this.#context, (observer) =>
-      observer.append?.({
-        id: this.id,
-        events: head.clock - before.clock,
-        bytes: head.logBytes - before.logBytes,
-        clock: head.clock,
-        queuedMs: env.elapsed() - plan.queuedAt,
-      }),
-    );
+    if (this.#context.observer.append !== undefined) {
+      observe(this.#context, (observer) =>
+        observer.append?.({
+          id: this.id,
+          events: head.clock - before.clock,
+          bytes: head.logBytes - before.logBytes,
+          clock: head.clock,
+          queuedMs: env.elapsed() - plan.queuedAt,
+        }),
+      );
+    }
     this.announce(head.clock);
     if (!plan.byHandle) this.#onAppended(this, head);
   }
@@ -290,28 +302,30 @@ export class DocumentLog {
   }
 
   /**
-   * Commits the plan; settles an unknown outcome where the backend can go on after one. Once an outcome was
-   * unknown no later failure counts as "not written" unless what is stored shows it.
+   * Settles a commit that failed, where the backend can go on after an unknown outcome: resolves when it is
+   * written after all. Once an outcome was unknown no later failure counts as "not written" unless what is
+   * stored shows it.
    */
-  async #commit(plan: Plan): Promise<void> {
-    const { guard, env } = this.#context;
-    const batch = plan.build();
+  async #settle(guard: Guard, plan: Plan, batch: Batch, failure: unknown): Promise<void> {
+    let error = failure;
     let doubt: CoppiceError | undefined;
-    for (const delayMs of SETTLE_DELAYS_MS) {
-      try {
-        if (delayMs > 0) await env.delay(delayMs);
-        return await guard.commit(batch);
-      } catch (error) {
-        if (isCoppiceError(error, "OUTCOME_UNKNOWN")) doubt = error;
-        if (doubt === undefined || guard.traits.poisonsItself) throw doubt ?? error;
-        const written = await this.#isWritten(plan, batch).catch(() => undefined);
-        if (written === true) return;
-        if (written === false && isCoppiceError(error, "COMMIT_CONFLICT")) throw error;
-      }
+    for (let attempt = 0; ; attempt++) {
+      if (isCoppiceError(error, "OUTCOME_UNKNOWN")) doubt = error;
+      if (doubt === undefined || guard.traits.poisonsItself) throw doubt ?? error;
+      const written = await this.#isWritten(plan, batch).catch(() => undefined);
+      if (written === true) return;
+      if (written === false && isCoppiceError(error, "COMMIT_CONFLICT")) throw error;
+      const delayMs = SETTLE_DELAYS_MS[attempt];
+      if (delayMs === undefined) throw doubt;
       // Sending the same commit again is safe: it expects the batch key to be absent and meta to be
       // unchanged.
+      try {
+        await this.#context.env.delay(delayMs);
+        return await guard.commit(batch);
+      } catch (again) {
+        error = again;
+      }
     }
-    throw doubt;
   }
 
   /** `undefined`: nobody can tell any more. */

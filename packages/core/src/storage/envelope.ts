@@ -74,7 +74,9 @@ export interface Sealed {
 /** The stored value for an envelope under a key. */
 export function seal(key: Key, envelope: Envelope): Sealed {
   const { batch } = envelope;
-  const writer = new Writer(64 + (batch?.info?.length ?? 0) + envelope.payload.length);
+  // Batches are many, and handed to the backend at once; records may be kept.
+  const pooled = batch !== undefined;
+  const writer = new Writer(64 + (batch?.info?.length ?? 0) + envelope.payload.length, pooled);
   writer.byte(FORMAT_VERSION).byte(flagsOf(envelope));
   writer.varint(envelope.count).varint(envelope.logBytes).varint(envelope.time);
   if (batch !== undefined) {

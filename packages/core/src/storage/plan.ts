@@ -63,13 +63,13 @@ interface Draft {
 }
 
 export class Plan {
-  readonly members: Member[] = [];
+  members: readonly Member[] = NONE;
   readonly #context: Context;
   readonly #id: string;
   readonly #head: Head;
-  readonly #ends: number[] = [];
-  readonly #drafts: Draft[] = [];
-  readonly #chosen = new Set<string>();
+  #ends: readonly number[] = NONE;
+  #drafts: readonly Draft[] = NONE;
+  #chosen: Set<string> | undefined;
   #model: AnyModel | undefined;
   #created: Meta | undefined;
   #clock: number;
@@ -136,7 +136,7 @@ export class Plan {
    */
   takes({ request }: Member): boolean {
     const { commitId, mode = "append", expected } = request;
-    if (commitId !== undefined && this.#chosen.has(toHex(commitId))) return false;
+    if (commitId !== undefined && this.#chosen?.has(toHex(commitId))) return false;
     if (mode !== "append" && this.#created !== undefined) return false;
     if (expected !== undefined && !this.empty) return false;
     return this.#bytes < this.#context.limits.groupBytesMax || this.empty;
@@ -166,8 +166,8 @@ export class Plan {
     if (meta === undefined) this.#created = this.#newMeta(model);
     this.#draft(request, sizes);
     this.#clock += request.events.length;
-    this.members.push(member);
-    this.#ends.push(this.#clock);
+    this.members = added(this.members, member);
+    this.#ends = added(this.#ends, this.#clock);
   }
 
   /** The backend commit. */
@@ -175,11 +175,11 @@ export class Plan {
     const { env } = this.#context;
     const head = this.#head;
     const after: Head = { ...head, time: Math.max(env.now(), head.time) };
-    const put: Entry[] = [];
+    let put: readonly Entry[] = NONE;
     if (this.#created !== undefined) {
       after.meta = this.#created;
       after.metaBytes = sealMeta(this.#id, this.#created, after.time);
-      put.push({ key: metaKey(this.#id), value: after.metaBytes });
+      put = [{ key: metaKey(this.#id), value: after.metaBytes }];
     }
     for (const draft of this.#drafts) {
       const key = eventsKey(this.#id, after.clock);
@@ -200,7 +200,7 @@ export class Plan {
           lost: false,
         },
       });
-      put.push({ key, value: bytes });
+      put = added(put, { key, value: bytes });
       after.last = after.clock;
       after.clock += draft.events.length;
       after.logBytes += payload.length;
@@ -224,12 +224,13 @@ export class Plan {
   /** Resolves every member with its own clock. */
   resolve(): void {
     const { meta, commits } = this.headAfter;
-    this.members.forEach((member, index) => {
+    for (let index = 0; index < this.members.length; index++) {
+      const member = this.members[index]!;
       const clock = this.#ends[index]!;
       const { commitId } = member.request;
       if (commitId !== undefined) commits?.add(commitId, clock);
       member.resolve({ clock, token: tokenOf(meta, clock), duplicate: false });
-    });
+    }
   }
 
   /** The meta that the request appends to (`undefined`: it creates the document). */
@@ -266,15 +267,14 @@ export class Plan {
       throw tooLarge("BATCH_TOO_LARGE", this.#id, "batchEventsMax", limits.batchEventsMax, events.length);
     }
     let total = 0;
-    const sizes: number[] = [];
-    for (const event of events) {
+    const sizes = events.map((event) => {
       const size = checkEvent(model, event, this.#id);
       if (size > limits.eventBytesMax) {
         throw tooLarge("EVENT_TOO_LARGE", this.#id, "eventBytesMax", limits.eventBytesMax, size);
       }
-      sizes.push(size);
       total += size;
-    }
+      return size;
+    });
     const max = request.split ? this.#context.guard.traits.commitBytesMax / 2 : limits.batchBytesMax;
     if (total > max) {
       throw tooLarge(
@@ -304,30 +304,35 @@ export class Plan {
     const { limits, env } = this.#context;
     const plain = request.commitId === undefined && request.info === undefined;
     let { commitId } = request;
-    if (commitId !== undefined) this.#chosen.add(toHex(commitId));
+    if (commitId !== undefined) {
+      this.#chosen ??= new Set();
+      this.#chosen.add(toHex(commitId));
+    }
     let draft = this.#drafts.at(-1);
     if (!plain || !draft?.open) draft = undefined;
-    request.events.forEach((event, index) => {
+    for (let index = 0; index < sizes.length; index++) {
+      const event = request.events[index];
       const size = sizes[index]!;
+      this.#bytes += size;
       const full =
         draft !== undefined &&
         (draft.bytes + size > limits.batchBytesMax || draft.events.length >= limits.batchEventsMax);
-      if (draft === undefined || full) {
-        commitId ??= newCommitId(env);
-        draft = {
-          commitId,
-          chosen: request.commitId !== undefined,
-          info: request.info,
-          open: plain,
-          events: [],
-          bytes: 0,
-        };
-        this.#drafts.push(draft);
+      if (draft !== undefined && !full) {
+        draft.events.push(event);
+        draft.bytes += size;
+        continue;
       }
-      draft.events.push(event);
-      draft.bytes += size;
-      this.#bytes += size;
-    });
+      commitId ??= newCommitId(env);
+      draft = {
+        commitId,
+        chosen: request.commitId !== undefined,
+        info: request.info,
+        open: plain,
+        events: [event],
+        bytes: size,
+      };
+      this.#drafts = added(this.#drafts, draft);
+    }
   }
 
   #newMeta(model: AnyModel): Meta {
@@ -346,6 +351,18 @@ export class Plan {
       deleted: undefined,
     };
   }
+}
+
+const NONE: readonly never[] = [];
+
+/**
+ * The list with one more. A list begins with its first element, since pushing to an empty one makes room for
+ * seventeen, and in most commits there is one.
+ */
+function added<T>(list: readonly T[], item: T): readonly T[] {
+  if (list.length === 0) return [item];
+  (list as T[]).push(item);
+  return list;
 }
 
 function sizeOf(events: readonly unknown[]): number {

@@ -120,9 +120,17 @@ export function simulatedEnv(seed = 1, options: SimulatedEnvOptions = {}): Simul
       delay.resolve();
     }
   };
-  const advanceToEarliest = (): void => {
-    const [next] = earliest();
-    if (next !== undefined) advance(Math.max(0, next.due - elapsed));
+  let advancing = false;
+  /** A turn for each step: what a delay was waited for with runs before the next one ends. */
+  const advanceLater = (): void => {
+    advancing = true;
+    turn(() => {
+      advancing = false;
+      const [next] = earliest();
+      if (next === undefined) return;
+      advance(Math.max(0, next.due - elapsed));
+      if (delays.size > 0) advanceLater();
+    });
   };
 
   return {
@@ -145,7 +153,7 @@ export function simulatedEnv(seed = 1, options: SimulatedEnvOptions = {}): Simul
         };
         delays.add(delay);
         signal?.addEventListener("abort", abort, { once: true });
-        if (options.autoAdvance === true) turn(advanceToEarliest);
+        if (options.autoAdvance === true && !advancing) advanceLater();
       }),
     turn,
     advance,
