@@ -35,6 +35,14 @@ export function positionKey({ run, at }: Position): string {
   return run + orderedNumber(at);
 }
 
+/** As a sort comparator of their texts, which are only made where one run hangs below the other. */
+export function comparePositions(a: Position, b: Position): number {
+  if (a.run === b.run) return a.at - b.at;
+  const nested = a.run.startsWith(b.run) || b.run.startsWith(a.run);
+  const [left, right] = nested ? [positionKey(a), positionKey(b)] : [a.run, b.run];
+  return left < right ? -1 : 1;
+}
+
 export function isPosition(run: unknown, at: unknown): boolean {
   if (typeof run !== "string" || run.length > RUN_LENGTH_MAX || !RUN.test(run)) return false;
   return Number.isSafeInteger(at) && Math.abs(at as number) < AT_END;

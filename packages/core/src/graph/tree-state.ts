@@ -19,7 +19,7 @@
  */
 
 import { Reader } from "../base/bytes.js";
-import { base36, isPosition, type Position, positionKey } from "./tree-position.js";
+import { base36, comparePositions, isPosition, type Position } from "./tree-position.js";
 import { ValueReader, ValueWriter } from "./values.js";
 
 export const ROOT = "root";
@@ -31,13 +31,12 @@ export interface Cell {
   readonly id: string;
   node: StoredNode | undefined;
   /** Places of nodes: a node that only gets other attributes stays where it is. */
-  children: Cell[];
+  children: readonly Cell[];
 }
 
 export interface StoredNode extends Position {
   readonly id: string;
   readonly parent: string;
-  readonly key: string;
   readonly attributes: Readonly<Record<string, unknown>>;
   /** Its own place, and that of its parent. */
   readonly cell: Cell;
@@ -108,7 +107,7 @@ export class TreeState {
     attributes: Readonly<Record<string, unknown>>,
   ): TreeState {
     const { cells } = this.#hold();
-    const cell = cells.get(id) ?? { id, node: undefined, children: [] };
+    const cell = cells.get(id) ?? { id, node: undefined, children: LEAF };
     if (cell.node === undefined) cells.set(id, cell);
     return this.#with(storedNode(cell, cells.get(parent)!, position, attributes));
   }
@@ -125,8 +124,8 @@ export class TreeState {
 
   /** The state with other attributes of this node. */
   update(node: StoredNode, attributes: Readonly<Record<string, unknown>>): TreeState {
-    const { id, parent, run, at, key, cell, above } = node;
-    return this.#with({ id, parent, run, at, key, attributes, cell, above });
+    const { id, parent, run, at, cell, above } = node;
+    return this.#with({ id, parent, run, at, attributes, cell, above });
   }
 
   /** The state without what is in the trash: a store of its own. */
@@ -231,7 +230,7 @@ export function isMap(value: unknown): value is Readonly<Record<string, unknown>
 
 function emptyStore(): Store {
   const cells = new Map<string, Cell>();
-  for (const id of [ROOT, TRASH]) cells.set(id, { id, node: undefined, children: [] });
+  for (const id of [ROOT, TRASH]) cells.set(id, { id, node: undefined, children: LEAF });
   return { cells };
 }
 
@@ -241,7 +240,7 @@ function storedNode(
   { run, at }: Position,
   attributes: Readonly<Record<string, unknown>>,
 ): StoredNode {
-  return { id: cell.id, parent: above.id, run, at, key: positionKey({ run, at }), attributes, cell, above };
+  return { id: cell.id, parent: above.id, run, at, attributes, cell, above };
 }
 
 /** Hangs a node that is new in the store behind its siblings. */
@@ -252,9 +251,9 @@ function hang(
   position: Position,
   attributes: Readonly<Record<string, unknown>>,
 ): Cell {
-  const cell: Cell = { id, node: undefined, children: [] };
+  const cell: Cell = { id, node: undefined, children: LEAF };
   cell.node = storedNode(cell, above, position, attributes);
-  above.children.push(cell);
+  insert(above, above.children.length, cell);
   store.cells.set(id, cell);
   return cell;
 }
@@ -284,14 +283,29 @@ function readNode(values: ValueReader, store: Store, cells: readonly Cell[]): Ce
 /** Returns what was there. */
 function replace(cell: Cell, node: StoredNode | undefined): StoredNode | undefined {
   const before = cell.node;
-  if (before !== undefined && node !== undefined && before.above === node.above && before.key === node.key) {
+  if (before !== undefined && node !== undefined && before.above === node.above && samePlace(before, node)) {
     cell.node = node;
     return before;
   }
-  if (before !== undefined) before.above.children.splice(placeOf(before.above.children, before), 1);
+  if (before !== undefined)
+    (before.above.children as Cell[]).splice(placeOf(before.above.children, before), 1);
   cell.node = node;
-  if (node !== undefined) node.above.children.splice(placeOf(node.above.children, node), 0, cell);
+  if (node !== undefined) insert(node.above, placeOf(node.above.children, node), cell);
   return before;
+}
+
+/** What most nodes have for children; a list of their own only comes with the first. */
+const LEAF: readonly Cell[] = [];
+
+function insert(above: Cell, place: number, cell: Cell): void {
+  const children = above.children as Cell[];
+  if (children.length === 0) above.children = [cell];
+  else if (place === children.length) children.push(cell);
+  else children.splice(place, 0, cell);
+}
+
+function samePlace(a: Position, b: Position): boolean {
+  return a.run === b.run && a.at === b.at;
 }
 
 /** Where the node stands, or would stand. */
@@ -307,6 +321,7 @@ function placeOf(siblings: readonly Cell[], node: StoredNode): number {
 }
 
 function compareNodes(a: StoredNode, b: StoredNode): number {
-  if (a.key !== b.key) return a.key < b.key ? -1 : 1;
+  const byPosition = comparePositions(a, b);
+  if (byPosition !== 0) return byPosition;
   return a.id === b.id ? 0 : a.id < b.id ? -1 : 1;
 }
