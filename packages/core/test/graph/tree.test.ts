@@ -2,6 +2,12 @@ import { type EventId, isCoppiceError, type TreeData, type TreeDocument, tree } 
 import { type ModelSubject, modelCases, runCase } from "coppice/conformance";
 import { simulatedEnv } from "coppice/testing";
 import { describe, expect, test } from "vitest";
+import {
+  comparePositions,
+  type Position,
+  positionBetween,
+  positionKey,
+} from "../../src/graph/tree-position.js";
 import { naiveTree, type PlainNode } from "./naive-tree.js";
 import { type Chance, chanceOf, LONG, runNetwork, SCHEDULES } from "./network.js";
 
@@ -292,8 +298,29 @@ describe("the order of children", () => {
       doc.put({ id: `s${session}` });
       doc.put({ id: `t${session}`, index: 0 });
     }
-    expect(Math.max(...doc.state.children("root").map(({ key }) => key.length))).toBeLessThan(24);
+    const lengths = doc.state.children("root").map((node) => positionKey(node).length);
+    expect(Math.max(...lengths)).toBeLessThan(24);
     expect(doc.children().length).toBe(600);
+  });
+
+  test("[TR8] positions compare as their texts do, also where runs hang below each other", () => {
+    for (let seed = 0; seed < 50; seed++) {
+      const chance = chanceOf(seed);
+      const replicas = ["00000000000a", "00000000000b", "0000000000aa"];
+      const sorted: Position[] = [];
+      for (let step = 0; step < 60; step++) {
+        const place = chance.below(sorted.length + 1);
+        const replica = replicas[chance.below(replicas.length)]!;
+        sorted.splice(place, 0, positionBetween(sorted[place - 1], sorted[place], replica));
+      }
+      for (const a of sorted) {
+        for (const b of sorted) {
+          const [left, right] = [positionKey(a), positionKey(b)];
+          const byText = left === right ? 0 : left < right ? -1 : 1;
+          expect(Math.sign(comparePositions(a, b)), `seed ${seed}: ${left}, ${right}`).toBe(byText);
+        }
+      }
+    }
   });
 });
 
