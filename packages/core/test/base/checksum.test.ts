@@ -2,6 +2,7 @@ import * as zlib from "node:zlib";
 import { crc32 } from "coppice";
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
+import { crc32Here } from "../../src/base/checksum.js";
 
 const seed = 20_260_102;
 
@@ -17,6 +18,14 @@ test("[BE5] the checksum is zlib's CRC-32, whole or in pieces, at every offset",
       expect(crc32(bytes)).toBe(zlib.crc32(bytes));
       expect(crc32(bytes.subarray(cut), crc32(bytes.subarray(0, cut)))).toBe(zlib.crc32(bytes));
       expect(crc32(bytes.subarray(offset))).toBe(zlib.crc32(bytes.subarray(offset)));
+    }),
+  );
+  check(
+    fc.property(fc.uint8Array({ minLength: 400, maxLength: 3000 }), fc.nat(400), (bytes, cut) => {
+      const whole = zlib.crc32(bytes);
+      expect(crc32Here(bytes, 0)).toBe(whole);
+      expect(crc32(bytes)).toBe(whole);
+      expect(crc32(bytes.subarray(cut), crc32(bytes.subarray(0, cut)))).toBe(whole);
     }),
   );
 });
