@@ -25,6 +25,8 @@ const DOCUMENTS = 100;
 const CLIENTS_EACH = 5;
 const RATE = 5_000;
 const TICK_MS = 10;
+/** Until the code of both processes is compiled. */
+const WARM_UP_SECONDS = 5;
 const ROUNDS_MAX = 3;
 const MEMORY = 512 * 2 ** 20;
 const SMALL_MEMORY = 32 * 2 ** 20;
@@ -42,7 +44,7 @@ async function measure({ rounds, quick, scratch, note }) {
   for (let round = 0; round < count; round++) {
     const child = await start(scratch.fresh(), MEMORY);
     const clients = await connectAll(child.url);
-    await load(clients, 1);
+    await load(clients, quick ? 1 : WARM_UP_SECONDS);
     results.plain.push(await phase(child, clients, seconds));
     results.compacting.push(await phase(child, clients, seconds, compactAgain(child.url)));
     await verify(child, clients);

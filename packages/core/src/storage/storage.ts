@@ -339,6 +339,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
       list: (prefix) => this.list(prefix === undefined ? {} : { prefix }),
       info: (id) => this.info(id),
       compact: (id, compactOptions) => this.compact(id, compactOptions),
+      busy: () => this.#context.inFlight.bytes > 0,
     });
     if (options.reclaim && !options.dryRun && result.stopped !== "signal")
       await this.#context.guard.reclaim();

@@ -7,6 +7,7 @@ import {
   never,
   onFrontierCollapse,
   type StorageOptions,
+  systemEnv,
   whenTailOutweighs,
 } from "coppice";
 import { simulatedBackend, simulatedEnv } from "coppice/testing";
@@ -178,6 +179,36 @@ describe("compaction", () => {
     stop.abort();
     expect(await storage.compactAll({ signal: stop.signal })).toMatchObject({ seen: 0, stopped: "signal" });
     expect(await storage.compactAll({ budgetMs: -1 })).toMatchObject({ seen: 0, stopped: "budget" });
+    await clean(storage);
+  });
+
+  test("[ST14] compactAll rests after each document while appends are on their way, and only then", async () => {
+    const rests: number[] = [];
+    const real = systemEnv();
+    const delay: typeof real.delay = (ms, signal) => {
+      rests.push(ms);
+      return real.delay(ms, signal);
+    };
+    const env = { ...real, delay };
+    const backend = simulatedBackend();
+    const storage = await open({ env, backend });
+    const stop = new AbortController();
+    for (let index = 0; index < 4; index++) await fill(storage, 5, "n", `doc${index}`);
+    expect(await storage.compactAll({ prefix: "doc" })).toMatchObject({ compacted: 4 });
+    expect(rests).toEqual([]);
+    const typing = Array.from({ length: 8 }, async (_, typist) => {
+      for (let n = 0; !stop.signal.aborted; n++) await fill(storage, 1, `typed${typist}.${n}`, "typed");
+    });
+    const result = await storage.compactAll({ prefix: "doc", force: true });
+    const aborted = new AbortController();
+    const stopped = storage.compactAll({ prefix: "doc", force: true, signal: aborted.signal });
+    aborted.abort();
+    expect(await stopped).toMatchObject({ stopped: "signal", failures: [] });
+    stop.abort();
+    await Promise.all(typing);
+    expect(result).toMatchObject({ compacted: 4, failures: [] });
+    expect(rests.length).toBeGreaterThan(0);
+    expect(rests.length).toBeLessThanOrEqual(8);
     await clean(storage);
   });
 
