@@ -78,6 +78,22 @@ test("[BE3] a reader reads what a writer wrote", () => {
   );
 });
 
+test("[BE3] writers that share memory never write into each other's, also when they outgrow it", () => {
+  const writes = fc.array(fc.tuple(fc.nat(5), bytes()), { maxLength: 60 });
+  check(
+    fc.property(fc.array(fc.nat(5000), { minLength: 6, maxLength: 6 }), writes, (expected, writes) => {
+      const writers = expected.map((count) => new Writer(count, true));
+      const twins: Uint8Array[] = expected.map(() => new Uint8Array(0));
+      for (const [index, blob] of writes) {
+        writers[index]!.raw(blob);
+        twins[index] = concatBytes([twins[index]!, blob]);
+        expect(writers[index]!.length).toBe(twins[index]!.length);
+      }
+      expect(writers.map((writer) => writer.finish())).toEqual(twins);
+    }),
+  );
+});
+
 test("[BE3] a varint takes 1 to 8 bytes, and only a safe integer is one", () => {
   const lengths = [0, 0x7f, 0x80, 0x3fff, 0x4000, 2 ** 49 - 1, 2 ** 49, Number.MAX_SAFE_INTEGER];
   expect(lengths.map((value) => new Writer().varint(value).length)).toEqual([1, 1, 2, 2, 3, 7, 8, 8]);
