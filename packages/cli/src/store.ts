@@ -19,7 +19,6 @@ import {
   type AnyModel,
   type BackendFactory,
   DocumentStorage,
-  type HistoryPolicy,
   isCoppiceError,
   memoryBackend,
   type Observer,
@@ -47,8 +46,6 @@ export interface OpenStoreOptions extends StoreOptions {
   /** `false`: damage in table files was found already, and what is readable beside it is wanted. */
   readonly verifyTables?: boolean;
   readonly observer?: Observer;
-  /** What becomes of events that are trimmed; default: what became of earlier ones. */
-  readonly history?: HistoryPolicy;
 }
 
 /**
@@ -173,11 +170,8 @@ async function openWaiting(
     loadBackend(address, create, options.verifyTables),
     loadModels(),
   ]);
-  const { observer, history } = options;
-  const wanted = {
-    ...(observer === undefined ? {} : { observer }),
-    ...(history === undefined ? {} : { history }),
-  };
+  const { observer } = options;
+  const wanted = observer === undefined ? {} : { observer };
   return waiting(runtime, address, options, () => DocumentStorage.open({ backend, models, ...wanted }));
 }
 

@@ -134,8 +134,21 @@ describe("beside a server", () => {
     const one = await coppice(["compact", "doc-1", "-s", url]);
     expect([one.code, one.stdout.startsWith("doc-1: snapshot at clock 10")]).toEqual([0, true]);
     expect(one.stderr).toMatch(/^note: done by process \d+, which has the store open\n$/);
+    const archived = await coppice([
+      "compact",
+      "doc-2",
+      "--history",
+      "archive",
+      "--force",
+      "-s",
+      url,
+      "--json",
+    ]);
+    expect(archived.code).toBe(0);
+    const kept = await coppice(["info", "doc-2", "-s", url, "--json"]);
+    expect(jsonLines(kept.stdout)[0]).toMatchObject({ id: "doc-2", archivedClock: 0 });
     const all = await coppice(["compact", "--all", "-s", url, "--json"]);
-    expect([all.code, jsonLines(all.stdout)[0]]).toMatchObject([0, { seen: 3, compacted: 2, stopped: null }]);
+    expect([all.code, jsonLines(all.stdout)[0]]).toMatchObject([0, { seen: 3, compacted: 1, stopped: null }]);
     expect(all.stderr).toBe("");
     const check = await coppice(["check", "-s", url]);
     expect([check.code, check.stdout.includes("ok 3 documents")]).toEqual([0, true]);

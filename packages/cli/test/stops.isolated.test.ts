@@ -2,8 +2,10 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { join } from "node:path";
 import type { DocumentStorage } from "coppice";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { filesHolding } from "../../../test/support/files.js";
 import {
   cleanUp,
   coppice,
@@ -16,6 +18,7 @@ import {
   start,
   startOnTerminal,
   type TestStore,
+  temporaryDirectory,
   until,
 } from "./command.js";
 
@@ -136,11 +139,36 @@ describe("signals", () => {
   });
 });
 
-async function expectSound(location: string): Promise<void> {
+test("[CL46] Ctrl-C during copy ends with 130, and the next copy goes on with what is missing", async () => {
+  const { url } = await makeMany();
+  const target = join(await temporaryDirectory(), "copy");
+  const run = await start(["copy", url, `level:${target}`, "--json"]);
+  const sizeOf = () => fileBytes(target).catch(() => 0);
+  await until("documents are copied", async () => (await sizeOf()) > 20_000);
+  run.child.kill("SIGINT");
+  const { code, stdout, stderr } = await run.ended;
+  expect(code).toBe(130);
+  const summary = JSON.parse(stdout);
+  expect(summary).toMatchObject({ stopped: "signal", failures: [] });
+  expect(summary.copied).toBeGreaterThan(0);
+  expect(summary.copied).toBeLessThan(DOCUMENTS);
+  expect(JSON.parse(stderr)).toMatchObject({ error: { kind: "interrupted" } });
+  await expectSound(target, summary.copied);
+  const again = await coppice(["copy", url, `level:${target}`, "--json"]);
+  expect(again.code).toBe(0);
+  const { copied, unchanged } = summary;
+  expect(JSON.parse(again.stdout)).toMatchObject({
+    copied: DOCUMENTS - copied,
+    unchanged: copied + unchanged,
+  });
+  await expectSound(target);
+});
+
+async function expectSound(location: string, documents = DOCUMENTS): Promise<void> {
   const storage = await openStore(location);
   const report = await storage.check();
   await storage.close();
-  expect(report).toMatchObject({ documents: DOCUMENTS, problems: [], clean: true });
+  expect(report).toMatchObject({ documents, problems: [], clean: true });
 }
 
 describe("a reader that goes away", () => {
@@ -202,6 +230,24 @@ describe("pipes and terminals", () => {
     const { stdout } = await (await startOnTerminal(["ls", "--long", "-s", small.url])).ended;
     expect(stdout).toContain("c\\u001b[31m");
     expect(stdout).not.toContain("\u001b[31m");
+  });
+
+  test("[CL43] on a terminal erase asks, and no removes nothing", async (context) => {
+    context.skip(noTerminalReason !== undefined, noTerminalReason);
+    const { url, location } = await makeStore((storage) => storage.append("only one", events));
+    const answer = async (text: string) => {
+      const run = await startOnTerminal(["erase", "only one", "-s", url]);
+      await until("the question", () => run.seen().includes('Erase "only one", without a way back? [y/N]'));
+      run.child.stdin?.write(text);
+      return run.ended;
+    };
+    const refused = await answer("\r");
+    expect([refused.code, refused.stdout.includes("nothing was erased")]).toEqual([1, true]);
+    expect((await answer("\u0003")).code).toBe(130);
+    expect((await coppice(["ls", "-s", url])).stdout).toBe("only one\n");
+    expect((await answer("y\r")).code).toBe(0);
+    expect((await coppice(["ls", "-s", url])).stdout).toBe("");
+    expect(await filesHolding(location, new TextEncoder().encode("only one"))).toEqual([]);
   });
 
   test("[CL10] on a terminal rm asks, and no removes nothing", async (context) => {

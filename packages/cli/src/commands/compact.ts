@@ -28,7 +28,7 @@ import {
 import { byteSize, count, duration, printable } from "../output.js";
 import { Progress } from "../progress.js";
 import { delay, type Runtime } from "../runtime.js";
-import { type Store, withStorage, withStore } from "../store.js";
+import { type Store, withStore } from "../store.js";
 import { noDocument } from "./document.js";
 
 interface Options extends StoreOptions {
@@ -69,7 +69,7 @@ export function compactCommand(runtime: Runtime, done: (code: ExitCode) => void)
       examples(
         ["coppice compact notes", "one document"],
         ["coppice compact --all --min-events 100 --idle 10m --budget 50s --json", "for cron"],
-        ["coppice compact --all --history archive", "past versions stay; nobody may have the store open"],
+        ["coppice compact --all --history archive", "past versions stay"],
         ["coppice compact --all --wait 30s", "wait while another run has the store"],
       ),
     )
@@ -87,9 +87,7 @@ async function compact(runtime: Runtime, ids: readonly string[], options: Option
     const flag = misplaced.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
     throw new CommandError("USAGE", `--${flag} belongs to --all`, { hint: "coppice compact --help" });
   }
-  // Who has the store open compacts by a policy of its own: another one needs the store itself.
-  const open = options.history === undefined ? withStore : withStorage;
-  return open(runtime, options, (storage: Store) =>
+  return withStore(runtime, options, (storage: Store) =>
     options.all ? compactAll(runtime, storage, options) : compactSome(runtime, storage, ids, options),
   );
 }
@@ -164,8 +162,12 @@ async function compactAlone(
   }
 }
 
-function work({ force, dryRun }: Options): { force?: boolean; dryRun?: boolean } {
-  return { ...(force ? { force } : {}), ...(dryRun ? { dryRun } : {}) };
+function work({ force, dryRun, history }: Options): Pick<CompactAllOptions, "force" | "dryRun" | "history"> {
+  return {
+    ...(history === undefined ? {} : { history }),
+    ...(force ? { force } : {}),
+    ...(dryRun ? { dryRun } : {}),
+  };
 }
 
 async function countDocuments(

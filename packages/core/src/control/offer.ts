@@ -15,6 +15,7 @@ import { rm } from "node:fs/promises";
 import { createServer, type Server, type Socket } from "node:net";
 import { CoppiceError } from "../base/errors.js";
 import type { DocumentStorage } from "../storage/storage.js";
+import type { HistoryPolicy } from "../storage/trimming.js";
 import { compactAllAlone } from "./alone.js";
 import { describe, readLines, toLine } from "./lines.js";
 import { choosePlace, removePlace, writePlace } from "./place.js";
@@ -153,12 +154,17 @@ async function run(
     case "hello":
       return { pid: process.pid };
     case "compact":
-      return storage.compact(text(params, "id"), { ...flags(params, "force", "dryRun", "reclaim"), signal });
+      return storage.compact(text(params, "id"), {
+        ...flags(params, "force", "dryRun", "reclaim"),
+        ...policy(params),
+        signal,
+      });
     case "compactAll":
       return compactAllAlone(storage, {
         ...texts(params, "prefix"),
         ...numbers(params, "minEvents", "idleMs", "concurrency", "budgetMs"),
         ...flags(params, "force", "dryRun", "reclaim"),
+        ...policy(params),
         signal,
         onProgress: ({ result: _, ...progress }) => void tell(progress),
       });
@@ -225,6 +231,11 @@ function numbers(params: Params, ...names: readonly string[]): Record<string, nu
 
 function flags(params: Params, ...names: readonly string[]): Record<string, boolean> {
   return pick(params, names, (value) => typeof value === "boolean") as Record<string, boolean>;
+}
+
+/** What it may be, the storage itself checks. */
+function policy({ history }: Params): { history?: HistoryPolicy } {
+  return history === undefined ? {} : { history: history as HistoryPolicy };
 }
 
 function pick(

@@ -10,7 +10,7 @@ import { isCoppiceError } from "../base/errors.js";
 import type { AnyModel } from "../contract/model.js";
 import { isWhole } from "./archive.js";
 import { type FoundSegment, findArchive } from "./check-archive.js";
-import { compareFold, type FoldBase } from "./check-fold.js";
+import { baseOf, compareFold, type FoldBase, startOf } from "./check-fold.js";
 import {
   type Finding,
   type FoundBatch,
@@ -27,7 +27,7 @@ import type { Context } from "./context.js";
 import type { Folder } from "./folding.js";
 import { eventsKey, type Meta, metaKey, type SnapshotRef, snapshotKey, unsealMeta } from "./meta.js";
 import { findGarbage } from "./snapshots.js";
-import { SPACES } from "./stages.js";
+import { SPACES, stageKey } from "./stages.js";
 
 export type { Finding } from "./check-log.js";
 
@@ -42,6 +42,8 @@ export interface Examination {
   readonly edits: readonly LogEdit[];
   /** What meta must say of its snapshots once the edits are made. */
   readonly refs: ReadonlyMap<SnapshotRef, SnapshotRef>;
+  /** What meta must say of the CRC at the end of the archive; `undefined`: it does. */
+  readonly edge: number | undefined;
   readonly tailGuessed: boolean;
   readonly snapshots: readonly FoundSnapshot[];
   readonly held: readonly FoundHeld[];
@@ -109,6 +111,7 @@ async function examine(
     findings,
     edits: [],
     refs: new Map(),
+    edge: undefined,
     tailGuessed: false,
     snapshots: [],
     held: [],
@@ -201,10 +204,11 @@ async function examineLive(
   const log = examineLog(context, id, meta, found, snapshots);
   const newer = found.filter((one) => one.newer);
   if (newer.length === 0) for (const finding of log.findings) findings.push(finding);
-  const archive = await findArchive(context, id, meta, model, signal);
+  const { segments: archive, folded } = await findArchive(context, folder, id, meta, model, signal);
   const tags = await findTags(context, folder, id, meta, model);
   const held = await findHeld(context, id, snapshots, tags.snapshots, found, model);
-  if (model !== undefined) await judgeFolds(folder, model, id, meta, snapshots, log.links, held);
+  const start = meta.oldest === meta.base ? startOf(meta.base) : folded;
+  if (model !== undefined) await judgeFolds(folder, model, id, start, snapshots, log.links, held);
   // A replay of the archive makes up for snapshots as long as none of it is damaged.
   const whole = isWhole(meta) && archive.every(({ finding }) => finding === undefined);
   const based = (whole || snapshots.some(usable)) && !log.headless;
@@ -227,8 +231,8 @@ async function examineLive(
     [...snapshots, ...archive, tags, ...tags.snapshots, ...held].some((one) => one.newer) ||
     newer.length > 0;
   const events = log.links.reduce((sum, link) => sum + (link.end - link.clock), 0);
-  const { edits, refs, tailGuessed } = log;
-  const plan = { edits, refs, tailGuessed };
+  const { edits, refs, edge, tailGuessed } = log;
+  const plan = { edits, refs, edge, tailGuessed };
   return { ...nothing, ...plan, model, findings, snapshots, held, tags, archive, based, frozen, events };
 }
 
@@ -244,18 +248,26 @@ function examineLog(
   meta: Meta,
   found: readonly FoundBatch[],
   snapshots: readonly FoundSnapshot[],
-): LogReport & { refs: Map<SnapshotRef, SnapshotRef>; headless: boolean } {
+): LogReport & { refs: Map<SnapshotRef, SnapshotRef>; edge: number | undefined; headless: boolean } {
   const newest = snapshots.find(({ state }) => state === "intact")?.ref.clock;
+  const start = logStart(meta);
   const report = walkLog({
     id,
     found: found.filter((one) => !one.newer),
-    start: logStart(meta),
+    start,
     refs: snapshots.map(({ ref }) => ref),
     covered: newest ?? meta.base,
     strayEventsMin: context.limits.batchEventsMax,
   });
   const findings = [...report.findings];
   const refs = new Map<SnapshotRef, SnapshotRef>();
+  const last = meta.archive.at(-1);
+  const edge =
+    start.crc !== undefined && last !== undefined && last.crc !== start.crc ? start.crc : undefined;
+  if (edge !== undefined) {
+    const message = `the archive ends at clock ${meta.oldest} with another batch than the log goes on from`;
+    findings.push({ code: "chain-broken", key: stageKey("archive", id, last!, 0), message });
+  }
   for (const snapshot of snapshots) {
     const { ref } = snapshot;
     const inside = report.links.some((link) => link.clock < ref.clock && ref.clock < link.end);
@@ -279,7 +291,7 @@ function examineLog(
     const message = `all batches from clock ${meta.oldest} on are missing`;
     findings.push({ code: "tail-missing", key: eventsKey(id, meta.oldest), message });
   }
-  return { ...report, findings, refs, headless };
+  return { ...report, findings, refs, edge, headless };
 }
 
 function logStart(meta: Meta): LogStart {
@@ -295,21 +307,22 @@ async function judgeFolds(
   folder: Folder,
   model: AnyModel,
   id: string,
-  meta: Meta,
+  start: FoldBase | undefined,
   snapshots: readonly FoundSnapshot[],
   links: readonly Link[],
   held: readonly FoundHeld[],
 ): Promise<void> {
-  const start: FoldBase = { clock: meta.base, snapshot: undefined };
-  const whole = meta.oldest === meta.base;
+  const whole = start !== undefined && start.bytes === undefined;
   const intact = snapshots.filter(({ state }) => state === "intact");
   for (const target of intact) {
-    const fromStart = whole ? await compareFold(folder, model, start, target, links, held) : "incomparable";
-    if (fromStart === "differs") differs(id, target, "bad", "the events");
+    const fromStart = start ? await compareFold(folder, model, start, target, links) : "incomparable";
+    if (fromStart === "differs" && whole) differs(id, target, "bad", "the events");
+    // Which of the two is right, nothing tells.
+    else if (fromStart === "differs") differs(id, target, "doubtful", "the archive and the events after it");
     const older = intact.find(({ name, ref }) => name === "previous" && ref.clock < target.ref.clock);
     if (fromStart !== "incomparable" || older === undefined || older.state !== "intact") continue;
-    const base: FoldBase = { clock: older.ref.clock, snapshot: older };
-    if ((await compareFold(folder, model, base, target, links, held)) === "differs") {
+    const base = baseOf(older, held);
+    if (base !== undefined && (await compareFold(folder, model, base, target, links)) === "differs") {
       differs(id, target, "doubtful", "the previous snapshot and the events after it");
     }
   }

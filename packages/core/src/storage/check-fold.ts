@@ -1,9 +1,10 @@
 /**
- * Whether a snapshot is what the events fold to: the events from the start of the log, or the previous
- * snapshot and those after it, folded again and compared by version.
+ * Whether a snapshot is what the events fold to: the events from the start of the document, in the archive or
+ * in the log, or the previous snapshot and those after it, folded again and compared by version.
  *
- * A snapshot may cover events whose bytes were lost later; then nothing is left to compare it with, and that
- * is no problem. Nothing is written here.
+ * An archive is folded segment by segment, each onto the snapshot of those before it: memory holds one of
+ * them. A snapshot may cover events whose bytes were lost later; then nothing is left to compare it with, and
+ * that is no problem. Nothing is written here.
  */
 
 import { equalBytes } from "../base/bytes.js";
@@ -14,10 +15,58 @@ import type { Folder } from "./folding.js";
 
 export type Verdict = "equal" | "differs" | "incomparable";
 
-/** What a fold starts from: an intact snapshot, or the start of the log (`undefined`). */
+/** What a fold starts from. */
 export interface FoldBase {
   readonly clock: number;
-  readonly snapshot: FoundSnapshot | undefined;
+  /** `undefined`: nothing, the start of the document. */
+  readonly bytes: Uint8Array | undefined;
+  /** Events up to the clock that the bytes do not hold. */
+  readonly held: readonly ClockedEvent[];
+  /** Clocks of events up to there that are lost. */
+  readonly lost: readonly number[];
+}
+
+export interface ClockedEvent {
+  readonly clock: number;
+  readonly event: unknown;
+}
+
+export function startOf(clock: number): FoldBase {
+  return { clock, bytes: undefined, held: [], lost: [] };
+}
+
+/** `undefined` when an event that the snapshot leaves held is not at hand. */
+export function baseOf(
+  { ref, bytes, record }: FoundSnapshot,
+  held: readonly FoundHeld[],
+): FoldBase | undefined {
+  const found: ClockedEvent[] = [];
+  for (const clock of record?.held ?? []) {
+    const one = held.find((candidate) => candidate.clock === clock);
+    if (!one?.intact) return undefined;
+    found.push({ clock, event: one.event });
+  }
+  return { clock: ref.clock, bytes, held: found, lost: record?.lost ?? [] };
+}
+
+/** Folds events onto a base, up to the clock `end`; `undefined` when they cannot be folded. */
+export async function foldOnto(
+  folder: Folder,
+  model: AnyModel,
+  base: FoldBase,
+  events: readonly ClockedEvent[],
+  lost: readonly number[],
+  end: number,
+): Promise<FoldBase | undefined> {
+  const all = [...base.held, ...events];
+  try {
+    const given = all.map(({ event }) => event);
+    const { snapshot, held, refused } = await folder.fold(model, base.bytes, given);
+    const left = [...held, ...refused.map(({ index }) => index)].map((index) => all[index]!);
+    return { clock: end, bytes: snapshot, held: left, lost: [...base.lost, ...lost] };
+  } catch {
+    return undefined;
+  }
 }
 
 /** Folds from the base up to the snapshot's clock, and compares. */
@@ -27,14 +76,13 @@ export async function compareFold(
   base: FoldBase,
   target: FoundSnapshot,
   links: readonly Link[],
-  held: readonly FoundHeld[],
 ): Promise<Verdict> {
   const record = target.record!;
-  const input = foldInput(base, target.ref.clock, links, held);
+  const input = foldInput(base, target.ref.clock, links);
   if (input === undefined || input.lost.some((clock) => !record.lost.includes(clock))) return "incomparable";
   let folded: Folded;
   try {
-    folded = await folder.fold(model, base.snapshot?.bytes, input.events);
+    folded = await folder.fold(model, base.bytes, input.events);
   } catch {
     // The base restores (or is empty), so it is the events that cannot lead to the snapshot.
     return "differs";
@@ -53,21 +101,10 @@ interface FoldInput {
 }
 
 /** `undefined` when something between the base and the clock is not at hand. */
-function foldInput(
-  base: FoldBase,
-  to: number,
-  links: readonly Link[],
-  held: readonly FoundHeld[],
-): FoldInput | undefined {
-  const events: unknown[] = [];
-  const clocks: number[] = [];
-  const lost = [...(base.snapshot?.record?.lost ?? [])];
-  for (const clock of base.snapshot?.record?.held ?? []) {
-    const one = held.find((candidate) => candidate.clock === clock);
-    if (!one?.intact) return undefined;
-    events.push(one.event);
-    clocks.push(clock);
-  }
+function foldInput(base: FoldBase, to: number, links: readonly Link[]): FoldInput | undefined {
+  const events = base.held.map(({ event }) => event);
+  const clocks = base.held.map(({ clock }) => clock);
+  const lost = [...base.lost];
   let next = base.clock;
   for (const link of links) {
     if (link.clock < base.clock || link.clock >= to) continue;

@@ -81,7 +81,9 @@ export async function rebuildMeta(
     oldest: logStart,
     snapshot: newest?.ref,
     previous: older?.ref,
-    archive: (await rebuildArchive(context, id, logStart)).filter(({ clock }) => clock >= base),
+    archive: (await rebuildArchive(context, id, logStart, edgeAt(found, logStart))).filter(
+      ({ clock }) => clock >= base,
+    ),
     commits: known?.commits ?? [],
     commitFloor: intact.reduce(
       (floor, { header }) => Math.max(floor, header.chosenTime),

@@ -71,7 +71,8 @@ async function repairOnce(repair: Repair, folder: Folder, signal: AbortSignal | 
   const { examination } = repair;
   if (examination.frozen) return false;
   if (!examination.based) return repairMeta(repair, folder, signal);
-  if (examination.edits.length > 0 || examination.refs.size > 0) return repairLog(repair);
+  const { edits, refs, edge } = examination;
+  if (edits.length > 0 || refs.size > 0 || edge !== undefined) return repairLog(repair);
   if (examination.snapshots.some(({ state }) => state === "bad")) return dropSnapshots(repair);
   if (examination.archive.some(({ finding }) => finding !== undefined)) return loseSegments(repair);
   if (examination.tags.finding !== undefined) return repairIndex(repair, folder);
@@ -103,7 +104,7 @@ async function repairMeta(repair: Repair, folder: Folder, signal: AbortSignal | 
 
 async function repairLog(repair: Repair): Promise<boolean> {
   const { examination, context } = repair;
-  const { edits, refs, tailGuessed } = examination;
+  const { edits, refs, edge, tailGuessed } = examination;
   // Clocks after a guessed head may have been handed out before: a new incarnation tells old tokens and
   // handles.
   const meta = tailGuessed ? { ...repair.meta, incarnation: newIncarnation(repair) } : repair.meta;
@@ -119,9 +120,13 @@ async function repairLog(repair: Repair): Promise<boolean> {
     });
   }
   const corrected = (ref: Meta["snapshot"]) => ref && (refs.get(ref) ?? ref);
-  if (refs.size > 0) {
-    const { snapshot, previous } = examination.meta!;
-    await repair.commit({ ...meta, snapshot: corrected(snapshot), previous: corrected(previous) }, {});
+  if (refs.size > 0 || edge !== undefined) {
+    const { snapshot, previous, archive } = examination.meta!;
+    const last = archive.at(-1);
+    const linked =
+      edge === undefined || last === undefined ? archive : [...archive.slice(0, -1), { ...last, crc: edge }];
+    const snapshots = { snapshot: corrected(snapshot), previous: corrected(previous) };
+    await repair.commit({ ...meta, ...snapshots, archive: linked }, {});
   }
   return true;
 }

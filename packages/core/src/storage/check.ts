@@ -46,7 +46,7 @@ export interface CheckOptions {
  * | `log-gap`                  | batches are missing before the last one                                |
  * | `tail-missing`             | batches are missing that a snapshot covers, at the end                 |
  * | `log-overlap`              | two intact batches claim one clock; never repaired                     |
- * | `chain-broken`             | a batch or a snapshot follows another batch than the one before it     |
+ * | `chain-broken`             | a batch, a snapshot or the archive names another batch beside it       |
  * | `totals-wrong`             | the running total of log bytes is not that of the batches              |
  * | `time-went-back`           | a batch is older than the one before it                                |
  * | `snapshot-missing`         | a snapshot that is needed, or a part of it, is not there               |

@@ -11,6 +11,7 @@ import type { Env } from "../base/env.js";
 import { type CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { CompactOptions, CompactResult } from "./compaction.js";
 import type { DocumentInfo } from "./queries.js";
+import { checkHistory, type HistoryPolicy } from "./trimming.js";
 
 export interface CompactAllOptions {
   readonly prefix?: string;
@@ -24,6 +25,8 @@ export interface CompactAllOptions {
   readonly budgetMs?: number;
   readonly force?: boolean;
   readonly dryRun?: boolean;
+  /** What becomes of what this call trims. Default: what `history` of `DocumentStorage.open` says. */
+  readonly history?: HistoryPolicy;
   /**
    * At the end, once, rewrite the backend's files without what was trimmed, deleted or erased: see
    * `Backend.reclaim`. Not after the signal.
@@ -73,6 +76,7 @@ export async function compactAll(
   options: CompactAllOptions,
   source: Source,
 ): Promise<CompactAllResult> {
+  checkHistory(options.history);
   const started = env.elapsed();
   const totals = { seen: 0, compacted: 0, eventsTrimmed: 0, bytesTrimmed: 0, eventsArchived: 0 };
   const failures: { id: string; error: CoppiceError | string }[] = [];
@@ -138,8 +142,9 @@ async function wanted(
   return info.eventsSinceSnapshot >= (options.minEvents ?? 1) || info.oldestClock < (info.snapshotClock ?? 0);
 }
 
-function compactOptions({ force, dryRun, signal }: CompactAllOptions): CompactOptions {
+function compactOptions({ force, dryRun, history, signal }: CompactAllOptions): CompactOptions {
   return {
+    ...(history === undefined ? {} : { history }),
     ...(force === undefined ? {} : { force }),
     ...(dryRun === undefined ? {} : { dryRun }),
     ...(signal === undefined ? {} : { signal }),

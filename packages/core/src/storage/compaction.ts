@@ -25,13 +25,24 @@ import { lastBatch, Moved, openBatch, readSnapshot, withRestarts } from "./reade
 import { flip, type SnapshotSource, type Staged, stageSnapshot, sweep } from "./snapshots.js";
 import { StageSwept } from "./stages.js";
 import { readState, type State } from "./state.js";
-import { archives, dropsArchive, isTrimmed, olderAtSnapshot, planTrim, withoutMaking } from "./trimming.js";
+import {
+  archives,
+  checkHistory,
+  dropsArchive,
+  type HistoryPolicy,
+  isTrimmed,
+  olderAtSnapshot,
+  planTrim,
+  withoutMaking,
+} from "./trimming.js";
 
 export interface CompactOptions {
   /** Fold again even when a snapshot covers every event. */
   readonly force?: boolean;
   /** Change nothing; report what would be done. */
   readonly dryRun?: boolean;
+  /** What becomes of what this call trims. Default: what `history` of `DocumentStorage.open` says. */
+  readonly history?: HistoryPolicy;
   /** Afterwards also rewrite the backend's files without what was trimmed: see `Backend.reclaim`. */
   readonly reclaim?: boolean;
   /** Stops between two steps; what was done stays done. */
@@ -118,7 +129,12 @@ async function foldWhole(site: Site): Promise<SnapshotSource | undefined> {
 }
 
 /** Compacts one document. Rejects with the signal's reason when aborted, and with what the backend throws. */
-export async function compactDocument(site: Site, options: CompactOptions = {}): Promise<CompactResult> {
+export async function compactDocument(given: Site, options: CompactOptions = {}): Promise<CompactResult> {
+  const { history } = options;
+  checkHistory(history);
+  // A context that follows the storage's own in all but the policy, also over a recovery.
+  const own = (): Context => Object.assign(Object.create(given.context) as Context, { history });
+  const site = history === undefined ? given : { ...given, context: own() };
   const { context, log } = site;
   const started = context.env.elapsed();
   const done = (result: Partial<CompactResult> & Pick<CompactResult, "outcome">): CompactResult => {

@@ -10,12 +10,13 @@
  */
 
 import { type CoppiceError, isCoppiceError } from "../base/errors.js";
-import type { Key } from "../contract/backend.js";
+import type { Entry, Key } from "../contract/backend.js";
 import type { Context } from "./context.js";
 import { eraseDocument, type Removal } from "./deletion.js";
-import { metaKey } from "./meta.js";
+import { readHead } from "./head.js";
+import { readPlace } from "./landing.js";
 import { type Ends, type Mirrored, mirrorDocument } from "./mirror.js";
-import { ERASED_SPACE, erasedKey, readErased, unsealErased } from "./tombstone.js";
+import { ERASED_SPACE, readErased, unsealErased } from "./tombstone.js";
 
 export interface CopyOptions {
   /** Only documents whose ids begin with it. */
@@ -68,8 +69,27 @@ export interface CopyResult {
 const DOCUMENTS_MAX = 10_000;
 const FAILURES_MAX = 1000;
 
+/** The copy to each target that came last: the next one waits for it. */
+const underWay = new WeakMap<Context, Promise<unknown>>();
+
 /** See `DocumentStorage.copyTo`. */
-export async function copyStore(
+export function copyStore(
+  source: Context,
+  target: Context,
+  at: (id: string) => Removal,
+  options: CopyOptions,
+): Promise<CopyResult> {
+  // Side by side one could carry an erasure to what the other has just brought.
+  const before = underWay.get(target) ?? Promise.resolve();
+  const run = before.then(() => copyOnce(source, target, at, options));
+  underWay.set(
+    target,
+    run.catch(() => undefined),
+  );
+  return run;
+}
+
+async function copyOnce(
   source: Context,
   target: Context,
   at: (id: string) => Removal,
@@ -162,8 +182,10 @@ class Run {
     if ((await firstKey(source, ERASED_SPACE)) === undefined) return;
     for await (const id of idsOf(target, this.#options.prefix)) {
       if (this.#options.signal?.aborted) return;
-      if ((await source.guard.get(metaKey(id))) !== undefined) continue;
-      if ((await source.guard.get(erasedKey(id))) === undefined) continue;
+      const { meta, erased } = await readPlace(source, id);
+      if (meta !== undefined && meta.incoming?.fresh !== true) continue;
+      // What goes beyond it is of a later life.
+      if (erased === undefined || (await readHead(target, id)).clock > erased.clock) continue;
       await eraseDocument(this.#at(id));
       this.totals.erased++;
     }
@@ -173,7 +195,7 @@ class Run {
       for (const { key, value } of page) {
         const known = await readErased(target.guard, key);
         if (known !== undefined && known.clock >= unsealErased(key, value).clock) continue;
-        await target.guard.commit({ put: [{ key, value }], expect: [{ key, value: known?.bytes }] });
+        await putOnce(target, { key, value }, known?.bytes);
       }
     }
     if (this.totals.erased > 0) await target.guard.reclaim();
@@ -185,8 +207,7 @@ class Run {
     const range = prefix === undefined ? { space: "quarantine" } : { space: "quarantine", idPrefix: prefix };
     for await (const page of source.guard.scan(range)) {
       for (const { key, value } of page) {
-        if ((await target.guard.get(key)) !== undefined) continue;
-        await target.guard.commit({ put: [{ key, value }], expect: [{ key, value: undefined }] });
+        if ((await target.guard.get(key)) === undefined) await putOnce(target, { key, value }, undefined);
       }
     }
   }
@@ -197,6 +218,15 @@ class Run {
     this.totals.records += records;
     this.totals.bytes += bytes;
     if (this.documents.length < DOCUMENTS_MAX) this.documents.push(document);
+  }
+}
+
+/** Puts it unless somebody was faster: then it is theirs to say what lies there. */
+async function putOnce({ guard }: Context, entry: Entry, before: Uint8Array | undefined): Promise<void> {
+  try {
+    await guard.commit({ put: [entry], expect: [{ key: entry.key, value: before }] });
+  } catch (error) {
+    if (!isCoppiceError(error, "COMMIT_CONFLICT")) throw error;
   }
 }
 

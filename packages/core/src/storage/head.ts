@@ -38,8 +38,10 @@ export function readHead(context: Context, id: string): Promise<Head> {
     () => context.guard,
     id,
     async (meta, metaBytes) => {
-      if (meta?.deleted !== undefined) return tombstoneHead(meta, metaBytes);
-      if (meta === undefined) return unusedHead(await readErased(context.guard, erasedKey(id)));
+      if (meta === undefined || meta.deleted !== undefined) {
+        const erased = await readErased(context.guard, erasedKey(id));
+        return meta === undefined ? unusedHead(erased) : tombstoneHead(meta, metaBytes, erased);
+      }
       const last = await lastBatch(context.guard, id);
       // A batch below `oldest` is garbage of a deleted incarnation, or the document's last batch has
       // vanished.
@@ -166,6 +168,9 @@ function unusedHead(erased: Erased | undefined): Head {
   return { ...emptyHead(meta, undefined, clock), erased: bytes };
 }
 
-function tombstoneHead(meta: Meta, metaBytes: Uint8Array | undefined): Head {
-  return emptyHead(meta, metaBytes, meta.deleted!.clock);
+/** A copy of an erasure may have put a record beside the tombstone: the later of the two counts. */
+function tombstoneHead(meta: Meta, metaBytes: Uint8Array | undefined, erased: Erased | undefined): Head {
+  const clock = Math.max(meta.deleted!.clock, erased?.clock ?? 0);
+  const commitFloor = Math.max(meta.commitFloor, erased?.commitFloor ?? 0);
+  return { ...emptyHead({ ...meta, commitFloor }, metaBytes, clock), erased: erased?.bytes };
 }

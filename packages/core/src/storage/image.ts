@@ -13,15 +13,17 @@
 import { equalBytes } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { Entry } from "../contract/backend.js";
+import { isWhole } from "./archive.js";
 import { type Context, modelOf } from "./context.js";
 import { damaged, seal, unseal } from "./envelope.js";
 import { deletedError } from "./head.js";
-import { eventsKey, heldKey, type Meta, metaKey, unpackSnapshotRecord } from "./meta.js";
+import { type ArchiveRef, eventsKey, heldKey, type Meta, metaKey, unpackSnapshotRecord } from "./meta.js";
 import { clockAt, type Moment } from "./moments.js";
 import { lastBatch, Moved, openBatch, type StoredBatch, trimmed, withRestarts } from "./reader.js";
 import { partOf, type StageRef, type StageSpace, stageKey, stageOf } from "./stages.js";
 import { decodeBatch } from "./state.js";
 import { readTags, sealTags, type TagEntry, type Tags, tagsKey } from "./tag-index.js";
+import { archivedLog, archivedMeta } from "./unarchiving.js";
 
 /**
  * The spaces of an image, in its order: what is read back after landing is compared in the same order. What
@@ -68,6 +70,8 @@ interface View {
   readonly meta: Meta;
   readonly tags: Tags;
   readonly clock: number;
+  /** Of the archive, when the clock lies in it: its batches are the log. */
+  readonly segment: ArchiveRef | undefined;
   readonly since: ImageOptions["since"];
   readonly signal: AbortSignal | undefined;
 }
@@ -95,9 +99,9 @@ export async function* readImage(
     incarnation = found.meta.incarnation;
     const { clock } = found;
     if (since !== undefined && (since.clock < found.meta.oldest || since.clock > clock)) return;
-    const meta = at === undefined ? found.meta : metaAt(id, found.meta, clock);
+    const { meta, segment } = at === undefined ? found : metaAt(id, found.meta, clock);
     const metaBytes = at === undefined ? found.metaBytes : undefined;
-    const view: View = { id, meta, tags: tagsAt(found.tags, clock), clock, since, signal };
+    const view: View = { id, meta, tags: tagsAt(found.tags, clock), clock, segment, since, signal };
     yield { kind: "begin", id, meta, metaBytes, clock };
     try {
       yield* stageParts(context, view);
@@ -119,6 +123,7 @@ interface Found {
   readonly metaBytes: Uint8Array | undefined;
   readonly tags: Tags;
   readonly clock: number;
+  readonly segment?: undefined;
 }
 
 async function look(
@@ -151,15 +156,22 @@ async function headClock(context: Context, id: string, meta: Meta): Promise<numb
 }
 
 /**
- * What meta would say had nothing come after this clock. Throws `TRIMMED` when that cannot be told, and for
- * the clock before the oldest batch as well: a log that was trimmed needs a last batch.
+ * What meta would say had nothing come after this clock, and the segment of the archive in which it lies.
+ * Throws `TRIMMED` when that cannot be told, and for the clock before the oldest batch as well, unless it is
+ * archived: a log that was trimmed needs a last batch.
  */
-function metaAt(id: string, meta: Meta, at: number): Meta {
+function metaAt(id: string, meta: Meta, at: number): { meta: Meta; segment: ArchiveRef | undefined } {
+  const { base, oldest } = meta;
+  if (at < base) throw trimmed(id, at, oldest);
+  if (at > base && at <= oldest) return archivedMeta(id, meta, at);
   const refs = [meta.snapshot, meta.previous].filter((ref) => ref !== undefined && ref.clock <= at);
-  const whole = meta.oldest === meta.base;
-  if (whole ? at < meta.base : at <= meta.oldest || refs.length === 0) throw trimmed(id, at, meta.oldest);
   const commits = meta.commits.filter(({ clock }) => clock <= at);
-  return { ...meta, snapshot: refs[0], previous: refs[1], commits };
+  if (at === base && (oldest === base || isWhole(meta))) {
+    const none = { snapshot: undefined, previous: undefined, archive: [], commits };
+    return { meta: { ...meta, ...none, oldest: base }, segment: undefined };
+  }
+  if (oldest > base && refs.length === 0 && !isWhole(meta)) throw trimmed(id, at, oldest);
+  return { meta: { ...meta, snapshot: refs[0], previous: refs[1], commits }, segment: undefined };
 }
 
 /** `bytes` is `undefined` where the index has to be written anew. */
@@ -242,7 +254,14 @@ async function* oneStage(
 
 /** The batches from the oldest to the clock, chained; the last one cut where the clock lies inside it. */
 async function* eventParts(context: Context, view: View): AsyncGenerator<ImagePart, number> {
-  const { id, meta, clock, since, signal } = view;
+  const { id, meta, clock, segment, since, signal } = view;
+  if (segment !== undefined) {
+    const log = archivedLog(context, id, meta, segment, clock);
+    for (let next = await log.next(); ; next = await log.next()) {
+      if (next.done) return next.value;
+      yield { kind: "record", ...next.value };
+    }
+  }
   const chained = [meta.previous, meta.snapshot].find((ref) => ref?.clock === meta.oldest);
   let crc = since?.crc ?? (meta.oldest === meta.base ? 0 : (meta.archive.at(-1)?.crc ?? chained?.crc));
   let next = since?.clock ?? meta.oldest;

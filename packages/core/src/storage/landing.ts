@@ -57,10 +57,11 @@ export interface Landed {
 export async function readPlace(context: Context, id: string): Promise<Place> {
   const metaBytes = await context.guard.get(metaKey(id));
   const meta = metaBytes && unsealMeta(id, metaBytes);
-  // A claim over an erased id leaves the record of it in place until the flip.
-  const unused = meta === undefined || meta.incoming?.fresh === true;
-  const erased = unused ? await readErased(context.guard, erasedKey(id)) : undefined;
-  return { id, meta, metaBytes, erased, clock: erased?.clock ?? meta?.deleted?.clock ?? 0 };
+  const live = meta !== undefined && meta.deleted === undefined;
+  // A claim over an erased id leaves the record of it in place until the flip; a copy may have put one beside
+  // a tombstone.
+  const erased = live ? undefined : await readErased(context.guard, erasedKey(id));
+  return { id, meta, metaBytes, erased, clock: Math.max(erased?.clock ?? 0, meta?.deleted?.clock ?? 0) };
 }
 
 /** Throws `EXISTS`, or `DELETED` for an id that was used before unless it may be `recreate`d. */

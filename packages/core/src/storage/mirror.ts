@@ -23,12 +23,12 @@ import type { DocumentLog } from "./document-log.js";
 import { deletedError, type Head, readHead } from "./head.js";
 import { IMAGE_SPACES, type ImageEnd, readImage } from "./image.js";
 import { existsError, type Landed, land, misread, type Place, readPlace } from "./landing.js";
-import { eventsKey, type Meta, metaKey } from "./meta.js";
+import { eventsKey, type Meta, metaKey, sealMeta } from "./meta.js";
 import { openBatch } from "./reader.js";
 import { sweep } from "./snapshots.js";
 import { partOf } from "./stages.js";
 import { readTags, sealTags, tagsKey } from "./tag-index.js";
-import { erasedKey } from "./tombstone.js";
+import { erasedKey, readErased } from "./tombstone.js";
 
 export interface Ends {
   readonly source: Context;
@@ -55,8 +55,8 @@ export async function mirrorDocument(ends: Ends): Promise<Mirrored | undefined> 
   const { id } = ends.log;
   for (let race = 0; race < RACES_MAX; race++) {
     ends.signal?.throwIfAborted();
-    const from = await readPlace(ends.source, id);
-    if (from.meta === undefined || from.meta.incoming !== undefined) return undefined;
+    const from = withoutClaim(await readPlace(ends.source, id));
+    if (from.meta === undefined) return undefined;
     const to = await readPlace(ends.target, id);
     try {
       const done =
@@ -68,7 +68,8 @@ export async function mirrorDocument(ends: Ends): Promise<Mirrored | undefined> 
       // Its target was written to, or its source deleted, while it was copied: look again.
       if (isCoppiceError(error, "COMMIT_CONFLICT")) continue;
       if (!isCoppiceError(error, "DELETED")) throw error;
-      if (equalBytes((await readPlace(ends.source, id)).metaBytes, from.metaBytes)) throw error;
+      const now = withoutClaim(await readPlace(ends.source, id));
+      if (equalBytes(now.metaBytes, from.metaBytes)) throw error;
     } finally {
       ends.log.forget();
     }
@@ -76,6 +77,15 @@ export async function mirrorDocument(ends: Ends): Promise<Mirrored | undefined> 
   throw new CoppiceError("BUSY", "others kept changing the document while it was copied; repeat", {
     details: { id },
   });
+}
+
+/** What lies under an id besides a document that is being brought in there: nothing, or a tombstone. */
+function withoutClaim(place: Place): Place {
+  const { id, meta } = place;
+  if (meta?.incoming === undefined) return place;
+  if (meta.incoming.fresh) return { ...place, meta: undefined, metaBytes: undefined };
+  const tombstone = { ...meta, incoming: undefined };
+  return { ...place, meta: tombstone, metaBytes: sealMeta(id, tombstone, meta.deleted!.time) };
 }
 
 /** `undefined`: look again. */
@@ -91,7 +101,9 @@ async function mirrorLive(ends: Ends, from: Place, to: Place): Promise<Mirrored 
   const state = await relate(ends.source, id, meta, to.meta, head);
   if (state === "prefix") return update(ends, from, to, head);
   if (state === "other" && !ends.replace) throw existsError(id);
-  return copied(await landImage(ends, { ...to, head: head.clock }));
+  // The erasure that a copy has carried here may have come after the document itself.
+  const erased = await readErased(ends.target.guard, erasedKey(id));
+  return copied(await landImage(ends, { ...to, erased, head: head.clock }));
 }
 
 async function landImage({ source, target, log, signal }: Ends, to: Place): Promise<Landed | undefined> {

@@ -9,7 +9,8 @@
  * The hash is SHA-256 over `coppice erased` and 00 and the id in UTF-8, in hexadecimal digits. Who can guess
  * an id can tell that it was erased; nobody can read it.
  *
- * Invariant: an id has meta or an erased record, never both.
+ * Invariant: an id has meta or an erased record. Both only in the target of a copy that was overtaken: there
+ * the record goes with the next document, and until then the later clock counts.
  */
 
 import { toHex, utf8 } from "../base/bytes.js";

@@ -84,6 +84,19 @@ describe("what can be asked", () => {
     expect(checked).toBe(3);
   });
 
+  test("[CS1] a compaction keeps or drops as the one who asks for it says", async () => {
+    const storage = await offered(2);
+    const owner = await findOwner(directory);
+    expect(await owner?.compact("doc-0000", { history: "archive" })).toMatchObject({ eventsArchived: 2 });
+    expect((await storage.info("doc-0000"))?.archivedClock).toBe(0);
+    expect(await owner?.compactAll({ history: { keepEvents: 3 } })).toMatchObject({ eventsTrimmed: 0 });
+    expect((await storage.info("doc-0000"))?.archivedClock).toBe(undefined);
+    const wrong = { history: "some" as "drop" };
+    await expect(owner?.compact("doc-0001", wrong)).rejects.toMatchObject({ code: "ARGUMENT_INVALID" });
+    await expect(owner?.compactAll(wrong)).rejects.toMatchObject({ code: "ARGUMENT_INVALID" });
+    expect((await storage.check()).problems).toEqual([]);
+  });
+
   test("[CS1] a list of any length arrives whole, and may be left early", async () => {
     await offered(1203);
     const owner = (await findOwner(directory))!;

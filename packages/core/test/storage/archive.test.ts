@@ -138,6 +138,25 @@ describe("a storage with an archive", () => {
     await clean(storage);
   });
 
+  test("[HI43] one compaction may have a policy of its own, and says so when it is none", async () => {
+    const storage = await open({ history: "drop" });
+    for (const name of ["a", "b", "c"]) await storage.append("d", [naming(name)]);
+    expect(await storage.compact("d", { history: "archive" })).toMatchObject({ eventsArchived: 2 });
+    expect((await storage.load<NameSet>("d", { at: 1 }))?.doc.names.size).toBe(1);
+    await storage.append("d", [naming("e")]);
+    const kept = await storage.compactAll({ history: "archive", force: true });
+    expect(kept).toMatchObject({ compacted: 1, eventsArchived: 1 });
+    for (const wrong of ["some", { keepEvents: -1 }]) {
+      const history = wrong as "drop";
+      await expect(storage.compact("d", { history })).rejects.toMatchObject({ code: "ARGUMENT_INVALID" });
+      await expect(storage.compactAll({ history })).rejects.toMatchObject({ code: "ARGUMENT_INVALID" });
+    }
+    await storage.append("d", [naming("f")]);
+    await storage.compact("d");
+    expect((await storage.info("d"))?.archivedClock).toBe(undefined);
+    await clean(storage);
+  });
+
   test("[HI43] drop, said in so many words, drops the archive; saying nothing goes on with it", async () => {
     const backend = simulatedBackend();
     const run = async (history: Options["history"], prefix: string) => {
@@ -264,7 +283,7 @@ test("[HI53] a fork has the archive of its original, also under an id that was u
     await storage.append(id, [naming("end")]);
     await storage.compact(id);
     expect(await storage.info(id)).toMatchObject({ archivedClock: shift });
-    await expect(storage.fork("d", "past", { at: 3 })).rejects.toMatchObject({ code: "TRIMMED" });
+    expect(await storage.fork("d", `past ${id}`, { at: 3 })).toMatchObject({ clock: 3 });
   }
   await storage.erase("fresh");
   expect(backend.keys().filter(([, id]) => id === "fresh")).toEqual([]);

@@ -1,9 +1,9 @@
 /** Damage to the archive of a document: found, never shown, set aside, at the cost of the events in it alone. */
 
 import { DocumentStorage, isCoppiceError, type Key, never } from "coppice";
-import { type SimulatedBackend, simulatedBackend } from "coppice/testing";
+import { type SimulatedBackend, seededRandom, simulatedBackend } from "coppice/testing";
 import { describe, expect, test } from "vitest";
-import { metaOf, newer, repairsTo, stays } from "./check-tools.js";
+import { changeMeta, metaOf, newer, repairsTo, reseal, stays } from "./check-tools.js";
 import { event, type GrowSet, growSet, ID, idOf, keysIn, type Storage, valueAt } from "./check-workload.js";
 
 const LIMITS = { snapshotPartBytesMax: 120, sweepKeysMax: 2, archiveSegmentBytesMax: 150 };
@@ -46,15 +46,17 @@ interface Read {
   readonly infos: readonly unknown[];
 }
 
-async function readAll(storage: Storage): Promise<Read> {
+async function readAll(storage: Storage, from = 0): Promise<Read> {
   const ids: (string | undefined)[] = [];
   const infos: unknown[] = [];
-  for await (const { event: stored, info } of storage.read(ID)) {
+  for await (const { event: stored, info } of storage.read(ID, { from })) {
     ids.push(stored === undefined ? undefined : idOf(stored as Uint8Array));
     infos.push(info);
   }
   return { ids, infos };
 }
+
+const failureOf = (storage: Storage): Promise<unknown> => readAll(storage).catch((error: unknown) => error);
 
 async function shownAt(storage: Storage, at?: number): Promise<string[]> {
   const handle = (await storage.load<GrowSet>(ID, at === undefined ? {} : { at }))!;
@@ -137,6 +139,96 @@ describe("the archive of a document", () => {
         expect(await shownAt(storage)).toEqual(ALL);
       });
     }
+  });
+
+  test("[HI23] when meta and the last segment are lost, what is left of the archive still leads to the log", async () => {
+    const backend = await build();
+    const last = metaOf(backend).archive.at(-1)!;
+    for (const key of keysIn(backend, "archive")) {
+      if (key[2] === last.clock && key[3]! % 2 ** 16 === 0) backend.flip(key, 3);
+    }
+    backend.flip(["meta", ID], 30);
+    await using(backend, async (storage) => {
+      expect((await storage.check({ repair: true })).clean).toBe(true);
+      expect((await storage.check()).problems).toEqual([]);
+      const gone = (index: number) => last.clock <= index && index < last.end;
+      const left = ALL.map((id, index) => (gone(index) ? undefined : id));
+      expect((await readAll(storage)).ids).toEqual(left);
+      for (let at = 1; at <= COUNT; at++) {
+        const handle = (await storage.load<GrowSet>(ID, { at }))!;
+        expect(handle.held.filter(({ event: lost }) => lost === undefined).length).toBeLessThanOrEqual(
+          last.end - last.clock,
+        );
+      }
+      await storage.append(ID, [event("x")]);
+      await storage.compact(ID);
+      expect((await readAll(storage)).ids).toEqual([...left, "x"]);
+      expect((await storage.check()).problems).toEqual([]);
+    });
+  });
+
+  test("[HI24] an archive that ends with another batch than the log goes on from is found and mended", async () => {
+    const backend = await build();
+    changeMeta(backend, (meta) => {
+      const last = meta.archive.at(-1)!;
+      return { ...meta, archive: [...meta.archive.slice(0, -1), { ...last, crc: (last.crc ^ 1) >>> 0 }] };
+    });
+    await using(backend, async (storage) =>
+      expect(isCoppiceError(await failureOf(storage), "CORRUPT")).toBe(true),
+    );
+    await repairsTo(backend, "chain-broken");
+    expect((await using(backend, readAll)).ids).toEqual(ALL);
+  });
+
+  test("[HI25] an archive that folds to other than the snapshots is found, and neither is given up", async () => {
+    const backend = await build();
+    const [old, changed] = ["e00|", "x00|"].map((id) => Buffer.from(id).toString("latin1")) as [
+      string,
+      string,
+    ];
+    let count = 0;
+    for (const key of keysIn(backend, "archive")) {
+      reseal(backend, key, (envelope) => {
+        const text = Buffer.from(envelope.payload).toString("latin1");
+        if (!text.includes(old)) return envelope;
+        count++;
+        return { ...envelope, payload: Uint8Array.from(Buffer.from(text.replace(old, changed), "latin1")) };
+      });
+    }
+    expect(count).toBe(1);
+    await stays(backend, "snapshot-differs", "snapshot-differs");
+  });
+
+  test("[HI24] whatever of a document with an archive is damaged or missing, what a repair calls clean is", async () => {
+    let clean = 0;
+    const whole = (await build()).dump();
+    for (let seed = 1; seed <= 300; seed++) {
+      const random = seededRandom(seed);
+      const backend = simulatedBackend({ seed });
+      backend.restore(whole);
+      for (const { key, value } of whole) {
+        if (random.int(5) > 0) continue;
+        if (random.int(3) === 0) backend.deleteRaw(key);
+        else backend.flip(key, random.int(value.length), 1 << random.int(8));
+      }
+      await using(backend, async (storage) => {
+        const report = await storage.check({ repair: true });
+        const again = await storage.check();
+        expect(again.clean, `seed ${seed}`).toBe(report.clean);
+        if (!report.clean || report.documents === 0) return;
+        clean++;
+        const info = (await storage.info(ID))!;
+        const { ids } = await readAll(storage, info.archivedClock ?? info.oldestClock);
+        const clocks = info.clock - (info.archivedClock ?? info.oldestClock);
+        expect(ids.length, `seed ${seed}`).toBe(clocks);
+        for (const id of ids) expect([...ALL, undefined]).toContain(id);
+        await storage.append(ID, [event("x")]);
+        await storage.append(ID, [event("y")]);
+        await storage.compact(ID, { force: true });
+        expect((await storage.check()).problems, `seed ${seed}`).toEqual([]);
+      });
+    }
+    expect(clean).toBeGreaterThan(100);
   });
 
   test("[HI23] an archive of a newer format is left alone", async () => {

@@ -24,12 +24,13 @@ async function listed(storage: Storage): Promise<string[]> {
   return ids;
 }
 
-async function logOf(storage: Storage, id: string): Promise<unknown[]> {
+async function logOf(storage: Storage, id: string, from?: number, to?: number): Promise<unknown[]> {
   const events = [];
-  for await (const { clock, event, time, commitId } of storage.read(id, {
-    from: (await storage.info(id))!.oldestClock,
-  })) {
-    events.push([clock, time, [...commitId!].join(), [...(event as Uint8Array)].join()]);
+  const range = { from: from ?? (await storage.info(id))!.oldestClock, ...(to === undefined ? {} : { to }) };
+  for await (const { clock, event, time, commitId, info } of storage.read(id, range)) {
+    // Those that storage made are not archived.
+    const about = from === undefined ? [...commitId!].join() : info;
+    events.push([clock, time, about, [...(event as Uint8Array)].join()]);
   }
   return events;
 }
@@ -107,6 +108,82 @@ describe("fork", () => {
     await expect(storage.fork("d", "x", { at: -1 })).rejects.toEqual(code("ARGUMENT_INVALID"));
     await expect(storage.fork("d", "", {})).rejects.toEqual(code("ID_INVALID"));
     expect(await storage.load("x")).toBe(undefined);
+    await clean(storage);
+  });
+
+  test("[MV2] a fork at any clock of an archive is the document at that clock, and goes on from there", async () => {
+    const storage = await open({ history: "archive", limits: { archiveSegmentBytesMax: 120 } });
+    const elsewhere = await open();
+    const ids: { commitId: Uint8Array; clock: number }[] = [];
+    for (let index = 0; index < 14; index++) {
+      const events = [naming(`a${index}`), naming(`b${index}`, index === 3 ? ["never"] : [])];
+      const chosen = index % 3 === 0 ? { commitId: storage.newCommitId(), info: { index } } : {};
+      const { clock } = await storage.append("d", index % 4 === 0 ? events.slice(0, 1) : events, chosen);
+      if (chosen.commitId !== undefined) ids.push({ commitId: chosen.commitId, clock });
+      if (index === 5) await storage.tag("d", "five");
+      if (index % 3 === 2) await storage.compact("d");
+    }
+    const { clock, oldestClock } = (await storage.info("d"))!;
+    expect(oldestClock).toBeGreaterThan(12);
+    for (let at = 0; at <= clock; at++) {
+      const [id, copy] = [`d${at}`, `copy ${at}`];
+      const [original, log] = [await storage.load("d", { at }), await logOf(storage, "d", 0, at)];
+      const heldOf = (handle: typeof original) => handle!.held.map((held) => held.clock);
+      expect(await storage.fork("d", id, { at })).toMatchObject({ clock: at });
+      expect(await names(storage, id)).toEqual(await names(storage, "d", at));
+      expect(heldOf(await storage.load(id))).toEqual(heldOf(original));
+      expect((await storage.tags(id)).length).toBe(Number((await storage.tags("d"))[0]!.clock <= at));
+      expect(await logOf(storage, id, 0, at)).toEqual(log);
+      expect(await elsewhere.import(storage.export("d", { at }), { id: copy })).toMatchObject({ clock: at });
+      expect(await logOf(elsewhere, copy, 0, at)).toEqual(log);
+      // What the fork has of chosen commits it knows; what it has not, it takes.
+      for (const { commitId, clock: end } of ids) {
+        const repeated = await storage.append(id, [naming(`repeated ${end}`)], { commitId });
+        expect(repeated.duplicate).toBe(end <= at);
+        if (end <= at) expect(repeated.clock).toBe(end);
+      }
+      await storage.append(id, [naming("more")]);
+      const expected = await names(storage, id);
+      await storage.compact(id);
+      await storage.append(id, [naming("and more")]);
+      await storage.compact(id);
+      expect(await names(storage, id)).toEqual([...expected, "and more"].sort());
+      for (let past = 0; past <= at; past++)
+        expect(await names(storage, id, past)).toEqual(await names(storage, "d", past));
+    }
+    expect((await storage.copyTo(await open())).failures).toEqual([]);
+    await clean(elsewhere);
+    await clean(storage);
+  });
+
+  test("[MV2] a fork at a clock in the archive also takes an id that was used before", async () => {
+    const storage = await open({ history: "archive", limits: { archiveSegmentBytesMax: 60 } });
+    for (let index = 0; index < 9; index++) {
+      await storage.append("d", [naming(`n${index}`)]);
+      if (index % 2 === 1) await storage.compact("d");
+    }
+    for (const name of ["x", "y", "z"]) await storage.append("e", [naming(name)]);
+    await storage.delete("e");
+    expect(await storage.fork("d", "e", { at: 3, recreate: true })).toMatchObject({ clock: 6 });
+    expect(await names(storage, "e")).toEqual(["n0", "n1", "n2"]);
+    for (const past of [1, 2]) expect(await names(storage, "e", 3 + past)).toHaveLength(past);
+    await clean(storage);
+  });
+
+  test("[MV2] a clock in an archive that lacks something before it is TRIMMED for a fork", async () => {
+    const backend = memoryBackend({ shared: true });
+    const [dropping, storage] = [await open({ backend }), await open({ backend, history: "archive" })];
+    for (let index = 0; index < 12; index++) {
+      await storage.append("d", [naming(`n${index}`)]);
+      if (index % 2 === 1) await (index > 6 ? storage : dropping).compact("d");
+    }
+    await dropping.close();
+    const { archivedClock, oldestClock } = (await storage.info("d"))!;
+    expect(archivedClock).toBeGreaterThan(0);
+    for (let at = 0; at <= oldestClock; at++) {
+      await expect(storage.fork("d", "x", { at })).rejects.toEqual(code("TRIMMED"));
+    }
+    expect(await storage.fork("d", "x", { at: oldestClock + 1 })).toMatchObject({ clock: oldestClock + 1 });
     await clean(storage);
   });
 

@@ -1,0 +1,135 @@
+// Copies beside what removes, recreates or brings in documents at their source: what was removed there stays removed
+// in the target, and no later copy is kept out.
+
+import { type BackendFactory, DocumentStorage, memoryBackend, never } from "coppice";
+import { expect, test } from "vitest";
+import { type NameSet, nameSet, naming } from "../../../../test/support/oracle-model.js";
+
+const models = [nameSet()] as const;
+type Storage = DocumentStorage<typeof models>;
+
+const open = (backend: BackendFactory): Promise<Storage> =>
+  DocumentStorage.open({ backend, models, snapshotPolicy: never, limits: { groupBytesMax: 1 } });
+
+/** The backend, with a task that runs once, just before the erased records are read. */
+function interrupted(inner: BackendFactory, task: () => Promise<unknown>): BackendFactory {
+  let done = false;
+  return {
+    name: "interrupted",
+    open: async (env) => {
+      const backend = await inner.open(env);
+      return {
+        traits: backend.traits,
+        get: (key) => backend.get(key),
+        async *scan(range, options) {
+          if (range.space === "erased" && options?.limit === undefined && !done) {
+            done = true;
+            await task();
+          }
+          yield* backend.scan(range, options);
+        },
+        commit: (batch) => backend.commit(batch),
+        reclaim: () => backend.reclaim(),
+        close: () => backend.close(),
+      };
+    },
+  };
+}
+
+async function namesIn(storage: Storage, id: string): Promise<string[] | undefined> {
+  const handle = await storage.load<NameSet>(id);
+  return handle && [...handle.doc.names.keys()];
+}
+
+async function clean(...storages: Storage[]): Promise<void> {
+  for (const storage of storages) {
+    expect((await storage.check()).problems).toEqual([]);
+    await storage.close();
+  }
+}
+
+for (const where of ["source", "target"] as const) {
+  for (const before of ["a tombstone", "a document"]) {
+    test(`[MV31] an erasure beside ${before} in the target keeps no later one out, made in the ${where}`, async () => {
+      const inner = memoryBackend({ shared: true });
+      const beside = await open(inner);
+      for (const id of ["d", "other"]) for (const name of ["a", "b"]) await beside.append(id, [naming(name)]);
+      if (before === "a tombstone") await beside.delete("d");
+      await beside.erase("other", { reclaim: false });
+      const from = await open(interrupted(inner, () => beside.erase("d", { reclaim: false })));
+      const to = await open(memoryBackend());
+      expect(await from.copyTo(to)).toMatchObject({ failures: [], erased: 0 });
+      if (where === "source") {
+        await beside.open("d", { recreate: true });
+        expect((await beside.append("d", [naming("later")])).clock).toBe(3);
+        expect(await from.copyTo(to)).toMatchObject({ failures: [], copied: 1 });
+      } else {
+        await to.delete("d");
+        await to.open("d", { recreate: true });
+        expect((await to.append("d", [naming("later")])).clock).toBe(3);
+      }
+      expect(await namesIn(to, "d")).toEqual(["later"]);
+      await clean(from, beside, to);
+    });
+  }
+}
+
+test("[MV31] two copies to one target at once carry all removals, and fail by none", async () => {
+  const from = await open(memoryBackend());
+  const to = await open(memoryBackend());
+  for (let index = 0; index < 6; index++) {
+    await from.append(`e${index}`, [naming("a")]);
+    if (index % 2 === 0) await from.erase(`e${index}`, { reclaim: false });
+  }
+  const results = await Promise.all([from.copyTo(to), from.copyTo(to), from.copyTo(to)]);
+  expect(results.map(({ copied, failures }) => [copied, failures.length])).toEqual([
+    [3, 0],
+    [0, 0],
+    [0, 0],
+  ]);
+  await expect(to.append("e0", [naming("b")])).rejects.toMatchObject({ code: "DELETED" });
+  await clean(from, to);
+});
+
+for (const end of ["delete", "erase"] as const) {
+  test(`[MV31] ${end} is carried also while another document is being brought in under the id`, async () => {
+    const inner = memoryBackend({ shared: true });
+    const [from, beside, to] = [await open(inner), await open(inner), await open(memoryBackend())];
+    for (const id of ["d", "original"]) {
+      for (const name of ["a", "b", "c"]) await from.append(id, [naming(`${id} ${name}`)]);
+    }
+    await from.copyTo(to);
+    await from[end]("d");
+    const chunks: Uint8Array[] = [];
+    for await (const chunk of from.export("original")) chunks.push(chunk);
+    let goOn: () => void = () => undefined;
+    const resumed = new Promise<void>((resolve) => {
+      goOn = resolve;
+    });
+    let staged: () => void = () => undefined;
+    const reached = new Promise<void>((resolve) => {
+      staged = resolve;
+    });
+    async function* slowly() {
+      for (const [index, byte] of Buffer.concat(chunks).entries()) {
+        if (index === Buffer.concat(chunks).length - 8) {
+          staged();
+          await resumed;
+        }
+        yield Uint8Array.of(byte);
+      }
+    }
+    const importing = beside.import(slowly(), { id: "d", recreate: true });
+    await reached;
+    expect(await from.append("d", [naming("x")]).catch((error: unknown) => error)).toMatchObject({
+      code: "BUSY",
+    });
+    expect(await from.copyTo(to)).toMatchObject({ failures: [], deleted: 1 - Number(end === "erase") });
+    expect(await namesIn(to, "d")).toBe(undefined);
+    goOn();
+    expect(await importing).toMatchObject({ outcome: "imported", clock: 6 });
+    expect(await from.copyTo(to)).toMatchObject({ failures: [], copied: 1 });
+    expect(await namesIn(to, "d")).toEqual(["original a", "original b", "original c"]);
+    await clean(from, beside, to);
+  });
+}
