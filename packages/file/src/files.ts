@@ -192,18 +192,35 @@ class NodeFile implements OpenFile {
   }
 }
 
-/** Writes all of it, or rejects: a short count is followed by the rest, no progress is an error. */
-export async function writeFully(
+/**
+ * Writes all of it, or rejects (throws, where it did not leave the thread): a short count is followed by the
+ * rest, no progress is an error. `undefined`: it is done.
+ */
+export function writeFully(
   file: OpenFile,
   bytes: Uint8Array,
   length: number,
   position: number,
+): Promise<void> | undefined {
+  if (length === 0) return undefined;
+  const written = file.write(bytes, 0, length, position);
+  return written === length ? undefined : writeOn(file, bytes, length, position, written);
+}
+
+async function writeOn(
+  file: OpenFile,
+  bytes: Uint8Array,
+  length: number,
+  position: number,
+  first: number | Promise<number>,
 ): Promise<void> {
-  for (let done = 0; done < length; ) {
-    const written = file.write(bytes, done, length - done, position + done);
+  let written = first;
+  for (let done = 0; ; ) {
     const count = typeof written === "number" ? written : await written;
     if (count <= 0) throw Object.assign(new Error("a write made no progress"), { code: "ENOSPC" });
     done += count;
+    if (done >= length) return;
+    written = file.write(bytes, done, length - done, position + done);
   }
 }
 

@@ -30,6 +30,7 @@
 
 import { crc32 as nativeCrc32 } from "node:zlib";
 import { crc32 } from "coppice";
+import { keyBytes, putKey } from "./key-names.js";
 
 export const SECTOR_BYTES = 512;
 export const FRAME_HEADER_BYTES = 32;
@@ -48,12 +49,14 @@ const KEY_ZEROS_MAX = 18;
 /** A larger frame's memory is given back before the next. */
 const KEPT_BYTES_MAX = 8 * 1024 * 1024;
 /** From here on the checksum of zlib is faster than ours, which costs no call out of JavaScript. */
-const NATIVE_CRC_BYTES_MIN = 400;
+const NATIVE_CRC_BYTES_MIN = 224;
 
 /** CRC-32 of `bytes[start, end)`, continuing from `previous`. */
 export function checksum(bytes: Uint8Array, start: number, end: number, previous: number): number {
-  const part = bytes.subarray(start, end);
-  return end - start < NATIVE_CRC_BYTES_MIN ? crc32(part, previous) : nativeCrc32(part, previous);
+  const length = end - start;
+  if (length < NATIVE_CRC_BYTES_MIN) return crc32(bytes, previous, start, end);
+  // Of a Buffer `subarray` would make another one, which costs twice as much.
+  return nativeCrc32(new Uint8Array(bytes.buffer, bytes.byteOffset + start, length), previous);
 }
 
 /** Binds a checksum to the segment and to the place in it. */
@@ -100,7 +103,7 @@ export class FrameWriter {
   #check = 0;
 
   constructor(bytesExpected: number = 64 * 1024) {
-    this.#bytes = Buffer.allocUnsafeSlow(bytesExpected);
+    this.#bytes = unfilled(bytesExpected);
     this.#view = viewOf(this.#bytes);
   }
 
@@ -126,17 +129,34 @@ export class FrameWriter {
   /** Adds a record, and returns its position in the segment. */
   add(type: number, key: Uint8Array, value: Uint8Array): number {
     const start = this.#at;
-    const valueStart = start + RECORD_HEADER_BYTES + key.length;
+    this.#reserve(start + RECORD_HEADER_BYTES + key.length + value.length + 16);
+    this.#bytes.set(key, start + RECORD_HEADER_BYTES);
+    return this.#end(type, key.length, value);
+  }
+
+  /** The same for a value that is put, whose key is encoded where it lies. */
+  addPut(space: string, name: string, seq: number, part: number, value: Uint8Array): number {
+    const start = this.#at;
+    const length = keyBytes(space, name, seq, part);
+    this.#reserve(start + RECORD_HEADER_BYTES + length + value.length + 16);
+    putKey(this.#bytes, start + RECORD_HEADER_BYTES, space, name, seq, part);
+    return this.#end(PUT, length, value);
+  }
+
+  /** The record at the end, whose key is there. */
+  #end(type: number, keyLength: number, value: Uint8Array): number {
+    const start = this.#at;
+    const valueStart = start + RECORD_HEADER_BYTES + keyLength;
     const end = valueStart + value.length;
-    this.#reserve(end + 16);
-    const [bytes, view, position] = [this.#bytes, this.#view, this.#position + start];
-    bytes.set(key, start + RECORD_HEADER_BYTES);
+    const bytes = this.#bytes;
+    const view = this.#view;
+    const position = this.#position + start;
     bytes.set(value, valueStart);
     const mask = maskFor(value, this.#position + valueStart);
     if (mask !== 0) applyMask(bytes, valueStart, end, mask);
     bytes[start + 4] = type;
     bytes[start + 5] = mask;
-    view.setUint16(start + 6, key.length, true);
+    view.setUint16(start + 6, keyLength, true);
     view.setUint32(start + 8, value.length, true);
     view.setUint32(start, checksum(bytes, start + 4, end, seedOf(this.#salt, position)), true);
     this.#check = checksum(bytes, start, start + RECORD_HEADER_BYTES, this.#check);
@@ -177,7 +197,7 @@ export class FrameWriter {
   }
 
   #resize(byteCount: number, keep: number): void {
-    const resized = Buffer.allocUnsafeSlow(byteCount);
+    const resized = unfilled(byteCount);
     resized.set(this.#bytes.subarray(0, keep));
     this.#bytes = resized;
     this.#view = viewOf(resized);
@@ -240,13 +260,12 @@ export function readRecord(
   salt: number,
 ): RecordView | undefined {
   if (at + RECORD_HEADER_BYTES > bytes.length) return undefined;
-  const view = viewOf(bytes);
   const keyStart = at + RECORD_HEADER_BYTES;
-  const valueStart = keyStart + view.getUint16(at + 6, true);
-  const end = valueStart + view.getUint32(at + 8, true);
+  const valueStart = keyStart + bytes[at + 6]! + 256 * bytes[at + 7]!;
+  const end = valueStart + uint32At(bytes, at + 8);
   const type = bytes[at + 4]!;
   if (end > bytes.length || type < PUT || type > DELETE_RANGE) return undefined;
-  if (checksum(bytes, at + 4, end, seedOf(salt, position)) !== view.getUint32(at, true)) return undefined;
+  if (checksum(bytes, at + 4, end, seedOf(salt, position)) !== uint32At(bytes, at)) return undefined;
   return { type, position, keyStart, valueStart, end, mask: bytes[at + 5]! };
 }
 
@@ -279,6 +298,19 @@ export function endsEarly(bytes: Uint8Array, end: number): boolean {
 export function isZero(bytes: Uint8Array, start: number, end: number): boolean {
   for (let i = start; i < end; i++) if (bytes[i] !== 0) return false;
   return true;
+}
+
+/**
+ * Memory of its own that is about to be written over; filling it with zeros first would cost as much as
+ * reading.
+ */
+export function unfilled(length: number): Uint8Array {
+  return new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
+}
+
+/** Without a view: one for each record would cost more than the record. */
+function uint32At(bytes: Uint8Array, at: number): number {
+  return (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)) >>> 0;
 }
 
 export function viewOf(bytes: Uint8Array): DataView {

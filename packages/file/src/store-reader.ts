@@ -7,7 +7,7 @@
  */
 
 import { CoppiceError, type Entry, type Key, type Range, type ScanOptions } from "coppice";
-import { copyValue, PUT, RECORD_HEADER_BYTES, type RecordView, readRecord } from "./frame.js";
+import { copyValue, PUT, RECORD_HEADER_BYTES, type RecordView, readRecord, unfilled } from "./frame.js";
 import { type Bounds, type Cursor, type IndexEntry, POSITIONS } from "./key-index.js";
 import { idOf, keyBytes, nameOf, prefixNameOf } from "./key-names.js";
 import { damaged, type Segment, segmentName } from "./segment.js";
@@ -20,6 +20,9 @@ const SPANS_NOW_MAX = 16;
 /** Bytes between two records that are read rather than skipped. */
 const GAP_BYTES_MAX = 4096;
 const PAGE_BYTES = 1024 * 1024;
+/** Values that are remembered, and the largest; when there are more, it begins anew. */
+const KNOWN_MAX = 4096;
+const KNOWN_BYTES_MAX = 4096;
 const EMPTY: Uint8Array = new Uint8Array(0);
 
 export interface Page {
@@ -47,11 +50,18 @@ export async function* scanPages(
   }
 }
 
+interface Known {
+  place: number;
+  value: Uint8Array;
+}
+
 export class StoreReader {
   readonly #state: StoreState;
   readonly #readBytesMax: number;
-  readonly #cache = new Map<number, Uint8Array>();
-  #cacheOf = 0;
+  /** Newest values of documents' own keys (without a seq), by space and name. */
+  readonly #known = new Map<string, Map<string, Known>>();
+  #knownCount = 0;
+  #knownOf = 0;
 
   constructor(state: StoreState, readBytesMax: number) {
     this.#state = state;
@@ -77,9 +87,24 @@ export class StoreReader {
     const place = index.find(space, name, seq, part);
     if (place < 0 || value === undefined) return place < 0 && value === undefined;
     if (index.foundBytes !== value.length) return false;
+    const known = seq < 0 ? this.#recall(space, name, place) : undefined;
+    if (known !== undefined) return Buffer.compare(known, value) === 0;
     const length = RECORD_HEADER_BYTES + keyBytes(space, name, seq, part) + value.length;
-    const found = this.#cached(place) ?? this.#remember(place, this.#readNow(place, length, value.length));
+    const found = this.#readNow(place, length, value.length);
+    if (seq < 0) this.#remember(space, name, place, found);
     return Buffer.compare(found, value) === 0;
+  }
+
+  /**
+   * Told of what a commit has put: what is written of a document's own key is what the next commit expects.
+   */
+  noteWritten(puts: readonly Entry[]): void {
+    for (const { key, value } of puts) {
+      if (key.length !== 2) continue;
+      const name = nameOf(key[1]);
+      const place = this.#state.index.find(key[0], name, -1, -1);
+      this.#remember(key[0], name, place, new Uint8Array(value));
+    }
   }
 
   /**
@@ -221,29 +246,34 @@ export class StoreReader {
     return record;
   }
 
-  #cached(place: number): Uint8Array | undefined {
-    return this.#cacheOf === this.#state.slotsFreed ? this.#cache.get(place) : undefined;
+  #recall(space: string, name: string, place: number): Uint8Array | undefined {
+    if (this.#knownOf !== this.#state.slotsFreed) return undefined;
+    const known = this.#known.get(space)?.get(name);
+    return known?.place === place ? known.value : undefined;
   }
 
-  /** Records never change, so what was read at a place stays right. Meta is expected again and again. */
-  #remember(place: number, value: Uint8Array): Uint8Array {
-    if (value.length > 4096) return value;
-    if (this.#cacheOf !== this.#state.slotsFreed) {
-      this.#cache.clear();
-      this.#cacheOf = this.#state.slotsFreed;
+  /** Records never change, so what lies at a place stays right until its segment goes. */
+  #remember(space: string, name: string, place: number, value: Uint8Array): void {
+    if (value.length > KNOWN_BYTES_MAX) return;
+    if (this.#knownOf !== this.#state.slotsFreed || this.#knownCount >= KNOWN_MAX) {
+      this.#known.clear();
+      this.#knownCount = 0;
+      this.#knownOf = this.#state.slotsFreed;
     }
-    if (this.#cache.size >= 4096) this.#cache.delete(this.#cache.keys().next().value!);
-    this.#cache.set(place, value);
-    return value;
+    let names = this.#known.get(space);
+    if (names === undefined) {
+      names = new Map();
+      this.#known.set(space, names);
+    }
+    const known = names.get(name);
+    if (known !== undefined) {
+      known.place = place;
+      known.value = value;
+      return;
+    }
+    names.set(name, { place, value });
+    this.#knownCount++;
   }
-}
-
-/**
- * Memory of its own that is about to be written over; filling it with zeros first would cost as much as
- * reading.
- */
-function unfilled(length: number): Uint8Array {
-  return new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
 }
 
 function boundsOf(range: Range): Bounds {

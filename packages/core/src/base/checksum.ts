@@ -24,8 +24,11 @@ function makeTables(): Uint32Array[] {
   return tables;
 }
 
-/** CRC-32 of the bytes, continuing from the CRC of what came before them (0 at the start). */
-export function crc32(bytes: Uint8Array, previous = 0): number {
+/**
+ * CRC-32 of `bytes[start, end)` (by default all), continuing from the CRC of what came before them (0 at the
+ * start).
+ */
+export function crc32(bytes: Uint8Array, previous = 0, start = 0, end: number = bytes.length): number {
   const [t0, t1, t2, t3, t4, t5, t6, t7] = TABLES as [
     Uint32Array,
     Uint32Array,
@@ -37,8 +40,8 @@ export function crc32(bytes: Uint8Array, previous = 0): number {
     Uint32Array,
   ];
   let crc = ~previous;
-  let i = 0;
-  for (const end = bytes.length - 7; i < end; i += 8) {
+  let i = start;
+  for (const last = end - 7; i < last; i += 8) {
     const low = crc ^ (bytes[i]! | (bytes[i + 1]! << 8) | (bytes[i + 2]! << 16) | (bytes[i + 3]! << 24));
     crc =
       t7[low & 0xff]! ^
@@ -50,6 +53,6 @@ export function crc32(bytes: Uint8Array, previous = 0): number {
       t1[bytes[i + 6]!]! ^
       t0[bytes[i + 7]!]!;
   }
-  for (; i < bytes.length; i++) crc = t0[(crc ^ bytes[i]!) & 0xff]! ^ (crc >>> 8);
+  for (; i < end; i++) crc = t0[(crc ^ bytes[i]!) & 0xff]! ^ (crc >>> 8);
   return ~crc >>> 0;
 }
