@@ -50,7 +50,7 @@ export interface FileLogOptions {
   readonly segmentsMax?: number;
   /** Bytes of all segment files. A commit with puts that would need more rejects with `STORE_FULL`. */
   readonly storeBytesMax?: number;
-  /** Bytes that one read asks of the disk, when single values are not larger. Default 1 MiB. */
+  /** Bytes that one read asks of the disk, when single values are not larger. Default 256 KiB. */
   readonly readBytesMax?: number;
   /**
    * Segments of which so large a part is dead are merged in the background. Default 0.5; `1`: only when
@@ -158,7 +158,7 @@ function checked(directory: string, options: FileLogOptions): Settings {
       segmentsMax: count("segmentsMax", options.segmentsMax ?? 4096, 2, 1_000_000),
       storeBytesMax: count("storeBytesMax", options.storeBytesMax ?? Number.MAX_SAFE_INTEGER, 128 * 1024),
     },
-    readBytesMax: count("readBytesMax", options.readBytesMax ?? MIB, 4096, 1024 * MIB),
+    readBytesMax: count("readBytesMax", options.readBytesMax ?? MIB / 4, 4096, 1024 * MIB),
     deadRatioMin: mergeDeadRatioMin,
     files: options.files ?? nodeFiles(directory, syncs),
   };

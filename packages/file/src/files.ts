@@ -20,6 +20,7 @@ import {
   open,
   read,
   readSync,
+  readv,
   statSync,
   write,
   writeSync,
@@ -34,7 +35,12 @@ export type OpenMode = "read" | "write" | "create";
 export interface OpenFile {
   /** Bytes read: fewer than asked for only at the end of the file. */
   read(into: Uint8Array, at: number, length: number, position: number): Promise<number>;
-  /** The same without leaving the thread: for few bytes that are surely in memory. */
+  /**
+   * Fills one piece of memory after the other, at most 1,024. Bytes read: fewer than asked for only at the end
+   * of the file.
+   */
+  readEach(into: readonly Uint8Array[], position: number): Promise<number>;
+  /** The same as `read` without leaving the thread: for few bytes that are surely in memory. */
   readNow(into: Uint8Array, at: number, length: number, position: number): number;
   /** Bytes written, perhaps fewer than asked for. */
   write(from: Uint8Array, at: number, length: number, position: number): number | Promise<number>;
@@ -154,6 +160,15 @@ class NodeFile implements OpenFile {
   read(into: Uint8Array, at: number, length: number, position: number): Promise<number> {
     return new Promise((resolve, reject) => {
       read(this.#descriptor, into, at, length, position, (error, count) => {
+        if (error) reject(error);
+        else resolve(count);
+      });
+    });
+  }
+
+  readEach(into: readonly Uint8Array[], position: number): Promise<number> {
+    return new Promise((resolve, reject) => {
+      readv(this.#descriptor, into, position, (error, count) => {
         if (error) reject(error);
         else resolve(count);
       });

@@ -153,7 +153,7 @@ export class FrameWriter {
     const position = this.#position + start;
     bytes.set(value, valueStart);
     const mask = maskFor(value, this.#position + valueStart);
-    if (mask !== 0) applyMask(bytes, valueStart, end, mask);
+    if (mask !== 0) unmask(bytes, valueStart, end, mask);
     bytes[start + 4] = type;
     bytes[start + 5] = mask;
     view.setUint16(start + 6, keyLength, true);
@@ -269,10 +269,32 @@ export function readRecord(
   return { type, position, keyStart, valueStart, end, mask: bytes[at + 5]! };
 }
 
+/**
+ * The mask of the value of the record at `at`, when it is a put of these lengths that was written at this
+ * position of this segment; else `undefined`.
+ */
+export function checkPut(
+  bytes: Uint8Array,
+  at: number,
+  position: number,
+  salt: number,
+  keyLength: number,
+  valueBytes: number,
+): number | undefined {
+  const end = at + RECORD_HEADER_BYTES + keyLength + valueBytes;
+  const good =
+    end <= bytes.length &&
+    bytes[at + 4] === PUT &&
+    bytes[at + 6]! + 256 * bytes[at + 7]! === keyLength &&
+    uint32At(bytes, at + 8) === valueBytes &&
+    checksum(bytes, at + 4, end, seedOf(salt, position)) === uint32At(bytes, at);
+  return good ? bytes[at + 5]! : undefined;
+}
+
 /** The value of a record, in memory of its own. */
 export function copyValue(bytes: Uint8Array, { valueStart, end, mask }: RecordView): Uint8Array {
   const value = new Uint8Array(bytes.subarray(valueStart, end));
-  if (mask !== 0) applyMask(value, 0, value.length, mask);
+  if (mask !== 0) unmask(value, 0, value.length, mask);
   return value;
 }
 
@@ -326,7 +348,8 @@ export function getUint64(view: DataView, at: number): number {
   return view.getUint32(at + 4, true) * 0x1_0000_0000 + view.getUint32(at, true);
 }
 
-function applyMask(bytes: Uint8Array, start: number, end: number, mask: number): void {
+/** What is masked once is stored; what is masked twice is the value. */
+export function unmask(bytes: Uint8Array, start: number, end: number, mask: number): void {
   for (let i = start; i < end; i++) bytes[i]! ^= mask;
 }
 
