@@ -36,8 +36,8 @@ export interface OpenFile {
   /** Bytes read: fewer than asked for only at the end of the file. */
   read(into: Uint8Array, at: number, length: number, position: number): Promise<number>;
   /**
-   * Fills one piece of memory after the other, at most 1,024. Bytes read: fewer than asked for only at the end
-   * of the file.
+   * Fills one piece of memory after the other, at most 1,024. Bytes read: fewer than asked for only at the
+   * end of the file.
    */
   readEach(into: readonly Uint8Array[], position: number): Promise<number>;
   /** The same as `read` without leaving the thread: for few bytes that are surely in memory. */

@@ -128,36 +128,49 @@ export class FrameWriter {
 
   /** Adds a record, and returns its position in the segment. */
   add(type: number, key: Uint8Array, value: Uint8Array): number {
-    const start = this.#at;
-    this.#reserve(start + RECORD_HEADER_BYTES + key.length + value.length + 16);
-    this.#bytes.set(key, start + RECORD_HEADER_BYTES);
-    return this.#end(type, key.length, value);
+    const start = this.#open(key.length, value.length);
+    this.#bytes.set(key, start);
+    this.#bytes.set(value, start + key.length);
+    return this.#close(type, key.length, value.length);
   }
 
   /** The same for a value that is put, whose key is encoded where it lies. */
   addPut(space: string, name: string, seq: number, part: number, value: Uint8Array): number {
-    const start = this.#at;
     const length = keyBytes(space, name, seq, part);
-    this.#reserve(start + RECORD_HEADER_BYTES + length + value.length + 16);
-    putKey(this.#bytes, start + RECORD_HEADER_BYTES, space, name, seq, part);
-    return this.#end(PUT, length, value);
+    const start = this.#open(length, value.length);
+    putKey(this.#bytes, start, space, name, seq, part);
+    this.#bytes.set(value, start + length);
+    return this.#close(PUT, length, value.length);
   }
 
-  /** The record at the end, whose key is there. */
-  #end(type: number, keyLength: number, value: Uint8Array): number {
+  /** The same for a record that was read, and whose value was unmasked. */
+  addCopy(from: Uint8Array, { type, keyStart, valueStart, end }: RecordView): number {
+    const start = this.#open(valueStart - keyStart, end - valueStart);
+    this.#bytes.set(new Uint8Array(from.buffer, from.byteOffset + keyStart, end - keyStart), start);
+    return this.#close(type, valueStart - keyStart, end - valueStart);
+  }
+
+  /** Where the key of the next record goes, and its value behind it. */
+  #open(keyLength: number, valueLength: number): number {
+    const start = this.#at + RECORD_HEADER_BYTES;
+    this.#reserve(start + keyLength + valueLength + 16);
+    return start;
+  }
+
+  /** The record whose key and value are there. */
+  #close(type: number, keyLength: number, valueLength: number): number {
     const start = this.#at;
     const valueStart = start + RECORD_HEADER_BYTES + keyLength;
-    const end = valueStart + value.length;
+    const end = valueStart + valueLength;
     const bytes = this.#bytes;
     const view = this.#view;
     const position = this.#position + start;
-    bytes.set(value, valueStart);
-    const mask = maskFor(value, this.#position + valueStart);
+    const mask = maskFor(bytes, valueStart, end, this.#position + valueStart);
     if (mask !== 0) unmask(bytes, valueStart, end, mask);
     bytes[start + 4] = type;
     bytes[start + 5] = mask;
     view.setUint16(start + 6, keyLength, true);
-    view.setUint32(start + 8, value.length, true);
+    view.setUint32(start + 8, valueLength, true);
     view.setUint32(start, checksum(bytes, start + 4, end, seedOf(this.#salt, position)), true);
     this.#check = checksum(bytes, start, start + RECORD_HEADER_BYTES, this.#check);
     this.#count++;
@@ -358,23 +371,31 @@ export function unmask(bytes: Uint8Array, start: number, end: number, mask: numb
  * that holds a sector of every byte, above 127 KiB, is stored as it is: its sector of zeros could be taken
  * for one that a crash did not write.)
  */
-function maskFor(value: Uint8Array, position: number): number {
-  if (value.length < SECTOR_BYTES - KEY_ZEROS_MAX - 4) return 0;
-  if (!leavesUniformSector(value, position, 0)) return 0;
-  for (let mask = 1; mask < 256; mask++) if (!leavesUniformSector(value, position, mask)) return mask;
+function maskFor(bytes: Uint8Array, start: number, end: number, position: number): number {
+  if (end - start < SECTOR_BYTES - KEY_ZEROS_MAX - 4) return 0;
+  if (!leavesUniformSector(bytes, start, end, position, 0)) return 0;
+  for (let mask = 1; mask < 256; mask++)
+    if (!leavesUniformSector(bytes, start, end, position, mask)) return mask;
   return 0;
 }
 
 /**
- * Whether a sector may hold nothing of the value but this byte, and nothing else that is surely not zero.
+ * Whether a sector may hold nothing of the value `bytes[start, end)` but this byte, and nothing else that is
+ * surely not zero. `position`: of the value in the segment.
  */
-function leavesUniformSector(value: Uint8Array, position: number, byte: number): boolean {
-  const first = Math.ceil((position - KEY_ZEROS_MAX) / SECTOR_BYTES) * SECTOR_BYTES - position;
-  for (let start = first; start + SECTOR_BYTES <= value.length + 4; start += SECTOR_BYTES) {
-    const [from, to] = [Math.max(0, start), Math.min(value.length, start + SECTOR_BYTES)];
-    if (value[from] !== byte || value[to - 1] !== byte) continue;
+function leavesUniformSector(
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+  position: number,
+  byte: number,
+): boolean {
+  const first = start + Math.ceil((position - KEY_ZEROS_MAX) / SECTOR_BYTES) * SECTOR_BYTES - position;
+  for (let sector = first; sector + SECTOR_BYTES <= end + 4; sector += SECTOR_BYTES) {
+    const [from, to] = [Math.max(start, sector), Math.min(end, sector + SECTOR_BYTES)];
+    if (bytes[from] !== byte || bytes[to - 1] !== byte) continue;
     let at = from;
-    while (at < to && value[at] === byte) at++;
+    while (at < to && bytes[at] === byte) at++;
     if (at === to) return true;
   }
   return false;

@@ -116,15 +116,18 @@ export class KeyIndex {
     }
   }
 
-  /** Points a key to another copy of its record; `false` when its record is no longer the one at `from`. */
-  move(space: string, name: string, seq: number, part: number, from: number, to: number): boolean {
+  /**
+   * Points a key to another copy of its record, and returns the bytes of its value; -1 when its record is no
+   * longer the one at `from`.
+   */
+  move(space: string, name: string, seq: number, part: number, from: number, to: number): number {
     const chunks = this.#spaces.get(space)?.byName.get(name);
     const chunk = chunks?.[chunkOf(chunks, seq, part)];
-    if (chunk === undefined) return false;
+    if (chunk === undefined) return -1;
     const at = lowerBound(chunk, seq, part);
-    if (chunk[at] !== seq || chunk[at + 1] !== part || chunk[at + 2] !== from) return false;
+    if (chunk[at] !== seq || chunk[at + 1] !== part || chunk[at + 2] !== from) return -1;
     chunk[at + 2] = to;
-    return true;
+    return chunk[at + 3]!;
   }
 
   /** How many keys went. */

@@ -143,3 +143,33 @@ test("[FL6] what a commit expects is compared with what was put, whatever became
   expect(await backend.get(key)).toEqual(given);
   await backend.close();
 });
+
+test("[FL11] segments and commits that are larger than what merging reads at once keep every byte", {
+  timeout: 60_000,
+}, async () => {
+  const disk = new SimulatedDisk();
+  const options = { segmentBytesMax: 2 * 1024 * 1024, mergeDeadRatioMin: 1 };
+  const factory = factoryOn(disk, options);
+  let backend = await factory.open(simulatedEnv(1));
+  const random = seededRandom(5);
+  const values = new Map<number, Uint8Array>();
+  for (let round = 0; round < 14; round++) {
+    const put = [700_000, 300_000, 100, 0, 4096].map((most, i): Entry => {
+      const value = round % 4 === 3 ? new Uint8Array(most) : random.bytes(random.int(most + 1));
+      values.set((round * 3 + i) % 25, value);
+      return { key: ["events", "d", (round * 3 + i) % 25], value };
+    });
+    await backend.commit({ put });
+    if (round % 5 === 4) await factory.merge({ force: true });
+  }
+  await factory.merge({ force: true });
+  const expected = [...values].sort(([a], [b]) => a - b);
+  for (let opens = 0; opens < 2; opens++) {
+    const entries = await all(backend, false);
+    expect(entries.map(({ key }) => key[2])).toEqual(expected.map(([seq]) => seq));
+    for (const [i, { value }] of entries.entries()) expect(Buffer.compare(value, expected[i]![1])).toBe(0);
+    await backend.close();
+    backend = await factoryOn(disk, options).open(simulatedEnv(2));
+  }
+  await backend.close();
+});
