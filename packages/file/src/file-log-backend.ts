@@ -50,7 +50,7 @@ export interface FileLogOptions {
   readonly segmentsMax?: number;
   /** Bytes of all segment files. A commit with puts that would need more rejects with `STORE_FULL`. */
   readonly storeBytesMax?: number;
-  /** Bytes that one read asks of the disk, when single values are not larger. Default 1 MiB. */
+  /** Bytes that one read asks of the disk, when single values are not larger. Default 256 KiB. */
   readonly readBytesMax?: number;
   /**
    * Segments of which so large a part is dead are merged in the background. Default 0.5; `1`: only when
@@ -158,7 +158,7 @@ function checked(directory: string, options: FileLogOptions): Settings {
       segmentsMax: count("segmentsMax", options.segmentsMax ?? 4096, 2, 1_000_000),
       storeBytesMax: count("storeBytesMax", options.storeBytesMax ?? Number.MAX_SAFE_INTEGER, 128 * 1024),
     },
-    readBytesMax: count("readBytesMax", options.readBytesMax ?? MIB, 4096, 1024 * MIB),
+    readBytesMax: count("readBytesMax", options.readBytesMax ?? MIB / 4, 4096, 1024 * MIB),
     deadRatioMin: mergeDeadRatioMin,
     files: options.files ?? nodeFiles(directory, syncs),
   };
@@ -196,6 +196,7 @@ class FileLog implements Backend {
   readonly #reader: StoreReader;
   readonly #merger: Merger;
   #last: Promise<unknown> = Promise.resolve();
+  #unfinished = 0;
   #closed: Promise<void> | undefined;
 
   private constructor(settings: Settings, env: Env, files: StoreFiles, found: Recovered) {
@@ -244,7 +245,7 @@ class FileLog implements Backend {
 
   async commit(batch: Batch): Promise<void> {
     this.#assertOpen();
-    return this.#inTurn(() => this.#commitNow(batch));
+    await this.#inTurn(() => this.#commitNow(batch));
   }
 
   stats(): FileLogStats {
@@ -288,8 +289,12 @@ class FileLog implements Backend {
 
   /** After everything that was called before. */
   #inTurn<T>(task: () => Promise<T>): Promise<T> {
-    const result = this.#last.then(task);
-    this.#last = result.catch(() => undefined);
+    const result = this.#unfinished === 0 ? task() : this.#last.then(task);
+    this.#unfinished++;
+    const done = () => {
+      this.#unfinished--;
+    };
+    this.#last = result.then(done, done);
     return result;
   }
 
@@ -304,6 +309,7 @@ class FileLog implements Backend {
       if (!this.#reader.holds(key, value)) throw commitConflict(key);
     }
     await this.#writer.write(batch);
+    this.#reader.noteWritten(batch.put ?? []);
     if ((batch.delete?.length ?? 0) > 0) this.#merger.wake();
   }
 

@@ -20,6 +20,7 @@ import {
   open,
   read,
   readSync,
+  readv,
   statSync,
   write,
   writeSync,
@@ -34,7 +35,12 @@ export type OpenMode = "read" | "write" | "create";
 export interface OpenFile {
   /** Bytes read: fewer than asked for only at the end of the file. */
   read(into: Uint8Array, at: number, length: number, position: number): Promise<number>;
-  /** The same without leaving the thread: for few bytes that are surely in memory. */
+  /**
+   * Fills one piece of memory after the other, at most 1,024. Bytes read: fewer than asked for only at the
+   * end of the file.
+   */
+  readEach(into: readonly Uint8Array[], position: number): Promise<number>;
+  /** The same as `read` without leaving the thread: for few bytes that are surely in memory. */
   readNow(into: Uint8Array, at: number, length: number, position: number): number;
   /** Bytes written, perhaps fewer than asked for. */
   write(from: Uint8Array, at: number, length: number, position: number): number | Promise<number>;
@@ -160,6 +166,15 @@ class NodeFile implements OpenFile {
     });
   }
 
+  readEach(into: readonly Uint8Array[], position: number): Promise<number> {
+    return new Promise((resolve, reject) => {
+      readv(this.#descriptor, into, position, (error, count) => {
+        if (error) reject(error);
+        else resolve(count);
+      });
+    });
+  }
+
   readNow(into: Uint8Array, at: number, length: number, position: number): number {
     return readSync(this.#descriptor, into, at, length, position);
   }
@@ -192,18 +207,35 @@ class NodeFile implements OpenFile {
   }
 }
 
-/** Writes all of it, or rejects: a short count is followed by the rest, no progress is an error. */
-export async function writeFully(
+/**
+ * Writes all of it, or rejects (throws, where it did not leave the thread): a short count is followed by the
+ * rest, no progress is an error. `undefined`: it is done.
+ */
+export function writeFully(
   file: OpenFile,
   bytes: Uint8Array,
   length: number,
   position: number,
+): Promise<void> | undefined {
+  if (length === 0) return undefined;
+  const written = file.write(bytes, 0, length, position);
+  return written === length ? undefined : writeOn(file, bytes, length, position, written);
+}
+
+async function writeOn(
+  file: OpenFile,
+  bytes: Uint8Array,
+  length: number,
+  position: number,
+  first: number | Promise<number>,
 ): Promise<void> {
-  for (let done = 0; done < length; ) {
-    const written = file.write(bytes, done, length - done, position + done);
+  let written = first;
+  for (let done = 0; ; ) {
     const count = typeof written === "number" ? written : await written;
     if (count <= 0) throw Object.assign(new Error("a write made no progress"), { code: "ENOSPC" });
     done += count;
+    if (done >= length) return;
+    written = file.write(bytes, done, length - done, position + done);
   }
 }
 

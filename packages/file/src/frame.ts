@@ -28,8 +28,8 @@
  * written fails.
  */
 
-import { crc32 as nativeCrc32 } from "node:zlib";
 import { crc32 } from "coppice";
+import { keyBytes, putKey } from "./key-names.js";
 
 export const SECTOR_BYTES = 512;
 export const FRAME_HEADER_BYTES = 32;
@@ -47,14 +47,6 @@ const PADDING = 0x5a;
 const KEY_ZEROS_MAX = 18;
 /** A larger frame's memory is given back before the next. */
 const KEPT_BYTES_MAX = 8 * 1024 * 1024;
-/** From here on the checksum of zlib is faster than ours, which costs no call out of JavaScript. */
-const NATIVE_CRC_BYTES_MIN = 400;
-
-/** CRC-32 of `bytes[start, end)`, continuing from `previous`. */
-export function checksum(bytes: Uint8Array, start: number, end: number, previous: number): number {
-  const part = bytes.subarray(start, end);
-  return end - start < NATIVE_CRC_BYTES_MIN ? crc32(part, previous) : nativeCrc32(part, previous);
-}
 
 /** Binds a checksum to the segment and to the place in it. */
 export function seedOf(salt: number, position: number): number {
@@ -100,7 +92,7 @@ export class FrameWriter {
   #check = 0;
 
   constructor(bytesExpected: number = 64 * 1024) {
-    this.#bytes = Buffer.allocUnsafeSlow(bytesExpected);
+    this.#bytes = unfilled(bytesExpected);
     this.#view = viewOf(this.#bytes);
   }
 
@@ -125,21 +117,51 @@ export class FrameWriter {
 
   /** Adds a record, and returns its position in the segment. */
   add(type: number, key: Uint8Array, value: Uint8Array): number {
+    const start = this.#open(key.length, value.length);
+    this.#bytes.set(key, start);
+    this.#bytes.set(value, start + key.length);
+    return this.#close(type, key.length, value.length);
+  }
+
+  /** The same for a value that is put, whose key is encoded where it lies. */
+  addPut(space: string, name: string, seq: number, part: number, value: Uint8Array): number {
+    const length = keyBytes(space, name, seq, part);
+    const start = this.#open(length, value.length);
+    putKey(this.#bytes, start, space, name, seq, part);
+    this.#bytes.set(value, start + length);
+    return this.#close(PUT, length, value.length);
+  }
+
+  /** The same for a record that was read, and whose value was unmasked. */
+  addCopy(from: Uint8Array, { type, keyStart, valueStart, end }: RecordView): number {
+    const start = this.#open(valueStart - keyStart, end - valueStart);
+    this.#bytes.set(new Uint8Array(from.buffer, from.byteOffset + keyStart, end - keyStart), start);
+    return this.#close(type, valueStart - keyStart, end - valueStart);
+  }
+
+  /** Where the key of the next record goes, and its value behind it. */
+  #open(keyLength: number, valueLength: number): number {
+    const start = this.#at + RECORD_HEADER_BYTES;
+    this.#reserve(start + keyLength + valueLength + 16);
+    return start;
+  }
+
+  /** The record whose key and value are there. */
+  #close(type: number, keyLength: number, valueLength: number): number {
     const start = this.#at;
-    const valueStart = start + RECORD_HEADER_BYTES + key.length;
-    const end = valueStart + value.length;
-    this.#reserve(end + 16);
-    const [bytes, view, position] = [this.#bytes, this.#view, this.#position + start];
-    bytes.set(key, start + RECORD_HEADER_BYTES);
-    bytes.set(value, valueStart);
-    const mask = maskFor(value, this.#position + valueStart);
-    if (mask !== 0) applyMask(bytes, valueStart, end, mask);
+    const valueStart = start + RECORD_HEADER_BYTES + keyLength;
+    const end = valueStart + valueLength;
+    const bytes = this.#bytes;
+    const view = this.#view;
+    const position = this.#position + start;
+    const mask = maskFor(bytes, valueStart, end, this.#position + valueStart);
+    if (mask !== 0) unmask(bytes, valueStart, end, mask);
     bytes[start + 4] = type;
     bytes[start + 5] = mask;
-    view.setUint16(start + 6, key.length, true);
-    view.setUint32(start + 8, value.length, true);
-    view.setUint32(start, checksum(bytes, start + 4, end, seedOf(this.#salt, position)), true);
-    this.#check = checksum(bytes, start, start + RECORD_HEADER_BYTES, this.#check);
+    view.setUint16(start + 6, keyLength, true);
+    view.setUint32(start + 8, valueLength, true);
+    view.setUint32(start, crc32(bytes, seedOf(this.#salt, position), start + 4, end), true);
+    this.#check = crc32(bytes, this.#check, start, start + RECORD_HEADER_BYTES);
     this.#count++;
     this.#at = end;
     return position;
@@ -164,7 +186,7 @@ export class FrameWriter {
     view.setUint32(16, this.#count, true);
     view.setUint32(20, previous, true);
     view.setUint32(24, this.#check, true);
-    const chain = checksum(bytes, 0, 28, seedOf(this.#salt, this.#position));
+    const chain = crc32(bytes, seedOf(this.#salt, this.#position), 0, 28);
     view.setUint32(28, chain, true);
     bytes.fill(PADDING, this.#at, length - TRAILER.length);
     bytes.set(TRAILER, length - TRAILER.length);
@@ -177,7 +199,7 @@ export class FrameWriter {
   }
 
   #resize(byteCount: number, keep: number): void {
-    const resized = Buffer.allocUnsafeSlow(byteCount);
+    const resized = unfilled(byteCount);
     resized.set(this.#bytes.subarray(0, keep));
     this.#bytes = resized;
     this.#view = viewOf(resized);
@@ -197,7 +219,7 @@ export function readHeader(
   for (let i = 0; i < MAGIC.length; i++) if (bytes[at + i] !== MAGIC[i]) return undefined;
   const view = viewOf(bytes);
   const chain = view.getUint32(at + 28, true);
-  if (checksum(bytes, at, at + 28, seedOf(salt, position)) !== chain) return undefined;
+  if (crc32(bytes, seedOf(salt, position), at, at + 28) !== chain) return undefined;
   const payloadBytes = view.getUint32(at + 4, true);
   return {
     length: frameBytes(payloadBytes),
@@ -225,7 +247,7 @@ export function readRecords(
   for (let start = at + FRAME_HEADER_BYTES; start < end; ) {
     const record = readRecord(bytes, start, position + start - at, salt);
     if (record === undefined || record.end > end) return undefined;
-    check = checksum(bytes, start, start + RECORD_HEADER_BYTES, check);
+    check = crc32(bytes, check, start, start + RECORD_HEADER_BYTES);
     records.push(record);
     start = record.end;
   }
@@ -240,20 +262,41 @@ export function readRecord(
   salt: number,
 ): RecordView | undefined {
   if (at + RECORD_HEADER_BYTES > bytes.length) return undefined;
-  const view = viewOf(bytes);
   const keyStart = at + RECORD_HEADER_BYTES;
-  const valueStart = keyStart + view.getUint16(at + 6, true);
-  const end = valueStart + view.getUint32(at + 8, true);
+  const valueStart = keyStart + bytes[at + 6]! + 256 * bytes[at + 7]!;
+  const end = valueStart + uint32At(bytes, at + 8);
   const type = bytes[at + 4]!;
   if (end > bytes.length || type < PUT || type > DELETE_RANGE) return undefined;
-  if (checksum(bytes, at + 4, end, seedOf(salt, position)) !== view.getUint32(at, true)) return undefined;
+  if (crc32(bytes, seedOf(salt, position), at + 4, end) !== uint32At(bytes, at)) return undefined;
   return { type, position, keyStart, valueStart, end, mask: bytes[at + 5]! };
+}
+
+/**
+ * The mask of the value of the record at `at`, when it is a put of these lengths that was written at this
+ * position of this segment; else `undefined`.
+ */
+export function checkPut(
+  bytes: Uint8Array,
+  at: number,
+  position: number,
+  salt: number,
+  keyLength: number,
+  valueBytes: number,
+): number | undefined {
+  const end = at + RECORD_HEADER_BYTES + keyLength + valueBytes;
+  const good =
+    end <= bytes.length &&
+    bytes[at + 4] === PUT &&
+    bytes[at + 6]! + 256 * bytes[at + 7]! === keyLength &&
+    uint32At(bytes, at + 8) === valueBytes &&
+    crc32(bytes, seedOf(salt, position), at + 4, end) === uint32At(bytes, at);
+  return good ? bytes[at + 5]! : undefined;
 }
 
 /** The value of a record, in memory of its own. */
 export function copyValue(bytes: Uint8Array, { valueStart, end, mask }: RecordView): Uint8Array {
   const value = new Uint8Array(bytes.subarray(valueStart, end));
-  if (mask !== 0) applyMask(value, 0, value.length, mask);
+  if (mask !== 0) unmask(value, 0, value.length, mask);
   return value;
 }
 
@@ -281,6 +324,19 @@ export function isZero(bytes: Uint8Array, start: number, end: number): boolean {
   return true;
 }
 
+/**
+ * Memory of its own that is about to be written over; filling it with zeros first would cost as much as
+ * reading.
+ */
+export function unfilled(length: number): Uint8Array {
+  return new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
+}
+
+/** Without a view: one for each record would cost more than the record. */
+function uint32At(bytes: Uint8Array, at: number): number {
+  return (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)) >>> 0;
+}
+
 export function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
@@ -294,7 +350,8 @@ export function getUint64(view: DataView, at: number): number {
   return view.getUint32(at + 4, true) * 0x1_0000_0000 + view.getUint32(at, true);
 }
 
-function applyMask(bytes: Uint8Array, start: number, end: number, mask: number): void {
+/** What is masked once is stored; what is masked twice is the value. */
+export function unmask(bytes: Uint8Array, start: number, end: number, mask: number): void {
   for (let i = start; i < end; i++) bytes[i]! ^= mask;
 }
 
@@ -303,23 +360,31 @@ function applyMask(bytes: Uint8Array, start: number, end: number, mask: number):
  * that holds a sector of every byte, above 127 KiB, is stored as it is: its sector of zeros could be taken
  * for one that a crash did not write.)
  */
-function maskFor(value: Uint8Array, position: number): number {
-  if (value.length < SECTOR_BYTES - KEY_ZEROS_MAX - 4) return 0;
-  if (!leavesUniformSector(value, position, 0)) return 0;
-  for (let mask = 1; mask < 256; mask++) if (!leavesUniformSector(value, position, mask)) return mask;
+function maskFor(bytes: Uint8Array, start: number, end: number, position: number): number {
+  if (end - start < SECTOR_BYTES - KEY_ZEROS_MAX - 4) return 0;
+  if (!leavesUniformSector(bytes, start, end, position, 0)) return 0;
+  for (let mask = 1; mask < 256; mask++)
+    if (!leavesUniformSector(bytes, start, end, position, mask)) return mask;
   return 0;
 }
 
 /**
- * Whether a sector may hold nothing of the value but this byte, and nothing else that is surely not zero.
+ * Whether a sector may hold nothing of the value `bytes[start, end)` but this byte, and nothing else that is
+ * surely not zero. `position`: of the value in the segment.
  */
-function leavesUniformSector(value: Uint8Array, position: number, byte: number): boolean {
-  const first = Math.ceil((position - KEY_ZEROS_MAX) / SECTOR_BYTES) * SECTOR_BYTES - position;
-  for (let start = first; start + SECTOR_BYTES <= value.length + 4; start += SECTOR_BYTES) {
-    const [from, to] = [Math.max(0, start), Math.min(value.length, start + SECTOR_BYTES)];
-    if (value[from] !== byte || value[to - 1] !== byte) continue;
+function leavesUniformSector(
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+  position: number,
+  byte: number,
+): boolean {
+  const first = start + Math.ceil((position - KEY_ZEROS_MAX) / SECTOR_BYTES) * SECTOR_BYTES - position;
+  for (let sector = first; sector + SECTOR_BYTES <= end + 4; sector += SECTOR_BYTES) {
+    const [from, to] = [Math.max(start, sector), Math.min(end, sector + SECTOR_BYTES)];
+    if (bytes[from] !== byte || bytes[to - 1] !== byte) continue;
     let at = from;
-    while (at < to && value[at] === byte) at++;
+    while (at < to && bytes[at] === byte) at++;
     if (at === to) return true;
   }
   return false;

@@ -22,8 +22,10 @@
  * | 16     | of a deleted range: its bounds, as in a frame                             |
  */
 
+import { crc32 } from "coppice";
 import { readFully, type StoreFiles, writeFully } from "./files.js";
-import { checksum, DELETE_RANGE, getUint64, RANGE_BYTES, setUint64, viewOf } from "./frame.js";
+import { DELETE_RANGE, getUint64, PUT, RANGE_BYTES, setUint64, unfilled, viewOf } from "./frame.js";
+import { keyBytes, putKey } from "./key-names.js";
 import { hintName, type Segment } from "./segment.js";
 
 const MAGIC = "copphnt1";
@@ -31,7 +33,8 @@ const HEADER_BYTES = 28;
 const RECORD_BYTES = 11;
 
 export class HintWriter {
-  #bytes: Buffer = Buffer.allocUnsafeSlow(16 * 1024);
+  #bytes: Uint8Array = unfilled(16 * 1024);
+  #view: DataView = viewOf(this.#bytes);
   #at = HEADER_BYTES;
 
   add(
@@ -41,34 +44,47 @@ export class HintWriter {
     position: number,
     bounds?: { readonly from: number; readonly to: number },
   ): void {
-    const needed = this.#at + RECORD_BYTES + key.length + RANGE_BYTES + 4;
-    if (needed > this.#bytes.length) {
-      const grown = Buffer.allocUnsafeSlow(Math.max(needed, 2 * this.#bytes.length));
-      grown.set(this.#bytes.subarray(0, this.#at));
-      this.#bytes = grown;
-    }
-    const [bytes, at] = [this.#bytes, this.#at];
-    bytes[at] = type;
-    bytes.writeUInt16LE(key.length, at + 1);
-    bytes.writeUInt32LE(valueBytes, at + 3);
-    bytes.writeUInt32LE(position, at + 7);
-    bytes.set(key, at + RECORD_BYTES);
-    this.#at = at + RECORD_BYTES + key.length;
+    const at = this.#begin(type, key.length, valueBytes, position);
+    this.#bytes.set(key, at);
     if (bounds === undefined) return;
-    bytes.writeDoubleLE(bounds.from, this.#at);
-    bytes.writeDoubleLE(bounds.to, this.#at + 8);
+    this.#view.setFloat64(this.#at, bounds.from, true);
+    this.#view.setFloat64(this.#at + 8, bounds.to, true);
     this.#at += RANGE_BYTES;
+  }
+
+  /** The same for a value that was put, whose key is encoded where it lies. */
+  addPut(space: string, name: string, seq: number, part: number, valueBytes: number, position: number): void {
+    const at = this.#begin(PUT, keyBytes(space, name, seq, part), valueBytes, position);
+    putKey(this.#bytes, at, space, name, seq, part);
+  }
+
+  /** Where the key belongs. */
+  #begin(type: number, keyLength: number, valueBytes: number, position: number): number {
+    const at = this.#at;
+    const end = at + RECORD_BYTES + keyLength;
+    if (end + RANGE_BYTES + 4 > this.#bytes.length) {
+      const grown = unfilled(Math.max(end + RANGE_BYTES + 4, 2 * this.#bytes.length));
+      grown.set(this.#bytes.subarray(0, at));
+      this.#bytes = grown;
+      this.#view = viewOf(grown);
+    }
+    this.#bytes[at] = type;
+    this.#view.setUint16(at + 1, keyLength, true);
+    this.#view.setUint32(at + 3, valueBytes, true);
+    this.#view.setUint32(at + 7, position, true);
+    this.#at = end;
+    return at + RECORD_BYTES;
   }
 
   /** The whole file. Nothing may be added afterwards. */
   finish({ number, salt, end }: Segment): Uint8Array {
     const bytes = this.#bytes;
-    const view = viewOf(bytes);
-    bytes.write(MAGIC, 0, "latin1");
+    const view = this.#view;
+    for (let i = 0; i < MAGIC.length; i++) bytes[i] = MAGIC.charCodeAt(i);
     setUint64(view, 8, number);
     view.setUint32(16, salt, true);
     setUint64(view, 20, end);
-    view.setUint32(this.#at, checksum(bytes, 0, this.#at, 0), true);
+    view.setUint32(this.#at, crc32(bytes, 0, 0, this.#at), true);
     return bytes.subarray(0, this.#at + 4);
   }
 }
@@ -101,7 +117,7 @@ export async function readHint(files: StoreFiles, segment: Segment): Promise<Buf
   const view = viewOf(bytes);
   const end = bytes.length - 4;
   const whole =
-    checksum(bytes, 0, end, 0) === view.getUint32(end, true) &&
+    crc32(bytes, 0, 0, end) === view.getUint32(end, true) &&
     getUint64(view, 8) === segment.number &&
     view.getUint32(16, true) === segment.salt &&
     getUint64(view, 20) === segment.end;

@@ -52,6 +52,9 @@ export interface Bounds {
   readonly after: string | undefined;
 }
 
+/** Returns whether to go on. */
+type Visit = (entry: IndexEntry) => boolean;
+
 type OnDead = (place: number, space: string, name: string, entry: readonly number[], at: number) => void;
 
 export class KeyIndex {
@@ -113,15 +116,18 @@ export class KeyIndex {
     }
   }
 
-  /** Points a key to another copy of its record; `false` when its record is no longer the one at `from`. */
-  move(space: string, name: string, seq: number, part: number, from: number, to: number): boolean {
+  /**
+   * Points a key to another copy of its record, and returns the bytes of its value; -1 when its record is no
+   * longer the one at `from`.
+   */
+  move(space: string, name: string, seq: number, part: number, from: number, to: number): number {
     const chunks = this.#spaces.get(space)?.byName.get(name);
     const chunk = chunks?.[chunkOf(chunks, seq, part)];
-    if (chunk === undefined) return false;
+    if (chunk === undefined) return -1;
     const at = lowerBound(chunk, seq, part);
-    if (chunk[at] !== seq || chunk[at + 1] !== part || chunk[at + 2] !== from) return false;
+    if (chunk[at] !== seq || chunk[at + 1] !== part || chunk[at + 2] !== from) return -1;
     chunk[at + 2] = to;
-    return true;
+    return chunk[at + 3]!;
   }
 
   /** How many keys went. */
@@ -168,8 +174,8 @@ export class KeyIndex {
     return at < chunk.length && chunk[at]! < to;
   }
 
-  /** Entries in order, from behind the cursor on. Changes during the walk are not allowed. */
-  *walk(space: string, bounds: Bounds, cursor: Cursor | undefined, reverse: boolean): Generator<IndexEntry> {
+  /** Visits entries in order, from behind the cursor on, until told to stop. */
+  walk(space: string, bounds: Bounds, cursor: Cursor | undefined, reverse: boolean, visit: Visit): void {
     const documents = this.#spaces.get(space);
     if (documents === undefined) return;
     const names =
@@ -178,11 +184,11 @@ export class KeyIndex {
         : reverse
           ? documents.names.down(bounds.prefix, bounds.after, cursor?.name)
           : documents.names.up(bounds.prefix, bounds.after, cursor?.name);
+    const walkOne = reverse ? walkDown : walkUp;
     for (const name of names) {
       const chunks = documents.byName.get(name);
       if (chunks === undefined) continue;
-      const within = cursor?.name === name ? cursor : undefined;
-      yield* reverse ? walkDown(name, chunks, bounds, within) : walkUp(name, chunks, bounds, within);
+      if (!walkOne(name, chunks, bounds, cursor?.name === name ? cursor : undefined, visit)) return;
     }
   }
 
@@ -203,38 +209,43 @@ export class KeyIndex {
   }
 }
 
-function* walkUp(
+/** Whether to go on with the next name. */
+function walkUp(
   name: string,
   chunks: readonly number[][],
   { from, to }: Bounds,
   cursor: Cursor | undefined,
-): Generator<IndexEntry> {
+  visit: Visit,
+): boolean {
   const [seq, part] = cursor === undefined ? [from, -1] : [cursor.seq, cursor.part];
   for (let index = chunkOf(chunks, seq, part); index < chunks.length; index++) {
     const chunk = chunks[index]!;
     let at = lowerBound(chunk, seq, part);
     if (cursor !== undefined && chunk[at] === seq && chunk[at + 1] === part) at += STRIDE;
     for (; at < chunk.length; at += STRIDE) {
-      if (chunk[at]! >= to) return;
-      yield entryAt(name, chunk, at);
+      if (chunk[at]! >= to) return true;
+      if (!visit(entryAt(name, chunk, at))) return false;
     }
   }
+  return true;
 }
 
-function* walkDown(
+function walkDown(
   name: string,
   chunks: readonly number[][],
   { from, to }: Bounds,
   cursor: Cursor | undefined,
-): Generator<IndexEntry> {
+  visit: Visit,
+): boolean {
   const [seq, part] = cursor === undefined ? [to, -1] : [cursor.seq, cursor.part];
   for (let index = Math.min(chunkOf(chunks, seq, part), chunks.length - 1); index >= 0; index--) {
     const chunk = chunks[index]!;
     for (let at = lowerBound(chunk, seq, part) - STRIDE; at >= 0; at -= STRIDE) {
-      if (chunk[at]! < from) return;
-      yield entryAt(name, chunk, at);
+      if (chunk[at]! < from) return true;
+      if (!visit(entryAt(name, chunk, at))) return false;
     }
   }
+  return true;
 }
 
 function entryAt(name: string, chunk: readonly number[], at: number): IndexEntry {

@@ -72,6 +72,37 @@ export function keyBytes(space: string, name: string, seq: number, part: number)
   return space.length + 1 + name.length + 2 + (seq < 0 ? 0 : part < 0 ? 8 : 16);
 }
 
+/** Encodes the key at `at`, as `encodeKey` of core does. */
+export function putKey(
+  bytes: Uint8Array,
+  at: number,
+  space: string,
+  name: string,
+  seq: number,
+  part: number,
+): void {
+  for (let i = 0; i < space.length; i++) bytes[at++] = space.charCodeAt(i);
+  bytes[at++] = 0;
+  for (let i = 0; i < name.length; i++) bytes[at++] = name.charCodeAt(i);
+  bytes[at++] = 0;
+  bytes[at++] = 0;
+  if (seq < 0) return;
+  putNumber(bytes, at, seq);
+  if (part >= 0) putNumber(bytes, at + 8, part);
+}
+
+function putNumber(bytes: Uint8Array, at: number, value: number): void {
+  putUint32(bytes, at, Math.floor(value / 0x1_0000_0000));
+  putUint32(bytes, at + 4, value >>> 0);
+}
+
+function putUint32(bytes: Uint8Array, at: number, value: number): void {
+  bytes[at] = value >>> 24;
+  bytes[at + 1] = value >>> 16;
+  bytes[at + 2] = value >>> 8;
+  bytes[at + 3] = value;
+}
+
 /** Without the arguments that `toString` looks at first. The declarations of Node leave the method out. */
 function latin1(bytes: Buffer, start: number, end: number): string {
   return (bytes as Buffer & { latin1Slice(start: number, end: number): string }).latin1Slice(start, end);

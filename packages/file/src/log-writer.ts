@@ -12,11 +12,26 @@
  *   changed.
  */
 
-import { type Batch, CoppiceError, type Env, encodeKey, isCoppiceError, isRangeDeletion } from "coppice";
+import {
+  type Batch,
+  CoppiceError,
+  type Entry,
+  type Env,
+  encodeKey,
+  isCoppiceError,
+  isRangeDeletion,
+} from "coppice";
 import { type OpenFile, type StoreFiles, writeFully } from "./files.js";
-import { DELETE_KEY, FrameWriter, frameBytes, PUT, RANGE_BYTES, RECORD_HEADER_BYTES } from "./frame.js";
+import {
+  DELETE_KEY,
+  DELETE_RANGE,
+  FrameWriter,
+  frameBytes,
+  RANGE_BYTES,
+  RECORD_HEADER_BYTES,
+} from "./frame.js";
 import { HintWriter, writeHint } from "./hints.js";
-import { nameOf } from "./key-names.js";
+import { keyBytes, nameOf } from "./key-names.js";
 import { writeManifest } from "./manifest.js";
 import { createZeroed, encodeSegmentHeader, SEGMENT_HEADER_BYTES, Segment, segmentName } from "./segment.js";
 import type { StoreState } from "./store-state.js";
@@ -68,16 +83,22 @@ export class LogWriter {
     const changes = plan(this.#state, batch);
     if (changes.bytes === 0) return;
     const length = frameBytes(changes.bytes);
-    const segment = await this.#room(length, (batch.put?.length ?? 0) > 0).catch(asNotWritten);
+    const segment =
+      this.#fitting(length) ?? (await this.#room(length, changes.names.length > 0).catch(asNotWritten));
     const [frame, state] = [this.#frame, this.#state];
     frame.begin(segment.end, segment.salt);
     const positions = addRecords(frame, changes);
     const { bytes, chain } = frame.finish(state.sequence + 1, state.chain);
     try {
-      await writeFully(segment.file, bytes, length, segment.end);
-      if (state.syncs) await segment.file.sync();
-      // Nothing waited for the disk: let others have their turn between two commits.
-      else await new Promise<void>((resolve) => this.#env.turn(resolve));
+      const written = writeFully(segment.file, bytes, length, segment.end);
+      if (written !== undefined) await written;
+      const durable = state.syncs
+        ? segment.file.sync()
+        : // Nothing waits for the disk: let others have their turn between two commits.
+          new Promise<void>((resolve) => this.#env.turn(resolve));
+      // While the disk works. After a failure no segment is sealed, and no hint written.
+      noteHint(segment.hint, changes, positions);
+      await durable;
     } catch (error) {
       this.failure = error;
       throw new CoppiceError("OUTCOME_UNKNOWN", "a write or sync failed, and may have been written", {
@@ -154,10 +175,14 @@ export class LogWriter {
     await this.#changeManifest(() => [...state.segments]);
   }
 
-  /** A segment with room for a frame. */
-  async #room(length: number, puts: boolean): Promise<Segment> {
+  /** The segment that is written to, when it has room for a frame. */
+  #fitting(length: number): Segment | undefined {
     const { active } = this.#state;
-    if (active !== undefined && active.end + length <= active.bytes) return active;
+    return active !== undefined && active.end + length <= active.bytes ? active : undefined;
+  }
+
+  /** A new segment with room for a frame. */
+  async #room(length: number, puts: boolean): Promise<Segment> {
     const bytes = Math.max(this.#nextBytes(), SEGMENT_HEADER_BYTES + length);
     if (puts) this.#assertSpace(bytes);
     return this.#rotate(bytes);
@@ -284,18 +309,11 @@ interface Deleted {
   readonly bounds?: { readonly from: number | undefined; readonly to: number | undefined };
 }
 
-interface Put {
-  readonly key: Uint8Array;
-  readonly value: Uint8Array;
-  readonly space: string;
-  readonly name: string;
-  readonly seq: number;
-  readonly part: number;
-}
-
 interface Changes {
   readonly deletions: readonly Deleted[];
-  readonly puts: readonly Put[];
+  readonly puts: readonly Entry[];
+  /** Of the puts, in their order. */
+  readonly names: readonly string[];
   /** Of the records. */
   readonly bytes: number;
 }
@@ -321,17 +339,18 @@ function plan(state: StoreState, { put = [], delete: remove = [] }: Batch): Chan
       bytes += RECORD_HEADER_BYTES + key.length;
     }
   }
-  const puts = put.map(({ key, value }): Put => {
+  const names: string[] = [];
+  for (const { key, value } of put) {
     const [space, id, seq = -1, part = -1] = key;
-    const encoded = encodeKey(key);
-    bytes += RECORD_HEADER_BYTES + encoded.length + value.length;
-    return { key: encoded, value, space, name: nameOf(id), seq, part };
-  });
-  return { deletions, puts, bytes };
+    const name = nameOf(id);
+    bytes += RECORD_HEADER_BYTES + keyBytes(space, name, seq, part) + value.length;
+    names.push(name);
+  }
+  return { deletions, puts: put, names, bytes };
 }
 
 /** Positions of the records: deletions first, as they take effect. */
-function addRecords(frame: FrameWriter, { deletions, puts }: Changes): number[] {
+function addRecords(frame: FrameWriter, { deletions, puts, names }: Changes): number[] {
   const positions: number[] = [];
   for (const { key, bounds } of deletions) {
     const position =
@@ -340,28 +359,56 @@ function addRecords(frame: FrameWriter, { deletions, puts }: Changes): number[] 
         : frame.addRange(key, bounds.from, bounds.to);
     positions.push(position);
   }
-  for (const { key, value } of puts) positions.push(frame.add(PUT, key, value));
+  for (let i = 0; i < puts.length; i++) {
+    const { key, value } = puts[i]!;
+    positions.push(frame.addPut(key[0], names[i]!, key[2] ?? -1, key[3] ?? -1, value));
+  }
   return positions;
 }
 
-function apply(state: StoreState, segment: Segment, changes: Changes, positions: readonly number[]): void {
+function noteHint(
+  hint: HintWriter | undefined,
+  { deletions, puts, names }: Changes,
+  positions: readonly number[],
+): void {
+  if (hint === undefined) return;
   let at = 0;
+  for (const { key, bounds } of deletions) {
+    if (bounds === undefined) hint.add(DELETE_KEY, key, 0, positions[at++]!);
+    else hint.add(DELETE_RANGE, key, RANGE_BYTES, positions[at++]!, whole(bounds));
+  }
+  for (let i = 0; i < puts.length; i++) {
+    const { key, value } = puts[i]!;
+    hint.addPut(key[0], names[i]!, key[2] ?? -1, key[3] ?? -1, value.length, positions[at++]!);
+  }
+}
+
+function whole({ from, to }: NonNullable<Deleted["bounds"]>): { from: number; to: number } {
+  return { from: from ?? -1, to: to ?? Number.POSITIVE_INFINITY };
+}
+
+function apply(state: StoreState, segment: Segment, changes: Changes, positions: readonly number[]): void {
   for (const { key, space, name, seq, part, bounds } of changes.deletions) {
-    const position = positions[at++]!;
     if (bounds === undefined) {
       state.index.delete(space, name, seq, part);
-      segment.hint?.add(DELETE_KEY, key, 0, position);
       segment.deletionBytes += RECORD_HEADER_BYTES + key.length;
     } else {
-      const range = { from: bounds.from ?? -1, to: bounds.to ?? Number.POSITIVE_INFINITY };
-      state.index.deleteRange(space, name, range.from, range.to);
-      segment.hint?.add(3, key, RANGE_BYTES, position, range);
+      const { from, to } = whole(bounds);
+      state.index.deleteRange(space, name, from, to);
       segment.deletionBytes += RECORD_HEADER_BYTES + key.length + RANGE_BYTES;
     }
   }
-  for (const { key, value, space, name, seq, part } of changes.puts) {
-    const position = positions[at++]!;
-    state.putKey(segment, space, name, seq, part, position, value.length);
-    segment.hint?.add(PUT, key, value.length, position);
+  let at = changes.deletions.length;
+  for (let i = 0; i < changes.puts.length; i++) {
+    const { key, value } = changes.puts[i]!;
+    state.putKey(
+      segment,
+      key[0],
+      changes.names[i]!,
+      key[2] ?? -1,
+      key[3] ?? -1,
+      positions[at++]!,
+      value.length,
+    );
   }
 }

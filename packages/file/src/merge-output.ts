@@ -7,7 +7,7 @@
  */
 
 import { type StoreFiles, writeFully } from "./files.js";
-import { FrameWriter, frameBytes, PUT } from "./frame.js";
+import { FrameWriter, frameBytes, PUT, RECORD_HEADER_BYTES, type RecordView } from "./frame.js";
 import { HintWriter, writeHint } from "./hints.js";
 import {
   createZeroed,
@@ -49,29 +49,52 @@ export class MergeOutput {
     this.#place = place;
   }
 
-  /** Where the copy lies. */
+  /** Adds a record, after making room. */
   async add(
     type: number,
     key: Uint8Array,
     value: Uint8Array,
     bounds: { from: number; to: number } | undefined,
-  ): Promise<{ readonly segment: Segment; readonly position: number }> {
-    const bytes = 12 + key.length + value.length;
-    let segment = this.segments.at(-1);
-    const open = this.#begun ? this.#frame.length : 0;
-    if (segment === undefined || segment.end + open + frameBytes(bytes) > segment.bytes) {
-      await this.#endSegment();
-      segment = await this.#beginSegment(bytes);
-    }
-    if (!this.#begun) {
-      this.#frame.begin(segment.end, segment.salt);
-      this.#begun = true;
-    }
-    const position = this.#frame.add(type, key, value);
-    segment.hint!.add(type, key, value.length, position, bounds);
+  ): Promise<void> {
+    const bytes = RECORD_HEADER_BYTES + key.length + value.length;
+    if (!this.fits(bytes)) await this.makeRoom(bytes);
+    const segment = this.#segment();
+    segment.hint!.add(type, key, value.length, this.#frame.add(type, key, value), bounds);
     if (type !== PUT) segment.deletionBytes += bytes;
-    if (this.#frame.length >= FRAME_BYTES) await this.#endFrame();
-    return { segment, position };
+  }
+
+  /** Adds a record that was read, and that `fits`; returns its position in the last segment. */
+  addCopy(from: Uint8Array, record: RecordView, bounds: { from: number; to: number } | undefined): number {
+    const { type, keyStart, valueStart, end } = record;
+    const segment = this.#segment();
+    const position = this.#frame.addCopy(from, record);
+    const key = new Uint8Array(from.buffer, from.byteOffset + keyStart, valueStart - keyStart);
+    segment.hint!.add(type, key, end - valueStart, position, bounds);
+    if (type !== PUT) segment.deletionBytes += RECORD_HEADER_BYTES + end - keyStart;
+    return position;
+  }
+
+  /** Whether a record of so many bytes can be added without `makeRoom`. */
+  fits(recordBytes: number): boolean {
+    const segment = this.segments.at(-1);
+    if (segment === undefined) return false;
+    const open = this.#begun ? this.#frame.length : 0;
+    return open < FRAME_BYTES && segment.end + open + frameBytes(recordBytes) <= segment.bytes;
+  }
+
+  /** Writes the frame, and begins a segment where that is needed. */
+  async makeRoom(recordBytes: number): Promise<void> {
+    await this.#endFrame();
+    if (this.fits(recordBytes)) return;
+    await this.#endSegment();
+    await this.#beginSegment(recordBytes);
+  }
+
+  #segment(): Segment {
+    const segment = this.segments.at(-1)!;
+    if (!this.#begun) this.#frame.begin(segment.end, segment.salt);
+    this.#begun = true;
+    return segment;
   }
 
   async finish(): Promise<void> {

@@ -13,8 +13,18 @@
  */
 
 import { CoppiceError, type Env, isCoppiceError } from "coppice";
-import { readFully, type StoreFiles } from "./files.js";
-import { copyValue, DELETE_RANGE, PUT, type RecordView, rangeOf, readHeader, readRecords } from "./frame.js";
+import type { StoreFiles } from "./files.js";
+import {
+  DELETE_RANGE,
+  FRAME_HEADER_BYTES,
+  PUT,
+  RECORD_HEADER_BYTES,
+  type RecordView,
+  rangeOf,
+  readHeader,
+  readRecords,
+  unmask,
+} from "./frame.js";
 import { POSITIONS } from "./key-index.js";
 import { type KeyParts, partsOf } from "./key-names.js";
 import type { LogWriter, WriterLimits } from "./log-writer.js";
@@ -29,10 +39,11 @@ import {
   segmentName,
 } from "./segment.js";
 import type { StoreState } from "./store-state.js";
+import { Window } from "./window.js";
 
 /** Bytes read, or index entries moved, before others get a turn. */
-const SLICE_BYTES = 256 * 1024;
-const SLICE_MOVES = 2000;
+const SLICE_BYTES = 64 * 1024;
+const SLICE_MOVES = 256;
 /** Less is not worth a file, and what frames themselves take would be merged again and again. */
 const GAIN_BYTES_MIN = 4096;
 
@@ -41,12 +52,13 @@ export interface MergeSettings {
   readonly deadRatioMin: number;
 }
 
+/** The keys whose records were copied. */
 interface Moves {
-  /** Places before. */
-  readonly places: number[];
+  readonly spaces: string[];
+  readonly names: string[];
   readonly segments: Segment[];
-  readonly positions: number[];
-  readonly keys: Buffer[];
+  /** Of each key four: seq, part, place before, position now. */
+  readonly numbers: number[];
 }
 
 /** Runs a task while no commit is under way. */
@@ -176,7 +188,7 @@ export class Merger {
     if (sources.length === 0) return;
     const dropsDeletions = sources[0] === this.#state.segments[0];
     const output = await this.#output(sources[0]!);
-    const moves: Moves = { places: [], segments: [], positions: [], keys: [] };
+    const moves: Moves = { spaces: [], names: [], segments: [], numbers: [] };
     try {
       for (const source of sources) await this.#copy(source, output, moves, dropsDeletions, signal);
       await output.finish();
@@ -212,72 +224,75 @@ export class Merger {
     dropsDeletions: boolean,
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    const raw = await readFully(source.file, source.end, 0);
-    const bytes = Buffer.from(raw.buffer, raw.byteOffset, raw.length);
     const header = await readSegmentHeader(source.file);
     if (header === undefined) throw damaged("has a damaged header", segmentName(source.number), 0);
+    const window = new Window(source.file, source.end);
     let { chain, sequence } = header;
     let slice = 0;
     this.#goOn(signal);
-    for (let at = SEGMENT_HEADER_BYTES; at < source.end; ) {
-      const frame = readHeader(bytes, at, at, source.salt);
-      const records = frame && readRecords(bytes, at, at, source.salt, frame);
+    for (let position = SEGMENT_HEADER_BYTES; position < source.end; ) {
+      let at = await window.have(position, FRAME_HEADER_BYTES);
+      const frame = readHeader(window.bytes, at, position, source.salt);
+      if (frame !== undefined) at = await window.have(position, frame.length);
+      const records = frame && readRecords(window.bytes, at, position, source.salt, frame);
       const follows = frame !== undefined && frame.previous === chain && frame.sequence === sequence + 1;
-      if (records === undefined || !follows) throw damaged("is damaged", segmentName(source.number), at);
-      for (const record of records)
-        await this.#copyRecord(source, bytes, record, output, moves, dropsDeletions);
+      if (records === undefined || !follows)
+        throw damaged("is damaged", segmentName(source.number), position);
+      for (const record of records) {
+        if (this.#isNeeded(source, window.buffer, record, dropsDeletions)) {
+          const length = RECORD_HEADER_BYTES + record.end - record.keyStart;
+          if (!output.fits(length)) await output.makeRoom(length);
+          this.#copyRecord(source, window, record, output, moves);
+        }
+        slice += RECORD_HEADER_BYTES + record.end - record.keyStart;
+        if (slice < SLICE_BYTES) continue;
+        slice = 0;
+        await this.#turn();
+        this.#goOn(signal);
+      }
       [chain, sequence] = [frame!.chain, frame!.sequence];
-      at += frame!.length;
-      slice += frame!.length;
-      if (slice < SLICE_BYTES) continue;
-      slice = 0;
-      await this.#turn();
-      this.#goOn(signal);
+      position += frame!.length;
     }
   }
 
-  async #copyRecord(
+  /** Leaves the parts of a key that is put. */
+  #isNeeded(source: Segment, buffer: Buffer, record: RecordView, dropsDeletions: boolean): boolean {
+    const { type, keyStart, valueStart, position } = record;
+    if (type !== PUT) return !dropsDeletions;
+    const { space, name, seq, part } = partsOf(buffer, keyStart, valueStart, this.#parts);
+    return this.#state.index.find(space, name, seq, part) === source.slot * POSITIONS + position;
+  }
+
+  #copyRecord(
     source: Segment,
-    bytes: Buffer,
+    { bytes }: Window,
     record: RecordView,
     output: MergeOutput,
     moves: Moves,
-    dropsDeletions: boolean,
-  ): Promise<void> {
-    const { type, keyStart, valueStart, position } = record;
-    const key = bytes.subarray(keyStart, valueStart);
-    if (type !== PUT) {
-      if (dropsDeletions) return;
-      await output.add(
-        type,
-        key,
-        copyValue(bytes, record),
-        type === DELETE_RANGE ? rangeOf(bytes, record) : undefined,
-      );
-      return;
-    }
-    const { space, name, seq, part } = partsOf(bytes, keyStart, valueStart, this.#parts);
-    const place = source.slot * POSITIONS + position;
-    if (this.#state.index.find(space, name, seq, part) !== place) return;
-    const moved = await output.add(type, key, copyValue(bytes, record), undefined);
-    moves.places.push(place);
-    moves.segments.push(moved.segment);
-    moves.positions.push(moved.position);
-    moves.keys.push(Buffer.from(key));
+  ): void {
+    const { type, valueStart, end, mask, position } = record;
+    const bounds = type === DELETE_RANGE ? rangeOf(bytes, record) : undefined;
+    if (mask !== 0) unmask(bytes, valueStart, end, mask);
+    const moved = output.addCopy(bytes, record, bounds);
+    if (type !== PUT) return;
+    const { space, name, seq, part } = this.#parts;
+    moves.spaces.push(space);
+    moves.names.push(name);
+    moves.segments.push(output.segments.at(-1)!);
+    moves.numbers.push(seq, part, source.slot * POSITIONS + position, moved);
   }
 
   readonly #parts: KeyParts = { space: "", name: "", seq: -1, part: -1 };
 
-  async #point({ places, segments, positions, keys }: Moves): Promise<void> {
+  async #point({ spaces, names, segments, numbers }: Moves): Promise<void> {
     const { index } = this.#state;
-    for (let i = 0; i < keys.length; i++) {
-      const key = keys[i]!;
-      const { space, name, seq, part } = partsOf(key, 0, key.length, this.#parts);
-      const [from, segment] = [places[i]!, segments[i]!];
-      const to = segment.slot * POSITIONS + positions[i]!;
-      if (index.move(space, name, seq, part, from, to)) {
-        index.find(space, name, seq, part);
-        const bytes = recordBytes(space, name, seq, part, index.foundBytes);
+    for (let i = 0; i < names.length; i++) {
+      const [space, name, segment] = [spaces[i]!, names[i]!, segments[i]!];
+      const [seq, part, from] = [numbers[4 * i]!, numbers[4 * i + 1]!, numbers[4 * i + 2]!];
+      const to = segment.slot * POSITIONS + numbers[4 * i + 3]!;
+      const valueBytes = index.move(space, name, seq, part, from, to);
+      if (valueBytes >= 0) {
+        const bytes = recordBytes(space, name, seq, part, valueBytes);
         this.#state.segmentAt(from)!.liveBytes -= bytes;
         segment.liveBytes += bytes;
       }

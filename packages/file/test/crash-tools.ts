@@ -99,7 +99,7 @@ function lines(naive: NaiveStore): string[] {
 
 export const SMALL: FileLogOptions = { segmentBytesMax: 64 * 1024 };
 
-export function factoryOn(disk: SimulatedDisk, options: FileLogOptions = {}): FileLogFactory {
+export function factoryOn(disk: Pick<SimulatedDisk, "files">, options: FileLogOptions = {}): FileLogFactory {
   return fileLogBackend("simulated", { ...SMALL, ...options, files: disk.files });
 }
 

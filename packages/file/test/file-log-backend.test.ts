@@ -302,10 +302,12 @@ test("[FL11] a merge stops at its signal, at close, and at damage, and leaves th
   backend = await factory.open(simulatedEnv(2));
   expect(await dump(backend)).toEqual(lines);
   const files = [...disk.image().keys()];
-  disk.onRead = (name, position, into) => {
-    if (name === "00000002.seg" && position === 0 && into.length > 10_000) into[9000]! ^= 1;
-  };
-  expect(await codeOf(factory.merge({ force: true }))).toBe("CORRUPT");
+  for (const at of [0, 40, 9000]) {
+    disk.onRead = (name, position, into) => {
+      if (name === "00000002.seg" && position === 4096 && into.length > 10_000) into[at]! ^= 1;
+    };
+    expect(await codeOf(factory.merge({ force: true }))).toBe("CORRUPT");
+  }
   disk.onRead = undefined;
   expect([...disk.image().keys()]).toEqual(
     expect.arrayContaining(files.filter((name) => name.endsWith(".seg"))),

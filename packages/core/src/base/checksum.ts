@@ -10,7 +10,7 @@
 type Crc32 = (bytes: Uint8Array, previous: number) => number;
 
 /** From here on the call is worth it. */
-const NATIVE_BYTES_MIN = 512;
+const NATIVE_BYTES_MIN = 224;
 const native = nodeCrc32();
 
 /** Without an import, so that core still loads in browsers; `undefined` there. */
@@ -37,14 +37,19 @@ function makeTables(): Uint32Array[] {
   return tables;
 }
 
-/** CRC-32 of the bytes, continuing from the CRC of what came before them (0 at the start). */
-export function crc32(bytes: Uint8Array, previous = 0): number {
-  if (native !== undefined && bytes.length >= NATIVE_BYTES_MIN) return native(bytes, previous);
-  return crc32Here(bytes, previous);
+/**
+ * CRC-32 of `bytes[start, end)` (by default all), continuing from the CRC of what came before them (0 at the
+ * start).
+ */
+export function crc32(bytes: Uint8Array, previous = 0, start = 0, end: number = bytes.length): number {
+  if (native === undefined || end - start < NATIVE_BYTES_MIN) return crc32Here(bytes, previous, start, end);
+  if (end - start === bytes.length) return native(bytes, previous);
+  // Of a Buffer `subarray` would make another one, which costs twice as much.
+  return native(new Uint8Array(bytes.buffer, bytes.byteOffset + start, end - start), previous);
 }
 
 /** In JavaScript, whatever the length. */
-export function crc32Here(bytes: Uint8Array, previous: number): number {
+export function crc32Here(bytes: Uint8Array, previous: number, start: number, end: number): number {
   const [t0, t1, t2, t3, t4, t5, t6, t7] = TABLES as [
     Uint32Array,
     Uint32Array,
@@ -56,8 +61,8 @@ export function crc32Here(bytes: Uint8Array, previous: number): number {
     Uint32Array,
   ];
   let crc = ~previous;
-  let i = 0;
-  for (const end = bytes.length - 7; i < end; i += 8) {
+  let i = start;
+  for (const last = end - 7; i < last; i += 8) {
     const low = crc ^ (bytes[i]! | (bytes[i + 1]! << 8) | (bytes[i + 2]! << 16) | (bytes[i + 3]! << 24));
     crc =
       t7[low & 0xff]! ^
@@ -69,6 +74,6 @@ export function crc32Here(bytes: Uint8Array, previous: number): number {
       t1[bytes[i + 6]!]! ^
       t0[bytes[i + 7]!]!;
   }
-  for (; i < bytes.length; i++) crc = t0[(crc ^ bytes[i]!) & 0xff]! ^ (crc >>> 8);
+  for (; i < end; i++) crc = t0[(crc ^ bytes[i]!) & 0xff]! ^ (crc >>> 8);
   return ~crc >>> 0;
 }

@@ -294,6 +294,16 @@ class SimulatedFile implements OpenFile {
     return this.readNow(into, at, length, position);
   }
 
+  async readEach(into: readonly Uint8Array[], position: number): Promise<number> {
+    let count = 0;
+    for (const piece of into) {
+      const read = this.readNow(piece, 0, piece.length, position + count);
+      count += read;
+      if (read < piece.length) break;
+    }
+    return count;
+  }
+
   readNow(into: Uint8Array, at: number, length: number, position: number): number {
     const { content, size } = this.#node;
     const count = Math.max(0, Math.min(length, size - position));
