@@ -147,7 +147,10 @@ export class AutomergeRepoDocuments {
 
   /** Snapshot and later changes as they are stored; no document is built. */
   async #chunk(document: string): Promise<Uint8Array | undefined> {
-    const data = await this.#storage.diff(this.#idPrefix + document, encodeHeads([]));
+    const id = this.#idPrefix + document;
+    // What was saved before is seen, whether the save was awaited or not.
+    await this.#saving.get(id)?.catch(() => undefined);
+    const data = await this.#storage.diff(id, encodeHeads([]));
     return data === undefined || data.length === 0 ? undefined : data;
   }
 }

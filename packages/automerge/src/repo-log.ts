@@ -7,7 +7,7 @@
  * where storage confirms it: the append expects the very state of the log that it was remembered of.
  *
  * Invariants:
- * - what is remembered is true: all that is in the past of `heads` is in the log while `token` names its state;
+ * - what is remembered is true: all of the past of `heads` is in the log while `token` names its state;
  *   a change whose parents are not surely there ends the memory;
  * - without a memory, or when somebody else has changed the document, the stored document decides.
  */
