@@ -15,19 +15,14 @@
  * acknowledged.
  */
 
-import * as Automerge from "@automerge/automerge";
-import { CoppiceError, type DocumentStorage, isCoppiceError } from "coppice";
-import { readChange } from "./changes.js";
-import { splitChunks } from "./chunk.js";
+import type { DocumentStorage } from "coppice";
 import { encodeHeads } from "./heads.js";
 import type { AutomergeModel } from "./model.js";
 import type { RepoChunk, RepoKey } from "./repo-keys.js";
+import { changesIn, RepoLog } from "./repo-log.js";
 
-const MODEL = "automerge";
 /** The name of the one chunk of a document. */
 const LOG = "log";
-/** Changes in one append. */
-const APPEND_EVENTS_MAX = 10_000;
 /** A tail below this weighs less than a compaction. */
 const COMPACT_BYTES_MIN = 16 * 1024;
 
@@ -51,6 +46,7 @@ export interface AutomergeRepoDocumentsOptions {
 /** A `StorageAdapterInterface` of automerge-repo. */
 export class AutomergeRepoDocuments {
   readonly #storage: DocumentStorage<readonly AutomergeModel[]>;
+  readonly #log: RepoLog;
   readonly #others: RepoStorage;
   readonly #idPrefix: string;
   readonly #saving = new Map<string, Promise<void>>();
@@ -65,6 +61,7 @@ export class AutomergeRepoDocuments {
     { idPrefix = "" }: AutomergeRepoDocumentsOptions = {},
   ) {
     this.#storage = storage;
+    this.#log = new RepoLog(storage);
     this.#others = others;
     this.#idPrefix = idPrefix;
   }
@@ -86,11 +83,9 @@ export class AutomergeRepoDocuments {
       const changes = changesIn(id, data);
       // automerge-repo reckons what is new from the last save that ended: beside another it repeats changes.
       const overlaps = this.#saving.has(id);
-      return this.#inTurn(id, async () =>
-        this.#append(id, overlaps ? await this.#unstored(id, changes) : changes),
-      );
+      return this.#inTurn(id, () => this.#log.appendChanges(id, changes, overlaps));
     }
-    await this.#inTurn(id, async () => this.#append(id, await this.#lacking(id, data)));
+    await this.#inTurn(id, () => this.#log.appendDocument(id, data));
     const info = await this.#storage.info(id);
     if (info === undefined) return;
     const { bytesSinceSnapshot, snapshotBytes = 0 } = info;
@@ -117,7 +112,10 @@ export class AutomergeRepoDocuments {
     if (keyPrefix.length < 3 && (type === undefined || type === "snapshot")) {
       const id = this.#idOf(keyPrefix);
       // After the saves that came before it: they would begin the document anew.
-      await this.#inTurn(id, async () => void (await this.#storage.delete(id)));
+      await this.#inTurn(id, async () => {
+        this.#log.forget(id);
+        await this.#storage.delete(id);
+      });
     }
     if (type === undefined || !isChunkType(type)) await this.#others.removeRange(keyPrefix);
   }
@@ -149,54 +147,11 @@ export class AutomergeRepoDocuments {
 
   /** Snapshot and later changes as they are stored; no document is built. */
   async #chunk(document: string): Promise<Uint8Array | undefined> {
-    const data = await this.#storage.diff(this.#idPrefix + document, encodeHeads([]));
+    const id = this.#idPrefix + document;
+    // What was saved before is seen, whether the save was awaited or not.
+    await this.#saving.get(id)?.catch(() => undefined);
+    const data = await this.#storage.diff(id, encodeHeads([]));
     return data === undefined || data.length === 0 ? undefined : data;
-  }
-
-  /** The changes of a saved document that the log does not have. */
-  async #lacking(id: string, data: Uint8Array): Promise<Uint8Array[]> {
-    const saved = Automerge.load<unknown>(data);
-    try {
-      const stored = await this.#storage.load<Automerge.Doc<unknown>>(id);
-      if (stored === undefined) return Automerge.getAllChanges(saved);
-      try {
-        const heads = Automerge.getHeads(stored.doc);
-        if (Automerge.hasHeads(saved, heads)) return Automerge.getChangesSince(saved, heads);
-        // Somebody else has stored what this document lacks: compare them change by change.
-        const hashes = Automerge.getChangesMetaSince(saved, []).map(({ hash }) => hash);
-        const backend = Automerge.getBackend(saved);
-        return hashes
-          .filter((hash) => !Automerge.hasHeads(stored.doc, [hash]))
-          .map((hash) => backend.getChangeByHash(hash)!);
-      } finally {
-        await stored.close({ discard: true });
-      }
-    } finally {
-      Automerge.free(saved);
-    }
-  }
-
-  async #unstored(id: string, changes: readonly Uint8Array[]): Promise<readonly Uint8Array[]> {
-    const stored = await this.#storage.load<Automerge.Doc<unknown>>(id);
-    if (stored === undefined) return changes;
-    try {
-      return changes.filter((change) => !Automerge.hasHeads(stored.doc, [hashOf(id, change)]));
-    } finally {
-      await stored.close({ discard: true });
-    }
-  }
-
-  async #append(id: string, changes: readonly Uint8Array[]): Promise<void> {
-    for (let from = 0; from < changes.length; from += APPEND_EVENTS_MAX) {
-      const some = changes.slice(from, from + APPEND_EVENTS_MAX);
-      try {
-        await this.#storage.append(id, some, { model: MODEL });
-      } catch (error) {
-        if (!isCoppiceError(error, "DELETED")) throw error;
-        await (await this.#storage.open(id, { model: MODEL, recreate: true })).close();
-        await this.#storage.append(id, some, { model: MODEL });
-      }
-    }
   }
 }
 
@@ -210,29 +165,4 @@ function isChunkKey(key: RepoKey): boolean {
 
 function isLogKey([, type, name]: RepoKey): boolean {
   return type === "snapshot" && name === LOG;
-}
-
-function hashOf(id: string, change: Uint8Array): string {
-  try {
-    return readChange(change).hash;
-  } catch (error) {
-    throw invalid(id, error);
-  }
-}
-
-function changesIn(id: string, data: Uint8Array): Uint8Array[] {
-  try {
-    const chunks = splitChunks(data);
-    if (chunks.some(({ type }) => type !== "change")) throw new TypeError("a document among changes");
-    return chunks.map(({ bytes }) => bytes);
-  } catch (error) {
-    throw invalid(id, error);
-  }
-}
-
-function invalid(id: string, cause: unknown): CoppiceError {
-  return new CoppiceError("EVENT_INVALID", "these are no changes of Automerge; nothing was written", {
-    cause,
-    details: { id },
-  });
 }

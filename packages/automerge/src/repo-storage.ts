@@ -5,6 +5,7 @@
  *
  * Invariants:
  * - what resolved is durable as the backend says (loss of power, for LevelDB);
+ * - a call sees the writes that were called before it about the same first element of a key, awaited or not;
  * - a value is replaced as a whole or not at all, and so are all values of a `saveBatch`;
  * - prefixes match by element; values come in the order in which they were saved last;
  * - after a failed write the backend is opened anew before the next call, because nobody knows what its
@@ -41,6 +42,8 @@ export class AutomergeRepoStorage {
   #guard: Guard;
   #opening: number;
   #order = 0;
+  /** Writes on their way, by the first element of their keys. */
+  readonly #writing = new Map<string, Set<Promise<void>>>();
   #reopening: Promise<Guard> | undefined;
   #closing: Promise<void> | undefined;
 
@@ -66,6 +69,7 @@ export class AutomergeRepoStorage {
   /** The value, a plain `Uint8Array`; `undefined` for a key without one. Rejects with `CORRUPT`. */
   async load(key: RepoKey): Promise<Uint8Array | undefined> {
     const id = encodeWholeKey(key);
+    await this.#written(key[0]);
     return (await this.#read(await this.#ready(), id))?.data;
   }
 
@@ -80,28 +84,32 @@ export class AutomergeRepoStorage {
 
   /** `save` for several values: all of them or none. Of two with one key the later one counts. */
   async saveBatch(entries: readonly (readonly [RepoKey, Uint8Array])[]): Promise<void> {
+    const firsts = entries.map(([key]) => key[0]!);
     const values = new Map<string, { data: Uint8Array; order: number }>();
     for (const [key, data] of entries) {
       if (!(data instanceof Uint8Array)) throw new TypeError("a value must be a Uint8Array");
       values.set(encodeWholeKey(key), { data: data.slice(), order: this.#order++ });
     }
-    const guard = await this.#ready();
-    const put: Entry[] = [];
-    for (const [id, { data, order }] of values) {
-      put.push(...encodeValue(id, { opening: this.#opening, order }, data));
-    }
-    await guard.commit({ put, delete: deletions([...values.keys()]) });
+    await this.#write(firsts, async () => {
+      const guard = await this.#ready();
+      const put: Entry[] = [];
+      for (const [id, { data, order }] of values) {
+        put.push(...encodeValue(id, { opening: this.#opening, order }, data));
+      }
+      await guard.commit({ put, delete: deletions([...values.keys()]) });
+    });
   }
 
   /** Removes the value. Durable when it resolves, also when there was none. */
   async remove(key: RepoKey): Promise<void> {
     const id = encodeWholeKey(key);
-    await (await this.#ready()).commit({ delete: deletions([id]) });
+    await this.#write([key[0]!], async () => (await this.#ready()).commit({ delete: deletions([id]) }));
   }
 
   /** All values whose keys begin with these elements, in the order in which they were saved last. */
   async loadRange(keyPrefix: RepoKey): Promise<RepoChunk[]> {
     const idPrefix = encodeRepoKey(keyPrefix);
+    await this.#written(keyPrefix[0]);
     const guard = await this.#ready();
     const found: { id: string; value: StoredValue }[] = [];
     for await (const [id, entries] of byId(guard, idPrefix)) {
@@ -115,6 +123,7 @@ export class AutomergeRepoStorage {
   /** Removes all values whose keys begin with these elements, in slices: a crash may leave some. */
   async removeRange(keyPrefix: RepoKey): Promise<void> {
     const idPrefix = encodeRepoKey(keyPrefix);
+    await this.#written(keyPrefix[0]);
     const guard = await this.#ready();
     const ids = new Set<string>();
     for await (const page of guard.scan({ space: SPACE, idPrefix }, { values: false })) {
@@ -137,6 +146,32 @@ export class AutomergeRepoStorage {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  /** Until the writes that were called so far about this first element, or about any, have ended. */
+  async #written(first: string | undefined): Promise<void> {
+    const earlier =
+      first === undefined
+        ? [...this.#writing.values()].flatMap((writes) => [...writes])
+        : this.#writing.get(first);
+    if (earlier !== undefined) await Promise.allSettled(earlier);
+  }
+
+  async #write(firsts: readonly string[], task: () => Promise<void>): Promise<void> {
+    const write = task();
+    for (const first of firsts) {
+      const writes = this.#writing.get(first) ?? new Set();
+      this.#writing.set(first, writes.add(write));
+    }
+    try {
+      await write;
+    } finally {
+      for (const first of firsts) {
+        const writes = this.#writing.get(first);
+        writes?.delete(write);
+        if (writes?.size === 0) this.#writing.delete(first);
+      }
+    }
   }
 
   async #ready(): Promise<Guard> {

@@ -86,6 +86,76 @@ test("[AM27] what is saved twice at once is in the log once", async () => {
   await adapter.close();
 });
 
+test("[AM27] a document that is saved whole again and again is not read back for it", async () => {
+  const { storage, adapter } = await opened();
+  const id = freshId();
+  const load = storage.load.bind(storage);
+  let loads = 0;
+  const counted: typeof storage.load = (...words) => {
+    loads++;
+    return load(...words);
+  };
+  Object.assign(storage, { load: counted });
+  let doc = Automerge.from<Note>({ lines: [] });
+  for (let i = 0; i < 10; i++) {
+    doc = add(doc, `${i}`);
+    if (i % 3 === 2) {
+      const before = Automerge.getHeads(doc);
+      doc = add(doc, `${i} again`);
+      await adapter.save(
+        [id, "snapshot", `${i}`],
+        Automerge.save(Automerge.clone(Automerge.view(doc, before))),
+      );
+      await adapter.save([id, "incremental", `${i}`], Automerge.saveSince(doc, before));
+    } else await adapter.save([id, "snapshot", `${i}`], Automerge.save(doc));
+  }
+  expect(loads).toBe(0);
+  expect((await storage.info(`doc/${id}`))?.clock).toBe(Automerge.getAllChanges(doc).length);
+  expect((await subsystem(adapter).loadDoc<Note>(id))!).toEqual(doc);
+  await adapter.close();
+});
+
+test("[AM27] an increment that came too early does not pass for what it builds on", async () => {
+  const { storage, adapter } = await opened();
+  const id = freshId();
+  const base = add(Automerge.from<Note>({ lines: [] }), "base");
+  await adapter.save([id, "snapshot", "a"], Automerge.save(base));
+  const early = add(add(Automerge.clone(base), "missing"), "early");
+  const last = Automerge.getLastLocalChange(early)!;
+  await adapter.save([id, "incremental", "b"], last);
+  await adapter.save([id, "snapshot", "c"], Automerge.save(add(early, "late")));
+  const loaded = (await storage.load<Automerge.Doc<Note>>(`doc/${id}`))!;
+  expect(loaded.doc.lines).toEqual(["base", "missing", "early", "late"]);
+  expect(loaded.held).toEqual([]);
+  await adapter.close();
+});
+
+test("[AM27] a document that somebody else deletes or begins anew between two saves is stored whole again", async () => {
+  const { storage, adapter } = await opened();
+  const id = freshId();
+  let doc = add(Automerge.from<Note>({ lines: [] }), "one");
+  for (const others of ["nothing", "delete", "recreate", "append"]) {
+    doc = add(doc, `before ${others}`);
+    await adapter.save([id, "snapshot", `before ${others}`], Automerge.save(doc));
+    if (others === "delete" || others === "recreate") await storage.delete(`doc/${id}`);
+    if (others === "recreate") {
+      await (await storage.open(`doc/${id}`, { model: "automerge", recreate: true })).close();
+    }
+    if (others === "append") {
+      const theirs = add(Automerge.clone(doc), "theirs");
+      await storage.append(`doc/${id}`, Automerge.getChangesSince(theirs, Automerge.getHeads(doc)));
+    }
+    doc = add(doc, others);
+    await adapter.save([id, "snapshot", others], Automerge.save(doc));
+    const loaded = (await storage.load<Automerge.Doc<Note>>(`doc/${id}`))!;
+    expect(loaded.held).toEqual([]);
+    expect(Automerge.hasHeads(loaded.doc, Automerge.getHeads(doc))).toBe(true);
+    await loaded.close();
+  }
+  expect((await storage.check()).problems).toEqual([]);
+  await adapter.close();
+});
+
 test("[AM27] a removal comes after the saves before it, and they do not begin the document anew", async () => {
   const { storage, adapter } = await opened();
   const id = freshId();
