@@ -153,8 +153,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     id: string,
     options: LoadOptions = {},
   ): Promise<DocumentHandle<Doc> | undefined> {
-    this.#assertReady();
-    checkId(id, this.#context.limits.idBytesMax);
+    this.#assertUsable(id);
     const { at } = options;
     if (at !== undefined) checkMoment(id, at);
     const loaded = await loadDocument(this.#context, id, at);
@@ -244,8 +243,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * yields nothing for a document that does not exist.
    */
   read(id: string, range: EventRange = {}): AsyncGenerator<StoredEvent> {
-    this.#assertReady();
-    checkId(id, this.#context.limits.idBytesMax);
+    this.#assertUsable(id);
     return readEvents(this.#context, id, range);
   }
 
@@ -257,15 +255,13 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * `return()` or by the signal. Shared backends are also asked once a second.
    */
   subscribe(id: string, options: SubscribeOptions = {}): AsyncIterableIterator<StoredEvent> {
-    this.#assertReady();
-    checkId(id, this.#context.limits.idBytesMax);
+    this.#assertUsable(id);
     return subscribe(this.#owner, id, options);
   }
 
   /** Batches, snapshots and tags of a document, oldest first, the archive's too, with times and `info`. */
   history(id: string): AsyncGenerator<HistoryEntry> {
-    this.#assertReady();
-    checkId(id, this.#context.limits.idBytesMax);
+    this.#assertUsable(id);
     return history(this.#context, id);
   }
 
@@ -283,8 +279,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   /** The tags of a document, by clock. One read. */
   async tags(id: string): Promise<readonly Tag[]> {
-    this.#assertReady();
-    checkId(id, this.#context.limits.idBytesMax);
+    this.#assertUsable(id);
     return listTags(this.#context, id);
   }
 
@@ -304,8 +299,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * reads.
    */
   async info(id: string): Promise<DocumentInfo | undefined> {
-    this.#assertReady();
-    checkId(id, this.#context.limits.idBytesMax);
+    this.#assertUsable(id);
     return documentInfo(this.#context, id, await this.#logs.get(id).head());
   }
 
@@ -315,8 +309,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * bytes that are no version, and like `load`.
    */
   async diff(id: string, peerVersion: Uint8Array): Promise<Uint8Array | undefined> {
-    this.#assertReady();
-    checkId(id, this.#context.limits.idBytesMax);
+    this.#assertUsable(id);
     return diffDocument(this.#context, id, peerVersion);
   }
 
@@ -351,8 +344,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * whether it existed, when the tombstone is durable and its keys are swept.
    */
   async delete(id: string): Promise<boolean> {
-    this.#assertReady();
-    checkId(id, this.#context.limits.idBytesMax);
+    this.#assertUsable(id);
     return deleteDocument(this.#removal(id));
   }
 
@@ -365,8 +357,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * when its meta is damaged: repair it first. Reclaiming costs up to the whole store, read and written.
    */
   async erase(id: string, options: EraseOptions = {}): Promise<EraseResult> {
-    this.#assertReady();
-    checkId(id, this.#context.limits.idBytesMax);
+    this.#assertUsable(id);
     const result = await eraseDocument(this.#removal(id));
     if (options.reclaim !== false) await this.#context.guard.reclaim();
     return result;
@@ -392,8 +383,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * `CORRUPT`, `DELETED` when the document goes away meanwhile, and with `at` like `fork`.
    */
   export(id: string, options: ExportOptions = {}): AsyncGenerator<Uint8Array> {
-    this.#assertReady();
-    checkId(id, this.#context.limits.idBytesMax);
+    this.#assertUsable(id);
     return exportDocument(this.#context, id, options);
   }
 
@@ -559,10 +549,12 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   }
 
   #maintain<T>(id: string, task: (site: Site) => Promise<T>): Promise<T> {
-    this.#assertReady();
-    checkId(id, this.#context.limits.idBytesMax);
-    const site = () => ({ context: this.#context, folder: this.#folder, log: this.#logs.get(id) });
-    return this.#maintenance.run(id, () => task(site()));
+    this.#assertUsable(id);
+    return this.#maintenance.run(id, () => task(this.#site(id)));
+  }
+
+  #site(id: string): Site {
+    return { context: this.#context, folder: this.#folder, log: this.#logs.get(id) };
   }
 
   #appended(log: DocumentLog, head: Head): void {
@@ -573,10 +565,9 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   /** One background snapshot per document at a time; its failure is reported, and harms nothing. */
   #snapshotLater(id: string, live?: LiveSource): void {
     if (this.#closing !== undefined) return;
-    const site = () => ({ context: this.#context, folder: this.#folder, log: this.#logs.get(id) });
     this.#background.add(this.#logs.get(id), () =>
       this.#maintenance
-        .run(id, () => snapshotDocument(site(), live))
+        .run(id, () => snapshotDocument(this.#site(id), live))
         .catch((error: unknown) =>
           observe(this.#context, (observer) =>
             observer.snapshot?.({ id, clock: 0, bytes: 0, durationMs: 0, error }),
@@ -587,6 +578,11 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   #modelFor(name: string | undefined, id: string): AnyModel {
     return name === undefined ? this.#context.defaultModel : modelOf(this.#context, name, id);
+  }
+
+  #assertUsable(id: string): void {
+    this.#assertReady();
+    checkId(id, this.#context.limits.idBytesMax);
   }
 
   #assertReady(): void {
