@@ -109,15 +109,18 @@ export class AutomergeRepoDocuments {
   async removeRange(keyPrefix: RepoKey): Promise<void> {
     const [document, type] = keyPrefix;
     if (document === undefined) throw new TypeError("one document at a time: the prefix must not be empty");
+    const removals: Promise<void>[] = [];
     if (keyPrefix.length < 3 && (type === undefined || type === "snapshot")) {
       const id = this.#idOf(keyPrefix);
       // After the saves that came before it: they would begin the document anew.
-      await this.#inTurn(id, async () => {
+      const removal = this.#inTurn(id, async () => {
         this.#log.forget(id);
         await this.#storage.delete(id);
       });
+      removals.push(removal);
     }
-    if (type === undefined || !isChunkType(type)) await this.#others.removeRange(keyPrefix);
+    if (type === undefined || !isChunkType(type)) removals.push(this.#others.removeRange(keyPrefix));
+    await Promise.all(removals);
   }
 
   /** Waits for what is in flight and closes both storages. */

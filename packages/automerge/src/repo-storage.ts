@@ -123,16 +123,18 @@ export class AutomergeRepoStorage {
   /** Removes all values whose keys begin with these elements, in slices: a crash may leave some. */
   async removeRange(keyPrefix: RepoKey): Promise<void> {
     const idPrefix = encodeRepoKey(keyPrefix);
-    await this.#written(keyPrefix[0]);
-    const guard = await this.#ready();
-    const ids = new Set<string>();
-    for await (const page of guard.scan({ space: SPACE, idPrefix }, { values: false })) {
-      for (const { key } of page) ids.add(key[1]);
-    }
-    const all = [...ids];
-    for (let from = 0; from < all.length; from += LIMITS.sweepKeysMax) {
-      await guard.commit({ delete: deletions(all.slice(from, from + LIMITS.sweepKeysMax)) });
-    }
+    await this.#write(keyPrefix.slice(0, 1), async () => {
+      await this.#written(keyPrefix[0]);
+      const guard = await this.#ready();
+      const ids = new Set<string>();
+      for await (const page of guard.scan({ space: SPACE, idPrefix }, { values: false })) {
+        for (const { key } of page) ids.add(key[1]);
+      }
+      const all = [...ids];
+      for (let from = 0; from < all.length; from += LIMITS.sweepKeysMax) {
+        await guard.commit({ delete: deletions(all.slice(from, from + LIMITS.sweepKeysMax)) });
+      }
+    });
   }
 
   /** Waits for what is in flight and releases the backend; later calls reject with `CLOSED`. */

@@ -160,6 +160,26 @@ describe.for(cases)("%s on %s", ([adapterName, backendName]) => {
       });
     }));
 
+  test("[AM30] a load sees the saves and removals that were called before it, awaited or not", () =>
+    withStore(async (open) => {
+      const id = freshId();
+      const doc = Automerge.from<Note>({ text: "unawaited" });
+      await restarted(open, async (storage, adapter) => {
+        const saved = storage.saveDoc(id, doc);
+        expect(await new Repo({ storage: adapter }).storageSubsystem!.loadDoc(id)).toEqual(doc);
+        const value = adapter.save(["plug-in", "key"], Uint8Array.of(1));
+        expect(await adapter.load(["plug-in", "key"])).toEqual(Uint8Array.of(1));
+        const again = adapter.save(["plug-in", "key"], Uint8Array.of(2));
+        expect(await adapter.loadRange(["plug-in"])).toEqual([
+          { key: ["plug-in", "key"], data: Uint8Array.of(2) },
+        ]);
+        const removed = [adapter.removeRange(["plug-in"]), adapter.removeRange([id, "snapshot"])];
+        expect(await adapter.load(["plug-in", "key"])).toBeUndefined();
+        expect(await adapter.loadRange([id, "snapshot"])).toEqual([]);
+        await Promise.all([saved, value, again, ...removed]);
+      });
+    }));
+
   test("[AM25] two repos with their own copies of a document lose nothing of each other", () =>
     withStore(async (open) => {
       const id = freshId();
