@@ -180,6 +180,23 @@ describe.for(cases)("%s on %s", ([adapterName, backendName]) => {
       });
     }));
 
+  test("[AM30] what was called before the store is closed ends well, though it waits for another call", () =>
+    withStore(async (open) => {
+      const id = freshId();
+      const doc = Automerge.from<Note>({ text: "unawaited" });
+      const adapter = await open();
+      const calls = [
+        adapter.save([id, "snapshot", "a"], Automerge.save(doc)),
+        adapter.loadRange([id, "snapshot"]),
+        adapter.save(["plug-in", "key"], Uint8Array.of(1)),
+        adapter.load(["plug-in", "key"]),
+      ];
+      await adapter.close();
+      const [, chunks, , value] = await Promise.all(calls);
+      expect([chunks, value]).toEqual([[expect.anything()], Uint8Array.of(1)]);
+      await expect(adapter.load(["plug-in", "key"])).rejects.toMatchObject({ code: "CLOSED" });
+    }));
+
   test("[AM25] two repos with their own copies of a document lose nothing of each other", () =>
     withStore(async (open) => {
       const id = freshId();
