@@ -50,6 +50,8 @@ export class AutomergeRepoDocuments {
   readonly #others: RepoStorage;
   readonly #idPrefix: string;
   readonly #saving = new Map<string, Promise<void>>();
+  /** Loads that have not ended; `close` waits for them. */
+  readonly #loading = new Set<Promise<unknown>>();
 
   /**
    * Keeps documents in `storage`, which must know the model `automerge()`, and everything else that
@@ -109,20 +111,24 @@ export class AutomergeRepoDocuments {
   async removeRange(keyPrefix: RepoKey): Promise<void> {
     const [document, type] = keyPrefix;
     if (document === undefined) throw new TypeError("one document at a time: the prefix must not be empty");
+    const removals: Promise<void>[] = [];
     if (keyPrefix.length < 3 && (type === undefined || type === "snapshot")) {
       const id = this.#idOf(keyPrefix);
       // After the saves that came before it: they would begin the document anew.
-      await this.#inTurn(id, async () => {
+      const removal = this.#inTurn(id, async () => {
         this.#log.forget(id);
         await this.#storage.delete(id);
       });
+      removals.push(removal);
     }
-    if (type === undefined || !isChunkType(type)) await this.#others.removeRange(keyPrefix);
+    if (type === undefined || !isChunkType(type)) removals.push(this.#others.removeRange(keyPrefix));
+    await Promise.all(removals);
   }
 
   /** Waits for what is in flight and closes both storages. */
   async close(): Promise<void> {
     try {
+      await Promise.allSettled([...this.#saving.values(), ...this.#loading]);
       await this.#storage.close();
     } finally {
       await this.#others.close?.();
@@ -149,8 +155,11 @@ export class AutomergeRepoDocuments {
   async #chunk(document: string): Promise<Uint8Array | undefined> {
     const id = this.#idPrefix + document;
     // What was saved before is seen, whether the save was awaited or not.
-    await this.#saving.get(id)?.catch(() => undefined);
-    const data = await this.#storage.diff(id, encodeHeads([]));
+    const saved = this.#saving.get(id)?.catch(() => undefined);
+    const diff = () => this.#storage.diff(id, encodeHeads([]));
+    const loading = saved === undefined ? diff() : saved.then(diff);
+    this.#loading.add(loading);
+    const data = await loading.finally(() => this.#loading.delete(loading));
     return data === undefined || data.length === 0 ? undefined : data;
   }
 }

@@ -44,6 +44,8 @@ export class AutomergeRepoStorage {
   #order = 0;
   /** Writes on their way, by the first element of their keys. */
   readonly #writing = new Map<string, Set<Promise<void>>>();
+  /** Calls that have not ended; `close` waits for them. */
+  readonly #running = new Set<Promise<unknown>>();
   #reopening: Promise<Guard> | undefined;
   #closing: Promise<void> | undefined;
 
@@ -69,8 +71,10 @@ export class AutomergeRepoStorage {
   /** The value, a plain `Uint8Array`; `undefined` for a key without one. Rejects with `CORRUPT`. */
   async load(key: RepoKey): Promise<Uint8Array | undefined> {
     const id = encodeWholeKey(key);
-    await this.#written(key[0]);
-    return (await this.#read(await this.#ready(), id))?.data;
+    return this.#run(async () => {
+      await this.#written(key[0]);
+      return (await this.#read(await this.#usable(), id))?.data;
+    });
   }
 
   /**
@@ -91,7 +95,7 @@ export class AutomergeRepoStorage {
       values.set(encodeWholeKey(key), { data: data.slice(), order: this.#order++ });
     }
     await this.#write(firsts, async () => {
-      const guard = await this.#ready();
+      const guard = await this.#usable();
       const put: Entry[] = [];
       for (const [id, { data, order }] of values) {
         put.push(...encodeValue(id, { opening: this.#opening, order }, data));
@@ -103,41 +107,46 @@ export class AutomergeRepoStorage {
   /** Removes the value. Durable when it resolves, also when there was none. */
   async remove(key: RepoKey): Promise<void> {
     const id = encodeWholeKey(key);
-    await this.#write([key[0]!], async () => (await this.#ready()).commit({ delete: deletions([id]) }));
+    await this.#write([key[0]!], async () => (await this.#usable()).commit({ delete: deletions([id]) }));
   }
 
   /** All values whose keys begin with these elements, in the order in which they were saved last. */
   async loadRange(keyPrefix: RepoKey): Promise<RepoChunk[]> {
     const idPrefix = encodeRepoKey(keyPrefix);
-    await this.#written(keyPrefix[0]);
-    const guard = await this.#ready();
-    const found: { id: string; value: StoredValue }[] = [];
-    for await (const [id, entries] of byId(guard, idPrefix)) {
-      const value = decodeValue(entries) ?? (await this.#read(guard, id));
-      if (value !== undefined) found.push({ id, value });
-    }
-    found.sort((a, b) => compareStamps(a.value, b.value));
-    return found.map(({ id, value }) => ({ key: decodeRepoKey(id), data: value.data }));
+    return this.#run(async () => {
+      await this.#written(keyPrefix[0]);
+      const guard = await this.#usable();
+      const found: { id: string; value: StoredValue }[] = [];
+      for await (const [id, entries] of byId(guard, idPrefix)) {
+        const value = decodeValue(entries) ?? (await this.#read(guard, id));
+        if (value !== undefined) found.push({ id, value });
+      }
+      found.sort((a, b) => compareStamps(a.value, b.value));
+      return found.map(({ id, value }) => ({ key: decodeRepoKey(id), data: value.data }));
+    });
   }
 
   /** Removes all values whose keys begin with these elements, in slices: a crash may leave some. */
   async removeRange(keyPrefix: RepoKey): Promise<void> {
     const idPrefix = encodeRepoKey(keyPrefix);
-    await this.#written(keyPrefix[0]);
-    const guard = await this.#ready();
-    const ids = new Set<string>();
-    for await (const page of guard.scan({ space: SPACE, idPrefix }, { values: false })) {
-      for (const { key } of page) ids.add(key[1]);
-    }
-    const all = [...ids];
-    for (let from = 0; from < all.length; from += LIMITS.sweepKeysMax) {
-      await guard.commit({ delete: deletions(all.slice(from, from + LIMITS.sweepKeysMax)) });
-    }
+    await this.#write(keyPrefix.slice(0, 1), async () => {
+      await this.#written(keyPrefix[0]);
+      const guard = await this.#usable();
+      const ids = new Set<string>();
+      for await (const page of guard.scan({ space: SPACE, idPrefix }, { values: false })) {
+        for (const { key } of page) ids.add(key[1]);
+      }
+      const all = [...ids];
+      for (let from = 0; from < all.length; from += LIMITS.sweepKeysMax) {
+        await guard.commit({ delete: deletions(all.slice(from, from + LIMITS.sweepKeysMax)) });
+      }
+    });
   }
 
   /** Waits for what is in flight and releases the backend; later calls reject with `CLOSED`. */
   close(): Promise<void> {
     this.#closing ??= (async () => {
+      await Promise.allSettled(this.#running);
       await this.#reopening?.catch(() => undefined);
       await this.#guard.close();
     })();
@@ -158,7 +167,7 @@ export class AutomergeRepoStorage {
   }
 
   async #write(firsts: readonly string[], task: () => Promise<void>): Promise<void> {
-    const write = task();
+    const write = this.#run(task);
     for (const first of firsts) {
       const writes = this.#writing.get(first) ?? new Set();
       this.#writing.set(first, writes.add(write));
@@ -174,9 +183,19 @@ export class AutomergeRepoStorage {
     }
   }
 
-  async #ready(): Promise<Guard> {
+  async #run<T>(task: () => Promise<T>): Promise<T> {
     if (this.#closing !== undefined)
       throw new CoppiceError("CLOSED", "the storage of automerge-repo is closed");
+    const result = task();
+    this.#running.add(result);
+    try {
+      return await result;
+    } finally {
+      this.#running.delete(result);
+    }
+  }
+
+  async #usable(): Promise<Guard> {
     if (this.#guard.poison === undefined) return this.#guard;
     this.#reopening ??= this.#reopen().finally(() => {
       this.#reopening = undefined;

@@ -160,6 +160,43 @@ describe.for(cases)("%s on %s", ([adapterName, backendName]) => {
       });
     }));
 
+  test("[AM30] a load sees the saves and removals that were called before it, awaited or not", () =>
+    withStore(async (open) => {
+      const id = freshId();
+      const doc = Automerge.from<Note>({ text: "unawaited" });
+      await restarted(open, async (storage, adapter) => {
+        const saved = storage.saveDoc(id, doc);
+        expect(await new Repo({ storage: adapter }).storageSubsystem!.loadDoc(id)).toEqual(doc);
+        const value = adapter.save(["plug-in", "key"], Uint8Array.of(1));
+        expect(await adapter.load(["plug-in", "key"])).toEqual(Uint8Array.of(1));
+        const again = adapter.save(["plug-in", "key"], Uint8Array.of(2));
+        expect(await adapter.loadRange(["plug-in"])).toEqual([
+          { key: ["plug-in", "key"], data: Uint8Array.of(2) },
+        ]);
+        const removed = [adapter.removeRange(["plug-in"]), adapter.removeRange([id, "snapshot"])];
+        expect(await adapter.load(["plug-in", "key"])).toBeUndefined();
+        expect(await adapter.loadRange([id, "snapshot"])).toEqual([]);
+        await Promise.all([saved, value, again, ...removed]);
+      });
+    }));
+
+  test("[AM30] what was called before the store is closed ends well, though it waits for another call", () =>
+    withStore(async (open) => {
+      const id = freshId();
+      const doc = Automerge.from<Note>({ text: "unawaited" });
+      const adapter = await open();
+      const calls = [
+        adapter.save([id, "snapshot", "a"], Automerge.save(doc)),
+        adapter.loadRange([id, "snapshot"]),
+        adapter.save(["plug-in", "key"], Uint8Array.of(1)),
+        adapter.load(["plug-in", "key"]),
+      ];
+      await adapter.close();
+      const [, chunks, , value] = await Promise.all(calls);
+      expect([chunks, value]).toEqual([[expect.anything()], Uint8Array.of(1)]);
+      await expect(adapter.load(["plug-in", "key"])).rejects.toMatchObject({ code: "CLOSED" });
+    }));
+
   test("[AM25] two repos with their own copies of a document lose nothing of each other", () =>
     withStore(async (open) => {
       const id = freshId();

@@ -1,6 +1,6 @@
 /**
  * What y-leveldb's own tests import in place of y-leveldb: our class. With `COPPICE_TEST_LEVEL=memory` each of
- * its stores is a memory-level.
+ * its stores is a memory-level; after `useStorage` it is a view of an open storage, on whatever backend.
  */
 import { LeveldbPersistence as OurPersistence } from "@coppice/yjs/y-leveldb";
 import { MemoryLevel } from "memory-level";
@@ -13,10 +13,17 @@ class OurMemoryLevel extends MemoryLevel {
   }
 }
 
+let storage;
+
+/** The storage for all that is made from now on; `undefined`: stores of their own. */
+export function useStorage(opened) {
+  storage = opened;
+}
+
 export class LeveldbPersistence extends OurPersistence {
   constructor(location, options) {
     super(
-      location,
+      storage ?? location,
       process.env.COPPICE_TEST_LEVEL === "memory" ? { ...options, Level: OurMemoryLevel } : options,
     );
   }
