@@ -3,7 +3,7 @@
  * random moments and started again. After each kill the store is opened and must hold all that a client was
  * told is durable; in the end both clients and the disk show the same.
  *
- * COPPICE_SYNC_KILLS=<count> kills each server so many times (default 10: 20 for both). A slice is typed for
+ * COPPICE_SYNC_KILLS=<count> kills each server so many times (default 20). A slice is typed for
  * each kill, so that there is always something to lose.
  */
 import { type ChildProcess, spawn } from "node:child_process";
@@ -28,7 +28,7 @@ import { type Conversation, openConversation, TEXT } from "../support/conversati
 import { until } from "../support/until.js";
 import { MESSAGE_TOLD } from "../support/y-websocket-server.js";
 
-const KILLS = Number(process.env.COPPICE_SYNC_KILLS ?? 10);
+const KILLS = Number(process.env.COPPICE_SYNC_KILLS ?? 20);
 const SLICE = 150;
 const STEPS = SLICE * (KILLS + 1);
 const SEED = 20_261_120;
