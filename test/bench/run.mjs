@@ -27,6 +27,7 @@ import { file } from "./file.mjs";
 import { graph } from "./graph.mjs";
 import { load, tail } from "./load.mjs";
 import { models } from "./models.mjs";
+import { reclaim } from "./reclaim.mjs";
 import { describeMachine, toJson, toMarkdown, toText } from "./report.mjs";
 import { server } from "./server.mjs";
 import { Scratch } from "./stores.mjs";
@@ -41,6 +42,7 @@ const WORKLOADS = [
   diff,
   amplification,
   archive,
+  reclaim,
   graph,
   dropins,
   file,

@@ -1,12 +1,13 @@
-// A process that copies a LevelDB store in use to another one is killed at random moments, again and again. What it
+// A process that copies a store in use to another one, on LevelDB or on a file log, is killed at random moments, again and again. What it
 // said to have copied is there, every document of the target is the source at some clock, and the next run goes on.
 //
-// COPPICE_KILLS=300 for more kills than the 20 of every run.
+// COPPICE_KILLS=300 for more kills than the 20 of every run, spread over the pairs of backends.
 
 import { spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileLogBackend } from "@coppice/file";
 import { levelBackend } from "@coppice/level";
 import { DocumentStorage, never } from "coppice";
 import { seededRandom } from "coppice/testing";
@@ -18,21 +19,35 @@ import { type NameSet, nameSet } from "../support/oracle-model.js";
 const KILLS = Number(process.env.COPPICE_KILLS ?? 20);
 const SEED = Number(process.env.COPPICE_SEED ?? 1);
 
-function open(location: string): Promise<NameStorage> {
-  const backend = levelBackend(location, { durability: "process" });
+type Scheme = "level" | "file";
+
+const PAIRS = [
+  ["level", "level", KILLS / 2],
+  ["level", "file", KILLS / 4],
+  ["file", "level", KILLS / 4],
+] as const;
+
+function open(scheme: Scheme, location: string): Promise<NameStorage> {
+  const make = scheme === "file" ? fileLogBackend : levelBackend;
+  const backend = make(location, { durability: "process" });
   return DocumentStorage.open({ backend, models: [nameSet()], snapshotPolicy: never });
 }
 
-/** Runs the copier until it has said so many lines, and some ms more. Returns the clocks of its last copy. */
-function runAndKill(script: string, locations: string[], delayMs: number): Promise<Record<string, number>> {
+/** Runs the copier until it has said this, and some ms more. Returns the clocks of its last copy. */
+function runAndKill(
+  script: string,
+  stores: string[],
+  until: string,
+  delayMs: number,
+): Promise<Record<string, number>> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [script, ...locations], { stdio: ["ignore", "pipe", "pipe"] });
+    const child = spawn(process.execPath, [script, ...stores], { stdio: ["ignore", "pipe", "pipe"] });
     let output = "";
     let failure = "";
     let timer: NodeJS.Timeout | undefined;
     child.stdout.on("data", (chunk) => {
       output += chunk;
-      timer ??= setTimeout(() => child.kill("SIGKILL"), delayMs);
+      if (output.includes(until)) timer ??= setTimeout(() => child.kill("SIGKILL"), delayMs);
     });
     child.stderr.on("data", (chunk) => {
       failure += chunk;
@@ -66,33 +81,35 @@ async function clocksOf(storage: NameStorage): Promise<Record<string, number>> {
   return clocks;
 }
 
-describe("copies that are killed", () => {
+describe.each(PAIRS)("copies from %s to %s that are killed", (source, target, kills) => {
   test("[MV9] at whatever moment: the target is the source at the clocks it names, and the next run goes on", async () => {
+    const schemes = [source, target] as const;
     const directory = await mkdtemp(join(tmpdir(), "coppice-copy-"));
     const locations = [join(directory, "source"), join(directory, "target")];
+    const stores = schemes.map((scheme, index) => `${scheme}:${locations[index]}`);
     const script = await bundleChild(new URL("children/copier.ts", import.meta.url).pathname);
     const random = seededRandom(SEED);
     let copied = 0;
     try {
-      for (let kill = 0; kill < KILLS; kill++) {
-        const said = await runAndKill(script, locations, random.int(400));
-        const to = await open(locations[1]!);
-        const target = await clocksOf(to);
+      for (let kill = 1; kill <= kills; kill++) {
+        const said = await runAndKill(script, stores, kill % 2 === 0 ? '":' : "OPEN", random.int(400));
+        const to = await open(target, locations[1]!);
+        const copies = await clocksOf(to);
         for (const [id, clock] of Object.entries(said)) {
-          expect(target[id], `${id} after kill ${kill}`).toBeGreaterThanOrEqual(clock);
+          expect(copies[id], `${id} after kill ${kill}`).toBeGreaterThanOrEqual(clock);
           copied++;
         }
-        if (kill % 5 === 4) {
-          const from = await open(locations[0]!);
-          const source = await clocksOf(from);
-          for (const [id, clock] of Object.entries(target)) expect(source[id]).toBeGreaterThanOrEqual(clock);
+        if (kill % 5 === 0) {
+          const from = await open(source, locations[0]!);
+          const clocks = await clocksOf(from);
+          for (const [id, clock] of Object.entries(copies)) expect(clocks[id]).toBeGreaterThanOrEqual(clock);
           const result = await from.copyTo(to);
           expect(result.failures).toEqual([]);
-          expect(await clocksOf(to)).toEqual(source);
-          for (const id of Object.keys(source)) {
+          expect(await clocksOf(to)).toEqual(clocks);
+          for (const id of Object.keys(clocks)) {
             expect((await to.info(id))?.token).toBe((await from.info(id))?.token);
           }
-          expect(await from.copyTo(to)).toMatchObject({ unchanged: Object.keys(source).length, bytes: 0 });
+          expect(await from.copyTo(to)).toMatchObject({ unchanged: Object.keys(clocks).length, bytes: 0 });
           expect((await to.check()).garbageKeys).toBe(0);
           await from.close();
         }

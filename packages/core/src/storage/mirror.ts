@@ -100,7 +100,11 @@ async function mirrorLive(ends: Ends, from: Place, to: Place): Promise<Mirrored 
   if (!equalBytes(head.metaBytes, to.metaBytes)) return undefined;
   const state = await relate(ends.source, id, meta, to.meta, head);
   if (state === "prefix") return update(ends, from, to, head);
-  if (state === "other" && !ends.replace) throw existsError(id);
+  if (state === "other") {
+    // Or the source was trimmed, or deleted, between two looks at it.
+    if (!equalBytes(await ends.source.guard.get(metaKey(id)), from.metaBytes)) return undefined;
+    if (!ends.replace) throw existsError(id);
+  }
   // The erasure that a copy has carried here may have come after the document itself.
   const erased = await readErased(ends.target.guard, erasedKey(id));
   return copied(await landImage(ends, { ...to, erased, head: head.clock }));

@@ -11,8 +11,12 @@ type Storage = DocumentStorage<typeof models>;
 const open = (backend: BackendFactory): Promise<Storage> =>
   DocumentStorage.open({ backend, models, snapshotPolicy: never, limits: { groupBytesMax: 1 } });
 
-/** The backend, with a task that runs once, just before the erased records are read. */
-function interrupted(inner: BackendFactory, task: () => Promise<unknown>): BackendFactory {
+/** The backend, with a task that runs once, just before the erased records or a batch of `d` are read. */
+function interrupted(
+  inner: BackendFactory,
+  task: () => Promise<unknown>,
+  before: "erased" | "batch" = "erased",
+): BackendFactory {
   let done = false;
   return {
     name: "interrupted",
@@ -20,9 +24,15 @@ function interrupted(inner: BackendFactory, task: () => Promise<unknown>): Backe
       const backend = await inner.open(env);
       return {
         traits: backend.traits,
-        get: (key) => backend.get(key),
+        async get(key) {
+          if (before === "batch" && key[0] === "events" && key[1] === "d" && !done) {
+            done = true;
+            await task();
+          }
+          return backend.get(key);
+        },
         async *scan(range, options) {
-          if (range.space === "erased" && options?.limit === undefined && !done) {
+          if (before === "erased" && range.space === "erased" && options?.limit === undefined && !done) {
             done = true;
             await task();
           }
@@ -72,6 +82,28 @@ for (const where of ["source", "target"] as const) {
       await clean(from, beside, to);
     });
   }
+}
+
+for (const what of ["trimmed", "deleted", "recreated"] as const) {
+  test(`[MV34] a document that is ${what} while the copy looks where to go on is copied, not taken for another`, async () => {
+    const inner = memoryBackend({ shared: true });
+    const [beside, to] = [await open(inner), await open(memoryBackend())];
+    for (const name of ["a", "b"]) await beside.append("d", [naming(name)]);
+    await beside.copyTo(to);
+    await beside.append("d", [naming("c")]);
+    const change = async () => {
+      if (what !== "trimmed") await beside.delete("d");
+      if (what === "recreated") await beside.open("d", { recreate: true });
+      for (const name of what === "deleted" ? [] : ["e", "f", "g"]) {
+        await beside.append("d", [naming(name)]);
+        await beside.compact("d");
+      }
+    };
+    const from = await open(interrupted(inner, change, "batch"));
+    expect((await from.copyTo(to)).failures).toEqual([]);
+    expect(await namesIn(to, "d")).toEqual(await namesIn(beside, "d"));
+    await clean(from, beside, to);
+  });
 }
 
 test("[MV31] two copies to one target at once carry all removals, and fail by none", async () => {
