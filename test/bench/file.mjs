@@ -6,27 +6,19 @@
  * gathers goes down as one write and one fdatasync into a file filled with zeros ahead. All sides sync before they
  * acknowledge. Invariant: each trial has a fresh directory, and sides take turns within a round.
  */
-import {
-  closeSync,
-  fdatasync,
-  fdatasyncSync,
-  fsyncSync,
-  openSync,
-  readSync,
-  write,
-  writeSync,
-} from "node:fs";
+import { fdatasync, fdatasyncSync, writeSync } from "node:fs";
 import { rm } from "node:fs/promises";
-import { join } from "node:path";
-import { crc32 } from "node:zlib";
 import { fileLogBackend } from "@coppice/file";
 import { levelBackend } from "@coppice/level";
 import { yjs } from "@coppice/yjs";
 import { DocumentStorage, never, systemEnv } from "coppice";
-import { quantile, ratios, runRounds, summary, timed } from "./rounds.mjs";
+import { RawLog } from "./raw-log.mjs";
+import { reading } from "./reading.mjs";
+import { atLeast, atMost, quantile, ratios, runRounds, summary, timed } from "./rounds.mjs";
 
 const RECORD_BYTES = 200;
 const MIB = 1024 * 1024;
+const BARE = "file log, commits alone";
 
 export const file = {
   name: "file",
@@ -74,58 +66,45 @@ function update() {
   return tracker.take(doc)[0];
 }
 
-class RawLog {
-  #buffers = [Buffer.allocUnsafe(8 * MIB), Buffer.allocUnsafe(8 * MIB)];
-  #which = 0;
-  #size = 0;
-  #queue = [];
-  #busy = false;
-  #at = 0;
+/**
+ * What `storage.append` has the backend do, without anything above it: in each commit an event for each writer, and
+ * for each document its meta, which the next commit expects.
+ */
+class BareCommits {
+  #backend;
+  #event;
+  #documents;
+  #commits = 0;
 
-  constructor(path, bytes) {
-    this.bytes = bytes;
-    this.descriptor = openSync(path, "w+");
-    const zeros = Buffer.alloc(MIB);
-    for (let at = 0; at < bytes; at += MIB) writeSync(this.descriptor, zeros, 0, MIB, at);
-    fsyncSync(this.descriptor);
+  static async open(location, event, documents) {
+    return new BareCommits(await fileLogBackend(location).open(systemEnv()), event, documents);
   }
 
-  append(record) {
-    return new Promise((resolve) => {
-      const buffer = this.#buffers[this.#which];
-      const at = this.#size;
-      buffer.set(record, at + 8);
-      buffer.writeUInt32LE(record.length, at);
-      buffer.writeUInt32LE(crc32(buffer.subarray(at + 8, at + 8 + record.length)), at + 4);
-      this.#size = at + 8 + record.length;
-      this.#queue.push(resolve);
-      if (this.#busy) return;
-      this.#busy = true;
-      queueMicrotask(() => this.#flush());
-    });
+  constructor(backend, event, documents) {
+    this.#backend = backend;
+    this.#event = event;
+    this.#documents = Array.from({ length: documents }, (_, i) => ({
+      id: `doc-${i}`,
+      seq: 0,
+      meta: undefined,
+    }));
   }
 
-  #flush() {
-    const [queue, size, buffer] = [this.#queue, this.#size, this.#buffers[this.#which]];
-    if (queue.length === 0) {
-      this.#busy = false;
-      return;
+  commit(writers) {
+    const [put, expect] = [[], []];
+    for (const document of this.#documents) {
+      for (let i = 0; i < writers / this.#documents.length; i++)
+        put.push({ key: ["events", document.id, document.seq++], value: this.#event });
+      expect.push({ key: ["meta", document.id], value: document.meta });
+      document.meta = new Uint8Array(80).fill(1 + (this.#commits % 200));
+      put.push({ key: ["meta", document.id], value: document.meta });
     }
-    [this.#queue, this.#size, this.#which] = [[], 0, 1 - this.#which];
-    const at = this.#at + size > this.bytes ? 0 : this.#at;
-    this.#at = at + size;
-    write(this.descriptor, buffer, 0, size, at, (failed, count) => {
-      if (failed || count !== size) throw failed ?? new Error("a short write");
-      fdatasync(this.descriptor, (error) => {
-        if (error) throw error;
-        for (const resolve of queue) resolve();
-        queueMicrotask(() => this.#flush());
-      });
-    });
+    this.#commits++;
+    return this.#backend.commit({ put, expect });
   }
 
   close() {
-    closeSync(this.descriptor);
+    return this.#backend.close();
   }
 }
 
@@ -166,6 +145,17 @@ async function appends({ rounds, quick, scratch, note }) {
         return rate;
       },
     },
+    {
+      name: BARE,
+      run: (writers, documents) => async () => {
+        const location = scratch.fresh();
+        const commits = await BareCommits.open(location, event, documents);
+        const rate = await drive(1, ms, () => commits.commit(writers));
+        await commits.close();
+        await scratch.discard(location);
+        return rate * writers;
+      },
+    },
     storageSide("file log", (location) => fileLogBackend(location)),
     storageSide("LevelDB", (location) => levelBackend(location)),
   ];
@@ -204,7 +194,7 @@ async function appends({ rounds, quick, scratch, note }) {
   ];
   const table = {
     title: "File log: durable appends through storage.append",
-    note: `Updates of ${event.length} bytes, one in flight for each writer; every side syncs before it acknowledges.`,
+    note: `Updates of ${event.length} bytes, one in flight for each writer; every side syncs before it acknowledges. Commits alone: of an event for each writer and a meta for each document, without the storage above.`,
     columns,
     rows,
   };
@@ -245,6 +235,18 @@ async function lone({ rounds, quick, scratch, note }) {
         });
         log.close();
         await rm(path);
+        return result;
+      },
+    },
+    {
+      name: BARE,
+      run: async () => {
+        const location = scratch.fresh();
+        const commits = await BareCommits.open(location, event, 1);
+        await commits.commit(1);
+        const result = await median(() => commits.commit(1));
+        await commits.close();
+        await scratch.discard(location);
         return result;
       },
     },
@@ -372,98 +374,6 @@ async function opening({ rounds, quick, scratch, note }) {
   };
 }
 
-async function reading({ rounds, quick, scratch, note }) {
-  const bytes = quick ? 16 * MIB : 128 * MIB;
-  const sides = [];
-  const opened = [];
-  for (const valueBytes of [1000, 64 * 1024]) {
-    const location = scratch.fresh();
-    const backend = await fileLogBackend(location, { durability: "process" }).open(systemEnv());
-    const count = Math.floor(bytes / valueBytes);
-    const value = new Uint8Array(valueBytes).fill(7);
-    const perCommit = Math.max(1, Math.floor(MIB / valueBytes));
-    for (let at = 0; at < count; at += perCommit) {
-      const put = Array.from({ length: Math.min(perCommit, count - at) }, (_, i) => ({
-        key: ["events", "d", at + i],
-        value,
-      }));
-      await backend.commit({ put });
-    }
-    opened.push({ backend, location });
-    sides.push({
-      name: `file log, values of ${valueBytes} bytes`,
-      run: async () => {
-        let read = 0;
-        const { ms } = await timed(async () => {
-          for await (const page of backend.scan({ space: "events", id: "d" }))
-            for (const { value: each } of page) read += each.length;
-        });
-        return read / MIB / (ms / 1000);
-      },
-    });
-  }
-  const path = join(scratch.path, "raw");
-  const raw = new RawLog(path, bytes);
-  sides.unshift({
-    name: "raw, readSync of 1 MiB",
-    run: async () => {
-      const buffer = Buffer.allocUnsafe(MIB);
-      const { ms } = await timed(() => {
-        for (let at = 0; at < bytes; at += MIB) readSync(raw.descriptor, buffer, 0, MIB, at);
-      });
-      return bytes / MIB / (ms / 1000);
-    },
-  });
-  sides.splice(1, 0, {
-    name: "raw, and a checksum",
-    run: async () => {
-      const { ms } = await timed(() => {
-        for (let at = 0; at < bytes; at += MIB) {
-          const buffer = Buffer.allocUnsafe(MIB);
-          readSync(raw.descriptor, buffer, 0, MIB, at);
-          crc32(buffer);
-        }
-      });
-      return bytes / MIB / (ms / 1000);
-    },
-  });
-  const results = await runRounds(rounds, sides, note);
-  raw.close();
-  await rm(path);
-  for (const { backend, location } of opened) {
-    await backend.close();
-    await scratch.discard(location);
-  }
-  const floor = results["raw, readSync of 1 MiB"];
-  const rows = sides.map(({ name }) => ({
-    side: name,
-    rate: summary(results[name]),
-    ratio: results[name] === floor ? undefined : ratios(results[name], floor),
-  }));
-  return {
-    rounds: results,
-    tables: [
-      {
-        title: "File log: a range read from the page cache",
-        note: "MiB a second; the file log checks each value and hands it out in memory of its own.",
-        columns: [
-          ["side", "text"],
-          ["rate", "rate", "MiB/s"],
-          ["ratio", "ratio", "of raw"],
-        ],
-        rows,
-      },
-    ],
-    targets: [
-      atLeast(
-        "a range read of 64 KiB values, of a raw sequential read",
-        0.5,
-        ratios(results["file log, values of 65536 bytes"], floor),
-      ),
-    ],
-  };
-}
-
 /** Groups of 64 values overwrite random keys, so that older segments are partly dead; with and without merging. */
 async function merging({ rounds, quick, scratch, note }) {
   const ms = quick ? 500 : 3000;
@@ -517,14 +427,6 @@ async function merging({ rounds, quick, scratch, note }) {
     ],
     targets: [atLeast("writers beside merging, of writers without", 0.8, ratio)],
   };
-}
-
-function atLeast(what, least, measured) {
-  return { what, wanted: `≥ ${least} ×`, measured, unit: "ratio", met: measured.median >= least };
-}
-
-function atMost(what, most, measured) {
-  return { what, wanted: `≤ ${most} ×`, measured, unit: "ratio", met: measured.median <= most };
 }
 
 function seconds({ median, min, max }) {

@@ -46,3 +46,12 @@ export function quantile(values, share) {
   const below = sorted[Math.floor(at)];
   return below + (sorted[Math.ceil(at)] - below) * (at - Math.floor(at));
 }
+
+/** A row of the table of targets. */
+export function atLeast(what, least, measured) {
+  return { what, wanted: `≥ ${least} ×`, measured, unit: "ratio", met: measured.median >= least };
+}
+
+export function atMost(what, most, measured) {
+  return { what, wanted: `≤ ${most} ×`, measured, unit: "ratio", met: measured.median <= most };
+}
