@@ -6,6 +6,7 @@
  * received and ends with 0.
  */
 
+import { relative } from "node:path";
 import type { Command } from "commander";
 import { CommandError, EXIT, type ExitCode } from "../errors.js";
 import { examples, parseCount, type StoreOptions, storeCommand } from "../options.js";
@@ -64,24 +65,27 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
 }
 
 /** npm passes a SIGTERM on to its shell alone, which dies of it: what npm started ends with that shell. */
-function stopWithShell({ env }: Runtime): void {
+function stopWithShell({ env, signal }: Runtime): void {
   if (env.npm_lifecycle_event === undefined) return;
   const shell = process.ppid;
   const timer = setInterval(() => {
     if (process.ppid === shell) return;
     clearInterval(timer);
-    process.kill(process.pid, "SIGTERM");
+    // After a Ctrl-C the shell is gone first, and a second signal would end this at once.
+    if (!signal.aborted) process.kill(process.pid, "SIGTERM");
   }, SHELL_MS);
   timer.unref();
 }
 
 async function tellStart(
-  { out }: Runtime,
+  { out, env, entry }: Runtime,
   { store }: Options,
   samples: readonly Sample[],
   { url, pid }: { readonly url: string; readonly pid: number },
 ): Promise<void> {
   const location = printable(store);
+  // In a clone there is no `coppice` on the path.
+  const command = env.npm_lifecycle_event === undefined ? "coppice" : `node ${relative(".", entry)}`;
   await out.line(`\n${out.style("bold", "Coppice")} serves ${location} at ${out.style("bold", url)}\n`);
   for (const { id, says, events } of samples)
     await out.line(`  ${id.padEnd(14)}${count(events).padStart(6)} events  ${says}`);
@@ -90,7 +94,7 @@ async function tellStart(
     ["look", `${url}/`],
     ["type", `${url}/#/try/notes, in two windows if you like`],
     ["kill", `the page offers it; or: kill -9 ${pid}`],
-    ["cron", `coppice compact --all --store ${location}`],
+    ["cron", `${command} compact --all --store ${location}`],
     ["API", `${url}/api/openapi.json`],
   ]);
   await out.line("\nCtrl-C stops it; nothing is lost");
