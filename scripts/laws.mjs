@@ -14,8 +14,8 @@ import { markSource } from "./source-text.mjs";
 
 const FILE_LINES_MAX = 600;
 const LINE_COLUMNS_MAX = 110;
-const NOT_OURS = new Set(["node_modules", "dist", ".git", "coverage", "data", ".tmp"]);
-const TEXT = /\.(ts|tsx|mts|mjs|js|json|md|yaml|yml)$|(^|\/)\.ci\/run$/;
+const NOT_OURS = new Set(["node_modules", "dist", ".git", "coverage", "data", "playground", ".tmp"]);
+const TEXT = /\.(ts|tsx|mts|mjs|js|css|html|json|md|yaml|yml)$|(^|\/)\.ci\/run$/;
 const CODE = /\.(ts|tsx|mts|mjs|js)$/;
 const PUBLIC_CORE = new Set(["coppice", "coppice/conformance", "coppice/testing", "coppice/control"]);
 const ROOMS = {
@@ -100,14 +100,16 @@ function checkText(file) {
 }
 
 function checkSource(file) {
-  const packaged = /^packages\/([^/]+)\/(src|test)\//.exec(file.path);
-  const inSource = packaged?.[2] === "src";
+  const packaged = /^packages\/([^/]+)\/(src|page|test)\//.exec(file.path);
+  const inSource = packaged !== null && packaged[2] !== "test" && !file.path.endsWith(".config.ts");
   checkShape(file, inSource);
   checkWording(file);
   checkTests(file);
   if (inSource) checkLibrary(file, packaged[1]);
   for (const used of importsOf(file)) {
-    if (inSource) checkPackageImport(file, packaged[1], used);
+    if (inSource && packaged[2] === "page")
+      checkPageImport(file, posix.join("packages", packaged[1], "page"), used);
+    else if (inSource) checkPackageImport(file, packaged[1], used);
     else checkTestImport(file, packaged?.[1], used);
   }
 }
@@ -212,6 +214,16 @@ function checkPackageImport(file, packageName, { name, offset }) {
     return;
   }
   checkSatelliteName(file, offset, packageName, name);
+}
+
+/** A page runs in browsers: it has its own files, packages of npm, and what of ours is made for browsers. */
+function checkPageImport(file, home, { name, offset }) {
+  const target = posix.join(posix.dirname(file.path), name);
+  if (name.startsWith(".") && !target.startsWith(`${home}/`))
+    report(file, offset, `imports ${target}, outside the page`);
+  if (isNodeModule(name)) report(file, offset, `the page runs in browsers: no ${name}`);
+  if (isOurs(name) && name !== "@coppice/server/client")
+    report(file, offset, `the page talks to the server over HTTP: no ${name}`);
 }
 
 function checkSatelliteName(file, offset, packageName, name) {

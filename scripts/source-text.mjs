@@ -3,7 +3,7 @@
  *
  * Both results keep every offset and line break of the input: `code` has blanks for comments, `bare` also for the
  * contents of strings, templates and regular expressions. A slash begins a regular expression when no value
- * can stand before it; that guess is the only heuristic here. JSX is not known.
+ * can stand before it; that guess is the only heuristic here. Of JSX it knows that `</` and `/>` are no expressions.
  */
 
 const CODE = 0;
@@ -24,6 +24,7 @@ export function markSource(text) {
     else if (two === "/*") at = mark(kinds, at, after(text, "*/", at + 2), COMMENT);
     else if (char === '"' || char === "'") at = mark(kinds, at + 1, endOfString(text, at) - 1, TEXT) + 1;
     else if (char === "`") at = template(text, kinds, at + 1, braces);
+    else if (char === "/" && (text[at - 1] === "<" || text[at + 1] === ">")) at++;
     else if (char === "/" && BEFORE_EXPRESSION.test(before(text, kinds, at))) {
       at = mark(kinds, at + 1, endOfRegExp(text, at) - 1, TEXT) + 1;
     } else if (char === "{") {

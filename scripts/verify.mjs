@@ -34,7 +34,7 @@ function verify() {
   if (process.argv.includes("--bootstrap") && !step("dependencies", "npm run --silent bootstrap")) return;
   step("laws, formatting", "npm run --silent lint");
   const built = step("build", "npm run --silent compile");
-  step("types of the tests", "tsc -p test/tsconfig.json");
+  step("types of the page and the tests", "tsc -p packages/server/page && tsc -p test/tsconfig.json");
   if (built) step("built exports", "node scripts/exports.mjs");
   runTests();
 }

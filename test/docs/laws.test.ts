@@ -35,6 +35,9 @@ const SOUND: Record<string, string> = {
   [`${core}/storage/state.ts`]: `${HEADER}import "../contract/backend.js";\n`,
   [`${core}/conformance/cases.ts`]: `${HEADER}export const CASES = [{ rule: "BK2", title: "pages" }];\n`,
   "packages/level/src/index.ts": '/** LevelDB. */\nimport { now } from "coppice";\n',
+  "packages/server/page/main.tsx":
+    `${HEADER}import { render } from "preact";\nimport "@coppice/server/client";\nimport "./parts.js";\n` +
+    "render(<p class='a'>{one} / <b>two</b> <br /></p>);\nconsole.log(1);\n",
   "packages/core/test/backend.test.ts":
     `test("${rule("BK1")} a closed backend rejects with CLOSED", (context) => {\n` +
     '  context.skip(true, "strace is not here");\n});\n',
@@ -142,6 +145,14 @@ const BROKEN: Record<string, [text: string, ...findings: string[]]> = {
     '/** LevelDB. */\nimport "coppice/storage";\nimport "@coppice/yjs";\n',
     "2: coppice/storage is no export of core",
     "3: only the CLI loads backends and models",
+  ],
+  "packages/server/page/main.tsx": [
+    `${HEADER}import "node:fs";\nimport "coppice";\nimport "../src/index.js";\n` +
+      "const one = <p>{a} <b>c</b><br />{b}</p>;\nexport default one;\n",
+    "5: the page runs in browsers",
+    "6: the page talks to the server over HTTP",
+    "7: imports packages/server/src/index.js, outside the page",
+    "9: no default exports",
   ],
   "packages/core/test/backend.test.ts": [
     `test("${rule("BK1")} one", () => {});\ntest("${rule("BK9")} two", (context) => context.skip());\n` +

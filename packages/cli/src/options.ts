@@ -25,12 +25,12 @@ export function plainCommand(name: string, summary: string): Command {
 }
 
 /** A command that works on a store. */
-export function storeCommand(name: string, summary: string): Command {
+export function storeCommand(name: string, summary: string, store: string = DEFAULT_STORE): Command {
   return plainCommand(name, summary)
     .addOption(
       new Option("-s, --store <url>", "the store: level:<directory>, file:<directory> or memory:")
         .env("COPPICE_STORE")
-        .default(DEFAULT_STORE),
+        .default(store),
     )
     .option("--wait <duration>", "while another process has the store open, wait for so long", parseDuration);
 }

@@ -25,6 +25,7 @@ import { readCommand } from "./commands/read.js";
 import { replayCommand, writerCommand } from "./commands/replay.js";
 import { rmCommand } from "./commands/rm.js";
 import { serveCommand } from "./commands/serve.js";
+import { startCommand } from "./commands/start.js";
 import { tagCommand, tagsCommand, untagCommand } from "./commands/tag.js";
 import { EXIT_HELP, type ExitCode } from "./errors.js";
 import { DEFAULT_STORE, examples } from "./options.js";
@@ -55,6 +56,7 @@ export function makeProgram(runtime: Runtime, done: (code: ExitCode) => void): C
         ["coppice check", "is everything sound"],
         ["coppice compact --all --idle 10m --json", "for cron"],
         ["coppice copy level:./data level:/backup/notes", "a backup, or what is new since the last"],
+        ["coppice start", "a server with sample documents, and a page to look at"],
         ["coppice serve", "let y-websocket clients edit the store"],
         ["coppice replay", "see it work, and be killed, on a real editing history"],
       )}\n${EXIT_HELP}\n${ENVIRONMENT_HELP}`,
@@ -79,6 +81,7 @@ export function makeProgram(runtime: Runtime, done: (code: ExitCode) => void): C
     copyCommand,
     dumpCommand,
     serveCommand,
+    startCommand,
     replayCommand,
     conformanceCommand,
   ];

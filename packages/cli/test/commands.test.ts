@@ -348,6 +348,7 @@ describe("the command itself", () => {
       "copy",
       "dump",
       "serve",
+      "start",
       "replay",
       "conformance",
     ]);

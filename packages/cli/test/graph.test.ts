@@ -1,11 +1,10 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { levelBackend } from "@coppice/level";
-import { DocumentStorage, type GraphEvent, type TreeDocument, tree } from "coppice";
+import { DocumentStorage, type GraphEvent, layOutGraph, type TreeDocument, tree } from "coppice";
 import { simulatedEnv } from "coppice/testing";
 import { afterAll, describe, expect, test } from "vitest";
 import { toLines, toSvg } from "../src/graph/drawing.js";
-import { layOut, piecesOf } from "../src/graph/layout.js";
 import { cleanUp, coppice, jsonLines, keystrokes, makeStore, temporaryDirectory } from "./command.js";
 
 afterAll(cleanUp);
@@ -41,7 +40,7 @@ const shape = (lines: readonly string[]) =>
 describe("coppice graph", () => {
   test("[GR40] a branch opens a lane, a merge closes it, and a diamond ends a critical version", () => {
     const doc = conversation();
-    const rows = layOut(piecesOf(doc.events(), doc.criticalVersions()));
+    const rows = layOutGraph(doc.events(), doc.criticalVersions());
     const drawn = shape(toLines(rows));
     expect(drawn.filter((line) => line.includes("◆"))).toEqual([
       expect.stringContaining("0–1  2 events  2 critical"),
@@ -64,7 +63,7 @@ describe("coppice graph", () => {
       }
       const all = model.create();
       for (const doc of docs) model.apply(all, doc.events());
-      const rows = layOut(piecesOf(all.events(), all.criticalVersions()));
+      const rows = layOutGraph(all.events(), all.criticalVersions());
       const place = new Map<GraphEvent, number>();
       rows.forEach(({ piece }, index) => {
         for (const event of piece.events) {

@@ -43,6 +43,7 @@ export {
 export type { AnyModel, Applied, Folded, Model, Refusal, StoredState, Tracker } from "./contract/model.js";
 export { GraphDocument } from "./graph/document.js";
 export type { Cancellation, EventId, GraphEvent } from "./graph/event.js";
+export { type GraphPiece, type GraphRow, layOutGraph } from "./graph/layout.js";
 export { type GraphModel, type GraphOptions, graph } from "./graph/model.js";
 export {
   type Placement,

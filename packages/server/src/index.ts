@@ -7,6 +7,7 @@ export {
   bearerTokens,
   type TokenGrant,
 } from "./access.js";
+export type { Supervisor } from "./http/supervisor-routes.js";
 export { SERVER_LIMITS, type ServerLimits } from "./limits.js";
 export { type CounterName, type Gauges, ServerMetrics } from "./metrics.js";
 export { type CoppiceServer, createServer, DEFAULT_PORT, type ServerOptions, serve } from "./server.js";

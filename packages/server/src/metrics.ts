@@ -51,6 +51,8 @@ export interface Gauges {
   readonly unsavedBytes: number;
   readonly connections: number;
   readonly writable: boolean;
+  /** `undefined` where nobody counts them. */
+  readonly storeBytes?: number | undefined;
 }
 
 const COUNTERS = {
@@ -194,6 +196,9 @@ export class ServerMetrics {
         "99th percentile since the start.",
         this.#delay.percentile(99) / 1e9,
       ],
+      ...(gauges.storeBytes === undefined
+        ? []
+        : [["coppice_store_bytes", "Bytes of the files of the store.", gauges.storeBytes] as const]),
       ["process_resident_memory_bytes", "Resident memory.", rss],
       ["nodejs_heap_used_bytes", "Used heap.", heapUsed],
       ["process_uptime_seconds", "Since the start of the process.", Math.round(process.uptime())],

@@ -18,6 +18,7 @@ import { getRequestListener } from "@hono/node-server";
 import type { DocumentStorage } from "coppice";
 import { type Authorize, isLoopback } from "./access.js";
 import { makeApp } from "./http/app.js";
+import type { Supervisor } from "./http/supervisor-routes.js";
 import { type ServerLimits, serverLimits } from "./limits.js";
 import { type Gauges, ServerMetrics } from "./metrics.js";
 import { LiveDocuments } from "./sync/live-documents.js";
@@ -41,6 +42,10 @@ export interface ServerOptions {
   readonly limits?: Partial<ServerLimits>;
   /** Asked before a failed store is reopened (is there space again?); default: always tried. */
   readonly mayRecover?: () => boolean | Promise<boolean>;
+  /** Bytes of the files of the store, for the metrics; asked for whenever somebody looks at them. */
+  readonly storeBytes?: () => Promise<number>;
+  /** Lets administrators on this machine kill the process; only for one that is started again then. */
+  readonly supervisor?: Supervisor;
   /** A folder of files that are served under `/`; default: the inspector page, where it was built. */
   readonly pageDirectory?: string;
   /** Told of internal errors; default: they are only counted. */
@@ -100,7 +105,8 @@ export class CoppiceServer {
       ...shared,
       storage,
       pageDirectory,
-      gauges: () => this.gauges(),
+      gauges: async () => ({ ...this.gauges(), storeBytes: await this.#storeBytes(onError) }),
+      supervisor: options.supervisor,
       ready: () => this.#closing === undefined && this.#documents.gate.open,
     });
     this.fetch = (request, env) => app.fetch(request, env);
@@ -203,6 +209,16 @@ export class CoppiceServer {
       `refusing to listen on ${host}, which other machines can reach, without authentication: ` +
         "give authorize, or set allowAnyoneToReadAndChangeEverything",
     );
+  }
+
+  /** A count that fails leaves the other figures. */
+  async #storeBytes(onError: (error: unknown, facts: object) => void): Promise<number | undefined> {
+    try {
+      return await this.#options.storeBytes?.();
+    } catch (error) {
+      onError(error, {});
+      return undefined;
+    }
   }
 
   #tick(): void {

@@ -5,10 +5,9 @@
 
 import { writeFile } from "node:fs/promises";
 import type { Command } from "commander";
-import { GraphDocument } from "coppice";
+import { GraphDocument, layOutGraph } from "coppice";
 import { CommandError, EXIT, type ExitCode } from "../errors.js";
 import { toLines, toSvg } from "../graph/drawing.js";
-import { layOut, piecesOf } from "../graph/layout.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
 import { printable } from "../output.js";
 import type { Runtime } from "../runtime.js";
@@ -58,7 +57,7 @@ function draw(runtime: Runtime, id: string, options: Options): Promise<ExitCode>
         await out.json({ ...event, critical: ends.has(`${event.replica}.${event.sequence}`) });
       }
     } else {
-      const rows = layOut(piecesOf(events, critical));
+      const rows = layOutGraph(events, critical);
       if (options.svg !== undefined) await writeFile(options.svg, toSvg(rows, printable(id)));
       else for (const line of toLines(rows)) await out.line(line);
     }

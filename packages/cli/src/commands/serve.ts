@@ -8,9 +8,10 @@
  * are read from a file and never from the command line, where everybody on the machine could read them.
  */
 
-import { readFile, statfs } from "node:fs/promises";
-import type { CoppiceServer, TokenGrant } from "@coppice/server";
-import type { Command } from "commander";
+import { readdir, readFile, stat, statfs } from "node:fs/promises";
+import { join } from "node:path";
+import type { CoppiceServer, Supervisor, TokenGrant } from "@coppice/server";
+import { type Command, Option } from "commander";
 import { type DocumentStorage, isCoppiceError } from "coppice";
 import { type Control, compactAllAlone, offerControl } from "coppice/control";
 import { CommandError, describeError, EXIT, type ExitCode } from "../errors.js";
@@ -34,6 +35,7 @@ interface Options extends StoreOptions {
   readonly allowAnyoneToReadAndChangeEverything?: true;
   readonly memory?: number;
   readonly compactEvery?: number;
+  readonly supervised?: true;
 }
 
 /** Below it a full store is not reopened: LevelDB needs room for a new log and a table. */
@@ -52,6 +54,7 @@ export function serveCommand(runtime: Runtime, done: (code: ExitCode) => void): 
       "--allow-anyone-to-read-and-change-everything",
       "listen on an address of other machines without tokens",
     )
+    .addOption(new Option("--supervised", "the parent process starts this one again").hideHelp())
     .addHelpText(
       "after",
       examples(
@@ -71,6 +74,7 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
   const grants = await readTokens(options.tokens ?? runtime.env.COPPICE_TOKENS);
   const metrics = new ServerMetrics();
   const { location } = parseStore(options.store);
+  const supervisor = supervisorOf(options);
   await withStorage(runtime, { ...options, create: true, observer: metrics.observer }, async (storage) => {
     const server = await serve({
       storage,
@@ -80,7 +84,10 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
       origins: options.origin ?? [],
       ...(grants === undefined ? {} : { authorize: bearerTokens(grants) }),
       ...(options.memory === undefined ? {} : { limits: { memoryBytesMax: options.memory } }),
-      ...(location === undefined ? {} : { mayRecover: () => hasRoom(location) }),
+      ...(location === undefined
+        ? {}
+        : { mayRecover: () => hasRoom(location), storeBytes: () => bytesOf(location) }),
+      ...(supervisor === undefined ? {} : { supervisor }),
       allowAnyoneToReadAndChangeEverything: options.allowAnyoneToReadAndChangeEverything === true,
       onError: (error, { document }) => tellError(runtime, options, error, document),
     });
@@ -96,6 +103,17 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
   metrics.close();
   await (options.json ? runtime.out.json({ event: "stopped" }) : runtime.out.line("stopped; all is saved"));
   return EXIT.ok;
+}
+
+/** A process that was forked to be supervised may be killed from the page; it ends when its parent does. */
+function supervisorOf({ supervised }: Options): Supervisor | undefined {
+  if (supervised !== true) return undefined;
+  if (process.send === undefined)
+    throw new CommandError("USAGE", "--supervised is for `coppice start`, which starts the server again");
+  process.once("disconnect", () => process.kill(process.pid, "SIGTERM"));
+  // The channel alone is no reason to stay.
+  process.channel?.unref();
+  return { kill: () => process.kill(process.pid, "SIGKILL") };
 }
 
 async function readTokens(path: string | undefined): Promise<TokenGrant[] | undefined> {
@@ -150,6 +168,16 @@ function passOver(runtime: Runtime, options: Options): (error: unknown) => { fai
     if (!isRunning && !runtime.signal.aborted) tellError(runtime, options, error);
     return { failures: [] };
   };
+}
+
+/** Files that LevelDB removes meanwhile count for nothing. */
+async function bytesOf(location: string): Promise<number> {
+  let bytes = 0;
+  for (const name of await readdir(location)) {
+    const file = await stat(join(location, name)).catch(() => undefined);
+    if (file?.isFile()) bytes += file.size;
+  }
+  return bytes;
 }
 
 async function hasRoom(location: string): Promise<boolean> {

@@ -1,19 +1,19 @@
 /**
  * An event graph as lines for a terminal, and as an SVG picture. It decides nothing about what stands where
- * (`layout.ts`), and prints nothing.
+ * (`layOutGraph` of core), and prints nothing.
  *
  * A piece is a ◆ when its last event ends a critical version, else a ●.
  */
 
+import type { GraphRow } from "coppice";
 import { timestamp } from "../output.js";
-import type { Row } from "./layout.js";
 
 const REPLICA_SHOWN = 6;
 const STEP = { x: 18, y: 26, margin: 20, text: 24 };
 const COLOURS = ["#2f6f4f", "#8a5a2b", "#3b5b92", "#8b3a62", "#5c6b2f", "#6b4c9a"];
 
 /** One or two lines for each piece. */
-export function toLines(rows: readonly Row[]): string[] {
+export function toLines(rows: readonly GraphRow[]): string[] {
   const width = Math.max(1, ...rows.map(({ lane, before }) => Math.max(lane + 1, before.length)));
   return rows.flatMap((row) => {
     const lines = row.from.length === 0 ? [] : [connectors(row)];
@@ -26,7 +26,7 @@ export function toLines(rows: readonly Row[]): string[] {
 }
 
 /** A whole SVG document. `title` is shown as text. */
-export function toSvg(rows: readonly Row[], title: string): string {
+export function toSvg(rows: readonly GraphRow[], title: string): string {
   const lanes = Math.max(1, ...rows.map(({ lane }) => lane + 1));
   const textX = STEP.margin + lanes * STEP.x;
   const [width, height] = [textX + 420, STEP.margin * 2 + rows.length * STEP.y + STEP.text];
@@ -58,7 +58,7 @@ export function toSvg(rows: readonly Row[], title: string): string {
 `;
 }
 
-function labelOf({ piece: { events, critical, cut } }: Row): string {
+function labelOf({ piece: { events, critical, cut } }: GraphRow): string {
   const [first, last] = [events[0]!, events.at(-1)!];
   const numbers = first === last ? `${first.sequence}` : `${first.sequence}–${last.sequence}`;
   const undos = events.filter(({ cancels }) => cancels !== undefined).length;
@@ -74,7 +74,7 @@ function labelOf({ piece: { events, critical, cut } }: Row): string {
 }
 
 /** The line above a piece that has parents in other lanes. */
-function connectors({ lane, before, after, from }: Row): string {
+function connectors({ lane, before, after, from }: GraphRow): string {
   const end = Math.max(lane, ...from, before.length - 1);
   let line = "";
   for (let at = 0; at <= end; at++) {

@@ -14,11 +14,14 @@ import { openApi } from "./openapi.js";
 import { addPage } from "./page.js";
 import type { AppContext, AppEnv, Site } from "./requests.js";
 import { addStoreRoutes } from "./store-routes.js";
+import { addSupervisorRoutes, type Supervisor } from "./supervisor-routes.js";
+import { addViewRoutes } from "./view-routes.js";
 
 export interface AppOptions extends Site {
   readonly origins: readonly string[];
   readonly pageDirectory: string | undefined;
-  readonly gauges: () => Gauges;
+  readonly gauges: () => Promise<Gauges>;
+  readonly supervisor: Supervisor | undefined;
   readonly ready: () => boolean;
 }
 
@@ -53,7 +56,9 @@ export function makeApp(options: AppOptions): Hono<AppEnv> {
   );
   app.get("/api/openapi.json", (context) => context.json(openApi()));
   addDocumentRoutes(app, options);
+  addViewRoutes(app, options);
   addStoreRoutes(app, options, options.gauges);
+  addSupervisorRoutes(app, options, options.supervisor);
   addPage(app, options.pageDirectory);
   app.notFound((context) =>
     failed(context, new HttpFailure(404, "NOT_FOUND", "there is no such address"), options),

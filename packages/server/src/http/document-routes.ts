@@ -1,8 +1,8 @@
 /**
  * `/api/documents/{id}…`: one document.
  *
- * Reads change nothing and hold one page. Bytes go out as v1 updates: what `Y.applyUpdate` takes. A document
- * that is deleted leaves the memory of its clients' server first, and its clients are told so.
+ * Reads change nothing and hold one page. Bytes go out as v1 updates: what `Y.applyUpdate` takes. A
+ * document that is deleted leaves the memory of its clients' server first, and its clients are told so.
  */
 
 import { type DocumentInfo, type HistoryEntry, toHex } from "coppice";
@@ -131,11 +131,15 @@ function addReads(app: Hono<AppEnv>, site: Site): void {
   });
 }
 
-async function existing({ storage, documents }: Site, id: string): Promise<Json> {
+async function existing(site: Site, id: string): Promise<Json> {
+  const info = await infoOf(site, id);
+  return { ...facts(info), connections: site.documents.get(id)?.connections.size ?? 0 };
+}
+
+export async function infoOf({ storage }: Site, id: string): Promise<DocumentInfo> {
   const info = await storage.info(id);
   if (info === undefined) throw notFound(id);
-  const connections = documents.get(id)?.connections.size ?? 0;
-  return { ...facts(info), connections };
+  return info;
 }
 
 type Json = Record<string, unknown>;
@@ -180,7 +184,7 @@ function hexOf(commitId: Uint8Array | undefined): string | null {
 async function events(site: Site, context: AppContext): Promise<Response> {
   const id = idOf(context);
   const limit = pageOf(context, site.limits);
-  const { clock, oldestClock, archivedClock } = (await existing(site, id)) as unknown as DocumentInfo;
+  const { clock, oldestClock, archivedClock } = await infoOf(site, id);
   const from = numberOf(context, "from") ?? archivedClock ?? oldestClock;
   const to = Math.min(numberOf(context, "to") ?? clock, from + limit);
   const found: Json[] = [];
@@ -202,7 +206,7 @@ async function events(site: Site, context: AppContext): Promise<Response> {
 }
 
 /** `at`: a clock; `tag`: a name; `time`: ms since 1970. */
-function momentOf(context: AppContext): number | string | Date | undefined {
+export function momentOf(context: AppContext): number | string | Date | undefined {
   const time = numberOf(context, "time");
   return (
     numberOf(context, "at") ?? textOf(context, "tag") ?? (time === undefined ? undefined : new Date(time))

@@ -25,6 +25,7 @@ const PARAMETERS = {
   force: ["also when nothing is new", flag],
   dryRun: ["change nothing, say what would be done", flag],
   reclaim: ["also rewrite the files of the store without what was trimmed or deleted", flag],
+  points: ["about so many points: 300 by default", count],
   as: ["the id of the new document", text],
   minEvents: ["only documents with so many events since their snapshot", count],
   idleMs: ["only documents that did not change for so long", count],
@@ -51,6 +52,14 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
   "GET /metrics": { says: "Metrics, as Prometheus reads them.", action: "read", answers: "text" },
   "GET /api/openapi.json": { says: "This document.", action: "none" },
   "GET /api/figures": { says: "The metrics as JSON.", action: "read" },
+  "GET /api/supervisor": {
+    says: "Whether a supervisor starts this process again when it dies; its process id.",
+    action: "read",
+  },
+  "POST /api/supervisor/kill": {
+    says: "Kills this process, as `kill -9` does. Only from this machine, and where a supervisor is.",
+    action: "admin",
+  },
   "GET /api/documents": {
     says: "Documents in the order of their ids. `next` is the `after` of the next page, or null.",
     action: "read",
@@ -92,6 +101,21 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
     action: "read",
     query: ["at", "tag", "time"],
     answers: "bytes",
+  },
+  [`GET ${DOCUMENT}/content`]: {
+    says: "What the document holds, as text or JSON to look at, also as it was in the past.",
+    action: "read",
+    query: ["at", "tag", "time"],
+  },
+  [`GET ${DOCUMENT}/timeline`]: {
+    says: "How it grew: points of time, clock and bytes, snapshots and tags, and what is kept.",
+    action: "read",
+    query: ["points"],
+  },
+  [`GET ${DOCUMENT}/graph`]: {
+    says: "The event graph as rows of a drawing, the newest `limit`; 422 for models without one.",
+    action: "read",
+    query: ["limit"],
   },
   [`POST ${DOCUMENT}/diff`]: {
     says: "What a peer with this state vector lacks, as one Yjs update.",

@@ -1,6 +1,6 @@
 /**
- * Reading requests: who asks, for what, with which parameters. What is not understood is a 400 that says what
- * would be.
+ * Reading requests: who asks, for what, with which parameters. What is not understood is a 400 that says
+ * what would be.
  */
 
 import type { DocumentStorage } from "coppice";

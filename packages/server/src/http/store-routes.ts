@@ -1,8 +1,8 @@
 /**
  * What concerns the whole store: lists, compaction of all, checks, figures.
  *
- * Long runs are answered with server-sent events where the client accepts `text/event-stream`: any number of
- * `progress`, then one `result` or `error`. A client that goes away stops its run between two documents.
+ * Long runs are answered with server-sent events where the client accepts `text/event-stream`: any number
+ * of `progress`, then one `result` or `error`. A client that goes away stops its run between two documents.
  */
 
 import { type CompactAllOptions, type CompactAllResult, isCoppiceError } from "coppice";
@@ -23,7 +23,7 @@ import {
   textOf,
 } from "./requests.js";
 
-export function addStoreRoutes(app: Hono<AppEnv>, site: Site, gauges: () => Gauges): void {
+export function addStoreRoutes(app: Hono<AppEnv>, site: Site, gauges: () => Promise<Gauges>): void {
   const { storage, metrics } = site;
   app.get("/api/documents", permit(site, "read"), (context) => list(site, context));
   app.post("/api/compact", permit(site, "admin"), (context) => {
@@ -41,10 +41,12 @@ export function addStoreRoutes(app: Hono<AppEnv>, site: Site, gauges: () => Gaug
       storage.check({ signal, onProgress: (documents) => tell({ documents }) }),
     ),
   );
-  app.get("/api/figures", permit(site, "read"), (context) => context.json(metrics.figures(gauges())));
-  app.get("/metrics", permit(site, "read"), (context) => {
+  app.get("/api/figures", permit(site, "read"), async (context) =>
+    context.json(metrics.figures(await gauges())),
+  );
+  app.get("/metrics", permit(site, "read"), async (context) => {
     context.header("Content-Type", "text/plain; version=0.0.4; charset=utf-8");
-    return context.body(metrics.text(gauges()));
+    return context.body(metrics.text(await gauges()));
   });
 }
 

@@ -8,20 +8,22 @@
  * Invariants: a piece comes after those it builds on; two pieces that are open at once have different lanes.
  */
 
-import type { EventId, GraphEvent } from "coppice";
+import type { EventId, GraphEvent } from "./event.js";
 
-export interface Piece {
+/** A chain of events of one replica with nothing between them. */
+export interface GraphPiece {
   readonly events: readonly GraphEvent[];
   /** How many of them end a critical version; `last`: whether the last one does. */
   readonly critical: number;
   readonly last: boolean;
-  readonly parents: readonly Piece[];
+  readonly parents: readonly GraphPiece[];
   /** Some parents lie before the history that is kept. */
   readonly cut: boolean;
 }
 
-export interface Row {
-  readonly piece: Piece;
+/** A piece and where it stands. */
+export interface GraphRow {
+  readonly piece: GraphPiece;
   readonly lane: number;
   /** Lanes that are open just before and just after this row. */
   readonly before: readonly boolean[];
@@ -30,16 +32,23 @@ export interface Row {
   readonly from: readonly number[];
 }
 
+/**
+ * The rows of a drawing. `events` in the order of the fold, as `events()` gives them; `critical` as
+ * `criticalVersions()` does. O(events × lanes).
+ */
+export function layOutGraph(events: readonly GraphEvent[], critical: readonly EventId[]): GraphRow[] {
+  return layOut(piecesOf(events, critical));
+}
+
 const keyOf = ({ replica, sequence }: EventId): string => `${replica}.${sequence}`;
 
-/** `events` in the order of the fold. */
-export function piecesOf(events: readonly GraphEvent[], critical: readonly EventId[]): Piece[] {
+function piecesOf(events: readonly GraphEvent[], critical: readonly EventId[]): GraphPiece[] {
   const children = new Map<string, number>();
   for (const { parents } of events) {
     for (const parent of parents) children.set(keyOf(parent), (children.get(keyOf(parent)) ?? 0) + 1);
   }
   const ends = new Set(critical.map(keyOf));
-  const pieces: (Piece & { events: GraphEvent[]; critical: number; last: boolean })[] = [];
+  const pieces: (GraphPiece & { events: GraphEvent[]; critical: number; last: boolean })[] = [];
   const owner = new Map<string, (typeof pieces)[number]>();
   for (const event of events) {
     const [parent, ...others] = event.parents;
@@ -64,11 +73,11 @@ export function piecesOf(events: readonly GraphEvent[], critical: readonly Event
   return pieces;
 }
 
-export function layOut(pieces: readonly Piece[]): Row[] {
-  const open = new Map<Piece, number>();
+function layOut(pieces: readonly GraphPiece[]): GraphRow[] {
+  const open = new Map<GraphPiece, number>();
   for (const { parents } of pieces)
     for (const parent of parents) open.set(parent, (open.get(parent) ?? 0) + 1);
-  const lanes: (Piece | undefined)[] = [];
+  const lanes: (GraphPiece | undefined)[] = [];
   return pieces.map((piece) => {
     const before = lanes.map((tip) => tip !== undefined);
     const at = piece.parents.map((parent) => lanes.indexOf(parent));

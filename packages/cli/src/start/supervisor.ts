@@ -1,0 +1,125 @@
+/**
+ * Keeps one server running: starts it as a child, starts it again at the same address when it dies, and
+ * stops it when told to. It reads nothing of the store and decides nothing about the documents.
+ *
+ * Invariants: when `supervise` settles there is no child left; a child that keeps dying at once is given
+ * up; a child whose supervisor dies stops by itself, because their channel closes.
+ */
+
+import { type ChildProcess, fork } from "node:child_process";
+import { createServer } from "node:net";
+import { CommandError } from "../errors.js";
+import { delay, type Runtime } from "../runtime.js";
+
+export interface Supervised {
+  readonly store: string;
+  /** How long it may wait for a store that another process has open. */
+  readonly waitMs: number;
+  readonly host: string;
+  readonly port: number;
+  /** Each time the server listens. `downMs` since it died. */
+  readonly onListening: (facts: {
+    readonly url: string;
+    readonly pid: number;
+    readonly downMs?: number;
+  }) => unknown;
+  readonly onDeath: (how: string) => unknown;
+}
+
+/** A child that lives shorter is a failure; so many in a row, and it is given up. */
+const LIFE_MS_MIN = 5_000;
+const FAILURES_MAX = 5;
+const RESTART_MS = 100;
+
+/** Runs until the signal; resolves when the server has saved all and ended. */
+export async function supervise(runtime: Runtime, options: Supervised): Promise<void> {
+  const { signal } = runtime;
+  let failures = 0;
+  let hasListened = false;
+  const onListening: Supervised["onListening"] = (facts) => {
+    hasListened = true;
+    return options.onListening(facts);
+  };
+  let diedAt: number | undefined;
+  while (!signal.aborted) {
+    const born = performance.now();
+    const how = await run(runtime, { ...options, onListening }, diedAt);
+    diedAt = performance.now();
+    if (signal.aborted) return;
+    if (!hasListened) throw new CommandError("FAILED", `the server did not start: ${how}`);
+    await options.onDeath(how);
+    failures = diedAt - born < LIFE_MS_MIN && how !== "SIGKILL" ? failures + 1 : 0;
+    if (failures === FAILURES_MAX)
+      throw new CommandError("FAILED", `the server ended ${FAILURES_MAX} times at once: ${how}`);
+    await delay(RESTART_MS, signal).catch(() => undefined);
+  }
+}
+
+/** One life; resolves with what ended it. */
+async function run(runtime: Runtime, options: Supervised, diedAt: number | undefined): Promise<string> {
+  const { signal } = runtime;
+  const { store, host, port, waitMs } = options;
+  const where = ["--store", store, "--host", host, "--port", String(port), "--wait", `${waitMs}ms`];
+  const args = ["serve", "--json", "--supervised", ...where];
+  const child = fork(runtime.entry, args, {
+    stdio: ["ignore", "pipe", "inherit", "ipc"],
+    // A Ctrl-C of the terminal reaches the child once, through us.
+    detached: true,
+    env: { ...runtime.env, NODE_CHANNEL_FD: undefined },
+  });
+  const stop = () => child.kill("SIGTERM");
+  signal.addEventListener("abort", stop, { once: true });
+  try {
+    if (signal.aborted) stop();
+    const ended = endOf(child);
+    let told = "";
+    let telling: Promise<unknown> = Promise.resolve();
+    child.stdout?.setEncoding("utf8").on("data", (text: string) => {
+      if (told.includes("\n") || child.pid === undefined) return;
+      told += text;
+      const url = /"event":"listening","url":"([^"]+)".*\n/.exec(told)?.[1];
+      if (url === undefined) return;
+      const downMs = diedAt === undefined ? undefined : performance.now() - diedAt;
+      telling = Promise.resolve(
+        options.onListening({ url, pid: child.pid, ...(downMs === undefined ? {} : { downMs }) }),
+      );
+      telling.catch(stop);
+    });
+    const how = await ended;
+    await telling;
+    return how;
+  } finally {
+    signal.removeEventListener("abort", stop);
+  }
+}
+
+function endOf(child: ChildProcess): Promise<string> {
+  return new Promise((resolve, reject) => {
+    child.once("error", reject);
+    child.once("close", (code, name) => resolve(name ?? `exit code ${code}`));
+  });
+}
+
+/** `wanted` when nobody listens there, else any port that is free. */
+export async function freePort(host: string, wanted: number): Promise<number> {
+  for (const port of [wanted, 0]) {
+    const found = await listenOnce(host, port);
+    if (found !== undefined) return found;
+  }
+  throw new CommandError("FAILED", `there is no free port at ${host}`);
+}
+
+function listenOnce(host: string, port: number): Promise<number | undefined> {
+  return new Promise((resolve, reject) => {
+    const probe = createServer();
+    probe.once("error", (error: NodeJS.ErrnoException) => {
+      if (error.code === "EADDRINUSE" || error.code === "EACCES") resolve(undefined);
+      else reject(error);
+    });
+    probe.listen({ host, port }, () => {
+      const address = probe.address();
+      const taken = typeof address === "object" && address !== null ? address.port : undefined;
+      probe.close(() => resolve(taken));
+    });
+  });
+}

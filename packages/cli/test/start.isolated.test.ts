@@ -1,0 +1,144 @@
+// `coppice start` in processes of its own: samples, restarts, and the way it ends.
+import { spawn } from "node:child_process";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { afterEach, describe, expect, test } from "vitest";
+import { PlainText } from "../src/replay/plain-text.js";
+import { author } from "../src/start/author.js";
+import { freePort } from "../src/start/supervisor.js";
+import {
+  cleanUp,
+  coppice,
+  entry,
+  jsonLines,
+  type Started,
+  start,
+  temporaryDirectory,
+  until,
+} from "./command.js";
+
+afterEach(cleanUp);
+
+interface Listening {
+  readonly url: string;
+  readonly pid: number;
+  readonly samples: readonly { readonly id: string; readonly events: number }[];
+}
+
+async function started(store: string, ...args: readonly string[]): Promise<Started> {
+  const child = await start(["start", "--store", store, "--json", "--port", "0", ...args]);
+  await until("it listens", () => child.seen().includes('"listening"'));
+  return child;
+}
+
+function listenings({ seen }: Started): Listening[] {
+  const lines = jsonLines(seen()) as { event: string }[];
+  return lines.filter(({ event }) => event === "listening") as unknown as Listening[];
+}
+
+async function stop(child: Started): Promise<void> {
+  child.child.kill("SIGTERM");
+  const { code, stderr } = await child.ended;
+  expect([code, stderr]).toEqual([0, ""]);
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    expect((error as NodeJS.ErrnoException).code).toBe("ESRCH");
+    return false;
+  }
+}
+
+describe("coppice start", () => {
+  test("[CL60] fills an empty store with samples, once, and serves the page's data", async () => {
+    const store = `level:${join(await temporaryDirectory(), "new")}`;
+    const first = await started(store);
+    const [{ url, pid, samples } = {} as Listening] = listenings(first);
+    expect(samples.map(({ id }) => id)).toEqual(["paper", "conversation", "component", "board"]);
+    const { documents } = (await (await fetch(`${url}/api/documents?info=true`)).json()) as {
+      documents: { id: string; clock: number; changed: number }[];
+    };
+    for (const { id, events } of samples)
+      expect(documents.find((document) => document.id === id)?.clock).toBe(events);
+    expect(documents.every(({ changed }) => changed <= Date.now())).toBe(true);
+    expect(await (await fetch(`${url}/api/supervisor`)).json()).toEqual({ supervised: true, pid });
+    await stop(first);
+    expect(isAlive(pid)).toBe(false);
+    const second = await started(store);
+    expect(listenings(second)[0]?.samples).toEqual([]);
+    await stop(second);
+    expect((await coppice(["check", "--store", store])).code).toBe(0);
+  });
+
+  test("[CL61] a server that is killed is back at the same address, and ends when its supervisor is killed", async () => {
+    const store = `level:${join(await temporaryDirectory(), "new")}`;
+    const child = await started(store, "--no-samples");
+    const [{ url, pid } = {} as Listening] = listenings(child);
+    await fetch(`${url}/api/documents/notes`, { method: "PUT" });
+    process.kill(pid, "SIGKILL");
+    await until("it is back", () => listenings(child).length === 2);
+    const again = listenings(child)[1]!;
+    expect(again.url).toBe(url);
+    expect((await fetch(`${url}/api/documents/notes`)).status).toBe(200);
+    await expect(fetch(`${url}/api/supervisor/kill`, { method: "POST" })).rejects.toThrow();
+    await until("it is back again", () => listenings(child).length === 3);
+    child.child.kill("SIGKILL");
+    await until("the server ended", () => !listenings(child).some((life) => isAlive(life.pid)));
+  });
+
+  test("[CL61] what npm started ends when npm's shell is gone", async () => {
+    const store = join(await temporaryDirectory(), "new");
+    const command = `"${process.execPath}" "${await entry()}" start --json --no-samples --port 0 --store "level:${store}"`;
+    const env = { ...process.env, npm_lifecycle_event: "start" };
+    const shell = spawn("/bin/sh", ["-c", `${command}; true`], { env, stdio: ["ignore", "pipe", "inherit"] });
+    let seen = "";
+    shell.stdout.setEncoding("utf8").on("data", (text: string) => {
+      seen += text;
+    });
+    await until("it listens", () => seen.includes('"listening"'));
+    const [{ pid } = {} as Listening] = jsonLines(seen) as unknown as Listening[];
+    shell.kill("SIGTERM");
+    await until("it said so, and is gone", () => seen.includes('"stopped"') && !isAlive(pid));
+  });
+
+  test("[CL62] says in plain words where to look, and refuses what would not outlive a kill", async () => {
+    const store = `level:${join(await temporaryDirectory(), "new")}`;
+    const child = await start(["start", "--store", store, "--port", "0", "--no-samples"]);
+    await until("it listens", () => child.seen().includes("Ctrl-C stops it"));
+    for (const words of ["serves", "look  http", "type  http", "kill -9"])
+      expect(child.seen()).toContain(words);
+    const locked = await coppice(["start", "--store", store, "--json"]);
+    expect([locked.code, locked.stderr]).toEqual([4, expect.stringContaining("LOCKED")]);
+    child.child.kill("SIGINT");
+    const { code, stdout } = await child.ended;
+    expect(code).toBe(0);
+    expect(stdout).toContain("stopped; all is saved");
+    expect((await coppice(["start", "--store", "memory:"])).code).toBe(2);
+    expect((await coppice(["serve", "--supervised", "--store", store])).code).toBe(2);
+  });
+
+  test("[CL62] a port that is taken is replaced by a free one", async () => {
+    const taken = createServer();
+    await new Promise<void>((resolve) => taken.listen(0, "127.0.0.1", resolve));
+    const { port } = taken.address() as { port: number };
+    const found = await freePort("127.0.0.1", port);
+    expect(found).not.toBe(port);
+    expect(found).toBeGreaterThan(0);
+    await new Promise((resolve) => taken.close(resolve));
+    expect(await freePort("127.0.0.1", port)).toBe(port);
+  });
+
+  test("[CL60] the author's text is what the edits make, the same for a seed", () => {
+    for (const seed of [1, 2, 3]) {
+      const { edits, end } = author(seed, 900);
+      const plain = new PlainText("");
+      for (const { patches } of edits)
+        for (const [position, deleted, inserted] of patches) plain.replace(position, deleted, inserted);
+      expect(edits).toHaveLength(900);
+      expect(plain.toString()).toBe(end);
+      expect(author(seed, 900)).toEqual(author(seed, 900));
+    }
+  });
+});

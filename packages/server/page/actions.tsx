@@ -1,0 +1,190 @@
+/**
+ * What can be done with a document: snapshot, compact, tag, fork, download. Each says what came of it, with
+ * sizes before and after where bytes are freed.
+ */
+
+import { useState } from "preact/hooks";
+import { type ApiError, api, type Compacted, type DocumentFacts, type Timeline } from "./api.js";
+import { asApiError, linkTo } from "./hooks.js";
+import { Failure } from "./parts.js";
+import { bytes, count, counted, duration } from "./words.js";
+
+interface Props {
+  readonly id: string;
+  readonly facts: DocumentFacts;
+  readonly timeline: Timeline | undefined;
+  /** The clock that is travelled to; `undefined`: now. */
+  readonly at: number | undefined;
+  readonly onChange: () => void;
+}
+
+/** The browser reads the bytes after the click. */
+const REVOKE_MS = 10_000;
+
+type Said = { readonly text: string; readonly link?: { readonly href: string; readonly name: string } };
+
+export function Actions(props: Props) {
+  const { id, onChange } = props;
+  const [running, setRunning] = useState<string>();
+  const [said, setSaid] = useState<Said>();
+  const [error, setError] = useState<ApiError>();
+  const act: Act = async (name, work) => {
+    setRunning(name);
+    setError(undefined);
+    setSaid(undefined);
+    try {
+      setSaid(await work());
+      onChange();
+    } catch (failure) {
+      setError(asApiError(failure));
+    } finally {
+      setRunning(undefined);
+    }
+  };
+  const busy = running !== undefined;
+  return (
+    <div class="actions">
+      <div class="row">
+        <button
+          type="button"
+          disabled={busy}
+          onClick={() => void act("taking a snapshot", () => snapshot(id))}
+        >
+          Snapshot
+        </button>
+        <button type="button" disabled={busy} onClick={() => void act("compacting", () => compact(props))}>
+          Compact
+        </button>
+        <OfVersion {...props} busy={busy} act={act} />
+        {busy && (
+          <span class="quiet" role="status">
+            <progress aria-label={running} /> {running} …
+          </span>
+        )}
+      </div>
+      {error !== undefined && <Failure error={error} />}
+      {said !== undefined && (
+        <p class="notice good" role="status">
+          {said.text} {said.link !== undefined && <a href={said.link.href}>{said.link.name}</a>}
+        </p>
+      )}
+    </div>
+  );
+}
+
+type Act = (name: string, work: () => Promise<Said>) => Promise<void>;
+
+/** What is done with the version that is looked at. */
+function OfVersion({ id, facts, at, busy, act }: Props & { readonly busy: boolean; readonly act: Act }) {
+  const where = at === undefined ? "now" : `at clock ${count(at)}`;
+  const tag = (name: string) =>
+    act("tagging", async () => {
+      const clock = at ?? facts.clock;
+      await api.tag(id, name, clock);
+      return { text: `“${name}” names the version at clock ${count(clock)}` };
+    });
+  const fork = (to: string) =>
+    act("forking", async () => {
+      const { clock } = await api.fork(id, to, at);
+      return {
+        text: `forked at clock ${count(clock)}:`,
+        link: { href: linkTo("documents", to), name: to },
+      };
+    });
+  return (
+    <>
+      <Named verb="Tag" what="name of the version" where={where} busy={busy} onName={tag} />
+      <Named verb="Fork" what="id of the new document" where={where} busy={busy} onName={fork} />
+      {facts.model === "yjs" && (
+        <button
+          type="button"
+          disabled={busy}
+          title={`the document ${where}, as one Yjs update`}
+          onClick={() => void act("downloading", () => download(id, at))}
+        >
+          Download
+        </button>
+      )}
+    </>
+  );
+}
+
+/** A button that asks for a name first. */
+function Named(props: {
+  readonly verb: string;
+  readonly what: string;
+  readonly where: string;
+  readonly busy: boolean;
+  readonly onName: (name: string) => Promise<void>;
+}) {
+  const [isOpen, setIsOpen] = useState(false);
+  const [name, setName] = useState("");
+  if (!isOpen)
+    return (
+      <button type="button" disabled={props.busy} onClick={() => setIsOpen(true)}>
+        {props.verb} …
+      </button>
+    );
+  const close = () => {
+    setIsOpen(false);
+    setName("");
+  };
+  const enter = (event: Event) => {
+    event.preventDefault();
+    void props.onName(name.trim()).then(close);
+  };
+  return (
+    <form class="row named" onSubmit={enter} onKeyDown={(event) => event.key === "Escape" && close()}>
+      <input
+        ref={(input) => input?.focus()}
+        required
+        size={20}
+        placeholder={props.what}
+        aria-label={props.what}
+        value={name}
+        onInput={(event) => setName(event.currentTarget.value)}
+      />
+      <button type="submit" class="primary" disabled={props.busy}>
+        {props.verb} {props.where}
+      </button>
+      <button type="button" onClick={close}>
+        Cancel
+      </button>
+    </form>
+  );
+}
+
+async function snapshot(id: string): Promise<Said> {
+  const { clock } = await api.snapshot(id);
+  return {
+    text:
+      clock === null ? "the newest snapshot covers everything" : `snapshot taken at clock ${count(clock)}`,
+  };
+}
+
+async function compact({ id, timeline }: Props): Promise<Said> {
+  const before = timeline?.kept.bytes;
+  const result = await api.compact(id, { force: true });
+  return { text: compacted(result, before) };
+}
+
+function compacted({ outcome, reason, ...result }: Compacted, before: number | undefined): string {
+  if (outcome !== "compacted") return `${outcome}${reason === undefined ? "" : `: ${reason}`}`;
+  const { eventsTrimmed, bytesTrimmed, snapshotBytes, durationMs } = result;
+  const sizes =
+    before === undefined ? "" : `${bytes(before)} of events before, ${bytes(before - bytesTrimmed)} after; `;
+  return (
+    `${counted(eventsTrimmed, "event")} trimmed, ${bytes(bytesTrimmed)} freed: ${sizes}` +
+    `the snapshot has ${bytes(snapshotBytes)}; ${duration(durationMs)}`
+  );
+}
+
+async function download(id: string, at: number | undefined): Promise<Said> {
+  const blob = await api.state(id, at);
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = `${id.replaceAll(/[^\w.-]+/g, "-")}.update`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), REVOKE_MS);
+  return { text: `${bytes(blob.size)}, for Y.applyUpdate` };
+}

@@ -1,0 +1,137 @@
+/**
+ * One document: its facts, what can be done with it, how it grew, how it was at any moment, and its event
+ * graph.
+ *
+ * Facts are asked for again every two seconds; the timeline and the graph only when they have changed.
+ */
+
+import { useState } from "preact/hooks";
+import { Actions } from "./actions.js";
+import { api, type DocumentFacts, type Timeline } from "./api.js";
+import { EventGraph } from "./event-graph.js";
+import { Growth } from "./growth.js";
+import { linkTo, useLatest, usePolled } from "./hooks.js";
+import { Failure, Tile, Waiting } from "./parts.js";
+import { Travel } from "./travel.js";
+import { age, bytes, count, counted, timestamp } from "./words.js";
+
+const INTERVAL_MS = 2_000;
+/** Their events name no parents here. A reducer's model may have any other name. */
+const WITHOUT_GRAPH = new Set(["yjs", "automerge", "loro"]);
+
+export function DocumentView({ id }: { id: string }) {
+  const {
+    value: facts,
+    error,
+    refresh,
+  } = usePolled(`document ${id}`, INTERVAL_MS, (signal) => api.document(id, signal));
+  // A timeline costs a pass over the history: it is asked for again when that has grown by half a percent.
+  const growth = facts === undefined ? 0 : Math.floor(Math.log(1 + facts.clock) * 200);
+  const version = facts === undefined ? "" : `${growth} ${facts.snapshotClock} ${facts.oldestClock}`;
+  const [again, setAgain] = useState(0);
+  const timeline = usePolled(`timeline ${id} ${version} ${again}`, 3_600_000, (signal) =>
+    facts === undefined ? Promise.resolve(undefined) : api.timeline(id, signal),
+  );
+  const latest = useLatest(timeline.value);
+  const [chosen, setChosen] = useState<number>();
+  const changed = () => {
+    refresh();
+    setAgain((before) => before + 1);
+  };
+  if (error?.code === "NOT_FOUND") return <Missing id={id} error={error} />;
+  if (facts === undefined) return error === undefined ? <Waiting /> : <Missing id={id} error={error} />;
+  const first = latest?.points[0]?.[1] ?? facts.oldestClock;
+  // A tag keeps a snapshot of its own, also where the events around it are gone.
+  const isTag = latest?.marks.some(({ kind, clock: at }) => kind === "tag" && at === chosen) === true;
+  const clock = Math.min(Math.max(chosen ?? facts.clock, isTag ? 0 : first), facts.clock);
+  return (
+    <section>
+      <div class="heading">
+        <p class="crumb">
+          <a href={linkTo("documents")}>Documents</a> <span aria-hidden="true">/</span>
+        </p>
+        <h1>{id}</h1>
+        <span class="chip">{facts.model}</span>
+        <span class="spacer" />
+        {facts.model === "yjs" && (
+          <a class="button" href={linkTo("try", id)}>
+            Edit
+          </a>
+        )}
+      </div>
+      <Facts facts={facts} timeline={latest} />
+      <Actions
+        id={id}
+        facts={facts}
+        timeline={latest}
+        at={chosen === undefined ? undefined : clock}
+        onChange={changed}
+      />
+      {latest !== undefined && facts.clock > 0 && (
+        <div class="panel">
+          <Growth timeline={latest} facts={facts} clock={clock} onPick={setChosen} />
+          <Travel
+            id={id}
+            facts={facts}
+            first={first}
+            clock={clock}
+            isNow={chosen === undefined}
+            marks={latest.marks}
+            onChoose={setChosen}
+          />
+        </div>
+      )}
+      {!WITHOUT_GRAPH.has(facts.model) && <EventGraph id={id} clock={facts.clock} />}
+    </section>
+  );
+}
+
+function Missing({ id, error }: { id: string; error: Parameters<typeof Failure>[0]["error"] }) {
+  return (
+    <section>
+      <div class="heading">
+        <h1>{id}</h1>
+      </div>
+      <Failure error={error} />
+      <p class="after">
+        <a href={linkTo("try", id)}>Write it</a>, or see <a href={linkTo("documents")}>all documents</a>
+      </p>
+    </section>
+  );
+}
+
+function Facts({ facts, timeline }: { facts: DocumentFacts; timeline: Timeline | undefined }) {
+  const { clock, logBytes, snapshotClock, snapshotTime, snapshotBytes, connections } = facts;
+  const trimmed = facts.archivedClock ?? facts.oldestClock;
+  return (
+    <dl class="tiles">
+      <Tile name="events" value={count(clock)} note={`${bytes(logBytes)} written in all`} />
+      <Tile
+        name="kept"
+        value={timeline === undefined ? "…" : bytes(timeline.kept.bytes)}
+        note={trimmed === 0 ? "every event" : `from clock ${count(trimmed)} on`}
+        title="payload bytes of the events that are still there"
+      />
+      <Tile
+        name="snapshot"
+        value={snapshotClock === null ? "none" : bytes(snapshotBytes)}
+        note={
+          snapshotTime === null
+            ? "not yet"
+            : `at clock ${count(snapshotClock ?? 0)}, ${age(snapshotTime)} ago`
+        }
+      />
+      <Tile
+        name="to replay"
+        value={count(facts.eventsSinceSnapshot)}
+        note={`${bytes(facts.bytesSinceSnapshot)} after the snapshot`}
+      />
+      <Tile
+        name="last change"
+        value={`${age(facts.changed)} ago`}
+        note={`${counted(connections, "client")} now`}
+        title={`${timestamp(facts.changed)}; created ${timestamp(facts.created)}`}
+      />
+    </dl>
+  );
+}

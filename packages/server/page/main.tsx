@@ -1,0 +1,90 @@
+/**
+ * The page: a bar with the three places one can be at, and the view of the place that the address names.
+ *
+ * The place is in the hash, so that the server needs to know one file only, and a reload stays where it was.
+ * A view of another document is another one: nothing of the one before is left in it.
+ */
+
+import { render } from "preact";
+import { useEffect } from "preact/hooks";
+import { DocumentView } from "./document.js";
+import { DocumentsView } from "./documents.js";
+import { type Live, useFigures } from "./figures.js";
+import { linkTo, usePlace } from "./hooks.js";
+import { StorageView } from "./storage.js";
+import { TokenForm } from "./token.js";
+import { TryView } from "./try.js";
+import "./style.css";
+import "./views.css";
+
+const PLACES = [
+  ["documents", "Documents"],
+  ["storage", "Storage"],
+  ["try", "Try it"],
+] as const;
+
+const TRIED = "notes";
+
+function Page() {
+  const [where = "documents", id] = usePlace();
+  const live = useFigures();
+  useEffect(() => {
+    document.title = id === undefined ? "Coppice" : `${id} · Coppice`;
+    document.querySelector<HTMLElement>("main")?.focus({ preventScroll: true });
+  }, [where, id]);
+  return (
+    <>
+      <button type="button" class="skip" onClick={focusMain}>
+        Skip to the content
+      </button>
+      <header class="bar">
+        <a class="mark" href={linkTo("documents")}>
+          <img src="./icon.svg" alt="" width="22" height="22" />
+          Coppice
+        </a>
+        <nav aria-label="Places">
+          {PLACES.map(([place, name]) => (
+            <a key={place} href={linkTo(place)} aria-current={place === where ? "page" : undefined}>
+              {name}
+            </a>
+          ))}
+        </nav>
+        <Status live={live} />
+      </header>
+      <main id="main" tabIndex={-1}>
+        {live.locked ? <TokenForm /> : <View where={where} id={id} live={live} />}
+      </main>
+    </>
+  );
+}
+
+function View({ where, id, live }: { where: string; id: string | undefined; live: Live }) {
+  if (where === "storage") return <StorageView live={live} />;
+  if (where === "try") return <TryView key={id ?? TRIED} id={id ?? TRIED} live={live} />;
+  if (where === "documents" && id !== undefined) return <DocumentView key={id} id={id} />;
+  return <DocumentsView />;
+}
+
+function Status({ live: { reachable, locked, figures } }: { live: Live }) {
+  const isFull = figures?.gauges.coppice_writable === 0;
+  const [state, words] = !reachable
+    ? ["bad", "no answer"]
+    : locked
+      ? ["warn", "token needed"]
+      : isFull
+        ? ["warn", "takes no edits"]
+        : ["good", "ready"];
+  return (
+    <p class="status" role="status">
+      <span class={`dot ${state}`} aria-hidden="true" />
+      <span class="words">{words}</span>
+    </p>
+  );
+}
+
+/** The hash is the place, so this cannot be a link to an anchor. */
+function focusMain(): void {
+  document.querySelector<HTMLElement>("main")?.focus();
+}
+
+render(<Page />, document.querySelector("#page")!);

@@ -1,0 +1,264 @@
+// The page in real Chromium, against `coppice start` on LevelDB in processes of their own.
+
+import { readFile, writeFile } from "node:fs/promises";
+import { levelBackend } from "@coppice/level";
+import { yjs } from "@coppice/yjs";
+import { DocumentStorage, type TreeDocument, tree } from "coppice";
+import type { Page } from "playwright-core";
+import { afterAll, afterEach, describe, expect, test } from "vitest";
+import * as Y from "yjs";
+import { cleanUp, closeBrowser, noBrowserReason, start, tab, temporaryStore, until } from "./support.js";
+
+afterEach(cleanUp);
+afterAll(closeBrowser);
+
+function openStore(location: string) {
+  return DocumentStorage.open({ backend: levelBackend(location), models: [yjs()] });
+}
+
+function openBoard(storage: DocumentStorage) {
+  return storage.open<TreeDocument>("board", { model: "tree" });
+}
+
+/** Types a text letter by letter; returns each state that was recorded on the way, by its clock. */
+async function recorded(location: string, id: string, letters: string): Promise<string[]> {
+  const storage = await openStore(location);
+  const handle = await storage.open(id);
+  const states = [""];
+  for (const letter of letters) {
+    const text = handle.doc.getText("text");
+    handle.doc.transact(() => {
+      text.insert(text.length, letter);
+      if (states.length % 5 === 0) text.delete(0, 1);
+    });
+    expect(await handle.save()).toBe(states.length);
+    states.push(text.toString());
+  }
+  await handle.close();
+  await storage.close();
+  return states;
+}
+
+async function typedInto(page: Page, person: string, text: string): Promise<void> {
+  await page.getByLabel(`Text of ${person}`).click();
+  await page.keyboard.press("Control+End");
+  await page.keyboard.type(text, { delay: 8 });
+}
+
+/** Without the cursors of others, which stand within the lines. */
+function textOf(page: Page, person: string): Promise<string> {
+  return page.getByLabel(`Text of ${person}`).evaluate((element) => {
+    const copy = element.cloneNode(true) as Element;
+    for (const cursor of copy.querySelectorAll(".cm-ySelectionCaret")) cursor.remove();
+    return [...copy.querySelectorAll(".cm-line")].map((line) => line.textContent).join("\n");
+  });
+}
+
+function settled(page: Page): Promise<boolean> {
+  return page.locator("[data-pending]").evaluate((status) => status.getAttribute("data-pending") === "0");
+}
+
+const LOST = /ERR_(?:CONNECTION|EMPTY|SOCKET|INCOMPLETE)|WebSocket connection to/;
+const REFUSED = /status of 40[13]/;
+
+describe("the page", () => {
+  test("[PG1] two tabs edit one document through SIGKILL of the server; all converge, and the disk agrees", async (context) => {
+    context.skip(noBrowserReason !== undefined, noBrowserReason ?? "a reason");
+    const location = await temporaryStore();
+    const started = await start("start", location, "--no-samples");
+    const [one, two] = await Promise.all([
+      tab(`${started.url}/#/try/notes`, LOST),
+      tab(`${started.url}/#/try/notes`, LOST),
+    ]);
+    const long = "while the server is killed and comes back ".repeat(3);
+    await typedInto(one, "Ann", "before ");
+    await until("it is durable", () => settled(one));
+    await two.getByLabel("Text of Ben").click();
+    const typing = two.keyboard.type(long, { delay: 12 });
+    await one.getByRole("button", { name: "Kill the server" }).click();
+    await typedInto(one, "Ann", "after ");
+    await typing;
+    await one.locator("[data-verdict=true]").waitFor();
+    await until("all is durable", async () => (await settled(one)) && (await settled(two)));
+    await until("all converge", async () => {
+      const texts = await Promise.all(
+        [one, two].flatMap((page) => ["Ann", "Ben"].map((person) => textOf(page, person))),
+      );
+      return (
+        texts.every((text) => text === texts[0]) && texts[0]!.length === "before after ".length + long.length
+      );
+    });
+    const text = await textOf(one, "Ann");
+    expect(started.told.map(({ event }) => event)).toEqual(["listening", "died", "listening"]);
+    expect(await started.stop()).toBe(0);
+    const storage = await openStore(location);
+    expect((await storage.load<Y.Doc>("notes"))!.doc.getText("text").toString()).toBe(text);
+    expect((await storage.check()).problems).toEqual([]);
+    await storage.close();
+  }, 120_000);
+
+  test("[PG2] the slider shows the document as it was, and a compaction frees what it says", async (context) => {
+    context.skip(noBrowserReason !== undefined, noBrowserReason ?? "a reason");
+    const location = await temporaryStore();
+    const states = await recorded(location, "a/b c", "Cut back to a snapshot, a document grows again.");
+    const { url, stop } = await start("start", location, "--no-samples");
+    const page = await tab(`${url}/`);
+    await page.getByRole("searchbox").fill("b c");
+    await page.getByRole("link", { name: "a/b c" }).click();
+    const slider = page.getByRole("slider");
+    const then = page.getByLabel("the document then").locator("pre");
+    for (const clock of [12, 30, 3]) {
+      await slider.fill(String(clock));
+      await until(`clock ${clock}`, async () => (await then.getAttribute("data-clock")) === String(clock));
+      expect(await then.textContent()).toBe(states[clock]);
+    }
+    await slider.focus();
+    await page.keyboard.press("ArrowRight");
+    await until("one clock on", async () => (await then.getAttribute("data-clock")) === "4");
+    await page.getByRole("button", { name: "Tag" }).click();
+    await page.getByLabel("name of the version").fill("early");
+    await page.keyboard.press("Enter");
+    await page.getByText("“early” names the version at clock 4").waitFor();
+    const download = page.waitForEvent("download");
+    await page.getByRole("button", { name: "Download" }).click();
+    const copy = new Y.Doc();
+    Y.applyUpdate(copy, await readFile(await (await download).path()));
+    expect(copy.getText("text").toString()).toBe(states[4]);
+    await page.getByRole("button", { name: "Fork" }).click();
+    await page.getByLabel("id of the new document").fill("a fork");
+    await page.keyboard.press("Enter");
+    await page.getByRole("link", { name: "a fork" }).click();
+    await until("the fork", async () => (await then.textContent()) === states[4]);
+    await page.goBack();
+    await page.getByRole("button", { name: "Compact" }).click();
+    const said = await page.getByText(/trimmed, .* freed/).textContent();
+    const [, trimmed] = /^([\d,]+) events trimmed/.exec(said ?? "") ?? [];
+    // A tag is the way to what is older than the cut.
+    await page.getByRole("button", { name: "early" }).click();
+    await until("the tag", async () => (await then.getAttribute("data-clock")) === "4");
+    expect(await then.textContent()).toBe(states[4]);
+    expect(await stop()).toBe(0);
+    const storage = await openStore(location);
+    const { oldestClock } = (await storage.info("a/b c"))!;
+    expect(Number(trimmed)).toBe(oldestClock);
+    expect(oldestClock).toBeGreaterThan(20);
+    expect((await storage.load<Y.Doc>("a/b c"))!.doc.getText("text").toString()).toBe(states.at(-1));
+    expect((await storage.check()).problems).toEqual([]);
+    await storage.close();
+  }, 120_000);
+
+  test("[PG5] the storage says what a compaction would free, and that is what it frees", async (context) => {
+    context.skip(noBrowserReason !== undefined, noBrowserReason ?? "a reason");
+    const location = await temporaryStore();
+    for (const id of ["one", "two"]) await recorded(location, id, "written and written again");
+    const { url, stop } = await start("start", location, "--no-samples");
+    const page = await tab(`${url}/#/storage`);
+    await page.getByRole("button", { name: "What would it free?" }).click();
+    const would = await page.getByText(/It would trim .* and free/).textContent();
+    await page.getByRole("button", { name: "Compact all" }).click();
+    const did = await page.getByText(/Trimmed .* freed in/).textContent();
+    const [, events, bytes] = /trim (.* documents) and free ([\d.]+ \w+)/.exec(would ?? "") ?? [];
+    expect(did).toContain(`Trimmed ${events}: ${bytes} freed`);
+    await until("the figures show it", async () =>
+      /[1-9][\d.]* [KM]iB/.test((await page.locator(".tile", { hasText: "on disk" }).textContent()) ?? ""),
+    );
+    expect(await stop()).toBe(0);
+    const storage = await openStore(location);
+    expect((await storage.info("one"))?.oldestClock).toBeGreaterThan(10);
+    expect((await storage.check()).problems).toEqual([]);
+    await storage.close();
+  }, 120_000);
+
+  test("[PG6] everything is reached and done from the keyboard", async (context) => {
+    context.skip(noBrowserReason !== undefined, noBrowserReason ?? "a reason");
+    const location = await temporaryStore();
+    await recorded(location, "notes", "written");
+    const { url } = await start("start", location, "--no-samples");
+    const page = await tab(`${url}/`);
+    await page.getByRole("link", { name: "notes" }).waitFor();
+    const names = await walk(page, 12);
+    for (const name of ["Skip to the content", "Documents", "Storage", "Try it", "Search documents", "notes"])
+      expect(names).toContain(name);
+    await page.getByRole("link", { name: "notes" }).focus();
+    await page.keyboard.press("Enter");
+    await page.getByRole("slider").waitFor();
+    const controls = await walk(page, 16);
+    for (const name of ["Edit", "Snapshot", "Compact", "Tag …", "Fork …", "Download", "clock"])
+      expect(controls).toContain(name);
+    await page.getByRole("button", { name: "Tag" }).focus();
+    await page.keyboard.press("Enter");
+    await page.keyboard.type("by hand");
+    await page.keyboard.press("Escape");
+    expect(await page.getByLabel("name of the version").count()).toBe(0);
+    await page.goto(`${url}/#/try/notes`);
+    await page.getByLabel("Text of Ann").focus();
+    await page.keyboard.type("typed ");
+    await until("Ben has it", async () => (await textOf(page, "Ben")).startsWith("typed "));
+    await page.keyboard.press("Tab");
+    expect(await focused(page)).toBe("Text of Ben");
+  }, 120_000);
+
+  test("[PG8] the list can be searched and keeps itself up to date; an event graph is drawn", async (context) => {
+    context.skip(noBrowserReason !== undefined, noBrowserReason ?? "a reason");
+    const location = await temporaryStore();
+    const storage = await DocumentStorage.open({ backend: levelBackend(location), models: [yjs(), tree()] });
+    const [ann, ben] = [await openBoard(storage), await openBoard(storage)];
+    for (const { doc } of [ann, ben]) doc.put();
+    await Promise.all([ann.save(), ben.save()]);
+    await ann.refresh();
+    ann.doc.put();
+    await ann.save();
+    await storage.close();
+    const { url } = await start("start", location, "--no-samples");
+    const page = await tab(`${url}/`);
+    await page.getByRole("link", { name: "board" }).waitFor();
+    await fetch(`${url}/api/documents/later`, { method: "PUT" });
+    await page.getByRole("link", { name: "later" }).waitFor();
+    await page.getByRole("searchbox").fill("BO");
+    await until("it is filtered", async () => (await page.getByRole("row").count()) === 2);
+    await page.getByRole("link", { name: "board" }).click();
+    const graph = page.getByRole("img", { name: "3 chains of events" });
+    await graph.waitFor();
+    expect([await graph.locator(".node").count(), await graph.locator(".edge").count()]).toEqual([3, 2]);
+    expect(await page.getByText("by 2 replicas").count()).toBe(1);
+  }, 120_000);
+
+  test("[PG7] where tokens are needed the page asks for one, and shows what it does not allow", async (context) => {
+    context.skip(noBrowserReason !== undefined, noBrowserReason ?? "a reason");
+    const location = await temporaryStore();
+    await recorded(location, "notes", "written");
+    const token = "a-token-that-reads-00";
+    const tokens = `${location}.json`;
+    await writeFile(tokens, JSON.stringify([{ token, action: "read" }]));
+    const { url } = await start("serve", location, "--tokens", tokens);
+    const page = await tab(`${url}/#/documents/notes`, REFUSED);
+    await page.getByLabel("Token").fill(token);
+    await page.keyboard.press("Enter");
+    await until("it is shown", async () => (await page.locator("pre").first().textContent()) === "ritten");
+    await page.getByRole("button", { name: "Compact" }).click();
+    await page.getByText("FORBIDDEN").waitFor();
+    await page.goto(`${url}/#/try/notes`);
+    await until("a reader sees it", async () => (await textOf(page, "Ann")) === "ritten");
+    expect(await page.getByRole("button", { name: "Kill the server" }).count()).toBe(0);
+  }, 120_000);
+});
+
+/** The names of what has the focus, Tab after Tab. */
+async function walk(page: Page, steps: number): Promise<string[]> {
+  await page.evaluate(() => (document.activeElement as HTMLElement | null)?.blur());
+  const names: string[] = [];
+  for (let step = 0; step < steps; step++) {
+    await page.keyboard.press("Tab");
+    names.push(await focused(page));
+  }
+  return names;
+}
+
+function focused(page: Page): Promise<string> {
+  return page.evaluate(() => {
+    const element = document.activeElement as HTMLInputElement | null;
+    const name =
+      element?.getAttribute("aria-label") ?? element?.labels?.[0]?.textContent ?? element?.textContent;
+    return (name ?? "").trim();
+  });
+}
