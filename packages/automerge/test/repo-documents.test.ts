@@ -5,7 +5,7 @@ import * as Automerge from "@automerge/automerge";
 import { generateAutomergeUrl, parseAutomergeUrl, Repo } from "@automerge/automerge-repo";
 import { NodeFSStorageAdapter } from "@automerge/automerge-repo-storage-nodefs";
 import { type BackendFactory, DocumentStorage, memoryBackend, never, systemEnv } from "coppice";
-import { simulatedBackend } from "coppice/testing";
+import { seededRandom, simulatedBackend } from "coppice/testing";
 import { expect, test } from "vitest";
 import { AutomergeRepoDocuments, AutomergeRepoStorage, automerge, type RepoStorage } from "../src/index.js";
 
@@ -196,6 +196,18 @@ test("[AM27] what is lost in a repair is stored again with the next save of the 
     if (shared) await repairer.close();
     await adapter.close();
   }
+});
+
+test("[AM30] a save that compacts ends well, though the storage is closed meanwhile", async () => {
+  const { adapter } = await opened();
+  const random = seededRandom(1);
+  const lines = Array.from({ length: 3000 }, () => `${random.int(2 ** 30)} ${random.int(2 ** 30)}`);
+  const id = freshId();
+  const saved = adapter.save([id, "snapshot", "a"], Automerge.save(Automerge.from<Note>({ lines })));
+  const loaded = adapter.loadRange([id]);
+  await adapter.close();
+  await saved;
+  expect(Automerge.load<Note>((await loaded)[0]!.data!).lines).toEqual(lines);
 });
 
 test("[AM27] removing chunks removes nothing; a snapshot that outweighs the last one compacts the log", async () => {

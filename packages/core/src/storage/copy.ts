@@ -222,6 +222,8 @@ class Run {
       this.fatal ??= { error };
       return;
     }
+    // Its copy has failed already, by the same damage.
+    if (this.failures.some((failure) => failure.id === id)) return;
     this.#failed++;
     if (this.failures.length < FAILURES_MAX) this.failures.push({ id, error });
   }
