@@ -50,8 +50,8 @@ export class AutomergeRepoDocuments {
   readonly #others: RepoStorage;
   readonly #idPrefix: string;
   readonly #saving = new Map<string, Promise<void>>();
-  /** Loads that have not ended; `close` waits for them. */
-  readonly #loading = new Set<Promise<unknown>>();
+  /** Loads, and saves with the compaction after them, that have not ended; `close` waits for them. */
+  readonly #running = new Set<Promise<unknown>>();
 
   /**
    * Keeps documents in `storage`, which must know the model `automerge()`, and everything else that
@@ -87,11 +87,7 @@ export class AutomergeRepoDocuments {
       const overlaps = this.#saving.has(id);
       return this.#inTurn(id, () => this.#log.appendChanges(id, changes, overlaps));
     }
-    await this.#inTurn(id, () => this.#log.appendDocument(id, data));
-    const info = await this.#storage.info(id);
-    if (info === undefined) return;
-    const { bytesSinceSnapshot, snapshotBytes = 0 } = info;
-    if (bytesSinceSnapshot >= Math.max(COMPACT_BYTES_MIN, snapshotBytes)) await this.#storage.compact(id);
+    return this.#untilEnded(this.#saveWhole(id, data));
   }
 
   async remove(key: RepoKey): Promise<void> {
@@ -101,9 +97,12 @@ export class AutomergeRepoDocuments {
   async loadRange(keyPrefix: RepoKey): Promise<RepoChunk[]> {
     const [document, type, name] = keyPrefix;
     if (document === undefined) throw new TypeError("one document at a time: the prefix must not be empty");
-    const others = type === undefined || !isChunkType(type) ? await this.#others.loadRange(keyPrefix) : [];
-    if (type !== undefined && type !== "snapshot") return others;
-    const data = name === undefined || name === LOG ? await this.#chunk(document) : undefined;
+    const inLog = (type === undefined || type === "snapshot") && (name === undefined || name === LOG);
+    // Both at once: a close meanwhile waits for what has begun.
+    const [others, data] = await Promise.all([
+      type === undefined || !isChunkType(type) ? this.#others.loadRange(keyPrefix) : [],
+      inLog ? this.#chunk(document) : undefined,
+    ]);
     return data === undefined ? others : [{ key: [document, "snapshot", LOG], data }, ...others];
   }
 
@@ -128,11 +127,19 @@ export class AutomergeRepoDocuments {
   /** Waits for what is in flight and closes both storages. */
   async close(): Promise<void> {
     try {
-      await Promise.allSettled([...this.#saving.values(), ...this.#loading]);
+      await Promise.allSettled([...this.#saving.values(), ...this.#running]);
       await this.#storage.close();
     } finally {
       await this.#others.close?.();
     }
+  }
+
+  async #saveWhole(id: string, data: Uint8Array): Promise<void> {
+    await this.#inTurn(id, () => this.#log.appendDocument(id, data));
+    const info = await this.#storage.info(id);
+    if (info === undefined) return;
+    const { bytesSinceSnapshot, snapshotBytes = 0 } = info;
+    if (bytesSinceSnapshot >= Math.max(COMPACT_BYTES_MIN, snapshotBytes)) await this.#storage.compact(id);
   }
 
   /** Saves of one document one after the other: what the log lacks must not be appended by two of them. */
@@ -147,6 +154,11 @@ export class AutomergeRepoDocuments {
     return result;
   }
 
+  #untilEnded<T>(call: Promise<T>): Promise<T> {
+    this.#running.add(call);
+    return call.finally(() => this.#running.delete(call));
+  }
+
   #idOf([document]: RepoKey): string {
     return this.#idPrefix + document;
   }
@@ -158,8 +170,7 @@ export class AutomergeRepoDocuments {
     const saved = this.#saving.get(id)?.catch(() => undefined);
     const diff = () => this.#storage.diff(id, encodeHeads([]));
     const loading = saved === undefined ? diff() : saved.then(diff);
-    this.#loading.add(loading);
-    const data = await loading.finally(() => this.#loading.delete(loading));
+    const data = await this.#untilEnded(loading);
     return data === undefined || data.length === 0 ? undefined : data;
   }
 }

@@ -119,6 +119,8 @@ export class RepoLog {
   }
 
   #remember(id: string, memory: Memory): void {
+    // Somebody else may repair a shared store, and what is lost in a repair elsewhere no token tells here.
+    if (!this.#storage.traits.exclusive) return;
     this.#memories.set(id, memory);
     const [oldest] = this.#memories.keys();
     if (this.#memories.size > REMEMBERED_MAX) this.#memories.delete(oldest!);

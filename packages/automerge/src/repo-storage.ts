@@ -6,6 +6,7 @@
  * Invariants:
  * - what resolved is durable as the backend says (loss of power, for LevelDB);
  * - a call sees the writes that were called before it about the same first element of a key, awaited or not;
+ *   a removal takes nothing that was saved after it was called;
  * - a value is replaced as a whole or not at all, and so are all values of a `saveBatch`;
  * - prefixes match by element; values come in the order in which they were saved last;
  * - after a failed write the backend is opened anew before the next call, because nobody knows what its
@@ -42,8 +43,9 @@ export class AutomergeRepoStorage {
   #guard: Guard;
   #opening: number;
   #order = 0;
-  /** Writes on their way, by the first element of their keys. */
-  readonly #writing = new Map<string, Set<Promise<void>>>();
+  readonly #writing = new Writes();
+  /** Those that later ones wait for: removals of ranges, and what waits for one itself. */
+  readonly #barriers = new Writes();
   /** Calls that have not ended; `close` waits for them. */
   readonly #running = new Set<Promise<unknown>>();
   #reopening: Promise<Guard> | undefined;
@@ -129,8 +131,10 @@ export class AutomergeRepoStorage {
   /** Removes all values whose keys begin with these elements, in slices: a crash may leave some. */
   async removeRange(keyPrefix: RepoKey): Promise<void> {
     const idPrefix = encodeRepoKey(keyPrefix);
-    await this.#write(keyPrefix.slice(0, 1), async () => {
-      await this.#written(keyPrefix[0]);
+    const firsts = [keyPrefix[0]];
+    const earlier = this.#writing.about(firsts);
+    const task = async (): Promise<void> => {
+      await Promise.allSettled(earlier);
       const guard = await this.#usable();
       const ids = new Set<string>();
       for await (const page of guard.scan({ space: SPACE, idPrefix }, { values: false })) {
@@ -140,7 +144,8 @@ export class AutomergeRepoStorage {
       for (let from = 0; from < all.length; from += LIMITS.sweepKeysMax) {
         await guard.commit({ delete: deletions(all.slice(from, from + LIMITS.sweepKeysMax)) });
       }
-    });
+    };
+    await this.#write(firsts, task, true);
   }
 
   /** Waits for what is in flight and releases the backend; later calls reject with `CLOSED`. */
@@ -159,27 +164,19 @@ export class AutomergeRepoStorage {
 
   /** Until the writes that were called so far about this first element, or about any, have ended. */
   async #written(first: string | undefined): Promise<void> {
-    const earlier =
-      first === undefined
-        ? [...this.#writing.values()].flatMap((writes) => [...writes])
-        : this.#writing.get(first);
-    if (earlier !== undefined) await Promise.allSettled(earlier);
+    await Promise.allSettled(this.#writing.about([first]));
   }
 
-  async #write(firsts: readonly string[], task: () => Promise<void>): Promise<void> {
-    const write = this.#run(task);
-    for (const first of firsts) {
-      const writes = this.#writing.get(first) ?? new Set();
-      this.#writing.set(first, writes.add(write));
-    }
+  async #write(firsts: Firsts, task: () => Promise<void>, removesRange = false): Promise<void> {
+    const before = this.#barriers.about(firsts);
+    const waits = before.length > 0;
+    const write = this.#run(waits ? () => Promise.allSettled(before).then(task) : task);
+    const kinds = waits || removesRange ? [this.#writing, this.#barriers] : [this.#writing];
+    for (const kind of kinds) kind.add(firsts, write);
     try {
       await write;
     } finally {
-      for (const first of firsts) {
-        const writes = this.#writing.get(first);
-        writes?.delete(write);
-        if (writes?.size === 0) this.#writing.delete(first);
-      }
+      for (const kind of kinds) kind.remove(firsts, write);
     }
   }
 
@@ -222,6 +219,35 @@ export class AutomergeRepoStorage {
       if (value !== undefined) return value;
     }
     throw damaged([SPACE, id], "a stored value of automerge-repo lacks parts");
+  }
+}
+
+/** First elements of keys; `undefined`: any. */
+type Firsts = readonly (string | undefined)[];
+
+/** Writes on their way, by the first elements of their keys. */
+class Writes {
+  readonly #byFirst = new Map<string | undefined, Set<Promise<void>>>();
+
+  add(firsts: Firsts, write: Promise<void>): void {
+    for (const first of firsts) {
+      const writes = this.#byFirst.get(first) ?? new Set();
+      this.#byFirst.set(first, writes.add(write));
+    }
+  }
+
+  remove(firsts: Firsts, write: Promise<void>): void {
+    for (const first of firsts) {
+      const writes = this.#byFirst.get(first);
+      writes?.delete(write);
+      if (writes?.size === 0) this.#byFirst.delete(first);
+    }
+  }
+
+  about(firsts: Firsts): Promise<void>[] {
+    if (this.#byFirst.size === 0) return [];
+    const met = firsts.includes(undefined) ? [...this.#byFirst.keys()] : [...firsts, undefined];
+    return met.flatMap((first) => [...(this.#byFirst.get(first) ?? [])]);
   }
 }
 

@@ -4,13 +4,14 @@ import { join } from "node:path";
 import * as Automerge from "@automerge/automerge";
 import { generateAutomergeUrl, parseAutomergeUrl, Repo } from "@automerge/automerge-repo";
 import { NodeFSStorageAdapter } from "@automerge/automerge-repo-storage-nodefs";
-import { DocumentStorage, memoryBackend, never, systemEnv } from "coppice";
+import { type BackendFactory, DocumentStorage, memoryBackend, never, systemEnv } from "coppice";
+import { seededRandom, simulatedBackend } from "coppice/testing";
 import { expect, test } from "vitest";
 import { AutomergeRepoDocuments, AutomergeRepoStorage, automerge, type RepoStorage } from "../src/index.js";
 
 type Note = { lines: string[] };
 
-async function opened(backend = memoryBackend()) {
+async function opened(backend: BackendFactory = memoryBackend()) {
   const storage = await DocumentStorage.open({ backend, models: [automerge()], snapshotPolicy: never });
   const others = await AutomergeRepoStorage.open(memoryBackend());
   return { storage, others, adapter: new AutomergeRepoDocuments(storage, others, { idPrefix: "doc/" }) };
@@ -171,6 +172,42 @@ test("[AM27] a removal comes after the saves before it, and they do not begin th
   expect(await storage.info(`doc/${id}`)).toBeUndefined();
   expect(await adapter.loadRange([id])).toEqual([]);
   await adapter.close();
+});
+
+test("[AM27] what is lost in a repair is stored again with the next save of the whole document", async () => {
+  for (const shared of [false, true]) {
+    const backend = simulatedBackend({ exclusive: !shared });
+    const { storage, adapter } = await opened(backend);
+    const repairer = shared
+      ? await DocumentStorage.open({ backend, models: [automerge()], snapshotPolicy: never })
+      : storage;
+    const id = freshId();
+    let doc = Automerge.from<Note>({ lines: [] });
+    for (const line of ["one", "two", "three", "four"]) {
+      if (line === "four") {
+        backend.flip(["events", `doc/${id}`, 2], 30);
+        expect((await repairer.check({ repair: true })).problems).toMatchObject([{ repaired: true }]);
+      }
+      doc = add(doc, line);
+      await adapter.save([id, "snapshot", line], Automerge.save(doc));
+    }
+    const [chunk] = await adapter.loadRange([id]);
+    expect(Automerge.load<Note>(chunk!.data!).lines).toEqual(["one", "two", "three", "four"]);
+    if (shared) await repairer.close();
+    await adapter.close();
+  }
+});
+
+test("[AM30] a save that compacts ends well, though the storage is closed meanwhile", async () => {
+  const { adapter } = await opened();
+  const random = seededRandom(1);
+  const lines = Array.from({ length: 3000 }, () => `${random.int(2 ** 30)} ${random.int(2 ** 30)}`);
+  const id = freshId();
+  const saved = adapter.save([id, "snapshot", "a"], Automerge.save(Automerge.from<Note>({ lines })));
+  const loaded = adapter.loadRange([id]);
+  await adapter.close();
+  await saved;
+  expect(Automerge.load<Note>((await loaded)[0]!.data!).lines).toEqual(lines);
 });
 
 test("[AM27] removing chunks removes nothing; a snapshot that outweighs the last one compacts the log", async () => {

@@ -163,3 +163,28 @@ test("[AM24] a failed save rejects, and the next one is served by a backend that
   expect((await storage.loadRange([])).map(({ data }) => data)).toEqual([bytes(3), bytes(2)]);
   await storage.close();
 });
+
+test("[AM30] what is saved after a removal was called does not fall to it, whatever it waits for", async () => {
+  for (const prefix of [["d"], []]) {
+    const storage = await AutomergeRepoStorage.open(memoryBackend());
+    await storage.save(["e", "old"], bytes(0));
+    const calls = [
+      storage.save(["d", "early"], bytes(1)),
+      storage.removeRange(prefix),
+      storage.save(["d", "late"], bytes(2)),
+      storage.save(["d", "late"], bytes(3)),
+      storage.removeRange(["d", "lat"]),
+      storage.saveBatch([[["e", "late"], bytes(4)]]),
+    ];
+    const late = storage.load(["d", "late"]);
+    const old = storage.load(["e", "old"]);
+    await calls[1];
+    calls.push(storage.save(["d", "late"], bytes(5)));
+    expect([await late, await old]).toEqual([bytes(3), prefix.length === 0 ? undefined : bytes(0)]);
+    await Promise.all(calls);
+    expect(await keysOf(storage, ["d"])).toEqual([["d", "late"]]);
+    expect(await storage.load(["d", "late"])).toEqual(bytes(5));
+    expect(await storage.load(["e", "late"])).toEqual(bytes(4));
+    await storage.close();
+  }
+});

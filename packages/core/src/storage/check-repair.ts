@@ -19,7 +19,7 @@ import { type Examination, settledExamination, usable } from "./check-document.j
 import { rebuildMeta } from "./check-rebuild.js";
 import type { FoundHeld, FoundSnapshot } from "./check-snapshots.js";
 import { rebuildTags } from "./check-tags.js";
-import { type Context, observe } from "./context.js";
+import { type Context, observe, voidTokens } from "./context.js";
 import { sealRecord } from "./envelope.js";
 import type { Folder } from "./folding.js";
 import { type Meta, metaKey, packRecord, packSnapshotRecord, type SnapshotRecord, sealMeta } from "./meta.js";
@@ -287,6 +287,8 @@ class Repair {
       const payload = packRecord({ key: key.filter((part) => part !== undefined), value, why, time });
       return { key: at, value: sealRecord(at, time, payload) };
     });
+    // Before: what was expected of the log as it was must not meet it as it will be.
+    voidTokens(this.context, id);
     await guard.commit({
       put: [
         ...(meta === undefined ? [] : [{ key: metaKey(id), value: metaBytes! }]),

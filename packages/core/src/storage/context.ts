@@ -1,7 +1,7 @@
 /**
  * What the parts of one open storage share.
  *
- * Invariant: only `guard` and the count of bytes in flight change; `recover()` replaces the guard, so nobody
+ * Invariant: only `guard` and what is counted change; `recover()` replaces the guard, so nobody
  * may keep it across an await that can outlive a recovery.
  */
 
@@ -23,8 +23,18 @@ export interface Context {
   readonly observer: Observer;
   /** What becomes of trimmed events; `undefined`: what became of earlier ones of the document. */
   readonly history: HistoryPolicy | undefined;
+  /**
+   * How often the past of a document was changed here, by a repair or by a copy that replaced it. Its clock
+   * and incarnation may be as before, so its tokens say it. Holds those documents alone.
+   */
+  readonly rewritten: Map<string, number>;
   /** Bytes handed to `append` that are neither durable nor rejected yet, over all documents. */
   readonly inFlight: { bytes: number };
+}
+
+/** Tokens of the document that were handed out so far name no state of it any more. */
+export function voidTokens({ rewritten }: Context, id: string): void {
+  rewritten.set(id, (rewritten.get(id) ?? 0) + 1);
 }
 
 /** The model that a document was stored with; throws `MODEL_UNKNOWN`. */

@@ -160,12 +160,8 @@ class Run {
       document = { id, ...mirrored };
     } catch (error) {
       if (signal?.aborted) return;
-      if (!isCoppiceError(error) || error.kind === "closed" || error.kind === "unknown") {
-        this.fatal ??= { error };
-        return;
-      }
-      this.#failed++;
-      if (this.failures.length < FAILURES_MAX) this.failures.push({ id, error });
+      this.#fail(id, error);
+      if (this.fatal !== undefined) return;
     }
     this.totals.seen++;
     if (document !== undefined) this.#count(document);
@@ -182,12 +178,12 @@ class Run {
     if ((await firstKey(source, ERASED_SPACE)) === undefined) return;
     for await (const id of idsOf(target, this.#options.prefix)) {
       if (this.#options.signal?.aborted) return;
-      const { meta, erased } = await readPlace(source, id);
-      if (meta !== undefined && meta.incoming?.fresh !== true) continue;
-      // What goes beyond it is of a later life.
-      if (erased === undefined || (await readHead(target, id)).clock > erased.clock) continue;
-      await eraseDocument(this.#at(id));
-      this.totals.erased++;
+      try {
+        await this.#carryErasure(id);
+      } catch (error) {
+        this.#fail(id, error);
+        if (this.fatal !== undefined) return;
+      }
     }
     // Of which ids the others are nobody can tell, so a copy of some documents does not take them.
     const all = this.#options.prefix === undefined;
@@ -201,6 +197,15 @@ class Run {
     if (this.totals.erased > 0) await target.guard.reclaim();
   }
 
+  async #carryErasure(id: string): Promise<void> {
+    const { meta, erased } = await readPlace(this.#source, id);
+    if (erased === undefined || (meta !== undefined && meta.incoming?.fresh !== true)) return;
+    // What goes beyond it is of a later life.
+    if ((await readHead(this.#target, id)).clock > erased.clock) return;
+    await eraseDocument(this.#at(id));
+    this.totals.erased++;
+  }
+
   async carryQuarantine(): Promise<void> {
     const [source, target] = [this.#source, this.#target];
     const { prefix } = this.#options;
@@ -210,6 +215,17 @@ class Run {
         if ((await target.guard.get(key)) === undefined) await putOnce(target, { key, value }, undefined);
       }
     }
+  }
+
+  #fail(id: string, error: unknown): void {
+    if (!isCoppiceError(error) || error.kind === "closed" || error.kind === "unknown") {
+      this.fatal ??= { error };
+      return;
+    }
+    // Its copy has failed already, by the same damage.
+    if (this.failures.some((failure) => failure.id === id)) return;
+    this.#failed++;
+    if (this.failures.length < FAILURES_MAX) this.failures.push({ id, error });
   }
 
   #count(document: CopiedDocument): void {

@@ -25,7 +25,7 @@ import { eventsKey, type Meta, metaKey, sealMeta } from "./meta.js";
 import { sweep } from "./snapshots.js";
 import { SPACES } from "./stages.js";
 import { tagsKey } from "./tag-index.js";
-import { erasedKey, sealErased } from "./tombstone.js";
+import { erasedKey, readErased, sealErased } from "./tombstone.js";
 
 export interface EraseOptions {
   /**
@@ -179,16 +179,25 @@ async function clearClaim(context: Context, id: string, { meta, metaBytes }: Cla
   }
 }
 
-/** Meta gives way to the record under the hash. False when another writer was faster. */
+/**
+ * Meta gives way to the record under the hash; where there was one already the later clock stays. False when
+ * another writer was faster.
+ */
 async function hide(context: Context, log: DocumentLog, meta: Meta, metaBytes: Uint8Array): Promise<boolean> {
   const key = metaKey(log.id);
   const erased = erasedKey(log.id);
-  const { clock, time } = meta.deleted!;
-  const record = sealErased(erased, { clock, time, commitFloor: meta.commitFloor });
+  const known = await readErased(context.guard, erased);
+  const clock = Math.max(meta.deleted!.clock, known?.clock ?? 0);
+  const commitFloor = Math.max(meta.commitFloor, known?.commitFloor ?? 0);
+  const record = sealErased(erased, { clock, time: meta.deleted!.time, commitFloor });
   // Under an id that was never used, or erased before, a document was only staged: nothing new to remember.
   const put = meta.incoming?.fresh ? [] : [{ key: erased, value: record }];
   try {
-    await context.guard.commit({ put, delete: [key], expect: [{ key, value: metaBytes }] });
+    const expect = [
+      { key, value: metaBytes },
+      { key: erased, value: known?.bytes },
+    ];
+    await context.guard.commit({ put, delete: [key], expect });
     return true;
   } catch (error) {
     if (isCoppiceError(error, "COMMIT_CONFLICT")) return false;

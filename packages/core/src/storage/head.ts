@@ -60,9 +60,11 @@ export function readHead(context: Context, id: string): Promise<Head> {
   );
 }
 
-/** Opaque: names an incarnation and a clock. */
-export function tokenOf(meta: Meta | undefined, clock: number): string {
-  return meta === undefined || meta.deleted !== undefined ? ABSENT : `${meta.incarnation}.${clock}`;
+/** Opaque: names an incarnation and a clock, and how often what lies before it was changed here. */
+export function tokenOf({ rewritten }: Context, id: string, meta: Meta | undefined, clock: number): string {
+  if (meta === undefined || meta.deleted !== undefined) return ABSENT;
+  const times = rewritten.size === 0 ? undefined : rewritten.get(id);
+  return `${meta.incarnation}.${clock}${times === undefined ? "" : `.${times}`}`;
 }
 
 /** The `expected` token of an id that was never used. */

@@ -151,12 +151,12 @@ export class Plan {
       const known = this.#head.commits?.lookup(commitId) ?? "new";
       if (known === "forgotten") throw forgotten(this.#id, commitId);
       if (known !== "new") {
-        member.resolve({ clock: known, token: tokenOf(meta, known), duplicate: true });
+        member.resolve({ clock: known, token: this.#tokenOf(meta, known), duplicate: true });
         return;
       }
     }
     if (mode !== "append" && meta !== undefined && meta !== this.#created) {
-      member.resolve({ clock: this.#clock, token: tokenOf(meta, this.#clock), duplicate: true });
+      member.resolve({ clock: this.#clock, token: this.#tokenOf(meta, this.#clock), duplicate: true });
       return;
     }
     this.#assertExpected(request, meta);
@@ -229,8 +229,12 @@ export class Plan {
       const clock = this.#ends[index]!;
       const { commitId } = member.request;
       if (commitId !== undefined) commits?.add(commitId, clock);
-      member.resolve({ clock, token: tokenOf(meta, clock), duplicate: false });
+      member.resolve({ clock, token: this.#tokenOf(meta, clock), duplicate: false });
     }
+  }
+
+  #tokenOf(meta: Meta | undefined, clock: number): string {
+    return tokenOf(this.#context, this.#id, meta, clock);
   }
 
   /** The meta that the request appends to (`undefined`: it creates the document). */
@@ -248,7 +252,7 @@ export class Plan {
   /** Not asked of a repeated append that is there already: it has itself moved the document on. */
   #assertExpected(request: AppendRequest, meta: Meta | undefined): void {
     if (request.expected === undefined) return;
-    const token = tokenOf(meta, this.#clock);
+    const token = this.#tokenOf(meta, this.#clock);
     if (request.expected !== token) {
       throw new CoppiceError(
         "HEAD_CONFLICT",
@@ -267,14 +271,16 @@ export class Plan {
       throw tooLarge("BATCH_TOO_LARGE", this.#id, "batchEventsMax", limits.batchEventsMax, events.length);
     }
     let total = 0;
-    const sizes = events.map((event) => {
-      const size = checkEvent(model, event, this.#id);
+    // Not `map`, which passes by what is missing in a list.
+    const sizes = new Array<number>(events.length);
+    for (let index = 0; index < events.length; index++) {
+      const size = checkEvent(model, events[index], this.#id);
       if (size > limits.eventBytesMax) {
         throw tooLarge("EVENT_TOO_LARGE", this.#id, "eventBytesMax", limits.eventBytesMax, size);
       }
       total += size;
-      return size;
-    });
+      sizes[index] = size;
+    }
     const max = request.split ? this.#context.guard.traits.commitBytesMax / 2 : limits.batchBytesMax;
     if (total > max) {
       throw tooLarge(

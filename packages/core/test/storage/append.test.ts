@@ -308,6 +308,21 @@ describe("bad input", () => {
     await storage.close();
   });
 
+  test("[ER3] a list with a hole is refused alone, by models that look at no event themselves as well", async () => {
+    const { check: _check, ...unchecked } = nameSet();
+    const storage = await DocumentStorage.open({ backend: memoryBackend(), models: [unchecked] });
+    const hole: Uint8Array[] = [naming("x")];
+    hole.length = 2;
+    const settled = await Promise.allSettled([
+      storage.append("d", [naming("a")]),
+      storage.append("d", hole),
+      storage.append("d", [naming("b")]),
+    ]);
+    expect(settled.map(({ status }) => status)).toEqual(["fulfilled", "rejected", "fulfilled"]);
+    expect(settled[1]).toMatchObject({ reason: { code: "EVENT_INVALID" } });
+    await storage.close();
+  });
+
   test("[ER4] a document of a model that was not given is refused, not opened empty", async () => {
     const backend = memoryBackend();
     const storage = await open({ backend });

@@ -246,6 +246,22 @@ describe("beside writers", () => {
     expect(keysIn(other, "quarantine")).toHaveLength(2);
   });
 
+  test("[ST3] a state from before a repair is another one after it, though clock and incarnation stay", async () => {
+    const backend = await build("log");
+    await using(backend, async (storage) => {
+      const before = (await storage.info(ID))!;
+      backend.flip(eventsKey(ID, COVERED), 9);
+      expect((await storage.check({ repair: true })).problems).toMatchObject([{ lostEvents: 2 }]);
+      const after = (await storage.info(ID))!;
+      expect(after.clock).toBe(before.clock);
+      await expect(storage.append(ID, [event("x")], { expected: before.token })).rejects.toMatchObject({
+        code: "HEAD_CONFLICT",
+      });
+      const { token } = await storage.append(ID, [event("x")], { expected: after.token });
+      await storage.append(ID, [event("y")], { expected: token });
+    });
+  });
+
   test("[CK19] handles from before a repair that had to guess the head cannot write after it", async () => {
     const backend = await build("log");
     await using(backend, async (storage) => {

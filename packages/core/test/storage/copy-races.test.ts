@@ -165,3 +165,31 @@ for (const end of ["delete", "erase"] as const) {
     await clean(from, beside, to);
   });
 }
+
+test("[MV11] an erasure keeps the clock of one that was carried there beside the document", async () => {
+  const inner = memoryBackend({ shared: true });
+  const to = await open(memoryBackend());
+  const from = await open(interrupted(inner, () => to.append("d", [naming("x")])));
+  for (const name of "abcde") await from.append("d", [naming(name)]);
+  await from.erase("d", { reclaim: false });
+  expect(await from.copyTo(to)).toMatchObject({ failures: [], erased: 0 });
+  await to.append("d", [naming("y")]);
+  await to.erase("d", { reclaim: false });
+  await to.open("d", { recreate: true });
+  expect((await to.append("d", [naming("z")])).clock).toBe(6);
+  await clean(from, to);
+});
+
+test("[ST3] a state of a document that a copy has replaced since is another one", async () => {
+  const [from, to] = [await open(memoryBackend()), await open(memoryBackend())];
+  for (const name of ["a", "b"]) await from.append("d", [naming(name)]);
+  await from.copyTo(to);
+  const { token } = await to.append("d", [naming("c")]);
+  await from.append("d", [naming("other")]);
+  expect(await from.copyTo(to, { replace: true })).toMatchObject({ failures: [], copied: 1 });
+  expect((await to.info("d"))!.clock).toBe(3);
+  await expect(to.append("d", [naming("e")], { expected: token })).rejects.toMatchObject({
+    code: "HEAD_CONFLICT",
+  });
+  await clean(from, to);
+});

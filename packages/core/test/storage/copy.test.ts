@@ -221,6 +221,26 @@ describe("copyTo", () => {
     await clean(from);
   });
 
+  test("[MV33] a damaged document of source or target ends no copy, and keeps no other erasure out", async () => {
+    const { from, to, source, target } = await pair();
+    for (const id of ["a", "a2", "b", "c"]) await from.append(id, [naming(id)]);
+    await from.copyTo(to);
+    for (const id of ["a", "b", "c"]) await from.erase(id, { reclaim: false });
+    source.flip(["meta", "a2"], 9);
+    target.flip(["events", "b", 0], 9);
+    expect(await from.copyTo(to)).toMatchObject({
+      erased: 2,
+      failures: [
+        { id: "a2", error: { code: "CORRUPT" } },
+        { id: "b", error: { code: "CORRUPT" } },
+      ],
+    });
+    for (const id of ["a", "c"]) expect(await to.load(id)).toBe(undefined);
+    await expect(to.load("b")).rejects.toMatchObject({ code: "CORRUPT" });
+    await from.close();
+    await to.close();
+  });
+
   test("[MV33] a prefix, a stop, and a failing document end at their own", async () => {
     const { from, to, source } = await pair();
     for (const id of ["a1", "a2", "b1", "b2"]) await write(from, id);
