@@ -1,7 +1,7 @@
 /**
  * Compaction of many documents: streams over the ids, with bounded memory, concurrency and time. It is in no
- * hurry: while appends are on their way it rests after each document for as long as that document took, so
- * that those who type keep half of the time of processors and disk.
+ * hurry: while appends are on their way it rests after each document, several times as long as that document
+ * took, so that those who type keep most of the time of processors and disk.
  *
  * Invariant: one document's failure is reported and stops no other; a stop (signal, budget) comes between
  * documents or between steps of one, and leaves nothing half done.
@@ -69,6 +69,8 @@ interface Source {
 }
 
 const FAILURES_MAX = 1000;
+/** Of the time that a document took. */
+const REST_TIMES = 4;
 const REST_MS_MAX = 1000;
 
 export async function compactAll(
@@ -114,7 +116,9 @@ export async function compactAll(
     const began = env.elapsed();
     if (!(await one(id)) || options.dryRun || !source.busy()) return;
     // A rest that the signal ends early is no failure: the loop below says that it was stopped.
-    await env.delay(Math.min(env.elapsed() - began, REST_MS_MAX), options.signal).catch(() => undefined);
+    await env
+      .delay(Math.min(REST_TIMES * (env.elapsed() - began), REST_MS_MAX), options.signal)
+      .catch(() => undefined);
   };
   const running = new Set<Promise<void>>();
   for await (const id of source.list(options.prefix)) {
