@@ -136,8 +136,18 @@ function hintOf(kind: string, code: string, details: Readonly<Record<string, unk
   return "This document needs a model that is not installed here.";
 }
 
+const CODE_HINTS: Readonly<Record<string, string>> = {
+  TRIMMED: "`coppice info` shows the oldest clock that is kept.",
+  TAG_EXISTS: "Choose another name, or `coppice untag` that one first.",
+  TAG_UNKNOWN: "`coppice tags` lists those that there are; a date is written 2026-01-31.",
+  EXISTS: "Choose another id, or remove that document first.",
+  DELETED: "The id was used before: --recreate takes it again.",
+  EXPORT_INVALID: "Name a file that `coppice export` wrote, or export the document again.",
+};
+
 function hintFor(kind: string, code: string): string | undefined {
-  if (code === "TRIMMED") return "`coppice info` shows the oldest clock that is kept.";
+  const ofCode = CODE_HINTS[code];
+  if (ofCode !== undefined) return ofCode;
   switch (kind) {
     case "invalid":
       return "Correct the input; nothing was written.";

@@ -7,6 +7,8 @@
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 
+const COMMAND_MAX = 120; // characters
+
 export interface LockOwner {
   readonly pid: number;
   readonly command: string | undefined;
@@ -20,8 +22,9 @@ export async function lockOwner(location: string): Promise<LockOwner | undefined
     const [, pid, inode] = /^\d+: POSIX .* WRITE (\d+) [0-9a-f]+:[0-9a-f]+:(\d+) /.exec(line) ?? [];
     if (pid === undefined || inode !== String(lock.ino)) continue;
     const command = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
-    const words = command.split("\0").join(" ").trim().slice(0, 120);
-    return { pid: Number(pid), command: words === "" ? undefined : words };
+    const words = command.split("\0").join(" ").trim();
+    const shown = words.length > COMMAND_MAX ? `${words.slice(0, COMMAND_MAX - 1)}…` : words;
+    return { pid: Number(pid), command: shown === "" ? undefined : shown };
   }
   return undefined;
 }

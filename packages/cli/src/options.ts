@@ -79,6 +79,16 @@ export function parseCount(text: string): number {
   return value;
 }
 
+/** A port of TCP; 0 is any that is free. */
+export function parsePort(text: string): number {
+  const value = parseCount(text);
+  if (value > 65_535) throw new InvalidArgumentError("Write a port from 0 to 65535.");
+  return value;
+}
+
+/** What `--at` of the commands that take a past version says of itself. */
+export const AT = "a past version: a clock, a date as in 2026-01-31T12:00:00Z, or a tag";
+
 /** A past version: a clock, a date (`2026-01-31`, `2026-01-31T18:00:00Z`), or a tag, also as `tag:NAME`. */
 export function parseMoment(text: string): Moment {
   if (/^\d+$/.test(text)) return parseCount(text);

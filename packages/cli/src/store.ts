@@ -196,6 +196,11 @@ export async function waiting<T>(
   }
 }
 
+const ALONE = "A store has one owner. Let it work for you (offerControl), stop it, or use --wait 30s.";
+const HELPFUL =
+  "A store has one owner. This one does ls, info, check and compact for you.\n" +
+  "For the rest stop it, or use its HTTP API if it is a server; --wait 30s waits for its end.";
+
 async function lockedError(
   { location = "" }: StoreAddress,
   { store, wait }: StoreOptions,
@@ -205,8 +210,9 @@ async function lockedError(
   const who = owner === undefined ? "another process" : `process ${owner.pid}`;
   const command = owner?.command === undefined ? "" : ` (${printable(owner.command)})`;
   const waited = wait === undefined || wait === 0 ? "" : `, after waiting for ${wait} ms`;
+  const helper = await findOwner(location).catch(() => undefined);
   return new CommandError("LOCKED", `${who}${command} has ${printable(store)} open${waited}`, {
-    hint: "A store has one owner. Let it work for you (offerControl), stop it, or use --wait 30s.",
+    hint: helper === undefined ? ALONE : HELPFUL,
     details: { store, pid: owner?.pid, command: owner?.command, reason: (cause as Error).message },
   });
 }

@@ -34,7 +34,10 @@ describe("moving", () => {
     const [past] = jsonLines((await on(store, "fork", "a", "past", "--at", "2", "--json")).stdout);
     expect(past).toMatchObject({ id: "past", clock: 2 });
     expect((await on(store, "fork", "a", "tagged", "--at", "first")).code).toBe(0);
-    expect((await on(store, "fork", "a", "fork")).code).toBe(1);
+    expect((await on(store, "fork", "a", "tagged too", "--at", "tag:first")).code).toBe(0);
+    const taken = await on(store, "fork", "a", "fork");
+    expect(taken.code).toBe(1);
+    expect(taken.stderr).toContain("Choose another id");
     expect((await on(store, "fork", "nobody", "x")).code).toBe(3);
     expect((await on(store, "fork", "a", "gone")).stderr).toContain("deleted");
     expect((await on(store, "fork", "a", "gone", "--recreate")).stdout).toContain("clock 10");
@@ -56,6 +59,9 @@ describe("moving", () => {
     expect(cut.code).toBe(5);
     expect(cut.stderr).toContain("ends too early");
     expect((await coppice(["ls", "--store", other])).stdout).toBe("a\nb\n");
+    const missing = await into(join(folder, "no file"));
+    expect(missing.code).toBe(3);
+    expect(missing.stderr).toContain("there is no file");
     const piped = await on(store, "export", "a");
     expect(piped.code).toBe(0);
     expect(piped.stdout.startsWith("coppice\0")).toBe(true);
@@ -73,6 +79,9 @@ describe("moving", () => {
     expect((await coppice(["check", "--store", target])).code).toBe(0);
     expect((await coppice(["copy", `${target}-none`, target])).code).toBe(3);
     expect((await coppice(["copy", store.url])).code).toBe(2);
+    const same = await coppice(["copy", store.url, store.url]);
+    expect(same.code).toBe(2);
+    expect(same.stderr).toContain("two stores");
   });
 
   test("[CL43] erase wants --yes without a terminal, and leaves no document", async () => {
@@ -82,6 +91,9 @@ describe("moving", () => {
     expect(asked.stderr).toContain("--yes");
     const [erased] = jsonLines((await on(doomed, "erase", "secret", "--yes", "--json")).stdout);
     expect(erased).toMatchObject({ erased: [{ id: "secret", existed: true }] });
+    expect((await on(doomed, "erase", "typo", "--yes")).stdout).toBe(
+      "erased typo: there was nothing of it\n",
+    );
     expect((await on(doomed, "ls")).stdout).toBe("");
     expect((await on(doomed, "dump")).stdout).not.toContain("secret");
   });

@@ -7,14 +7,15 @@
  * on.
  */
 
+import { resolve } from "node:path";
 import type { Command } from "commander";
 import type { CopyResult } from "coppice";
-import { EXIT, type ExitCode, worst } from "../errors.js";
+import { CommandError, EXIT, type ExitCode, worst } from "../errors.js";
 import { type CommonOptions, examples, parseDuration, parsePositive, plainCommand } from "../options.js";
 import { byteSize, count, duration, printable } from "../output.js";
 import { Progress } from "../progress.js";
 import type { Runtime } from "../runtime.js";
-import { withStorage } from "../store.js";
+import { parseStore, withStorage } from "../store.js";
 
 interface Options extends CommonOptions {
   readonly prefix?: string;
@@ -46,6 +47,9 @@ export function copyCommand(runtime: Runtime, done: (code: ExitCode) => void): C
 function copy(runtime: Runtime, from: string, to: string, options: Options): Promise<ExitCode> {
   const { out, err, signal } = runtime;
   const { prefix, concurrency, replace, wait, json } = options;
+  const [one, other] = [parseStore(from).location, parseStore(to).location];
+  if (one !== undefined && other !== undefined && resolve(one) === resolve(other))
+    throw new CommandError("USAGE", "copy wants two stores, and these are one");
   const common = { ...(json ? { json } : {}), ...(wait === undefined ? {} : { wait }) };
   return withStorage(runtime, { ...common, store: from }, (source) =>
     withStorage(runtime, { ...common, store: to, create: true }, async (target) => {

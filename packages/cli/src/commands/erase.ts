@@ -47,8 +47,10 @@ async function erase(runtime: Runtime, ids: readonly string[], options: Options)
     for (const id of ids) {
       signal.throwIfAborted();
       const reclaim = options.reclaim && id === ids.at(-1);
-      erased.push({ id, ...(await storage.erase(id, { reclaim })) });
-      if (!options.json) await out.line(`erased ${printable(id)}`);
+      const result = await storage.erase(id, { reclaim });
+      erased.push({ id, ...result });
+      const nothing = result.existed || result.keys > 0 ? "" : ": there was nothing of it";
+      if (!options.json) await out.line(`erased ${printable(id)}${nothing}`);
     }
     if (options.json) await out.json({ erased });
     return EXIT.ok;

@@ -7,18 +7,19 @@
  */
 
 import { once } from "node:events";
-import { createReadStream, createWriteStream } from "node:fs";
+import { createReadStream, createWriteStream, existsSync } from "node:fs";
 import { rename, rm } from "node:fs/promises";
 import type { Command } from "commander";
+import type { Moment } from "coppice";
 import { CommandError, EXIT, type ExitCode } from "../errors.js";
-import { examples, type StoreOptions, storeCommand } from "../options.js";
+import { AT, examples, parseMoment, type StoreOptions, storeCommand } from "../options.js";
 import { byteSize, count, printable } from "../output.js";
 import type { Runtime } from "../runtime.js";
 import { withStorage } from "../store.js";
-import { existing, momentOf } from "./document.js";
+import { existing } from "./document.js";
 
 interface ExportOptions extends StoreOptions {
-  readonly at?: string;
+  readonly at?: Moment;
 }
 
 interface ImportOptions extends StoreOptions {
@@ -30,7 +31,7 @@ export function exportCommand(runtime: Runtime, done: (code: ExitCode) => void):
   return storeCommand("export", "write one document, with its history, to a file that checks itself")
     .argument("<id>", "the document")
     .argument("[file]", "where to; - is the standard output", "-")
-    .option("--at <moment>", "a past version: a clock, a date as in 2026-01-31T12:00:00Z, or a tag")
+    .option("--at <moment>", AT, parseMoment)
     .addHelpText(
       "after",
       examples(
@@ -54,7 +55,7 @@ export function importDocumentCommand(runtime: Runtime, done: (code: ExitCode) =
 
 function exportOne(runtime: Runtime, id: string, file: string, options: ExportOptions): Promise<ExitCode> {
   const { err, signal } = runtime;
-  const at = options.at === undefined ? {} : { at: momentOf(options.at) };
+  const at = options.at === undefined ? {} : { at: options.at };
   return withStorage(runtime, options, async (storage) => {
     await existing(storage, id);
     const stream = storage.export(id, { ...at, signal });
@@ -100,6 +101,12 @@ function importOne(runtime: Runtime, file: string, options: ImportOptions): Prom
   const { id, recreate = false } = options;
   if (file === "-" && input.isTTY) {
     throw new CommandError("USAGE", "import document wants a file, or bytes on the standard input");
+  }
+  if (file !== "-" && !existsSync(file)) {
+    throw new CommandError("NOT_FOUND", `there is no file ${printable(file)}`, {
+      hint: "`coppice export <id> <file>` writes one.",
+      details: { file },
+    });
   }
   return withStorage(runtime, { ...options, create: true }, async (storage) => {
     const stream = file === "-" ? input : createReadStream(file);

@@ -6,15 +6,16 @@
  */
 
 import type { Command } from "commander";
+import type { Moment } from "coppice";
 import { EXIT, type ExitCode } from "../errors.js";
-import { examples, type StoreOptions, storeCommand } from "../options.js";
+import { AT, examples, parseMoment, type StoreOptions, storeCommand } from "../options.js";
 import { byteSize, count, printable } from "../output.js";
 import type { Runtime } from "../runtime.js";
 import { withStorage } from "../store.js";
-import { momentOf, noDocument } from "./document.js";
+import { noDocument } from "./document.js";
 
 interface Options extends StoreOptions {
-  readonly at?: string;
+  readonly at?: Moment;
   readonly recreate?: true;
 }
 
@@ -22,7 +23,7 @@ export function forkCommand(runtime: Runtime, done: (code: ExitCode) => void): C
   return storeCommand("fork", "make a document out of another, with its history")
     .argument("<id>", "the document")
     .argument("<new-id>", "the id of the fork")
-    .option("--at <moment>", "a past version: a clock, a date as in 2026-01-31T12:00:00Z, or a tag")
+    .option("--at <moment>", AT, parseMoment)
     .option("--recreate", "take an id that was deleted before")
     .addHelpText(
       "after",
@@ -40,7 +41,7 @@ function fork(runtime: Runtime, id: string, newId: string, options: Options): Pr
   const { out, signal } = runtime;
   const { at, recreate = false } = options;
   return withStorage(runtime, options, async (storage) => {
-    const moment = at === undefined ? {} : { at: momentOf(at) };
+    const moment = at === undefined ? {} : { at };
     const result = await storage.fork(id, newId, { ...moment, recreate, signal });
     if (result === undefined) throw noDocument(id);
     if (options.json) await out.json(result);

@@ -18,8 +18,8 @@ import { CommandError, describeError, EXIT, type ExitCode } from "../errors.js";
 import {
   examples,
   parseByteSize,
-  parseCount,
   parseDuration,
+  parsePort,
   type StoreOptions,
   storeCommand,
 } from "../options.js";
@@ -45,7 +45,7 @@ const COMPACT_EVENTS_MIN = 100;
 export function serveCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
   return storeCommand("serve", "let y-websocket clients edit the documents, and offer an HTTP API")
     .option("--host <address>", "where to listen", "127.0.0.1")
-    .option("--port <number>", "at which port; 0: any that is free", parseCount, 8787)
+    .option("--port <number>", "at which port; 0: any that is free", parsePort, 8787)
     .option("--tokens <file>", "who may do what: a JSON list of grants (default: COPPICE_TOKENS)")
     .option("--origin <origin...>", "pages of these sites may connect, as in https://notes.example")
     .option("--memory <size>", "for documents in memory (default: 512MiB)", parseByteSize)

@@ -9,7 +9,7 @@
 import { relative } from "node:path";
 import type { Command } from "commander";
 import { CommandError, EXIT, type ExitCode } from "../errors.js";
-import { examples, parseCount, type StoreOptions, storeCommand } from "../options.js";
+import { examples, parsePort, type StoreOptions, storeCommand } from "../options.js";
 import { count, duration, printable } from "../output.js";
 import type { Runtime } from "../runtime.js";
 import { type Sample, writeSamples } from "../start/samples.js";
@@ -27,7 +27,7 @@ const PLAYGROUND = "level:./playground";
 
 export function startCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
   return storeCommand("start", "serve a store with sample documents, and a page to look at", PLAYGROUND)
-    .option("--port <number>", "at which port; another one when it is taken", parseCount, 8787)
+    .option("--port <number>", "at which port; another one when it is taken", parsePort, 8787)
     .option("--no-samples", "leave an empty store empty")
     .addHelpText(
       "after",
@@ -48,6 +48,8 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
   if (!json) await out.line("preparing the store …");
   const samples = options.samples ? await writeSamples(runtime, options) : [];
   const port = await freePort(HOST, options.port);
+  if (!json && options.port !== 0 && port !== options.port)
+    await out.line(`port ${options.port} is taken, or not for us: it is ${port} instead`);
   await supervise(runtime, {
     store,
     waitMs: options.wait ?? 0,
