@@ -46,6 +46,7 @@ const PAGE_ENTRIES_MAX = 1000;
 /** Entries of the first page where the engine does not bound a page by its bytes. */
 const PAGE_ENTRIES_FIRST = 16;
 const PAGE_BYTES = 1024 * 1024;
+const WRITE_BUFFER_BYTES = 16 * 1024 * 1024;
 const TUNING: readonly string[] = ["cacheBytes", "writeBufferBytes", "tableBytesMax", "compression"];
 /** Expectations read without leaving the thread (1–2 µs each): more would hold up everything else. */
 const SYNC_READS_MAX = 256;
@@ -85,7 +86,8 @@ export interface LevelOptions extends InstanceOptions {
   /** Bytes of uncompressed blocks kept in memory. Default 8 MiB. */
   readonly cacheBytes?: number;
   /**
-   * Bytes gathered in memory, and in the log, before a table file is written; up to twice. Default 4 MiB.
+   * Bytes gathered in memory, and in the log, before a table file is written; up to twice. An opening after a
+   * crash reads the log. Default 16 MiB: with LevelDB's own 4 MiB a writer loses 6 % to more, smaller tables.
    */
   readonly writeBufferBytes?: number;
   /** Bytes at which a table file ends. Default 2 MiB; more when single values are larger. */
@@ -159,7 +161,7 @@ function classicOptions(
 ): Record<string, unknown> {
   const given = {
     cacheSize: tuning.cacheBytes,
-    writeBufferSize: tuning.writeBufferBytes,
+    writeBufferSize: tuning.writeBufferBytes ?? WRITE_BUFFER_BYTES,
     maxFileSize: tuning.tableBytesMax,
     compression: tuning.compression,
   };

@@ -12,7 +12,11 @@ import { Guard, isCoppiceError, LIMITS, systemEnv } from "coppice";
 
 const [location, durability, commits, valueBytes] = process.argv.slice(2) as [string, string, string, string];
 const env = systemEnv();
-const factory = levelBackend(location, { durability: durability as "power" | "process" });
+const factory = levelBackend(location, {
+  durability: durability as "power" | "process",
+  // So that few large values begin another log.
+  writeBufferBytes: 4 * 1024 * 1024,
+});
 const guard = new Guard(await factory.open(env), env, LIMITS);
 const say = (text: string): void => void writeSync(1, `${text}\n`);
 
