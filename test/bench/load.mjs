@@ -65,7 +65,8 @@ async function measureLoad({ rounds, scratch, trace: { updates }, note }) {
   };
 }
 
-function loadTable(title, results, base) {
+/** Also of other loads. `base`: the side that the others are compared with. */
+export function loadTable(title, results, base) {
   return {
     title,
     note: "The storage is open; no side syncs to read.",

@@ -18,6 +18,7 @@ import { levelBackend } from "@coppice/level";
 import { loro } from "@coppice/loro";
 import { concatBytes, DocumentStorage, never } from "coppice";
 import { LoroDoc } from "loro-crdt";
+import { loadTable } from "./load.mjs";
 import { ratios, runRounds, summary, timed } from "./rounds.mjs";
 
 const ID = "paper";
@@ -44,7 +45,11 @@ async function measure({ rounds, quick, scratch, trace, note }) {
     const { results, name } = await loads(history, rounds, scratch, note);
     all[`load ${name}`] = results;
     tables.push(
-      loadTable(`Cold load, ${name}: ${edits.length} changes, ${TAIL} after the snapshot`, results),
+      loadTable(
+        `Cold load, ${name}: ${edits.length} changes, ${TAIL} after the snapshot`,
+        results,
+        "from memory",
+      ),
     );
     targets.push(loadTarget(name, results));
   }
@@ -160,23 +165,6 @@ async function loads({ name, model, before, tail, text, build, textOf, free }, r
   const results = await runRounds(rounds, sides, note, 5);
   await storage.close();
   return { name, results };
-}
-
-function loadTable(title, results, base = "from memory") {
-  return {
-    title,
-    note: "The storage is open; no side syncs to read.",
-    columns: [
-      ["side", "text"],
-      ["ms", "msSpread", "ms"],
-      ["ratio", "ratio", `of ${base}`],
-    ],
-    rows: Object.entries(results).map(([side, ms]) => ({
-      side,
-      ms: summary(ms),
-      ratio: side === base ? undefined : ratios(ms, results[base]),
-    })),
-  };
 }
 
 function loadTarget(name, results) {

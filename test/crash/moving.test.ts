@@ -4,7 +4,7 @@
 import { DocumentStorage, never } from "coppice";
 import { type SimulatedBackend, simulatedBackend, simulatedEnv } from "coppice/testing";
 import { describe, expect, test } from "vitest";
-import type { NameStorage } from "../support/oracle.js";
+import { type NameStorage, writeHistory } from "../support/oracle.js";
 import { type NameSet, nameSet, naming } from "../support/oracle-model.js";
 
 let processes = 0;
@@ -18,17 +18,6 @@ function open(backend: SimulatedBackend, groupBytesMax: number): Promise<NameSto
     // Small, so that what is moved needs several commits.
     limits: { groupBytesMax, sweepKeysMax: 3 },
   });
-}
-
-/** A document with a trim, two snapshots, held and refused events, and a tail. */
-async function write(storage: NameStorage, id: string): Promise<void> {
-  await storage.append(id, [naming("a"), naming("late", ["never"])], { info: { user: "ada" } });
-  await storage.append(id, [naming("b"), naming("!bad")], { commitId: storage.newCommitId() });
-  await storage.compact(id);
-  await storage.tag(id, "half");
-  await storage.append(id, [naming("c")]);
-  await storage.compact(id);
-  await storage.append(id, [naming("d"), naming("e")]);
 }
 
 /** What the document holds now, and at its tag. */
@@ -77,7 +66,7 @@ function fork(groupBytesMax: string, prepare?: Move["prepare"], options = {}): M
 
 const removal = (name: "delete" | "erase"): Move => ({
   name,
-  prepare: (storage) => write(storage, "gone"),
+  prepare: (storage) => writeHistory(storage, "gone"),
   run: (storage) => storage[name]("gone"),
   async between(storage) {
     expect([undefined, WHOLE]).toContainEqual(await names(storage, "gone"));
@@ -180,7 +169,7 @@ async function crash(move: Move, at: number, keep: "none" | "all", second?: numb
   const size = move.name === "fork in one commit" ? 1e6 : 120;
   const backend = simulatedBackend({ seed: at });
   const before = await open(backend, 1e6);
-  await write(before, "d");
+  await writeHistory(before, "d");
   await move.prepare?.(before);
   await before.close();
   backend.crashAt(backend.operationCount + at, { keep });
@@ -215,7 +204,7 @@ describe("moving and removing", () => {
     for (let at = 0; ; at++) {
       const source = simulatedBackend({ seed: at });
       const before = await open(source, 1e6);
-      for (const id of ["d", "e"]) await write(before, id);
+      for (const id of ["d", "e"]) await writeHistory(before, id);
       await before.close();
       const disk = simulatedBackend();
       const first = await open(disk, 120);

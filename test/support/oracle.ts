@@ -13,7 +13,7 @@
 
 import { type AnyModel, type AppendResult, type DocumentStorage, isCoppiceError } from "coppice";
 import { expect } from "vitest";
-import { type NameSet, namesIn } from "./oracle-model.js";
+import { type NameSet, namesIn, naming } from "./oracle-model.js";
 
 /** A storage whose documents are sets of names. */
 export type NameStorage = DocumentStorage<readonly AnyModel[]>;
@@ -239,4 +239,15 @@ export async function look(storage: NameStorage, id: string): Promise<Found | un
 /** The name that a stored event adds. */
 export function nameOf(event: unknown): string {
   return namesIn(event as Uint8Array)[0]!;
+}
+
+/** Writes a document with a trim, two snapshots, a tag, held and refused events, and a tail. */
+export async function writeHistory(storage: NameStorage, id: string): Promise<void> {
+  await storage.append(id, [naming("a"), naming("late", ["never"])], { info: { user: "ada" } });
+  await storage.append(id, [naming("b"), naming("!bad")], { commitId: storage.newCommitId() });
+  await storage.compact(id);
+  await storage.tag(id, "half");
+  await storage.append(id, [naming("c")]);
+  await storage.compact(id);
+  await storage.append(id, [naming("d"), naming("e")]);
 }

@@ -1,22 +1,13 @@
 import { DocumentStorage, everyEvents, memoryBackend, never, type StorageOptions } from "coppice";
 import { type SimulatedBackend, seededRandom, simulatedBackend, simulatedEnv } from "coppice/testing";
 import { describe, expect, test } from "vitest";
+import { writeHistory } from "../../../../test/support/oracle.js";
 import { type NameSet, nameSet, naming } from "../../../../test/support/oracle-model.js";
 
 const models = [nameSet()] as const;
 type Storage = DocumentStorage<typeof models>;
 const open = (options: Partial<StorageOptions<typeof models>> = {}): Promise<Storage> =>
   DocumentStorage.open({ backend: memoryBackend(), models, snapshotPolicy: never, ...options });
-
-async function write(storage: Storage, id: string): Promise<void> {
-  await storage.append(id, [naming("a"), naming("late", ["never"])], { info: { user: "ada" } });
-  await storage.append(id, [naming("b"), naming("!bad")], { commitId: storage.newCommitId() });
-  await storage.compact(id);
-  await storage.tag(id, "half");
-  await storage.append(id, [naming("c")]);
-  await storage.compact(id);
-  await storage.append(id, [naming("d"), naming("e")]);
-}
 
 /** What is stored of documents, without what is garbage or evidence. */
 function stored(backend: SimulatedBackend): string[] {
@@ -48,7 +39,7 @@ async function clean(...storages: Storage[]): Promise<void> {
 describe("copyTo", () => {
   test("[MV30] a copy holds every document as it is, key by key, and names its clock", async () => {
     const { from, to, source, target } = await pair();
-    await write(from, "d");
+    await writeHistory(from, "d");
     for (let n = 0; n < 20; n++) await from.append(`e${n}`, [naming("x")]);
     await from.append("gone", [naming("x")]);
     await from.delete("gone");
@@ -68,7 +59,7 @@ describe("copyTo", () => {
 
   test("[MV31] a second run writes only what is new, and nothing when nothing is", async () => {
     const { from, to, source, target } = await pair();
-    await write(from, "d");
+    await writeHistory(from, "d");
     await from.append("e", [naming("x")]);
     await from.copyTo(to);
     let { bytesCommitted } = target;
@@ -105,7 +96,7 @@ describe("copyTo", () => {
 
   test("[MV31] what was trimmed beyond the copy, or recreated, deleted or erased since, is carried over", async () => {
     const { from, to, source, target } = await pair();
-    for (const id of ["trimmed", "recreated", "deleted", "erased", "twice"]) await write(from, id);
+    for (const id of ["trimmed", "recreated", "deleted", "erased", "twice"]) await writeHistory(from, id);
     await from.copyTo(to);
     for (let n = 0; n < 5; n++) await from.append("trimmed", [naming(`t${n}`)]);
     await from.compact("trimmed");
@@ -165,7 +156,7 @@ describe("copyTo", () => {
 
   test("[MV32] what the target has of its own is never overwritten, unless it may be replaced", async () => {
     const { from, to, source, target } = await pair();
-    for (const id of ["ahead", "other", "gone", "same"]) await write(from, id);
+    for (const id of ["ahead", "other", "gone", "same"]) await writeHistory(from, id);
     await from.copyTo(to);
     await to.append("ahead", [naming("mine")]);
     await to.delete("other");
@@ -193,7 +184,7 @@ describe("copyTo", () => {
 
   test("[MV32] a large document that is replaced is staged, and a crash leaves none until the next run", async () => {
     const { from, source } = await pair();
-    await write(from, "d");
+    await writeHistory(from, "d");
     let torn = 0;
     for (let at = 2; ; at++) {
       const target = simulatedBackend({ seed: at });
@@ -243,7 +234,7 @@ describe("copyTo", () => {
 
   test("[MV33] a prefix, a stop, and a failing document end at their own", async () => {
     const { from, to, source } = await pair();
-    for (const id of ["a1", "a2", "b1", "b2"]) await write(from, id);
+    for (const id of ["a1", "a2", "b1", "b2"]) await writeHistory(from, id);
     expect(await from.copyTo(to, { prefix: "a" })).toMatchObject({ seen: 2, copied: 2 });
     source.flip(["events", "b1", 5], 30);
     const result = await from.copyTo(to);

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { crc32, DocumentStorage, memoryBackend, never, type StorageOptions } from "coppice";
 import { seededRandom, simulatedBackend, simulatedEnv } from "coppice/testing";
 import { describe, expect, test } from "vitest";
-import { nameOf } from "../../../../test/support/oracle.js";
+import { nameOf, writeHistory } from "../../../../test/support/oracle.js";
 import { type NameSet, nameSet, naming } from "../../../../test/support/oracle-model.js";
 import { type Meta, packRecord, sealMeta, unpackRecord, unsealMeta } from "../../src/storage/meta.js";
 
@@ -16,16 +16,6 @@ const code = (expected: string) => expect.objectContaining({ code: expected });
 async function clean(storage: Storage): Promise<void> {
   expect((await storage.check()).problems).toEqual([]);
   await storage.close();
-}
-
-async function write(storage: Storage, id: string): Promise<void> {
-  await storage.append(id, [naming("a"), naming("late", ["never"])], { info: { user: "ada" } });
-  await storage.append(id, [naming("b"), naming("!bad")], { commitId: storage.newCommitId() });
-  await storage.compact(id);
-  await storage.tag(id, "half");
-  await storage.append(id, [naming("c")]);
-  await storage.compact(id);
-  await storage.append(id, [naming("d"), naming("e")]);
 }
 
 async function bytesOf(stream: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
@@ -58,7 +48,7 @@ async function seen(storage: Storage, id: string): Promise<unknown> {
 }
 
 async function exported(storage: Storage): Promise<Uint8Array> {
-  await write(storage, "d");
+  await writeHistory(storage, "d");
   return bytesOf(storage.export("d"));
 }
 
@@ -130,7 +120,7 @@ describe("export and import", () => {
 
   test("[MV20] an export at a past version ends there", async () => {
     const [one, two] = [await open(), await open()];
-    await write(one, "d");
+    await writeHistory(one, "d");
     const oldest = (await one.info("d"))!.oldestClock;
     for (let at = oldest + 1; at <= 7; at++) {
       await two.import(one.export("d", { at }), { id: `d${at}` });
@@ -201,7 +191,7 @@ describe("export and import", () => {
     "[MV23] a well-formed stream of what is no whole document is refused (%s)",
     async (history) => {
       const [source, target] = [await open({ history }), await open()];
-      await write(source, "d");
+      await writeHistory(source, "d");
       const frames = framesOf(await bytesOf(source.export("d")));
       const records = frames.length - 2;
       const refused = async (changed: readonly Frame[]) => {
@@ -219,7 +209,7 @@ describe("export and import", () => {
       }
       await refused(frames.slice(1));
       const other = await open({ history });
-      await write(other, "d");
+      await writeHistory(other, "d");
       const others = framesOf(await bytesOf(other.export("d")));
       for (let index = 0; index <= records; index++) {
         // Held events of the same content are the same, whosever they were.
@@ -236,7 +226,7 @@ describe("export and import", () => {
 
   test("[MV23] an archive that is not what its document says is refused", async () => {
     const [source, target] = [await archiving(), await open()];
-    await write(source, "d");
+    await writeHistory(source, "d");
     await writeMore(source, "d");
     const [begin, ...rest] = framesOf(await bytesOf(source.export("d")));
     const { clock, meta: bytes } = unpackRecord(begin!.body) as { clock: number; meta: Uint8Array };
@@ -327,7 +317,7 @@ describe("export and import", () => {
 describe("export and import with an archive", () => {
   test("[MV20] the archive is exported and imported, also under an id that was used before", async () => {
     const [source, target] = [await archiving(), await open()];
-    await write(source, "d");
+    await writeHistory(source, "d");
     await writeMore(source, "d");
     const { archivedClock, oldestClock, clock } = (await source.info("d"))!;
     expect([archivedClock, oldestClock > 4, oldestClock < clock]).toEqual([0, true, true]);
@@ -368,7 +358,7 @@ describe("export and import with an archive", () => {
   test("[MV20] a part of the archive that was lost is no part of an export, and still counts", async () => {
     const backend = simulatedBackend();
     const [source, target] = [await archiving({ backend }), await open()];
-    await write(source, "d");
+    await writeHistory(source, "d");
     await writeMore(source, "d");
     const key = backend.keys().find(([space]) => space === "archive")!;
     backend.flip(key, 30);
