@@ -1,6 +1,6 @@
 /** The conformance cases on the file log: on a real disk with both durabilities, and on the simulated one. */
 
-import { cp, readdir, rm } from "node:fs/promises";
+import { cp, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { fileLogBackend } from "@coppice/file";
 import { crashModels, SimulatedDisk } from "@coppice/file/testing";
@@ -8,15 +8,22 @@ import type { Backend, BackendFactory } from "coppice";
 import { type BackendSubject, backendCases, runCase } from "coppice/conformance";
 import { seededRandom } from "coppice/testing";
 import { afterAll, describe, test } from "vitest";
+import { MANIFEST } from "../src/manifest.js";
 import { removeDirectories, temporaryDirectory } from "./stores.js";
 
 afterAll(removeDirectories);
 
-/** Segments come and go in the background: a copy counts when none did meanwhile. */
+/**
+ * Segments come and go in the background: a copy counts when none did meanwhile, and none was taken into use. A
+ * copy takes time, and its manifest must not name a segment that it copied before the segment had a header.
+ */
 async function copyWhileQuiet(from: string, to: string): Promise<void> {
-  const names = async () => (await readdir(from)).sort().join(" ");
+  const state = async () => {
+    const manifest = await readFile(join(from, MANIFEST), "latin1");
+    return [...(await readdir(from)).sort(), manifest].join(" ");
+  };
   for (;;) {
-    const before = await names();
+    const before = await state();
     const copied = await cp(from, to, { recursive: true }).then(
       () => true,
       (error: NodeJS.ErrnoException) => {
@@ -24,7 +31,7 @@ async function copyWhileQuiet(from: string, to: string): Promise<void> {
         return false;
       },
     );
-    if (copied && before === (await names())) return;
+    if (copied && before === (await state())) return;
     await rm(to, { recursive: true, force: true });
   }
 }
