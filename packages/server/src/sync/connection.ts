@@ -9,8 +9,11 @@
  * - a message that cannot be understood ends this connection, and touches no other.
  */
 
+import type { Duplex } from "node:stream";
 import type { WebSocket } from "ws";
 import type { ServerLimits } from "../limits.js";
+
+import type { Corks } from "./corks.js";
 import { EditRefused, type LiveDocument } from "./live-document.js";
 import {
   awarenessMessage,
@@ -32,6 +35,7 @@ import { isEmptyUpdate } from "./yjs-updates.js";
 export interface ConnectionHost {
   readonly limits: ServerLimits;
   readonly gate: WriteGate;
+  readonly corks: Corks;
   /** Too much waits for the disk: nobody is read further. */
   readonly congested: boolean;
   failed(error: unknown): void;
@@ -51,6 +55,8 @@ export class Connection {
   readonly authorize: (action: "read" | "write") => Promise<boolean>;
   #canWrite = false;
   readonly #socket: WebSocket;
+  /** Beneath the WebSocket. */
+  readonly #stream: Duplex;
   readonly #host: ConnectionHost;
   /** Why the socket is not read, and since when. */
   readonly #blocks = new Map<Block, number>([["loading", performance.now()]]);
@@ -71,10 +77,12 @@ export class Connection {
 
   constructor(
     socket: WebSocket,
+    stream: Duplex,
     host: ConnectionHost,
     facts: Pick<Connection, "id" | "address" | "authorize">,
   ) {
     this.#socket = socket;
+    this.#stream = stream;
     this.#host = host;
     this.id = facts.id;
     this.address = facts.address;
@@ -201,6 +209,7 @@ export class Connection {
 
   #send(message: Uint8Array): void {
     if (!this.open) return;
+    this.#host.corks.hold(this.#stream);
     this.#socket.send(message, { binary: true }, () => this.#sent());
     if (this.#socket.bufferedAmount > this.#host.limits.sendBufferBytesMax) this.#block("output");
   }

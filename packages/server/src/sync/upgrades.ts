@@ -15,7 +15,8 @@ import { WebSocketServer } from "ws";
 import { type AccessRequest, type Authorize, accessOf, isHostLocal, isOriginAllowed } from "../access.js";
 import type { ServerLimits } from "../limits.js";
 import type { ServerMetrics } from "../metrics.js";
-import { Connection } from "./connection.js";
+import { Connection, type ConnectionHost } from "./connection.js";
+import { Corks } from "./corks.js";
 import { EditRefused } from "./live-document.js";
 import type { LiveDocuments } from "./live-documents.js";
 import type { CloseReason } from "./protocol.js";
@@ -36,6 +37,7 @@ export class Upgrades {
   readonly #sockets: WebSocketServer;
   readonly #connections = new Set<Connection>();
   readonly #addresses = new Map<string, number>();
+  readonly #corks = new Corks();
   #pending = 0;
   #closed = false;
   #reauthorized = performance.now();
@@ -76,7 +78,7 @@ export class Upgrades {
       accepted = true;
       this.#pending--;
       const access = accessOf(incoming, "websocket");
-      const connection = new Connection(webSocket, this.#connectionHost(id), {
+      const connection = new Connection(webSocket, socket, this.#connectionHost(id), {
         id,
         address,
         authorize: (action) => this.#isAllowed(access, id, action),
@@ -172,11 +174,12 @@ export class Upgrades {
     }
   }
 
-  #connectionHost(id: string): ConstructorParameters<typeof Connection>[1] {
+  #connectionHost(id: string): ConnectionHost {
     const { documents, limits, metrics, onError } = this.#options;
     return {
       limits,
       gate: documents.gate,
+      corks: this.#corks,
       get congested() {
         return documents.congested;
       },
