@@ -15,6 +15,7 @@ import {
   closeSync,
   constants,
   fdatasync,
+  fdatasyncSync,
   fstat,
   fsync,
   open,
@@ -44,8 +45,11 @@ export interface OpenFile {
   readNow(into: Uint8Array, at: number, length: number, position: number): number;
   /** Bytes written, perhaps fewer than asked for. */
   write(from: Uint8Array, at: number, length: number, position: number): number | Promise<number>;
-  /** Makes the bytes (and the size) durable. A failure is final: never repeat it. */
-  sync(): Promise<void>;
+  /**
+   * Makes the bytes (and the size) durable. A failure is final: never repeat it. `blocking`: it may hold up
+   * the thread until it is done.
+   */
+  sync(blocking?: boolean): Promise<void>;
   size(): Promise<number>;
   /** Closes at once; reads that are under way must have ended. */
   close(): void;
@@ -72,6 +76,7 @@ export type OpenFiles = (create: boolean) => Promise<StoreFiles>;
 
 /** Up to here a write into the page cache is faster than a trip to another thread. */
 const WRITE_NOW_BYTES_MAX = 128 * 1024;
+const SYNCED = Promise.resolve();
 const SYNCS_NAMES = process.platform !== "win32";
 const NO_FOLLOW = constants.O_NOFOLLOW ?? 0;
 const FLAGS: Readonly<Record<OpenMode, number>> = {
@@ -189,8 +194,14 @@ class NodeFile implements OpenFile {
     });
   }
 
-  sync(): Promise<void> {
-    return syncDescriptor(this.#descriptor);
+  sync(blocking = false): Promise<void> {
+    if (!blocking) return syncDescriptor(this.#descriptor);
+    try {
+      fdatasyncSync(this.#descriptor);
+      return SYNCED;
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   size(): Promise<number> {

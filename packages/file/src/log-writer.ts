@@ -42,6 +42,8 @@ export interface WriterLimits {
   readonly segmentsMax: number;
   /** Bytes of all segments. */
   readonly storeBytesMax: number;
+  /** Commits may hold up the thread while they are synced. */
+  readonly blocking: boolean;
 }
 
 /** New stores begin with small segments, and get larger ones as they grow. */
@@ -93,7 +95,7 @@ export class LogWriter {
       const written = writeFully(segment.file, bytes, length, segment.end);
       if (written !== undefined) await written;
       const durable = state.syncs
-        ? segment.file.sync()
+        ? segment.file.sync(this.#limits.blocking)
         : // Nothing waits for the disk: let others have their turn between two commits.
           new Promise<void>((resolve) => this.#env.turn(resolve));
       // While the disk works. After a failure no segment is sealed, and no hint written.

@@ -8,6 +8,7 @@ import { type Backend, DocumentStorage, Guard, isCoppiceError, LIMITS, systemEnv
 import { simulatedEnv } from "coppice/testing";
 import { afterAll, expect, test } from "vitest";
 import { type NameSet, nameSet, naming } from "../../../test/support/oracle-model.js";
+import { nodeFiles, type OpenFile, type OpenFiles, type OpenMode, type StoreFiles } from "../src/files.js";
 import { dump, factoryOn } from "./crash-tools.js";
 import { bytes, removeDirectories, temporaryDirectory } from "./stores.js";
 
@@ -29,6 +30,7 @@ test("[FL2] options that are wrong throw at once, and say what would be right", 
   expect(() => fileLogBackend("d", { segmentBytes: 1 } as object)).toThrow(/no option segmentBytes/);
   expect(() => fileLogBackend("d", { segmentBytesMax: 1 })).toThrow(/segmentBytesMax must be/);
   expect(() => fileLogBackend("d", { segmentsMax: 1 })).toThrow(RangeError);
+  expect(() => fileLogBackend("d", { blocking: 1 as unknown as boolean })).toThrow(/blocking must be/);
   expect(() => fileLogBackend("d", { mergeDeadRatioMin: 0 })).toThrow(RangeError);
 });
 
@@ -41,6 +43,77 @@ test("[FL2] where there is no store, opening without createIfMissing makes none"
   expect(await codeOf(factory.open(systemEnv()))).toBe("UNAVAILABLE");
   expect(await readdir(directory)).toEqual([]);
 });
+
+test("[FL21] with blocking a commit is synced before anything else runs, and only commits hold up the thread", async () => {
+  const directory = await temporaryDirectory();
+  const syncs: string[] = [];
+  const files: OpenFiles = async (create) => watched(await nodeFiles(directory, true)(create), syncs);
+  const backend = await fileLogBackend(directory, { blocking: true, files }).open(systemEnv());
+  await backend.commit(put(0));
+  syncs.length = 0;
+  let turns = 0;
+  const turn = setImmediate(() => turns++);
+  await backend.commit(put(1));
+  clearImmediate(turn);
+  expect(turns).toBe(0);
+  expect(syncs).toEqual(["blocking"]);
+  // Enough for further segments, which are filled with zeros and synced beside the commits.
+  for (let seq = 2; seq < 40; seq++) await backend.commit(put(seq, 60_000));
+  expect(syncs).toContain("beside");
+  const lines = await dump(backend);
+  await backend.close();
+  const again = await fileLogBackend(directory).open(systemEnv());
+  expect(await dump(again)).toEqual(lines);
+  await again.close();
+});
+
+test("[FL21] with blocking a sync that fails ends in OUTCOME_UNKNOWN, and nothing more is written", async () => {
+  const directory = await temporaryDirectory();
+  let failing = false;
+  const files: OpenFiles = async (create) =>
+    watched(await nodeFiles(directory, true)(create), [], () => failing);
+  const backend = await fileLogBackend(directory, { blocking: true, files }).open(systemEnv());
+  await backend.commit(put(0));
+  failing = true;
+  expect(await codeOf(backend.commit(put(1)))).toBe("OUTCOME_UNKNOWN");
+  failing = false;
+  expect(await codeOf(backend.commit(put(2)))).toBe("POISONED");
+  await backend.close();
+  const again = await fileLogBackend(directory).open(systemEnv());
+  expect((await dump(again)).length).toBeLessThanOrEqual(2);
+  await again.close();
+});
+
+test("[FL21] a blocking sync rejects with the error of the file system, and does not throw", async () => {
+  const files = await nodeFiles(await temporaryDirectory(), true)(true);
+  const file = await files.open("one", "create");
+  await file.sync(true);
+  file.close();
+  await expect(file.sync(true)).rejects.toMatchObject({ code: "EBADF" });
+  files.close();
+});
+
+/** The same files, which note how they are synced, and fail when they are told to. */
+function watched(files: StoreFiles, syncs: string[], failing: () => boolean = () => false): StoreFiles {
+  return {
+    list: () => files.list(),
+    rename: (from: string, to: string) => files.rename(from, to),
+    remove: (name: string) => files.remove(name),
+    syncNames: () => files.syncNames(),
+    identityOf: (name: string) => files.identityOf(name),
+    lock: (name: string) => files.lock(name),
+    close: () => files.close(),
+    async open(name: string, mode: OpenMode): Promise<OpenFile> {
+      const file = await files.open(name, mode);
+      const sync = file.sync.bind(file);
+      file.sync = (blocking) => {
+        syncs.push(blocking ? "blocking" : "beside");
+        return blocking && failing() ? Promise.reject(failure("EIO")) : sync(blocking);
+      };
+      return file;
+    },
+  };
+}
 
 test("[FL3] over a limit a commit is STORE_FULL, nothing is written, and deletes and later commits go on", async () => {
   const disk = new SimulatedDisk();
