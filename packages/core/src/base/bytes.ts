@@ -92,11 +92,33 @@ export function varintLength(value: number): number {
   return length;
 }
 
-/** Memory that pooled writers cut theirs from, each byte once. */
+/** Memory that many share for a moment, each byte of it once. */
 let pool = new Uint8Array(0);
 let poolUsed = 0;
-const POOL_BYTES = 64 * 1024;
-const POOLED_BYTES_MAX = 4 * 1024;
+const POOL_BYTES = 256 * 1024;
+const POOLED_BYTES_MAX = 16 * 1024;
+
+/** Where so many bytes of the pool begin. */
+function takePooled(byteCount: number): number {
+  if (poolUsed + byteCount > pool.length) {
+    pool = new Uint8Array(POOL_BYTES);
+    poolUsed = 0;
+  }
+  const start = poolUsed;
+  poolUsed += byteCount;
+  return start;
+}
+
+/**
+ * A copy that is needed for a moment only: it shares its memory with others, so keeping a few bytes would
+ * keep 256 KiB; in return it costs a third of memory of its own.
+ */
+export function pooledCopy(bytes: Uint8Array): Uint8Array {
+  if (bytes.length > POOLED_BYTES_MAX) return new Uint8Array(bytes);
+  const start = takePooled(bytes.length);
+  pool.set(bytes, start);
+  return new Uint8Array(pool.buffer, start, bytes.length);
+}
 
 /** A growing byte buffer. `finish` returns a copy-free view of exactly what was written. */
 export class Writer {
@@ -106,20 +128,14 @@ export class Writer {
   #end: number;
 
   /**
-   * `pooled`: what is written is needed for a moment only. It shares its memory with others, so keeping a few
-   * bytes would keep 64 KiB; in return it costs a third of memory of its own.
+   * `pooled`: what is written is needed for a moment only, as `pooledCopy` is.
    */
   constructor(bytesExpected = 256, pooled = false) {
     if (pooled && bytesExpected <= POOLED_BYTES_MAX) {
-      if (poolUsed + bytesExpected > pool.length) {
-        pool = new Uint8Array(POOL_BYTES);
-        poolUsed = 0;
-      }
+      this.#start = takePooled(bytesExpected);
       this.#bytes = pool;
-      this.#start = poolUsed;
-      this.#at = poolUsed;
-      poolUsed += bytesExpected;
-      this.#end = poolUsed;
+      this.#at = this.#start;
+      this.#end = this.#start + bytesExpected;
     } else {
       this.#bytes = new Uint8Array(bytesExpected);
       this.#end = bytesExpected;

@@ -7,7 +7,10 @@
 
 import { Reader, varintLength, Writer } from "../base/bytes.js";
 
-/** For `Model.codec`. `decode` returns views of the payload. */
+/**
+ * For `Model.codec`. `decode` returns views of the payload; what `encode` returns shares memory with
+ * others, so copy what is to be kept.
+ */
 export const binaryCodec: {
   encode(events: readonly Uint8Array[]): Uint8Array;
   decode(payload: Uint8Array): Uint8Array[];
@@ -16,7 +19,7 @@ export const binaryCodec: {
   encode(events) {
     let length = 0;
     for (const event of events) length += varintLength(event.length) + event.length;
-    const writer = new Writer(length);
+    const writer = new Writer(length, true);
     for (const event of events) writer.sized(event);
     return writer.finish();
   },

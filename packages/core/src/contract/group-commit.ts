@@ -12,6 +12,7 @@
 
 import type { Env } from "../base/env.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
+import { Gathering } from "../base/gathering.js";
 import type { Limits } from "../base/limits.js";
 import type { Batch, Deletion, Entry, Expectation, Key } from "./backend.js";
 import { isRangeDeletion, keyName } from "./keys.js";
@@ -28,7 +29,7 @@ interface Member {
 
 export class GroupCommit {
   readonly #commit: (batch: Batch) => Promise<void>;
-  readonly #env: Env;
+  readonly #gathering: Gathering;
   readonly #limits: Limits;
   #queue: Member[] = [];
   #draining = false;
@@ -36,17 +37,20 @@ export class GroupCommit {
 
   constructor(commit: (batch: Batch) => Promise<void>, env: Env, limits: Limits) {
     this.#commit = commit;
-    this.#env = env;
     this.#limits = limits;
+    this.#gathering = new Gathering(env, () => void this.#drain());
   }
 
   /** Resolves or rejects like `Backend.commit` would for this batch alone. */
   submit(batch: Batch): Promise<void> {
     return new Promise((resolve, reject) => {
       this.#queue.push(memberOf(batch, resolve, reject));
-      if (this.#draining) return;
+      if (this.#draining) {
+        this.#gathering.joined(this.#queue.length);
+        return;
+      }
       this.#draining = true;
-      this.#env.turn(() => void this.#drain());
+      this.#gathering.wait();
     });
   }
 
@@ -57,13 +61,11 @@ export class GroupCommit {
   }
 
   async #drain(): Promise<void> {
-    while (this.#queue.length > 0) {
-      await this.#commitGroup(this.#takeGroup());
-      // What just resolved is about to submit its next commits: let them join this group.
-      await new Promise<void>((resolve) => this.#env.turn(resolve));
-    }
-    this.#draining = false;
-    for (const resolve of this.#idle.splice(0)) resolve();
+    const committed = await this.#commitGroup(this.#takeGroup());
+    if (this.#queue.length === 0) this.#draining = false;
+    else this.#gathering.next();
+    for (const member of committed) member.resolve();
+    if (!this.#draining) for (const resolve of this.#idle.splice(0)) resolve();
   }
 
   #takeGroup(): Member[] {
@@ -94,24 +96,22 @@ export class GroupCommit {
     return group;
   }
 
-  async #commitGroup(group: Member[]): Promise<void> {
+  /** The members whose commit it was; the others were told why not. */
+  async #commitGroup(group: Member[]): Promise<readonly Member[]> {
     while (group.length > 0) {
       try {
         await this.#commit(group.length === 1 ? group[0]!.batch : merge(group));
-        for (const member of group) member.resolve();
-        return;
+        this.#gathering.done(group.length, this.#queue.length);
+        break;
       } catch (error) {
         const losers = isCoppiceError(error, "COMMIT_CONFLICT")
           ? group.filter((member) => expects(member.batch, error.details.key as Key))
-          : [];
-        if (losers.length === 0) {
-          for (const member of group) member.reject(error);
-          return;
-        }
-        for (const member of losers) member.reject(error);
-        group = group.filter((member) => !losers.includes(member));
+          : group;
+        for (const member of losers.length === 0 ? group : losers) member.reject(error);
+        group = losers.length === 0 ? [] : group.filter((member) => !losers.includes(member));
       }
     }
+    return group;
   }
 }
 

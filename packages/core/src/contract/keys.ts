@@ -14,6 +14,7 @@
  */
 
 import { compareBytes, fromUtf8, hasLoneSurrogate, utf8 } from "../base/bytes.js";
+import { crc32 } from "../base/checksum.js";
 import { CoppiceError } from "../base/errors.js";
 import { LIMITS } from "../base/limits.js";
 import type { Deletion, Key, Range } from "./backend.js";
@@ -22,6 +23,12 @@ const SPACE = /^[a-z]{1,16}$/;
 const NUMBER_BYTES = 8;
 /** Up to here a loop is faster than the encoder, which costs a call out of JavaScript. */
 const PLAIN_LENGTH_MAX = 128;
+/** Room for a plain key, whose bytes are needed only to be summed up. */
+const scratch = new Uint8Array(16 + 1 + PLAIN_LENGTH_MAX + 2 + NUMBER_BYTES);
+/** What passed last: a commit names one document several times. */
+let checkedId = "";
+const CHECKED_SPACES_MAX = 64;
+const checkedSpaces = new Set<string>();
 
 /** Throws `ID_INVALID` for an id that is no string, is empty, too long, or holds a lone surrogate. */
 export function checkId(id: string, idBytesMax: number = LIMITS.idBytesMax): void {
@@ -56,8 +63,14 @@ export function checkSpace(space: string): void {
 
 export function checkKey(key: Key): void {
   const [space, id, seq, part] = key;
-  checkSpace(space);
-  checkId(id);
+  if (!checkedSpaces.has(space)) {
+    checkSpace(space);
+    if (checkedSpaces.size < CHECKED_SPACES_MAX) checkedSpaces.add(space);
+  }
+  if (id !== checkedId) {
+    checkId(id);
+    checkedId = id;
+  }
   checkNumber("seq", seq);
   checkNumber("part", part);
   if (seq === undefined && part !== undefined) {
@@ -111,6 +124,22 @@ export function encodeKey(key: Key): Uint8Array {
   if (seq !== undefined) putNumber(bytes, end, seq);
   if (part !== undefined) putNumber(bytes, end + NUMBER_BYTES, part);
   return bytes;
+}
+
+/** The checksum of an encoded key. */
+export function crc32OfKey(key: Key): number {
+  const [space, id, seq, part] = key;
+  const start = space.length + 1;
+  if (part !== undefined || id.length > PLAIN_LENGTH_MAX || !putPlainId(scratch, space, id))
+    return crc32(encodeKey(key));
+  let end = start + id.length;
+  scratch[end++] = 0;
+  scratch[end++] = 0;
+  if (seq !== undefined) {
+    putNumber(scratch, end, seq);
+    end += NUMBER_BYTES;
+  }
+  return crc32(scratch, 0, 0, end);
 }
 
 /** Throws a `TypeError` for bytes that `encodeKey` never makes. */
@@ -175,15 +204,21 @@ function encodeId(space: string, id: string, tail: number): Uint8Array {
 /** Of short ids of ASCII characters, which nearly all are; `undefined` for others. */
 function encodePlainId(space: string, id: string, tail: number): Uint8Array | undefined {
   if (id.length > PLAIN_LENGTH_MAX) return undefined;
-  const start = space.length + 1;
-  const bytes = new Uint8Array(start + id.length + tail);
+  const bytes = new Uint8Array(space.length + 1 + id.length + tail);
+  return putPlainId(bytes, space, id) ? bytes : undefined;
+}
+
+/** space 00 id; false when the id is not plain. */
+function putPlainId(bytes: Uint8Array, space: string, id: string): boolean {
   for (let i = 0; i < space.length; i++) bytes[i] = space.charCodeAt(i);
+  const start = space.length + 1;
+  bytes[space.length] = 0;
   for (let i = 0; i < id.length; i++) {
     const unit = id.charCodeAt(i);
-    if (unit === 0 || unit >= 0x80) return undefined;
+    if (unit === 0 || unit >= 0x80) return false;
     bytes[start + i] = unit;
   }
-  return bytes;
+  return true;
 }
 
 function encodeAnyId(space: string, text: Uint8Array, tail: number): Uint8Array {

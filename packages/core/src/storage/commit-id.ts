@@ -16,9 +16,8 @@ import { COMMIT_ID_BYTES } from "./envelope.js";
 const AHEAD_MS_MAX = 24 * 60 * 60 * 1000;
 
 /** A fresh commit id: 16 bytes, a UUID of version 7. */
-export function newCommitId(env: Env): Uint8Array {
+export function newCommitId(env: Env, now: number = env.now()): Uint8Array {
   const id = env.random(COMMIT_ID_BYTES);
-  const now = env.now();
   const high = Math.floor(now / 0x1_0000_0000);
   const low = now >>> 0;
   id[0] = high >>> 8;

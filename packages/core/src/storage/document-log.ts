@@ -14,6 +14,7 @@
 
 import { equalBytes, toHex } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
+import { Gathering } from "../base/gathering.js";
 import type { Batch } from "../contract/backend.js";
 import type { Guard } from "../contract/guard.js";
 import type { AnyModel } from "../contract/model.js";
@@ -79,6 +80,7 @@ export class DocumentLog {
   #queue: (Member | Exclusive)[] = [];
   #pumping = false;
   #retries = 0;
+  readonly #gathering: Gathering;
   #waiting: (() => void)[] = [];
   readonly #listeners = new Set<(clock: number) => void>();
 
@@ -92,6 +94,7 @@ export class DocumentLog {
     this.#context = context;
     this.#onAppended = onAppended;
     this.#onUnknown = onUnknown;
+    this.#gathering = new Gathering(context.env, () => void this.#pump());
   }
 
   /** Must not be forgotten by `Logs`. */
@@ -136,7 +139,8 @@ export class DocumentLog {
       // A fresh list of one is smaller than one that is pushed to.
       if (this.#queue.length === 0) this.#queue = [member];
       else this.#queue.push(member);
-      this.#start();
+      if (this.#pumping) this.#gathering.joined(this.#queue.length);
+      else this.#start(member.queuedAt);
     });
   }
 
@@ -161,39 +165,43 @@ export class DocumentLog {
     for (const listener of this.#listeners) listener(clock);
   }
 
-  #start(): void {
+  #start(now?: number): void {
     if (this.#pumping) return;
     this.#pumping = true;
-    // Appends of this turn of the event loop, and those that follow from promises that just resolved, join.
-    this.#context.env.turn(() => void this.#pump());
+    this.#gathering.wait(now);
   }
 
+  /** Takes what has gathered to one commit, or runs what must be alone; then goes on with what waits. */
   async #pump(): Promise<void> {
-    while (this.#queue.length > 0) {
-      try {
-        // Reads go on in a failed backend and may show what is not durable: nobody may be told "stored" from
-        // them.
-        const { poison } = this.#context.guard;
-        if (poison !== undefined) throw behind(poison);
-        const { exclusive } = this.#context.guard.traits;
-        if (!exclusive && this.#queue.some((waiting) => this.#mustReadFor(waiting))) this.forget();
-        // On a shared backend a head may answer only those who asked before it was read.
-        const asked = exclusive ? Number.MAX_SAFE_INTEGER : this.#queue.length;
-        this.#head ??= await readHead(this.#context, this.id);
-        const [first] = this.#queue;
-        if (first !== undefined && "run" in first) {
-          this.#queue.shift();
-          await first.run(this.#head).catch(first.reject);
-        } else {
-          await this.#commitNext(this.#head, asked);
-        }
-      } catch (error) {
-        this.#failAll(error);
+    let plan: Plan | undefined;
+    try {
+      // Reads go on in a failed backend and may show what is not durable: nobody may be told "stored" from
+      // them.
+      const { poison } = this.#context.guard;
+      if (poison !== undefined) throw behind(poison);
+      const { exclusive } = this.#context.guard.traits;
+      if (!exclusive && this.#queue.some((waiting) => this.#mustReadFor(waiting))) this.forget();
+      // On a shared backend a head may answer only those who asked before it was read.
+      const asked = exclusive ? Number.MAX_SAFE_INTEGER : this.#queue.length;
+      this.#head ??= await readHead(this.#context, this.id);
+      const [first] = this.#queue;
+      if (first !== undefined && "run" in first) {
+        this.#queue.shift();
+        await first.run(this.#head).catch(first.reject);
+      } else {
+        plan = await this.#commitNext(this.#head, asked);
       }
-      if (this.#queue.length > 0) await new Promise<void>((resolve) => this.#context.env.turn(resolve));
+    } catch (error) {
+      this.#failAll(error);
     }
-    this.#pumping = false;
-    for (const resolve of this.#waiting.splice(0)) resolve();
+    this.#goOn();
+    if (plan !== undefined) this.#tell(plan);
+    if (!this.#pumping) for (const resolve of this.#waiting.splice(0)) resolve();
+  }
+
+  #goOn(): void {
+    if (this.#queue.length === 0) this.#pumping = false;
+    else this.#gathering.next();
   }
 
   #failAll(error: unknown): void {
@@ -213,11 +221,9 @@ export class DocumentLog {
     return meta?.deleted !== undefined || (incarnation !== undefined && incarnation !== meta?.incarnation);
   }
 
-  async #commitNext(head: Head, asked: number): Promise<void> {
-    const asksForIds = this.#queue.some(
-      (waiting) => waiting instanceof Member && waiting.request.commitId && !waiting.request.fresh,
-    );
-    if (asksForIds) head.commits ??= await readCommitIds(this.#context, this.id, head);
+  /** The plan when it is committed. */
+  async #commitNext(head: Head, asked: number): Promise<Plan | undefined> {
+    if (this.#queue.some(asksForIds)) head.commits ??= await readCommitIds(this.#context, this.id, head);
     const plan = new Plan(this.#context, this.id, head);
     for (let taken = 0; taken < asked && this.#queue.length > 0; taken++) {
       const next = this.#queue[0]!;
@@ -229,7 +235,7 @@ export class DocumentLog {
         next.reject(error);
       }
     }
-    if (plan.empty) return;
+    if (plan.empty) return undefined;
     const { guard } = this.#context;
     try {
       const batch = plan.build();
@@ -240,17 +246,19 @@ export class DocumentLog {
       }
     } catch (error) {
       this.#failed(plan, error);
-      return;
+      return undefined;
     }
     this.#retries = 0;
-    this.#succeeded(plan, head);
+    this.#head = plan.headAfter;
+    this.#epoch++;
+    this.#gathering.done(plan.members.length, this.#queue.length);
+    return plan;
   }
 
-  #succeeded(plan: Plan, before: Head): void {
+  /** Those whose commit it was, and those who listen. */
+  #tell(plan: Plan): void {
     const { env } = this.#context;
-    const head = plan.headAfter;
-    this.#head = head;
-    this.#epoch++;
+    const { headBefore: before, headAfter: head } = plan;
     plan.resolve();
     if (head.clock === before.clock) return;
     if (this.#context.observer.append !== undefined) {
@@ -333,6 +341,10 @@ export class DocumentLog {
     if (plan.writesEvents) return isWritten(this.#context, this.id, plan.clock, plan.commitId);
     return equalBytes(await this.#context.guard.get(metaKey(this.id)), batch.put?.[0]?.value);
   }
+}
+
+function asksForIds(waiting: Member | Exclusive): boolean {
+  return waiting instanceof Member && waiting.request.commitId !== undefined && !waiting.request.fresh;
 }
 
 /**

@@ -26,7 +26,7 @@ import { Reader, Writer } from "../base/bytes.js";
 import { crc32 } from "../base/checksum.js";
 import { CoppiceError } from "../base/errors.js";
 import type { Key } from "../contract/backend.js";
-import { encodeKey } from "../contract/keys.js";
+import { crc32OfKey } from "../contract/keys.js";
 
 export const FORMAT_VERSION = 1;
 export const COMMIT_ID_BYTES = 16;
@@ -85,7 +85,7 @@ export function seal(key: Key, envelope: Envelope): Sealed {
     if (batch.info !== undefined) writer.sized(batch.info);
   }
   writer.raw(envelope.payload);
-  const crc = crc32(writer.finish(), crc32(encodeKey(key)));
+  const crc = crc32(writer.finish(), crc32OfKey(key));
   return { bytes: writer.uint32(crc).finish(), crc };
 }
 
@@ -102,7 +102,7 @@ export function unseal(key: Key, value: Uint8Array): Envelope & { readonly crc: 
   if (value.length < SMALLEST) throw damaged(key, "the value is too short");
   const end = value.length - 4;
   const crc = new Reader(value, end).uint32();
-  if (crc32(value.subarray(0, end), crc32(encodeKey(key))) !== crc) throw damaged(key, "the checksum fails");
+  if (crc32(value, crc32OfKey(key), 0, end) !== crc) throw damaged(key, "the checksum fails");
   if (value[0] !== FORMAT_VERSION) {
     throw new CoppiceError(
       "FORMAT_UNSUPPORTED",

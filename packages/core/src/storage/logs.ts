@@ -12,7 +12,7 @@ export class Logs {
   readonly #context: Context;
   readonly #onAppended: (log: DocumentLog, head: Head) => void;
   readonly #onUnknown: (unknown: UnknownCommit) => void;
-  /** The one that was used last stands last. */
+  /** The one that was used last stands last, from when it may be needed. */
   readonly #logs = new Map<string, DocumentLog>();
   #newest: DocumentLog | undefined;
 
@@ -32,10 +32,11 @@ export class Logs {
     if (log === undefined) {
       log = new DocumentLog(id, this.#context, this.#onAppended, this.#onUnknown);
       this.#evict();
-    } else {
+      this.#logs.set(id, log);
+    } else if (this.#logs.size > this.#context.limits.headsMax / 2) {
       this.#logs.delete(id);
+      this.#logs.set(id, log);
     }
-    this.#logs.set(id, log);
     this.#newest = log;
     return log;
   }

@@ -4,6 +4,7 @@
  * Options of one room alone stay in that room (`compaction.ts`, `check.ts`, `queries.ts`, `handle.ts`).
  */
 
+import { pooledCopy } from "../base/bytes.js";
 import type { Env } from "../base/env.js";
 import { CoppiceError } from "../base/errors.js";
 import type { Limits } from "../base/limits.js";
@@ -121,6 +122,11 @@ export function initialEvents(model: AnyModel, initial: (doc: unknown) => unknow
 /** Bytes are copied, so that the caller may use its buffer again. */
 export function copyEvent<Event>(event: Event): Event {
   return event instanceof Uint8Array ? (new Uint8Array(event) as Event) : event;
+}
+
+/** The same for events that are not kept beyond one commit. */
+export function copyForMoment<Event>(event: Event): Event {
+  return event instanceof Uint8Array ? (pooledCopy(event) as Event) : event;
 }
 
 /** The models by their names; the first one is the default. Throws a `TypeError` for what is no use. */

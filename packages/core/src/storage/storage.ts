@@ -47,7 +47,7 @@ import { Logs } from "./logs.js";
 import { checkMoment, type Moment } from "./moments.js";
 import {
   type AppendOptions,
-  copyEvent,
+  copyForMoment,
   type DocOf,
   initialEvents,
   type LoadOptions,
@@ -226,7 +226,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
       }
       const { expected, commitId } = options;
       return this.#logs.get(id).append({
-        events: events.map(copyEvent),
+        events: events.map(copyForMoment),
         model: this.#modelFor(options.model, id),
         expected,
         commitId: commitId === undefined ? undefined : parseCommitId(commitId, env),
@@ -558,8 +558,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   }
 
   #appended(log: DocumentLog, head: Head): void {
-    if (head.meta !== undefined && this.#policy(statsOf(head, this.#context.env.now())))
-      this.#snapshotLater(log.id);
+    if (head.meta !== undefined && this.#policy(statsOf(head, head.time))) this.#snapshotLater(log.id);
   }
 
   /** One background snapshot per document at a time; its failure is reported, and harms nothing. */

@@ -1,0 +1,82 @@
+/**
+ * When a commit begins that others may still join: the wait between "something is to be committed" and "it
+ * goes".
+ *
+ * One that seems to be alone goes as soon as the promise reactions that are due now have run. Where
+ * commits hold several, those that one has just answered are about to come back, so the next waits for a
+ * turn of the event loop. But when they need longer to come back than a commit takes, half of them go first,
+ * and at once when others came until the last commit was done: the others' work is then done while the disk
+ * does its own. Let x and y be the times that the halves need, and s a commit's: one after the other costs
+ * x + y + s, side by side max(x, s) + max(y, s), which is less when x + y > s.
+ *
+ * Invariants: `begin` is called once for each wait; never inside `wait`, while `joined` and `next` may call
+ * it.
+ */
+
+import type { Env } from "./env.js";
+
+/** Fewer than these are not cut off from those behind them; and so many more until it is looked again. */
+const ENOUGH = 16;
+const STEP = 8;
+/** Commits to memory take no time, and many in one still cost less than many. */
+const COMMIT_MS_MIN = 0.1;
+
+export class Gathering {
+  readonly #env: Env;
+  readonly #begin: () => void;
+  #waiting = false;
+  #since = 0;
+  #begun = 0;
+  #done = 0;
+  #lastJoined = 0;
+  #commitMs = Number.POSITIVE_INFINITY;
+  /** The members of the last commit, and those who waited behind it: so many may come. */
+  #expected = 0;
+  /** Others came until the last commit was done. */
+  #busy = false;
+
+  constructor(env: Env, begin: () => void) {
+    this.#env = env;
+    this.#begin = () => {
+      if (!this.#waiting) return;
+      this.#waiting = false;
+      this.#begun = env.elapsed();
+      begin();
+    };
+  }
+
+  /** Something is to be committed since `now`, and no commit is under way. */
+  wait(now: number = this.#env.elapsed()): void {
+    this.#waiting = true;
+    this.#since = now - this.#done < this.#commitMs ? this.#done : now;
+    if (this.#expected > 1) this.#env.turn(this.#begin);
+    else void Promise.resolve().then(this.#begin);
+  }
+
+  /** After a commit, when others wait behind it; to be called before those are told whose commit it was. */
+  next(): void {
+    if (!this.#busy) {
+      this.wait();
+      return;
+    }
+    this.#waiting = true;
+    this.#begin();
+  }
+
+  /** One more waits, for this commit or for the next; so many are they. */
+  joined(count: number): void {
+    if (count < ENOUGH || count % STEP !== 0) return;
+    this.#lastJoined = this.#env.elapsed();
+    if (!this.#waiting || 2 * count < this.#expected) return;
+    const allMs = ((this.#lastJoined - this.#since) * Math.max(count, this.#expected)) / count;
+    if (allMs > this.#commitMs) this.#begin();
+  }
+
+  /** A commit of so many is done, and so many wait behind it. */
+  done(count: number, behind: number): void {
+    this.#expected = count + behind;
+    this.#done = this.#env.elapsed();
+    this.#commitMs = Math.max(COMMIT_MS_MIN, this.#done - this.#begun);
+    this.#busy = behind >= ENOUGH && this.#lastJoined - this.#begun > this.#commitMs / 2;
+  }
+}

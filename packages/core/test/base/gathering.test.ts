@@ -1,0 +1,122 @@
+import { type Env, systemEnv } from "coppice";
+import { expect, test } from "vitest";
+import { Gathering } from "../../src/base/gathering.js";
+
+/** A gathering under a clock and an event loop that stand still until they are told. */
+function harness() {
+  let now = 0;
+  let turns: (() => void)[] = [];
+  let begun = 0;
+  const env: Env = { ...systemEnv(), elapsed: () => now, turn: (callback) => void turns.push(callback) };
+  return {
+    gathering: new Gathering(env, () => begun++),
+    begun: () => begun,
+    pass: (ms: number) => {
+      now += ms;
+    },
+    turn: () => {
+      const due = turns;
+      turns = [];
+      for (const callback of due) callback();
+    },
+  };
+}
+
+type Harness = ReturnType<typeof harness>;
+
+/** A commit of 64 that took 2 ms; behind it others came, or nobody. */
+function committed({ gathering, pass, turn }: Harness, joinedAfterMs?: number): void {
+  gathering.done(2, 0);
+  gathering.wait();
+  turn();
+  pass(joinedAfterMs ?? 0);
+  if (joinedAfterMs !== undefined) gathering.joined(16);
+  pass(2 - (joinedAfterMs ?? 0));
+  gathering.done(64, joinedAfterMs === undefined ? 0 : 16);
+}
+
+test("[BK53] a commit that seems to be alone begins with the promise reactions that are due, without a turn", async () => {
+  const it = harness();
+  it.gathering.wait();
+  expect(it.begun()).toBe(0);
+  await Promise.resolve();
+  expect(it.begun()).toBe(1);
+  it.gathering.done(1, 0);
+  it.gathering.wait();
+  await Promise.resolve();
+  expect(it.begun()).toBe(2);
+});
+
+test("[BK53] where commits hold several, or others wait behind one, the next waits for one turn", async () => {
+  for (const [count, behind] of [
+    [2, 0],
+    [1, 1],
+  ] as const) {
+    const it = harness();
+    it.gathering.done(count, behind);
+    it.gathering.wait();
+    await Promise.resolve();
+    expect(it.begun()).toBe(0);
+    it.turn();
+    expect(it.begun()).toBe(1);
+    it.turn();
+    expect(it.begun()).toBe(1);
+  }
+});
+
+test("[BK54] when all need longer to come than a commit takes, it begins with half of them", () => {
+  const it = harness();
+  committed(it);
+  const before = it.begun();
+  it.gathering.wait();
+  // 64 would need 3.2 ms, and a commit takes 2.
+  it.pass(1.2);
+  it.gathering.joined(24);
+  expect(it.begun()).toBe(before);
+  it.pass(0.4);
+  it.gathering.joined(32);
+  expect(it.begun()).toBe(before + 1);
+  // The turn that was asked for comes too late, and begins nothing twice.
+  it.turn();
+  expect(it.begun()).toBe(before + 1);
+});
+
+test("[BK54] nobody is cut off who comes in a commit's time, after a pause, or before it is known how long one takes", () => {
+  const it = harness();
+  it.gathering.wait();
+  it.pass(1000);
+  it.gathering.joined(64);
+  expect(it.begun()).toBe(0);
+
+  committed(it);
+  const before = it.begun();
+  it.gathering.wait();
+  for (let count = 1; count <= 64; count++) {
+    it.pass(1.9 / 64);
+    it.gathering.joined(count);
+  }
+  expect(it.begun()).toBe(before);
+  it.turn();
+  expect(it.begun()).toBe(before + 1);
+  it.gathering.done(64, 0);
+
+  it.pass(1000);
+  it.gathering.wait();
+  it.gathering.joined(64);
+  expect(it.begun()).toBe(before + 1);
+});
+
+test("[BK54] when others came until a commit was done the next begins at once, else it waits for those who were answered", () => {
+  for (const [joinedAfterMs, atOnce] of [
+    [1.5, 1],
+    [0.5, 0],
+  ] as const) {
+    const it = harness();
+    committed(it, joinedAfterMs);
+    const before = it.begun();
+    it.gathering.next();
+    expect(it.begun() - before).toBe(atOnce);
+    it.turn();
+    expect(it.begun() - before).toBe(1);
+  }
+});
