@@ -116,7 +116,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     const observer = options.observer ?? {};
     const guard = await openGuard(options.backend, env, limits, observer);
     const shared = { env, limits, models, defaultModel, observer, history: options.history };
-    const context: Context = { ...shared, guard, rewritten: new Map(), inFlight: { bytes: 0 } };
+    const context: Context = { ...shared, guard, inFlight: { bytes: 0 } };
     return new DocumentStorage(context, options);
   }
 
@@ -300,7 +300,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    */
   async info(id: string): Promise<DocumentInfo | undefined> {
     this.#assertUsable(id);
-    return documentInfo(this.#context, id, await this.#logs.get(id).head());
+    return documentInfo(id, await this.#logs.get(id).head());
   }
 
   /**
