@@ -403,9 +403,9 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   /**
    * Copies all documents to another open storage while both are in use: a backup, or a move to another
    * backend. Each is copied as it is when its turn comes, read back, and named in the result with its clock;
-   * deletions and erasures are carried. A second run waits for the first, and writes only what is new, also
-   * after a stop or a crash. One document's failure is reported and stops no other; rejects when a storage
-   * fails or is closed.
+   * deletions and erasures are carried. A second run waits for the first (an abort meanwhile rejects with its
+   * reason), and writes only what is new, also after a stop or a crash. One document's failure is reported
+   * and stops no other; rejects when a storage fails or is closed.
    */
   async copyTo(target: DocumentStorage<readonly AnyModel[]>, options: CopyOptions = {}): Promise<CopyResult> {
     this.#assertReady();
