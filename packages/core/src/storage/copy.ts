@@ -99,7 +99,7 @@ export function copyStore(
     }
   };
   const run = copy();
-  queue.tail = Promise.allSettled([before, run]);
+  queue.tail = Promise.allSettled([before, run]).then(() => undefined);
   return run;
 }
 
