@@ -108,9 +108,9 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   static async open<const Models extends readonly AnyModel[]>(
     options: StorageOptions<Models>,
   ): Promise<DocumentStorage<Models>> {
+    const { models, defaultModel } = namedModels(options);
     const env = options.env ?? systemEnv();
     const limits = withDefaults(options.limits);
-    const { models, defaultModel } = namedModels(options);
     checkHistory(options.history);
     await Promise.all(options.models.map((model) => model.ready?.()));
     const observer = options.observer ?? {};

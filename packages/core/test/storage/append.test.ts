@@ -296,6 +296,13 @@ describe("bad input", () => {
       await expect(attempt(options)).rejects.toThrow(/needs a backend, like levelBackend/);
     }
     await expect(attempt({ backend: memoryBackend(), models: [] })).rejects.toThrow(/at least one model/);
+    await expect((attempt as () => Promise<unknown>)()).rejects.toThrow(/needs a backend/);
+    const backend = memoryBackend();
+    await expect(attempt({ backend, models: [nameSet] })).rejects.toThrow(/models\[0\] .* as in yjs\(\)/);
+    await expect(attempt({ backend, models: [...models, undefined] })).rejects.toThrow(
+      "models[1] is no model",
+    );
+    await expect(attempt({ backend, models, snapshotPolicy: 5 })).rejects.toThrow(/must be a function/);
   });
 
   test("[ER6] limits that cannot be are refused when the storage is opened", async () => {

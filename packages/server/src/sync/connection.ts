@@ -9,7 +9,6 @@
  * - a message that cannot be understood ends this connection, and touches no other.
  */
 
-import type { WebSocket } from "ws";
 import type { ServerLimits } from "../limits.js";
 import { EditRefused, type LiveDocument } from "./live-document.js";
 import {
@@ -44,13 +43,28 @@ type Block = "loading" | "creating" | "output" | "rate" | "disk";
 
 const CHARGE_BYTES = 4096;
 
+/** What is used of a socket of `ws`: who compiles against this package needs no types of that one. */
+export interface ClientSocket {
+  readonly readyState: number;
+  readonly OPEN: number;
+  readonly bufferedAmount: number;
+  binaryType: string;
+  on(event: string, listener: (...data: never[]) => void): unknown;
+  send(data: Uint8Array, options: { binary: boolean }, sent: () => void): void;
+  ping(): void;
+  pause(): void;
+  resume(): void;
+  close(code: number, reason: string): void;
+  terminate(): void;
+}
+
 export class Connection {
   readonly id: string;
   readonly address: string;
   /** Asks again whether the client may still read and write. */
   readonly authorize: (action: "read" | "write") => Promise<boolean>;
   #canWrite = false;
-  readonly #socket: WebSocket;
+  readonly #socket: ClientSocket;
   readonly #host: ConnectionHost;
   /** Why the socket is not read, and since when. */
   readonly #blocks = new Map<Block, number>([["loading", performance.now()]]);
@@ -70,7 +84,7 @@ export class Connection {
   #draining = false;
 
   constructor(
-    socket: WebSocket,
+    socket: ClientSocket,
     host: ConnectionHost,
     facts: Pick<Connection, "id" | "address" | "authorize">,
   ) {
