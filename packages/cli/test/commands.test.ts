@@ -174,6 +174,7 @@ describe("looking", () => {
     ] as const) {
       const before = (await readdir(path)).sort();
       const commands = [["ls"], ["check"], ["check", "--repair"], ["dump"], ["import", "document", "-"]];
+      if (wrong === "file") commands.push(["frames"]);
       for (const args of [...commands, ["serve", "--port", "0"], ["start", "--port", "0"]]) {
         const { code, stderr } = await coppice([...args, "--store", `${wrong}:${path}`]);
         expect({ args, code, right: stderr.includes(`--store ${right}:${path}`) }).toEqual({

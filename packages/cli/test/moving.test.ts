@@ -95,6 +95,8 @@ describe("moving", () => {
     await on(store, "fork", "a", "more");
     const [second] = jsonLines((await coppice(["copy", store.url, target, "--json"])).stdout);
     expect(second).toMatchObject({ copied: 1, updated: 0, failures: [] });
+    const one = await coppice(["copy", store.url, target, "--prefix", "more"]);
+    expect(one.stdout).toMatch(/^1 document: 0 copied/);
     expect((await coppice(["check", "--store", target])).code).toBe(0);
     expect((await coppice(["copy", `${target}-none`, target])).code).toBe(3);
     expect((await coppice(["copy", store.url])).code).toBe(2);
