@@ -1,8 +1,9 @@
 import { concatBytes, equalBytes } from "coppice";
 import { describe, expect, test, vi } from "vitest";
 import * as Y from "yjs";
+import { below, seeded, shuffled } from "../../../test/support/chance.js";
 import { type YjsModel, yjs } from "../src/index.js";
-import { below, contentOf, seeded, shuffled, writeTogether } from "./editing.js";
+import { contentOf, writeTogether } from "./editing.js";
 
 const model = yjs();
 
