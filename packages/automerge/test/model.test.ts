@@ -3,8 +3,9 @@ import * as Automerge from "@automerge/automerge";
 import { concatBytes, DocumentStorage, memoryBackend, never } from "coppice";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { below, seeded, shuffled } from "../../../test/support/chance.js";
 import { automerge, decodeHeads, encodeHeads } from "../src/index.js";
-import { below, contentOf, type Doc, editDoc, type Pad, seeded, shuffled, writeTogether } from "./editing.js";
+import { contentOf, type Doc, editDoc, type Pad, writeTogether } from "./editing.js";
 
 const SEED = Number(process.env.COPPICE_SEED ?? 1);
 const seeds = fc.integer({ min: 1, max: 2 ** 31 });

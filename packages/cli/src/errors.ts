@@ -35,6 +35,7 @@ Exit codes:
 export type CommandErrorCode =
   | "USAGE"
   | "NOT_FOUND"
+  | "EXISTS"
   | "FAILED"
   | "LOCKED"
   | "CORRUPT"
@@ -68,6 +69,7 @@ export class CommandError extends Error {
 const FACTS: Record<CommandErrorCode, readonly [kind: string, exitCode: ExitCode]> = {
   USAGE: ["invalid", EXIT.usage],
   NOT_FOUND: ["not-found", EXIT.notFound],
+  EXISTS: ["conflict", EXIT.failed],
   FAILED: ["failed", EXIT.failed],
   LOCKED: ["busy", EXIT.locked],
   CORRUPT: ["corrupt", EXIT.corrupt],

@@ -38,6 +38,8 @@ export type StoreAddress =
 /** What can be asked of the process that has a store open. */
 export type Store = Pick<DocumentStorage, "compact" | "compactAll" | "list" | "info" | "check">;
 
+type LocatedStore = Extract<StoreAddress, { location: string }>;
+
 const RETRY_MS = 200;
 
 export interface OpenStoreOptions extends StoreOptions {
@@ -95,6 +97,7 @@ export async function loadBackend(
   verifyTables = true,
 ): Promise<BackendFactory> {
   if (address.scheme === "memory") return memoryBackend();
+  await refuseOtherScheme(address);
   if (address.scheme === "file") {
     const { fileLogBackend } = await loadFileLog();
     return fileLogBackend(address.location, { createIfMissing: create });
@@ -219,23 +222,44 @@ async function lockedError(
 
 /** The file that names all others, and the others, by scheme. */
 const FILES = {
-  level: { head: "CURRENT", others: /^MANIFEST-\d+$|^\d+\.(?:ldb|sst|log)$/, mended: "restore a backup" },
-  file: { head: "MANIFEST", others: /^\d{8,}\.seg$/, mended: "try `coppice check --repair`" },
+  level: {
+    what: "a LevelDB store",
+    head: "CURRENT",
+    others: /^MANIFEST-\d+$|^\d+\.(?:ldb|sst|log)$/,
+    mended: "restore a backup",
+  },
+  file: {
+    what: "a file log",
+    head: "MANIFEST",
+    others: /^\d{8,}\.seg$/,
+    mended: "try `coppice check --repair`",
+  },
 } as const;
 
-/** Tells a store that is not there from one that has lost the file that names the others. */
-export async function assertStore(
-  { scheme, location }: Extract<StoreAddress, { location: string }>,
-  url: string,
-): Promise<void> {
-  let names: string[];
+/** Throws when the directory holds a store of the other kind, before anything is made in it. */
+export async function refuseOtherScheme({ scheme, location }: LocatedStore): Promise<void> {
+  const names = await namesIn(location);
+  const other = scheme === "level" ? "file" : "level";
+  if (names.includes(FILES[scheme].head) || !names.includes(FILES[other].head)) return;
+  throw new CommandError("USAGE", `${printable(location)} holds ${FILES[other].what}`, {
+    hint: `Use --store ${printable(`${other}:${location}`)}`,
+    details: { store: `${scheme}:${location}`, found: `${other}:${location}` },
+  });
+}
+
+async function namesIn(location: string): Promise<readonly string[]> {
   try {
-    names = await readdir(location);
+    return await readdir(location);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code !== "ENOENT" && code !== "ENOTDIR") throw error;
-    names = [];
+    return [];
   }
+}
+
+/** Tells a store that is not there from one that has lost the file that names the others. */
+export async function assertStore({ scheme, location }: LocatedStore, url: string): Promise<void> {
+  const names = await namesIn(location);
   const { head, others, mended } = FILES[scheme];
   if (names.includes(head)) return;
   if (names.some((name) => others.test(name))) {
@@ -244,6 +268,7 @@ export async function assertStore(
       details: { store: url },
     });
   }
+  await refuseOtherScheme({ scheme, location });
   throw new CommandError("NOT_FOUND", `there is no store at ${printable(url)}`, {
     hint: "Name another with --store or COPPICE_STORE; a store is made by the program that writes to it.",
     details: { store: url, directory: resolve(location) },

@@ -1,5 +1,6 @@
-import { readFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { fileLogBackend } from "@coppice/file";
 import { levelBackend } from "@coppice/level";
 import { DocumentStorage, toHex, tree } from "coppice";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -137,7 +138,12 @@ describe("looking", () => {
   });
 
   test("[CL2] an empty store has nothing to show, and that is no failure", async () => {
-    expect(await on(empty, "ls")).toEqual({ code: 0, stdout: "", stderr: "" });
+    for (const args of [["ls"], ["ls", "--long"]]) {
+      expect(await on(empty, ...args)).toEqual({ code: 0, stdout: "", stderr: "no documents\n" });
+    }
+    expect((await on(store, "ls", "--prefix", "nobody")).stderr).toBe("no such documents\n");
+    expect((await on(store, "ls", "--prefix", "notes/")).stderr).toBe("");
+    expect(await on(empty, "ls", "--json")).toEqual({ code: 0, stdout: "", stderr: "" });
     expect(await on(empty, "ls", "--long", "--json")).toEqual({ code: 0, stdout: "", stderr: "" });
     expect((await on(empty, "check")).stdout).toBe("ok 0 documents, 0 events\n");
     expect(JSON.parse((await on(empty, "compact", "--all", "--json")).stdout)).toMatchObject({ seen: 0 });
@@ -154,10 +160,51 @@ describe("looking", () => {
     await expect(readFile(join(folder, "nothing"))).rejects.toMatchObject({ code: "ENOENT" });
   });
 
+  test("[CL27] a directory of the other kind of store is named as what it is, and nothing is made in it", async () => {
+    const folder = await temporaryDirectory();
+    const [level, file] = [join(folder, "level"), join(folder, "file")];
+    for (const backend of [levelBackend(level), fileLogBackend(file)]) {
+      const storage = await DocumentStorage.open({ backend, models: [tree()] });
+      await storage.append("d", [], {}).catch(() => undefined);
+      await storage.close();
+    }
+    for (const [path, wrong, right] of [
+      [level, "file", "level"],
+      [file, "level", "file"],
+    ] as const) {
+      const before = (await readdir(path)).sort();
+      const commands = [["ls"], ["check"], ["check", "--repair"], ["dump"], ["import", "document", "-"]];
+      if (wrong === "file") commands.push(["frames"]);
+      for (const args of [...commands, ["serve", "--port", "0"], ["start", "--port", "0"]]) {
+        const { code, stderr } = await coppice([...args, "--store", `${wrong}:${path}`]);
+        expect({ args, code, right: stderr.includes(`--store ${right}:${path}`) }).toEqual({
+          args,
+          code: 2,
+          right: true,
+        });
+      }
+      expect((await readdir(path)).sort()).toEqual(before);
+    }
+    // And so the library says, whoever opens it.
+    for (const [backend, other] of [
+      [fileLogBackend(level), "levelBackend"],
+      [levelBackend(file), "fileLogBackend"],
+    ] as const) {
+      const opening = DocumentStorage.open({ backend, models: [tree()] });
+      await expect(opening).rejects.toMatchObject({
+        code: "UNAVAILABLE",
+        message: expect.stringContaining(other),
+      });
+    }
+    expect((await readdir(file)).filter((name) => name === "CURRENT")).toEqual([]);
+    expect((await readdir(level)).filter((name) => name === "MANIFEST")).toEqual([]);
+  });
+
   test("[CL2] memory: says that it is empty, and COPPICE_STORE names the default store", async () => {
     const memory = await coppice(["ls", "--store", "memory:"]);
     expect(memory).toMatchObject({ code: 0, stdout: "" });
-    expect(memory.stderr).toBe("note: memory: is a store of this process alone, new and empty\n");
+    const note = "note: memory: is a store of this process alone, new and empty\n";
+    expect(memory.stderr).toBe(`${note}no documents\n`);
     const named = await coppice(["ls", "--limit", "1"], { env: { COPPICE_STORE: store.url } });
     expect(named.stdout).toBe("notes/a\n");
     const here = await coppice(["ls", "--limit", "1"], { cwd: join(store.location, "..") });

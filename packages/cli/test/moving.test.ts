@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { readFile, writeFile } from "node:fs/promises";
+import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import {
@@ -68,6 +68,25 @@ describe("moving", () => {
     expect((await on(store, "export", "nobody", join(folder, "none"))).code).toBe(3);
   });
 
+  test("[CL47] export overwrites a file only with --force, and leaves the old one or the whole new one", async () => {
+    const folder = await temporaryDirectory();
+    const file = join(folder, "a.coppice");
+    await writeFile(file, "precious");
+    const refused = await on(store, "export", "a", file, "--json");
+    expect(refused.code).toBe(1);
+    expect(jsonLines(refused.stderr)).toMatchObject([{ error: { code: "EXISTS", kind: "conflict" } }]);
+    expect((await on(store, "export", "a", file)).stderr).toContain("--force");
+    expect((await on(store, "export", "nobody", file, "--force")).code).toBe(3);
+    const broken = await makeStore((storage) => storage.append("a", events).then(() => undefined));
+    await damage(broken.location, "a");
+    expect((await on(broken, "export", "a", file, "--force")).code).toBe(5);
+    expect(await readFile(file, "utf8")).toBe("precious");
+    expect((await on(store, "export", "a", file, "--force")).code).toBe(0);
+    expect((await readFile(file, "utf8")).startsWith("coppice\0")).toBe(true);
+    expect((await on(broken, "export", "a", join(folder, "none"))).code).toBe(5);
+    expect(await readdir(folder)).toEqual(["a.coppice"]);
+  });
+
   test("[CL42] copy makes a store of what is there, and then writes what is new", async () => {
     const target = `level:${join(await temporaryDirectory(), "copy")}`;
     const first = await coppice(["copy", store.url, target]);
@@ -76,6 +95,8 @@ describe("moving", () => {
     await on(store, "fork", "a", "more");
     const [second] = jsonLines((await coppice(["copy", store.url, target, "--json"])).stdout);
     expect(second).toMatchObject({ copied: 1, updated: 0, failures: [] });
+    const one = await coppice(["copy", store.url, target, "--prefix", "more"]);
+    expect(one.stdout).toMatch(/^1 document: 0 copied/);
     expect((await coppice(["check", "--store", target])).code).toBe(0);
     expect((await coppice(["copy", `${target}-none`, target])).code).toBe(3);
     expect((await coppice(["copy", store.url])).code).toBe(2);

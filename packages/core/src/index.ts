@@ -1,4 +1,5 @@
 /** The public API of core on one screen. */
+/// <reference lib="esnext.disposable" preserve="true" />
 
 export { type MemoryBackendOptions, memoryBackend } from "./backends/memory.js";
 export { compareBytes, concatBytes, equalBytes, fromHex, Reader, toHex, Writer } from "./base/bytes.js";

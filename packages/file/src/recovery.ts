@@ -82,6 +82,10 @@ async function createStore(
   if (names.some((name) => numberOf(name)?.hint === false)) {
     throw new CoppiceError("CORRUPT", "the file log has lost its manifest", { details: { file: MANIFEST } });
   }
+  if (names.includes("CURRENT")) {
+    const what = "this directory holds a LevelDB store: open it with levelBackend of @coppice/level";
+    throw new CoppiceError("UNAVAILABLE", what);
+  }
   if (!create) throw new CoppiceError("UNAVAILABLE", "there is no file log in this directory");
   const store = toHex(random(16));
   const manifest = { format: 1, store, generation: 1, nextNumber: 1, sequence: 0, syncs, segments: [] };

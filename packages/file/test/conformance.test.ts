@@ -8,8 +8,8 @@ import type { Backend, BackendFactory } from "coppice";
 import { type BackendSubject, backendCases, runCase } from "coppice/conformance";
 import { seededRandom } from "coppice/testing";
 import { afterAll, describe, test } from "vitest";
+import { removeDirectories, temporaryDirectory } from "../../../test/support/stores.js";
 import { MANIFEST } from "../src/manifest.js";
-import { removeDirectories, temporaryDirectory } from "./stores.js";
 
 afterAll(removeDirectories);
 

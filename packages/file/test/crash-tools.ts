@@ -12,7 +12,7 @@ import type { Backend, Batch, Entry } from "coppice";
 import { compareKeys, keyName, toHex } from "coppice";
 import { NaiveStore } from "coppice/conformance";
 import { type SeededRandom, seededRandom, simulatedEnv } from "coppice/testing";
-import { entriesOf } from "./stores.js";
+import { entriesOf } from "../../../test/support/stores.js";
 
 export const SPACES = ["events", "meta"];
 

@@ -8,9 +8,9 @@ import { type Backend, DocumentStorage, Guard, isCoppiceError, LIMITS, systemEnv
 import { simulatedEnv } from "coppice/testing";
 import { afterAll, expect, test } from "vitest";
 import { type NameSet, nameSet, naming } from "../../../test/support/oracle-model.js";
+import { bytes, removeDirectories, temporaryDirectory } from "../../../test/support/stores.js";
 import { nodeFiles, type OpenFile, type OpenFiles, type OpenMode, type StoreFiles } from "../src/files.js";
 import { dump, factoryOn } from "./crash-tools.js";
-import { bytes, removeDirectories, temporaryDirectory } from "./stores.js";
 
 afterAll(removeDirectories);
 

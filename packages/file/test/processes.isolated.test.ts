@@ -13,7 +13,7 @@ import { systemEnv } from "coppice";
 import { seededRandom } from "coppice/testing";
 import { afterAll, expect, test } from "vitest";
 import { bundleChild } from "../../../test/support/child.js";
-import { entriesOf, removeDirectories, temporaryDirectory } from "./stores.js";
+import { entriesOf, removeDirectories, temporaryDirectory } from "../../../test/support/stores.js";
 
 const KILLS = Number(process.env.COPPICE_KILLS ?? 10);
 

@@ -5,10 +5,10 @@ import { compareKeys, encodeKey, type Key, toHex } from "coppice";
 import { seededRandom, simulatedEnv } from "coppice/testing";
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { bytes } from "../../../test/support/stores.js";
 import { KeyIndex } from "../src/key-index.js";
 import { idOf, keyBytes, nameOf, partsOf, prefixNameOf } from "../src/key-names.js";
 import { dump, factoryOn, randomSteps } from "./crash-tools.js";
-import { bytes } from "./stores.js";
 
 const big = (seq: number) => ({
   put: [{ key: ["events", "d", seq] as const, value: bytes(4000, 1 + (seq % 250)) }],

@@ -8,8 +8,8 @@ import { DocumentStorage, Guard, isCoppiceError, LIMITS, systemEnv } from "coppi
 import { seededRandom, simulatedEnv } from "coppice/testing";
 import { expect, test } from "vitest";
 import { type NameSet, nameSet, naming } from "../../../test/support/oracle-model.js";
+import { bytes } from "../../../test/support/stores.js";
 import { dump, explore, factoryOn } from "./crash-tools.js";
-import { bytes } from "./stores.js";
 
 const put = (seq: number, length = 60) => ({
   put: [{ key: ["events", "d", seq] as const, value: bytes(length, 1 + (seq % 250)) }],

@@ -5,8 +5,8 @@ import { SimulatedDisk } from "@coppice/file/testing";
 import type { Backend, Entry } from "coppice";
 import { seededRandom, simulatedEnv } from "coppice/testing";
 import { expect, test } from "vitest";
+import { bytes } from "../../../test/support/stores.js";
 import { factoryOn } from "./crash-tools.js";
-import { bytes } from "./stores.js";
 
 type ReadEach = OpenFile["readEach"];
 

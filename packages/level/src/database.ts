@@ -71,6 +71,10 @@ export async function openDirectory(location: string, options: DirectoryOptions)
       ? await files.createDirectory(location, durable)
       : await files.findDirectory(location);
     holdsStore = found.holdsStore;
+    if (!holdsStore && found.holdsFileLog) {
+      const what = "this directory holds a file log: open it with fileLogBackend of @coppice/file";
+      throw new CoppiceError("UNAVAILABLE", what, { details: { location } });
+    }
     if (!holdsStore && (await (await import("./examination.js")).hasLostCurrent(found.path))) {
       const details = { location, file: "CURRENT" };
       throw new CoppiceError("CORRUPT", "the store has lost its file CURRENT", { details });

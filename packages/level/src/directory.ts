@@ -26,6 +26,8 @@ export interface Directory {
   /** Device and inode. */
   readonly identity: string;
   readonly holdsStore: boolean;
+  /** A store of `@coppice/file`, which LevelDB would not notice. */
+  readonly holdsFileLog: boolean;
 }
 
 /** Creates what is missing of the directory and its parents. `durable`: their names survive power loss. */
@@ -47,11 +49,13 @@ export async function createDirectory(location: string, durable: boolean): Promi
 export async function findDirectory(location: string): Promise<Directory> {
   const path = await realpath(resolve(location));
   const { dev, ino } = await stat(path, { bigint: true });
-  const holdsStore = await access(`${path}/CURRENT`, constants.F_OK).then(
-    () => true,
-    () => false,
-  );
-  return { path, identity: `${dev}:${ino}`, holdsStore };
+  const has = (name: string) =>
+    access(join(path, name), constants.F_OK).then(
+      () => true,
+      () => false,
+    );
+  const [holdsStore, holdsFileLog] = await Promise.all([has("CURRENT"), has("MANIFEST")]);
+  return { path, identity: `${dev}:${ino}`, holdsStore, holdsFileLog };
 }
 
 /** Removes the notes in words that LevelDB keeps of its last run but one. */

@@ -12,7 +12,7 @@ import { type BackendSubject, backendCases, type CaseLevel, runCase } from "copp
 import { MemoryLevel } from "memory-level";
 import { afterAll, describe, test } from "vitest";
 import { filesHolding } from "../../../test/support/files.js";
-import { removeDirectories, temporaryDirectory } from "./stores.js";
+import { removeDirectories, temporaryDirectory } from "../../../test/support/stores.js";
 
 afterAll(removeDirectories);
 

@@ -14,7 +14,7 @@ import { levelBackend } from "@coppice/level";
 import { equalBytes, systemEnv } from "coppice";
 import { afterEach, beforeAll, describe, expect, test } from "vitest";
 import { bundleChild } from "../../../test/support/child.js";
-import { bytes, entriesOf, removeDirectories, temporaryDirectory } from "./stores.js";
+import { bytes, entriesOf, removeDirectories, temporaryDirectory } from "../../../test/support/stores.js";
 import { type Call, trace, tracingMissing } from "./tracing.js";
 
 const run = promisify(execFile);

@@ -9,11 +9,11 @@ import { ClassicLevel } from "classic-level";
 import { systemEnv } from "coppice";
 import { seededRandom } from "coppice/testing";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { bytes, entriesOf, removeDirectories, temporaryDirectory } from "../../../test/support/stores.js";
 import { examineDirectory } from "../src/examination.js";
 import { COMMIT_KEY, readMark } from "../src/ledger.js";
 import { readManifest } from "../src/manifest.js";
 import { scanTable } from "../src/table-scan.js";
-import { bytes, entriesOf, removeDirectories, temporaryDirectory } from "./stores.js";
 
 const env = systemEnv();
 const events = { space: "events", id: "doc" };

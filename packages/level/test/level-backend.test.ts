@@ -11,7 +11,7 @@ import { ClassicLevel } from "classic-level";
 import { type Backend, type BackendFactory, encodeKey, Guard, LIMITS, systemEnv } from "coppice";
 import { MemoryLevel } from "memory-level";
 import { afterEach, describe, expect, test } from "vitest";
-import { bytes, entriesOf, removeDirectories, temporaryDirectory } from "./stores.js";
+import { bytes, entriesOf, removeDirectories, temporaryDirectory } from "../../../test/support/stores.js";
 
 const env = systemEnv();
 const owner = fileURLToPath(new URL("./children/owner.mjs", import.meta.url));

@@ -5,8 +5,8 @@ import { join } from "node:path";
 import { levelBackend } from "@coppice/level";
 import { systemEnv } from "coppice";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { bytes, entriesOf, removeDirectories, temporaryDirectory } from "../../../test/support/stores.js";
 import { findDamage } from "../src/log-scan.js";
-import { bytes, entriesOf, removeDirectories, temporaryDirectory } from "./stores.js";
 
 const env = systemEnv();
 const events = { space: "events", id: "doc" };

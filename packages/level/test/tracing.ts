@@ -4,7 +4,7 @@ import { execFile, spawnSync } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { temporaryDirectory } from "./stores.js";
+import { temporaryDirectory } from "../../../test/support/stores.js";
 
 const run = promisify(execFile);
 

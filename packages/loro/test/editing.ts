@@ -1,36 +1,9 @@
 /**
- * Seeded chance and a random editor that uses every kind of container Loro has, for the tests of this package.
+ * A random editor that uses every kind of container Loro has, for the tests of this package.
  */
 
 import { LoroDoc, LoroMap, LoroText } from "loro-crdt";
-
-/** A number in [0, 1), the next of a sequence that the seed decides (mulberry32). */
-export type Chance = () => number;
-
-export function seeded(seed: number): Chance {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
-  };
-}
-
-export function below(chance: Chance, count: number): number {
-  return Math.floor(chance() * count);
-}
-
-export function shuffled<T>(chance: Chance, items: readonly T[]): T[] {
-  const out = [...items];
-  for (let i = out.length - 1; i > 0; i--) {
-    const j = below(chance, i + 1);
-    [out[i], out[j]] = [out[j]!, out[i]!];
-  }
-  return out;
-}
-
-const WORDS = ["a", "tree", " ", "ü", "木", "🌳", "grows\n", "0123456789"];
+import { below, type Chance, WORDS } from "../../../test/support/chance.js";
 
 /** The place itself, or the one before it when it lies inside of a surrogate pair, where Loro takes no edit. */
 function between(text: string, at: number): number {

@@ -2,8 +2,9 @@ import { DocumentStorage, equalBytes, memoryBackend, never } from "coppice";
 import fc from "fast-check";
 import { LoroDoc, VersionVector } from "loro-crdt";
 import { describe, expect, test } from "vitest";
+import { below, seeded, shuffled } from "../../../test/support/chance.js";
 import { loro } from "../src/index.js";
-import { below, contentOf, editDoc, seeded, shuffled, writeTogether } from "./editing.js";
+import { contentOf, editDoc, writeTogether } from "./editing.js";
 import { sealed } from "./sealing.js";
 
 const SEED = Number(process.env.COPPICE_SEED ?? 1);

@@ -2,9 +2,10 @@ import { DocumentStorage, memoryBackend, never } from "coppice";
 import fc from "fast-check";
 import { LoroDoc, type OpId } from "loro-crdt";
 import { expect, test } from "vitest";
+import { below, seeded } from "../../../test/support/chance.js";
 import { loro } from "../src/index.js";
 import { criticalVersion } from "../src/shallow.js";
-import { below, contentOf, editDoc, seeded, writeTogether } from "./editing.js";
+import { contentOf, editDoc, writeTogether } from "./editing.js";
 
 const SEED = Number(process.env.COPPICE_SEED ?? 1);
 const seeds = fc.integer({ min: 1, max: 2 ** 31 });

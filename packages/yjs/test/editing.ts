@@ -1,42 +1,15 @@
 /**
- * Seeded chance and a random editor that uses every kind of content Yjs has, for the tests of this package.
+ * A random editor that uses every kind of content Yjs has, for the tests of this package.
  */
 
 import * as Y from "yjs";
+import { below, type Chance, WORDS } from "../../../test/support/chance.js";
 
-/** A number in [0, 1), the next of a sequence that the seed decides (mulberry32). */
-export type Random = () => number;
-
-export function seeded(seed: number): Random {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
-  };
-}
-
-export function below(random: Random, count: number): number {
-  return Math.floor(random() * count);
-}
-
-export function shuffled<T>(random: Random, items: readonly T[]): T[] {
-  const out = [...items];
-  for (let i = out.length - 1; i > 0; i--) {
-    const j = below(random, i + 1);
-    [out[i], out[j]] = [out[j]!, out[i]!];
-  }
-  return out;
-}
-
-const WORDS = ["a", "tree", " ", "ü", "木", "🌳", "grows\n", "0123456789"];
-
-function word(random: Random): string {
+function word(random: Chance): string {
   return WORDS[below(random, WORDS.length)]!;
 }
 
-function editText(text: Y.Text, random: Random): void {
+function editText(text: Y.Text, random: Chance): void {
   const at = below(random, text.length + 1);
   const count = below(random, Math.min(6, text.length - at) + 1);
   switch (below(random, 8)) {
@@ -58,7 +31,7 @@ function editText(text: Y.Text, random: Random): void {
   }
 }
 
-function editMap(map: Y.Map<unknown>, random: Random): void {
+function editMap(map: Y.Map<unknown>, random: Chance): void {
   const key = `k${below(random, 4)}`;
   const values = [1, -2.5, null, "text", [1, { deep: [true] }], Uint8Array.of(1, 2), 12345678901n, undefined];
   const choice = below(random, 12);
@@ -72,14 +45,14 @@ function editMap(map: Y.Map<unknown>, random: Random): void {
   else if (inner instanceof Y.Map) inner.set("n", below(random, 9));
 }
 
-function editArray(array: Y.Array<unknown>, random: Random): void {
+function editArray(array: Y.Array<unknown>, random: Chance): void {
   const at = below(random, array.length + 1);
   if (random() < 0.3 && at < array.length) array.delete(at, 1);
   else if (random() < 0.2) array.insert(at, [new Y.Array(), new Y.Map()]);
   else array.insert(at, [below(random, 9), word(random), { x: 1 }]);
 }
 
-function editXml(xml: Y.XmlFragment, random: Random): void {
+function editXml(xml: Y.XmlFragment, random: Chance): void {
   const at = below(random, xml.length + 1);
   if (random() < 0.25 && at < xml.length) {
     xml.delete(at, 1);
@@ -94,7 +67,7 @@ function editXml(xml: Y.XmlFragment, random: Random): void {
 }
 
 /** One random local edit, in one transaction. It may change nothing. */
-export function editDoc(doc: Y.Doc, random: Random): void {
+export function editDoc(doc: Y.Doc, random: Chance): void {
   doc.transact(() => {
     switch (below(random, 7)) {
       case 0:
@@ -137,7 +110,7 @@ export interface Writing {
 }
 
 /** Clients with fixed ids edit at once and exchange what they have now and then. */
-export function writeTogether(random: Random, clientCount: number, editCount: number, gc = true): Writing {
+export function writeTogether(random: Chance, clientCount: number, editCount: number, gc = true): Writing {
   const events: Uint8Array[] = [];
   const docs = Array.from({ length: clientCount }, (_, i) => {
     const doc = new Y.Doc({ gc });

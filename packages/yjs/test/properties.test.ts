@@ -1,8 +1,9 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import * as Y from "yjs";
+import { below, seeded, shuffled } from "../../../test/support/chance.js";
 import { yjs } from "../src/index.js";
-import { below, contentOf, seeded, shuffled, writeTogether } from "./editing.js";
+import { contentOf, writeTogether } from "./editing.js";
 
 const SEED = Number(process.env.COPPICE_SEED ?? 1);
 const runs = (count: number): fc.Parameters<unknown> => ({ seed: SEED, numRuns: count });

@@ -1,8 +1,9 @@
 import { expect, test } from "vitest";
 import * as Y from "yjs";
+import { seeded } from "../../../test/support/chance.js";
 import { yjs } from "../src/index.js";
 import { scanUpdate } from "../src/scanner.js";
-import { seeded, writeTogether } from "./editing.js";
+import { writeTogether } from "./editing.js";
 
 const model = yjs();
 

@@ -3,8 +3,8 @@ import { fileURLToPath } from "node:url";
 import { gunzipSync } from "node:zlib";
 import { expect, test } from "vitest";
 import * as Y from "yjs";
+import { below, seeded, shuffled } from "../../../test/support/chance.js";
 import { yjs } from "../src/index.js";
-import { below, seeded, shuffled } from "./editing.js";
 
 // Two people who typed into one document at once. Without the recording the random tests stand alone.
 
@@ -83,7 +83,7 @@ test("[MD36] a recorded conversation folds to the same document in any order and
   let previous = 0;
   for (const update of updates) {
     model.apply(doc, [update]);
-    const size = model.frontierSize(doc);
+    const size = model.frontierSize!(doc);
     if (previous > 1 && size === 1) collapses++;
     previous = size;
   }

@@ -19,7 +19,7 @@ import { examples, type StoreOptions, storeCommand } from "../options.js";
 import { count, type Output, plural, printable } from "../output.js";
 import { Progress } from "../progress.js";
 import type { Runtime } from "../runtime.js";
-import { assertStore, noteOwner, parseStore, type Store, withStorage } from "../store.js";
+import { assertStore, noteOwner, parseStore, refuseOtherScheme, type Store, withStorage } from "../store.js";
 import { existing } from "./document.js";
 
 const CHILD = "check-child";
@@ -57,6 +57,7 @@ async function check(runtime: Runtime, id: string | undefined, options: Options)
   const address = parseStore(options.store);
   if (address.scheme === "memory") return checkHere(runtime, id, options);
   if (address.scheme === "level") await assertStore(address, options.store);
+  else await refuseOtherScheme(address);
   const owner = await findOwner(address.location);
   if (owner !== undefined) {
     await noteOwner(runtime, options, owner);

@@ -12,7 +12,7 @@ import type { Command } from "commander";
 import type { CopyResult } from "coppice";
 import { CommandError, EXIT, type ExitCode, worst } from "../errors.js";
 import { type CommonOptions, examples, parseDuration, parsePositive, plainCommand } from "../options.js";
-import { byteSize, count, duration, printable } from "../output.js";
+import { byteSize, count, duration, plural, printable } from "../output.js";
 import { Progress } from "../progress.js";
 import type { Runtime } from "../runtime.js";
 import { parseStore, withStorage } from "../store.js";
@@ -88,7 +88,7 @@ async function tell({ out }: Runtime, result: CopyResult): Promise<void> {
   const removed = deleted + erased === 0 ? "" : `, ${count(deleted + erased)} removed`;
   const kept = `${count(updated)} updated, ${count(unchanged)} unchanged${removed}`;
   const cost = `${byteSize(bytes)} in ${duration(result.durationMs)}`;
-  await out.line(`${count(seen)} documents: ${count(copied)} copied, ${kept}; ${cost}`);
+  await out.line(`${plural(seen, "document")}: ${count(copied)} copied, ${kept}; ${cost}`);
   for (const { id, error } of result.failures) {
     await out.line(`${out.style("red", "failed")} ${printable(id)}: ${printable(error.message)}`);
   }

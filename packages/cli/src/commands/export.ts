@@ -3,12 +3,12 @@
  * standard output or input.
  *
  * Invariant: an export that fails leaves no file that could be taken for a whole one: it is written beside
- * its name and renamed at the end.
+ * its name and named at the end. A file that exists is overwritten only with `--force`, and then at once.
  */
 
 import { once } from "node:events";
 import { createReadStream, createWriteStream, existsSync } from "node:fs";
-import { rename, rm } from "node:fs/promises";
+import { link, rename, rm } from "node:fs/promises";
 import type { Command } from "commander";
 import type { Moment } from "coppice";
 import { CommandError, EXIT, type ExitCode } from "../errors.js";
@@ -19,6 +19,7 @@ import { withStorage } from "../store.js";
 import { existing } from "./document.js";
 
 interface ExportOptions extends StoreOptions {
+  readonly force?: true;
   readonly at?: Moment;
 }
 
@@ -32,6 +33,7 @@ export function exportCommand(runtime: Runtime, done: (code: ExitCode) => void):
     .argument("<id>", "the document")
     .argument("[file]", "where to; - is the standard output", "-")
     .option("--at <moment>", AT, parseMoment)
+    .option("--force", "overwrite the file if it exists")
     .addHelpText(
       "after",
       examples(
@@ -56,10 +58,12 @@ export function importDocumentCommand(runtime: Runtime, done: (code: ExitCode) =
 function exportOne(runtime: Runtime, id: string, file: string, options: ExportOptions): Promise<ExitCode> {
   const { err, signal } = runtime;
   const at = options.at === undefined ? {} : { at: options.at };
+  const force = options.force === true;
+  if (file !== "-" && !force && existsSync(file)) throw existsError(file);
   return withStorage(runtime, options, async (storage) => {
     await existing(storage, id);
     const stream = storage.export(id, { ...at, signal });
-    const bytes = file === "-" ? await toOutput(runtime, stream) : await toFile(file, stream);
+    const bytes = file === "-" ? await toOutput(runtime, stream) : await toFile(file, stream, force);
     if (file !== "-" && !options.json) await err.line(`exported ${printable(id)} (${byteSize(bytes)})`);
     if (file !== "-" && options.json) await runtime.out.json({ id, file, bytes });
     return EXIT.ok;
@@ -75,8 +79,9 @@ async function toOutput({ signal }: Runtime, stream: AsyncIterable<Uint8Array>):
   return bytes;
 }
 
-async function toFile(file: string, stream: AsyncIterable<Uint8Array>): Promise<number> {
-  const part = `${file}.part`;
+async function toFile(file: string, stream: AsyncIterable<Uint8Array>, force: boolean): Promise<number> {
+  // Of this process alone: two exports to one name never write into each other's.
+  const part = `${file}.${process.pid}.part`;
   const target = createWriteStream(part, { flush: true });
   let bytes = 0;
   try {
@@ -87,13 +92,35 @@ async function toFile(file: string, stream: AsyncIterable<Uint8Array>): Promise<
     }
     target.end();
     await once(target, "close");
-    await rename(part, file);
+    if (force) await rename(part, file);
+    else await nameNew(part, file);
     return bytes;
   } catch (error) {
     target.destroy();
     await rm(part, { force: true });
     throw error;
   }
+}
+
+/** Gives the whole file its name, unless somebody has made one of that name meanwhile. */
+async function nameNew(part: string, file: string): Promise<void> {
+  try {
+    await link(part, file);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "EEXIST" || existsSync(file)) throw existsError(file);
+    // There are file systems without links.
+    await rename(part, file);
+    return;
+  }
+  await rm(part, { force: true });
+}
+
+function existsError(file: string): CommandError {
+  return new CommandError("EXISTS", `there is a file ${printable(file)} already; nothing was written`, {
+    hint: "Choose another name, or use --force.",
+    details: { file },
+  });
 }
 
 function importOne(runtime: Runtime, file: string, options: ImportOptions): Promise<ExitCode> {

@@ -6,11 +6,12 @@
 
 import type { FrameRecord, ListedFrame } from "@coppice/file";
 import type { Command } from "commander";
+import { isCoppiceError } from "coppice";
 import { CommandError, EXIT, type ExitCode } from "../errors.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
 import { count, plural, printable } from "../output.js";
 import type { Runtime } from "../runtime.js";
-import { loadFileLog, parseStore } from "../store.js";
+import { assertStore, loadFileLog, parseStore } from "../store.js";
 
 export function framesCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
   return storeCommand("frames", "list the commits in the files of a file log")
@@ -33,10 +34,16 @@ async function list({ out, signal }: Runtime, options: StoreOptions): Promise<Ex
   }
   const { listFrames } = await loadFileLog();
   let damaged = 0;
-  for await (const frame of listFrames(address.location)) {
-    signal.throwIfAborted();
-    if (frame.state === "damaged") damaged++;
-    await (options.json ? out.json(frame) : out.write(shown(frame)));
+  try {
+    for await (const frame of listFrames(address.location)) {
+      signal.throwIfAborted();
+      if (frame.state === "damaged") damaged++;
+      await (options.json ? out.json(frame) : out.write(shown(frame)));
+    }
+  } catch (error) {
+    // There is none, or one of the other kind: that is said as everywhere.
+    if (isCoppiceError(error, "UNAVAILABLE")) await assertStore(address, options.store);
+    throw error;
   }
   return damaged > 0 ? EXIT.corrupt : EXIT.ok;
 }

@@ -44,7 +44,12 @@ export function lsCommand(runtime: Runtime, done: (code: ExitCode) => void): Com
 }
 
 function list(runtime: Runtime, options: Options): Promise<ExitCode> {
-  const { out, signal } = runtime;
+  const { out, err, signal } = runtime;
+  const told = async (shown: number) => {
+    if (shown > 0 || options.json) return;
+    const narrowed = options.prefix !== undefined || options.after !== undefined || options.limit === 0;
+    await err.line(narrowed ? "no such documents" : "no documents");
+  };
   return withStore(runtime, options, async (storage) => {
     const { prefix, after, limit } = options;
     const ids = storage.list({
@@ -52,11 +57,14 @@ function list(runtime: Runtime, options: Options): Promise<ExitCode> {
       ...(after === undefined ? {} : { after }),
       ...(limit === undefined ? {} : { limit }),
     });
-    if (options.long) return listLong(storage, ids, out, options, signal);
+    if (options.long) return listLong(storage, ids, out, options, signal, told);
+    let shown = 0;
     for await (const id of ids) {
       signal.throwIfAborted();
+      shown++;
       await (options.json ? out.json({ id }) : out.line(printable(id)));
     }
+    await told(shown);
     return EXIT.ok;
   });
 }
@@ -67,6 +75,7 @@ async function listLong(
   out: Output,
   options: Options,
   signal: AbortSignal,
+  told: (shown: number) => Promise<void>,
 ): Promise<ExitCode> {
   const table = new Table([
     { name: "id" },
@@ -99,6 +108,7 @@ async function listLong(
     if (portion.length === PORTION) await flush();
   }
   await flush();
+  await told(headed ? 1 : 0);
   return code;
 }
 

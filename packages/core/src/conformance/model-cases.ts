@@ -35,6 +35,9 @@ const needsDiff = (subject: ModelSubject): string | undefined =>
 const needsCheck = (subject: ModelSubject): string | undefined =>
   subject.model.check === undefined ? "it has no check" : undefined;
 
+const needsFrontier = (subject: ModelSubject): string | undefined =>
+  subject.model.frontierSize === undefined ? "its events have no parents" : undefined;
+
 const needsRemove = (subject: ModelSubject): string | undefined =>
   subject.remove === undefined ? "the subject names no edits that only take away" : undefined;
 
@@ -379,26 +382,32 @@ const peerCases: readonly ModelCase[] = [
     },
     needsDiff,
   ),
-  modelCase("MD23", "the frontier is 0, grows with concurrent edits, and collapses", (subject, random) => {
-    const { model } = subject;
-    const [one, two] = [new Peer(subject), new Peer(subject)];
-    assert(model.frontierSize(one.doc) === 0, "the frontier of an empty document is not 0");
-    const first = one.edit(random);
-    const second = two.edit(random);
-    assert(model.frontierSize(one.doc) === 1, "the frontier after one replica's edit is not 1");
-    one.receive(second);
-    two.receive(first);
-    for (const { doc } of [one, two]) {
-      assert(model.frontierSize(doc) >= 2, "two concurrent edits are not both in the frontier");
-      assert(model.frontierSize(model.restore(model.snapshot(doc))) >= 2, "nor after a restore");
-    }
-    let size = 2;
-    for (let i = 0; i < 20 && size !== 1; i++) {
-      one.edit(random);
-      size = model.frontierSize(one.doc);
-    }
-    assert(size === 1, `the frontier is ${size} after 20 edits that had seen everything`);
-  }),
+  modelCase(
+    "MD23",
+    "the frontier is 0, grows with concurrent edits, and collapses",
+    (subject, random) => {
+      const { model } = subject;
+      const frontierSize = (doc: unknown): number => model.frontierSize!(doc);
+      const [one, two] = [new Peer(subject), new Peer(subject)];
+      assert(frontierSize(one.doc) === 0, "the frontier of an empty document is not 0");
+      const first = one.edit(random);
+      const second = two.edit(random);
+      assert(frontierSize(one.doc) === 1, "the frontier after one replica's edit is not 1");
+      one.receive(second);
+      two.receive(first);
+      for (const { doc } of [one, two]) {
+        assert(frontierSize(doc) >= 2, "two concurrent edits are not both in the frontier");
+        assert(frontierSize(model.restore(model.snapshot(doc))) >= 2, "nor after a restore");
+      }
+      let size = 2;
+      for (let i = 0; i < 20 && size !== 1; i++) {
+        one.edit(random);
+        size = frontierSize(one.doc);
+      }
+      assert(size === 1, `the frontier is ${size} after 20 edits that had seen everything`);
+    },
+    needsFrontier,
+  ),
 ];
 
 /** What storage knows when it holds a snapshot of the first `split` events. */

@@ -109,8 +109,12 @@ export interface Model<Doc = unknown, Event = Uint8Array> {
   version(doc: Doc): Uint8Array;
   /** What peers present to ask for a `diff` (Yjs: the state vector). */
   peerVersion(doc: Doc): Uint8Array;
-  /** Number of events of the document's version that are nobody's parents in it; 0 for an empty document. */
-  frontierSize(doc: Doc): number;
+  /**
+   * Number of events of the document's version that are nobody's parents in it; 0 for an empty document.
+   * Absent where events have no parents: then no frontier ever collapses, and a snapshot is due by the count
+   * and the weight of events alone.
+   */
+  frontierSize?(doc: Doc): number;
 
   /** Snapshot + events → snapshot, bytes to bytes. Pure; may run in a worker. Throws on a bad snapshot. */
   fold(snapshot: Uint8Array | undefined, events: readonly Event[]): Folded;

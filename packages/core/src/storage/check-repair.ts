@@ -19,7 +19,7 @@ import { type Examination, settledExamination, usable } from "./check-document.j
 import { rebuildMeta } from "./check-rebuild.js";
 import type { FoundHeld, FoundSnapshot } from "./check-snapshots.js";
 import { rebuildTags } from "./check-tags.js";
-import { type Context, observe, voidTokens } from "./context.js";
+import { type Context, observe } from "./context.js";
 import { sealRecord } from "./envelope.js";
 import type { Folder } from "./folding.js";
 import { type Meta, metaKey, packRecord, packSnapshotRecord, type SnapshotRecord, sealMeta } from "./meta.js";
@@ -279,7 +279,9 @@ class Repair {
     const { guard, env } = this.context;
     const { id } = this.examination;
     const time = env.now();
-    const metaBytes = meta === undefined ? this.#metaBytes : sealMeta(id, meta, time);
+    // What was expected of the log as it was must not meet it as it will be.
+    const changed = meta && { ...meta, repaired: toHex(env.random(4)) };
+    const metaBytes = changed === undefined ? this.#metaBytes : sealMeta(id, changed, time);
     const aside = change.aside ?? [];
     const next = aside.length === 0 ? 0 : await this.#nextQuarantined();
     const quarantined = aside.map(({ key, value, why }, index) => {
@@ -287,11 +289,9 @@ class Repair {
       const payload = packRecord({ key: key.filter((part) => part !== undefined), value, why, time });
       return { key: at, value: sealRecord(at, time, payload) };
     });
-    // Before: what was expected of the log as it was must not meet it as it will be.
-    voidTokens(this.context, id);
     await guard.commit({
       put: [
-        ...(meta === undefined ? [] : [{ key: metaKey(id), value: metaBytes! }]),
+        ...(changed === undefined ? [] : [{ key: metaKey(id), value: metaBytes! }]),
         ...quarantined,
         ...(change.put ?? []),
       ],
@@ -302,7 +302,7 @@ class Repair {
         ...(change.expect ?? []),
       ],
     });
-    this.#meta = meta;
+    this.#meta = changed;
     this.#metaBytes = metaBytes;
     for (const [index, { key, value }] of aside.entries()) {
       const at = quarantined[index]!.key;

@@ -23,18 +23,8 @@ export interface Context {
   readonly observer: Observer;
   /** What becomes of trimmed events; `undefined`: what became of earlier ones of the document. */
   readonly history: HistoryPolicy | undefined;
-  /**
-   * How often the past of a document was changed here, by a repair or by a copy that replaced it. Its clock
-   * and incarnation may be as before, so its tokens say it. Holds those documents alone.
-   */
-  readonly rewritten: Map<string, number>;
   /** Bytes handed to `append` that are neither durable nor rejected yet, over all documents. */
   readonly inFlight: { bytes: number };
-}
-
-/** Tokens of the document that were handed out so far name no state of it any more. */
-export function voidTokens({ rewritten }: Context, id: string): void {
-  rewritten.set(id, (rewritten.get(id) ?? 0) + 1);
 }
 
 /** The model that a document was stored with; throws `MODEL_UNKNOWN`. */

@@ -69,24 +69,51 @@ export interface CopyResult {
 const DOCUMENTS_MAX = 10_000;
 const FAILURES_MAX = 1000;
 
-/** The copy to each target that came last: the next one waits for it. */
-const underWay = new WeakMap<Context, Promise<unknown>>();
+/** The copies to a target that wait or run: one at a time, in the order they came. */
+interface Queue {
+  count: number;
+  /** Settles when all that came so far have ended; one that waits no longer lets nobody past. */
+  tail: Promise<unknown>;
+}
 
-/** See `DocumentStorage.copyTo`. */
+const queues = new WeakMap<Context, Queue>();
+
+/** See `DocumentStorage.copyTo`. Rejects with the reason of the signal when it aborts before its turn. */
 export function copyStore(
   source: Context,
   target: Context,
   at: (id: string) => Removal,
   options: CopyOptions,
 ): Promise<CopyResult> {
+  const queue = queues.get(target) ?? { count: 0, tail: Promise.resolve() };
+  queues.set(target, queue);
   // Side by side one could carry an erasure to what the other has just brought.
-  const before = underWay.get(target) ?? Promise.resolve();
-  const run = before.then(() => copyOnce(source, target, at, options));
-  underWay.set(
-    target,
-    run.catch(() => undefined),
-  );
+  const before = queue.count === 0 ? undefined : queue.tail;
+  const copy = async () => {
+    queue.count++;
+    try {
+      if (before !== undefined) await turn(before, options.signal);
+      return await copyOnce(source, target, at, options);
+    } finally {
+      queue.count--;
+    }
+  };
+  const run = copy();
+  queue.tail = Promise.allSettled([before, run]).then(() => undefined);
   return run;
+}
+
+/** Resolves after `before`; rejects with the reason of the signal as soon as it aborts. */
+function turn(before: Promise<unknown>, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal?.reason);
+    if (signal?.aborted) abort();
+    signal?.addEventListener("abort", abort, { once: true });
+    void before.then(() => {
+      signal?.removeEventListener("abort", abort);
+      resolve();
+    });
+  });
 }
 
 async function copyOnce(

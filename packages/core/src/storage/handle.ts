@@ -109,7 +109,7 @@ export class DocumentHandle<Doc> {
     this.#held = loaded.held;
     this.#snapshotClock = loaded.meta.snapshot?.clock ?? loaded.meta.base;
     this.#tracker = loaded.model.track(loaded.doc) as Tracker<Doc, unknown>;
-    this.#branched = loaded.model.frontierSize(loaded.doc) > 1;
+    this.#branched = this.#isBranched();
     this.#tracker.onEvent?.(() => {
       this.#noticeBranches();
       if (options.autoSave) this.#saveLater();
@@ -561,22 +561,23 @@ export class DocumentHandle<Doc> {
   }
 
   async #stats(): Promise<SnapshotStats> {
-    const frontierSize = this.#model.frontierSize(this.#doc);
-    const head = await this.#owner.log(this.id).head();
-    return {
-      ...statsOf(head, this.#owner.context.env.now()),
-      frontierSize,
-      collapsed: this.#branched && frontierSize === 1,
-    };
+    const frontierSize = this.#model.frontierSize?.(this.#doc);
+    const collapsed = this.#branched && frontierSize === 1;
+    const stats = statsOf(await this.#owner.log(this.id).head(), this.#owner.context.env.now());
+    return frontierSize === undefined ? stats : { ...stats, frontierSize, collapsed };
+  }
+
+  #isBranched(): boolean {
+    return (this.#model.frontierSize?.(this.#doc) ?? 0) > 1;
   }
 
   #noticeBranches(): void {
-    if (!this.#branched && this.#model.frontierSize(this.#doc) > 1) this.#branched = true;
+    if (!this.#branched) this.#branched = this.#isBranched();
   }
 
   #snapshotTaken(clock: number): void {
     this.#snapshotClock = Math.max(this.#snapshotClock, clock);
-    if (!this.#closed) this.#branched = this.#model.frontierSize(this.#doc) > 1;
+    if (!this.#closed) this.#branched = this.#isBranched();
   }
 
   #assertOpen(): void {

@@ -60,11 +60,15 @@ export function readHead(context: Context, id: string): Promise<Head> {
   );
 }
 
-/** Opaque: names an incarnation and a clock, and how often what lies before it was changed here. */
-export function tokenOf({ rewritten }: Context, id: string, meta: Meta | undefined, clock: number): string {
+/**
+ * Opaque: names an incarnation, a clock, and the log up to there, by the checksum of the batch that ends it:
+ * each batch names the one before, so another log of that length has another. And the last repair, which may
+ * have lost events below without changing what the last batch names.
+ */
+export function tokenOf(meta: Meta | undefined, clock: number, crc: number): string {
   if (meta === undefined || meta.deleted !== undefined) return ABSENT;
-  const times = rewritten.size === 0 ? undefined : rewritten.get(id);
-  return `${meta.incarnation}.${clock}${times === undefined ? "" : `.${times}`}`;
+  const state = `${meta.incarnation}.${clock}.${crc.toString(16)}`;
+  return meta.repaired === undefined ? state : `${state}.${meta.repaired}`;
 }
 
 /** The `expected` token of an id that was never used. */

@@ -17,6 +17,7 @@ import { isWhole } from "./archive.js";
 import { type Context, modelOf } from "./context.js";
 import { damaged, seal, unseal } from "./envelope.js";
 import { deletedError } from "./head.js";
+import { assertKeepsWhatLoads } from "./image-loss.js";
 import { type ArchiveRef, eventsKey, heldKey, type Meta, metaKey, unpackSnapshotRecord } from "./meta.js";
 import { clockAt, type Moment } from "./moments.js";
 import { lastBatch, Moved, openBatch, type StoredBatch, trimmed, withRestarts } from "./reader.js";
@@ -142,6 +143,9 @@ async function look(
     throw new CoppiceError("ARGUMENT_INVALID", "the clock lies after the head of the document", {
       details: { id, clock, head },
     });
+  }
+  if (at !== undefined && metaBytes !== undefined) {
+    await assertKeepsWhatLoads(context, id, { meta, metaBytes }, metaAt(id, meta, clock).meta, clock);
   }
   return { meta, metaBytes, tags, clock };
 }

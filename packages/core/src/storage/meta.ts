@@ -78,6 +78,8 @@ export interface Meta {
   /** Commit ids of trimmed batches, oldest first, and the time up to which older ones are forgotten. */
   readonly commits: readonly { readonly id: Uint8Array; readonly clock: number }[];
   readonly commitFloor: number;
+  /** 8 hexadecimal digits, new with each commit of a repair: tokens from before name no state any more. */
+  readonly repaired?: string;
   /** Present in a tombstone: the clock and time at which the document was deleted. */
   readonly deleted: { readonly clock: number; readonly time: number } | undefined;
   /**
@@ -187,6 +189,7 @@ function readMeta(fields: Fields): Meta {
     archive: fields.has("archive") ? fields.list("archive").map(readArchiveRef) : [],
     commits: fields.has("commits") ? fields.list("commits").map(readCommit) : [],
     commitFloor: fields.integer("commitFloor"),
+    ...(fields.has("repaired") ? { repaired: fields.text("repaired") } : {}),
     deleted: deleted && { clock: deleted.integer("clock"), time: deleted.integer("time") },
     ...(incoming && { incoming: { nonce: incoming.text("nonce"), fresh: incoming.flag("fresh") } }),
   };

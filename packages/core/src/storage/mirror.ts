@@ -17,7 +17,7 @@
 import { equalBytes } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { Entry, Expectation } from "../contract/backend.js";
-import { type Context, voidTokens } from "./context.js";
+import type { Context } from "./context.js";
 import { abandon } from "./deletion.js";
 import type { DocumentLog } from "./document-log.js";
 import { deletedError, type Head, readHead } from "./head.js";
@@ -104,7 +104,6 @@ async function mirrorLive(ends: Ends, from: Place, to: Place): Promise<Mirrored 
     // Or the source was trimmed, or deleted, between two looks at it.
     if (!equalBytes(await ends.source.guard.get(metaKey(id)), from.metaBytes)) return undefined;
     if (!ends.replace) throw existsError(id);
-    voidTokens(ends.target, id);
   }
   // The erasure that a copy has carried here may have come after the document itself.
   const erased = await readErased(ends.target.guard, erasedKey(id));

@@ -130,17 +130,26 @@ export function copyForMoment<Event>(event: Event): Event {
 }
 
 /** The models by their names; the first one is the default. Throws a `TypeError` for what is no use. */
-export function namedModels({ backend, models: list }: StorageOptions<readonly AnyModel[]>): {
+export function namedModels(options: StorageOptions<readonly AnyModel[]>): {
   readonly models: ReadonlyMap<string, AnyModel>;
   readonly defaultModel: AnyModel;
 } {
+  // Without types anything may come.
+  const { backend, models: list, snapshotPolicy } = { ...options };
   if (typeof backend?.open !== "function" || !Array.isArray(list)) {
     throw new TypeError(
       "DocumentStorage.open needs a backend, like levelBackend(path), and a list of models",
     );
   }
+  if (snapshotPolicy !== undefined && typeof snapshotPolicy !== "function") {
+    throw new TypeError("snapshotPolicy must be a function, like everyEvents(1000) or never");
+  }
   const models = new Map<string, AnyModel>();
   for (const model of list as readonly AnyModel[]) {
+    if (typeof model?.create !== "function" || typeof model.codec?.encode !== "function") {
+      const called = typeof model === "function" ? "; call the function that makes it, as in yjs()" : "";
+      throw new TypeError(`models[${models.size}] is no model${called}`);
+    }
     if (!/^[a-z][a-z0-9-]{0,31}$/.test(model.name) || models.has(model.name)) {
       throw new TypeError(`models need different names of the form [a-z][a-z0-9-]*: ${model.name}`);
     }

@@ -157,12 +157,13 @@ export class Plan {
       const known = this.#head.commits?.lookup(commitId) ?? "new";
       if (known === "forgotten") throw forgotten(this.#id, commitId);
       if (known !== "new") {
-        member.resolve({ clock: known, token: this.#tokenOf(meta, known), duplicate: true });
+        member.resolve({ clock: known, token: tokenOf(meta, known, this.#head.crc), duplicate: true });
         return;
       }
     }
     if (mode !== "append" && meta !== undefined && meta !== this.#created) {
-      member.resolve({ clock: this.#clock, token: this.#tokenOf(meta, this.#clock), duplicate: true });
+      const clock = this.#clock;
+      member.resolve({ clock, token: tokenOf(meta, clock, this.#head.crc), duplicate: true });
       return;
     }
     this.#assertExpected(request, meta);
@@ -229,18 +230,14 @@ export class Plan {
 
   /** Resolves every member with its own clock. */
   resolve(): void {
-    const { meta, commits } = this.headAfter;
+    const { meta, commits, crc } = this.headAfter;
     for (let index = 0; index < this.members.length; index++) {
       const member = this.members[index]!;
       const clock = this.#ends[index]!;
       const { commitId } = member.request;
       if (commitId !== undefined) commits?.add(commitId, clock);
-      member.resolve({ clock, token: this.#tokenOf(meta, clock), duplicate: false });
+      member.resolve({ clock, token: tokenOf(meta, clock, crc), duplicate: false });
     }
-  }
-
-  #tokenOf(meta: Meta | undefined, clock: number): string {
-    return tokenOf(this.#context, this.#id, meta, clock);
   }
 
   /** The meta that the request appends to (`undefined`: it creates the document). */
@@ -258,7 +255,7 @@ export class Plan {
   /** Not asked of a repeated append that is there already: it has itself moved the document on. */
   #assertExpected(request: AppendRequest, meta: Meta | undefined): void {
     if (request.expected === undefined) return;
-    const token = this.#tokenOf(meta, this.#clock);
+    const token = tokenOf(meta, this.#clock, this.#head.crc);
     if (request.expected !== token) {
       throw new CoppiceError(
         "HEAD_CONFLICT",

@@ -12,18 +12,21 @@ export interface SnapshotStats {
   readonly snapshotBytes: number;
   /** Since the newest snapshot, or since the document was created. */
   readonly msSinceSnapshot: number;
-  /** Only where the document is loaded. */
+  /** Only where the document is loaded, and its model knows it. */
   readonly frontierSize?: number;
   /**
-   * The frontier had more than one event since the newest snapshot and has exactly one now. Only where
-   * loaded.
+   * The frontier had more than one event since the newest snapshot and has exactly one now. Only with
+   * `frontierSize`.
    */
   readonly collapsed?: boolean;
 }
 
 export type SnapshotPolicy = (stats: SnapshotStats) => boolean;
 
-/** When concurrent branches have merged into one, and at least `minEvents` came since the last snapshot. */
+/**
+ * When concurrent branches have merged into one, and at least `minEvents` came since the last snapshot. Never
+ * for documents of a model without `frontierSize`.
+ */
 export function onFrontierCollapse({ minEvents = 1 }: { minEvents?: number } = {}): SnapshotPolicy {
   return ({ collapsed, eventsSinceSnapshot }) => collapsed === true && eventsSinceSnapshot >= minEvents;
 }

@@ -137,7 +137,7 @@ function isTombstone(id: string, value: Uint8Array): boolean {
   }
 }
 
-export function documentInfo(context: Context, id: string, head: Head): DocumentInfo | undefined {
+export function documentInfo(id: string, head: Head): DocumentInfo | undefined {
   const { meta } = head;
   if (meta === undefined || meta.deleted !== undefined) return undefined;
   const { snapshot } = meta;
@@ -156,7 +156,7 @@ export function documentInfo(context: Context, id: string, head: Head): Document
     archiveBytes: meta.archive.reduce((sum, { storedBytes }) => sum + storedBytes, 0),
     created: meta.created,
     changed: Math.max(head.time, meta.created),
-    token: tokenOf(context, id, meta, head.clock),
+    token: tokenOf(meta, head.clock, head.crc),
   };
 }
 

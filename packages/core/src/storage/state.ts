@@ -140,7 +140,7 @@ export function decodeBatch(model: AnyModel, id: string, batch: StoredBatch): un
 }
 
 /** Snapshots that may be the base, the best one first. */
-async function candidates(
+export async function basesOf(
   context: Context,
   id: string,
   meta: Meta,
@@ -177,7 +177,7 @@ async function readBase(
   // What is lost of the archive is no matter for past versions, which say so; it is for the newest one.
   const whole = at === undefined ? isWhole(meta) : readableFrom(meta) === meta.base;
   let failure: CoppiceError | undefined;
-  const found = await candidates(context, id, meta, options);
+  const found = await basesOf(context, id, meta, options);
   for (const [index, { ref, space }] of found.entries()) {
     try {
       const { record, bytes } = recordOnly

@@ -108,15 +108,15 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   static async open<const Models extends readonly AnyModel[]>(
     options: StorageOptions<Models>,
   ): Promise<DocumentStorage<Models>> {
+    const { models, defaultModel } = namedModels(options);
     const env = options.env ?? systemEnv();
     const limits = withDefaults(options.limits);
-    const { models, defaultModel } = namedModels(options);
     checkHistory(options.history);
     await Promise.all(options.models.map((model) => model.ready?.()));
     const observer = options.observer ?? {};
     const guard = await openGuard(options.backend, env, limits, observer);
     const shared = { env, limits, models, defaultModel, observer, history: options.history };
-    const context: Context = { ...shared, guard, rewritten: new Map(), inFlight: { bytes: 0 } };
+    const context: Context = { ...shared, guard, inFlight: { bytes: 0 } };
     return new DocumentStorage(context, options);
   }
 
@@ -300,7 +300,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    */
   async info(id: string): Promise<DocumentInfo | undefined> {
     this.#assertUsable(id);
-    return documentInfo(this.#context, id, await this.#logs.get(id).head());
+    return documentInfo(id, await this.#logs.get(id).head());
   }
 
   /**
@@ -403,9 +403,9 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   /**
    * Copies all documents to another open storage while both are in use: a backup, or a move to another
    * backend. Each is copied as it is when its turn comes, read back, and named in the result with its clock;
-   * deletions and erasures are carried. A second run waits for the first, and writes only what is new, also
-   * after a stop or a crash. One document's failure is reported and stops no other; rejects when a storage
-   * fails or is closed.
+   * deletions and erasures are carried. A second run waits for the first (an abort meanwhile rejects with its
+   * reason), and writes only what is new, also after a stop or a crash. One document's failure is reported
+   * and stops no other; rejects when a storage fails or is closed.
    */
   async copyTo(target: DocumentStorage<readonly AnyModel[]>, options: CopyOptions = {}): Promise<CopyResult> {
     this.#assertReady();

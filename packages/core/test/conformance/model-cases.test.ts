@@ -427,6 +427,17 @@ describe("mutants", () => {
     expect(report.results[0]!.reason).toMatch(reason);
   });
 
+  test("[MD23] a model whose events have no parents is asked for no frontier", async () => {
+    const { frontierSize: _none, ...model } = setModel();
+    const report = await runCases(modelCases, subjectOf(model) as ModelSubject);
+    expect(report.failed).toBe(0);
+    const skipped = report.results.filter(({ status }) => status === "skipped");
+    expect(skipped.map(({ rule, reason }) => [rule, reason])).toContainEqual([
+      "MD23",
+      "its events have no parents",
+    ]);
+  });
+
   test("[MD24] every rule has a mutant", () => {
     expect([...new Set(mutants.map(({ rule }) => rule))].sort()).toEqual(
       modelCases.map(({ rule }) => rule).sort(),

@@ -64,6 +64,42 @@ describe("append", () => {
     await storage.close();
   });
 
+  test("[ST77] a state whose last batch the store has lost is another one once its clock is reached again", async () => {
+    const backend = simulatedBackend();
+    const before = await open({ backend });
+    await before.append("d", [naming("a")]);
+    const { token: kept } = await before.append("d", [naming("b")]);
+    const { token: gone } = await before.append("d", [naming("c")]);
+    await before.close();
+    backend.deleteRaw(["events", "d", 2]);
+    const storage = await open({ backend });
+    // What is left is the state that it was.
+    await storage.append("d", [naming("other")], { expected: kept });
+    expect((await storage.info("d"))!.clock).toBe(3);
+    await expect(storage.append("d", [naming("e")], { expected: gone })).rejects.toMatchObject({
+      code: "HEAD_CONFLICT",
+    });
+    expect((await storage.check()).problems).toEqual([]);
+    await storage.close();
+  });
+
+  test("[ST77] the token of a state is the same after a restart, a compaction and for a repeated append", async () => {
+    const backend = memoryBackend();
+    const before = await open({ backend, history: "archive" });
+    const commitId = before.newCommitId();
+    for (const name of "abcd") await before.append("d", [naming(name)]);
+    const { token } = await before.append("d", [naming("e")], { commitId });
+    expect(await before.append("d", [naming("e")], { commitId })).toMatchObject({ token, duplicate: true });
+    await before.compact("d", { force: true });
+    await before.compact("d", { force: true });
+    await before.close();
+    const storage = await open({ backend });
+    expect((await storage.info("d"))!.token).toBe(token);
+    await storage.append("d", [naming("f")], { expected: token });
+    expect((await storage.check()).problems).toEqual([]);
+    await storage.close();
+  });
+
   test("[ST3] with expected, an append happens only in that state, and writes nothing otherwise", async () => {
     const storage = await open();
     const first = await storage.append("d", [naming("a")], { expected: ABSENT });
@@ -260,6 +296,13 @@ describe("bad input", () => {
       await expect(attempt(options)).rejects.toThrow(/needs a backend, like levelBackend/);
     }
     await expect(attempt({ backend: memoryBackend(), models: [] })).rejects.toThrow(/at least one model/);
+    await expect((attempt as () => Promise<unknown>)()).rejects.toThrow(/needs a backend/);
+    const backend = memoryBackend();
+    await expect(attempt({ backend, models: [nameSet] })).rejects.toThrow(/models\[0\] .* as in yjs\(\)/);
+    await expect(attempt({ backend, models: [...models, undefined] })).rejects.toThrow(
+      "models[1] is no model",
+    );
+    await expect(attempt({ backend, models, snapshotPolicy: 5 })).rejects.toThrow(/must be a function/);
   });
 
   test("[ER6] limits that cannot be are refused when the storage is opened", async () => {

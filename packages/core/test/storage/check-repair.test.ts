@@ -262,6 +262,29 @@ describe("beside writers", () => {
     });
   });
 
+  test("[ST77] a state from before a repair is another one for who opens the store later, and for other processes", async () => {
+    const backend = await build("log");
+    const before = await using(backend, async (storage) => (await storage.info(ID))!);
+    backend.flip(eventsKey(ID, COVERED), 9);
+    const after = await using(backend, async (storage) => {
+      expect((await storage.check({ repair: true })).problems).toMatchObject([{ lostEvents: 2 }]);
+      return (await storage.info(ID))!;
+    });
+    expect(after.clock).toBe(before.clock);
+    await using(backend, async (storage) => {
+      const refused = expect.objectContaining({ code: "HEAD_CONFLICT" });
+      await expect(storage.append(ID, [event("x")], { expected: before.token })).rejects.toEqual(refused);
+      const { token } = await storage.append(ID, [event("x")], { expected: after.token });
+      await storage.compact(ID);
+      await storage.append(ID, [event("y")], { expected: token });
+      // A repair that has nothing to do changes no state.
+      const { token: last } = (await storage.info(ID))!;
+      expect((await storage.check({ repair: true })).problems).toEqual([]);
+      await storage.append(ID, [event("z")], { expected: last });
+      expect((await storage.check()).problems).toEqual([]);
+    });
+  });
+
   test("[CK19] handles from before a repair that had to guess the head cannot write after it", async () => {
     const backend = await build("log");
     await using(backend, async (storage) => {

@@ -283,9 +283,11 @@ describe("meta", () => {
         await repairsTo(backend, damaged ? "meta-damaged" : "meta-missing");
         expect(await seen(backend)).toEqual(before);
         const made = metaOf(backend);
-        const changed = { commits: [], commitFloor: made.commitFloor, incarnation: made.incarnation };
+        const { commitFloor, incarnation, repaired } = made;
+        const changed = { commits: [], commitFloor, incarnation, repaired };
         expect(made).toEqual({ ...meta, ...changed, created: made.created });
-        expect(made.incarnation).not.toBe(meta.incarnation);
+        expect(incarnation).not.toBe(meta.incarnation);
+        expect(repaired).toMatch(/^[0-9a-f]{8}$/);
         expect(keysIn(backend, "quarantine")).toHaveLength(damaged ? 1 : 0);
       }
     },

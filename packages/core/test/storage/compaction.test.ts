@@ -6,13 +6,14 @@ import {
   memoryBackend,
   never,
   onFrontierCollapse,
+  type SnapshotStats,
   type StorageOptions,
   systemEnv,
   whenTailOutweighs,
 } from "coppice";
 import { simulatedBackend, simulatedEnv } from "coppice/testing";
 import { describe, expect, test } from "vitest";
-import { add, nameSet, naming } from "../../../../test/support/oracle-model.js";
+import { add, type NameSet, nameSet, naming } from "../../../../test/support/oracle-model.js";
 
 const models = [nameSet()] as const;
 type Storage = DocumentStorage<typeof models>;
@@ -317,6 +318,44 @@ describe("snapshot policies", () => {
     expect(least).toBeGreaterThan(50);
     expect((await storage.info("d"))?.snapshotClock).toBeGreaterThan(0);
     await clean(storage);
+  });
+
+  test("[ST78] a document of a model without a frontier never collapses, and is snapshotted by its events alone", async () => {
+    const { frontierSize: _none, ...model } = nameSet();
+    const asked: SnapshotStats[] = [];
+    const taken: number[] = [];
+    const policy = anyOf(onFrontierCollapse(), everyEvents(4));
+    const storage = await DocumentStorage.open({
+      backend: memoryBackend(),
+      models: [model],
+      snapshotPolicy: (stats) => {
+        asked.push(stats);
+        return policy(stats);
+      },
+      observer: { snapshot: ({ clock }) => taken.push(clock) },
+    });
+    const handle = await storage.open("d");
+    handle.change(add("root"));
+    handle.receive([naming("left", ["root"]), naming("right", ["root"])]);
+    await handle.save();
+    handle.change(add("merge", ["left", "right"]));
+    expect(await handle.shouldSnapshot()).toBe(false);
+    await handle.save();
+    await storage.flush();
+    expect(taken).toEqual([4]);
+    handle.change(add("after", ["merge"]));
+    await handle.save();
+    expect(await handle.shouldSnapshot()).toBe(false);
+    expect(asked.length).toBeGreaterThan(2);
+    for (const stats of asked) {
+      expect(stats).not.toHaveProperty("collapsed");
+      expect(stats).not.toHaveProperty("frontierSize");
+    }
+    await handle.close();
+    await storage.compact("d");
+    expect((await storage.load<NameSet>("d"))!.doc.names.size).toBe(5);
+    expect((await storage.check()).problems).toEqual([]);
+    await storage.close();
   });
 
   test("[ST18] a collapse of the frontier snapshots once, at the edge", async () => {

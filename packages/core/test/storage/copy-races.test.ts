@@ -193,3 +193,45 @@ test("[ST3] a state of a document that a copy has replaced since is another one"
   });
   await clean(from, to);
 });
+
+test("[MV36] a copy that waits for another one to its target ends as soon as it is aborted, and lets nobody past", async () => {
+  let release: () => void = () => undefined;
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  let begun: () => void = () => undefined;
+  const reading = new Promise<void>((resolve) => {
+    begun = resolve;
+  });
+  const from = await open(
+    interrupted(memoryBackend(), () => {
+      begun();
+      return held;
+    }),
+  );
+  const to = await open(memoryBackend());
+  await from.append("d", [naming("a")]);
+  await from.append("gone", [naming("b")]);
+  await from.erase("gone", { reclaim: false });
+  const first = from.copyTo(to);
+  await reading;
+  const stop = new AbortController();
+  const second = from.copyTo(to, { signal: stop.signal });
+  const third = from.copyTo(to);
+  let thirdEnded = false;
+  void third.then(() => {
+    thirdEnded = true;
+  });
+  const reason = new Error("not needed any more");
+  stop.abort(reason);
+  await expect(second).rejects.toBe(reason);
+  await expect(from.copyTo(to, { signal: stop.signal })).rejects.toBe(reason);
+  await new Promise((resolve) => setTimeout(resolve, 10));
+  expect(thirdEnded).toBe(false);
+  release();
+  expect(await first).toMatchObject({ copied: 1, stopped: undefined });
+  expect(await third).toMatchObject({ unchanged: 1, stopped: undefined });
+  // With nobody before it, a copy that was aborted says that it stopped.
+  expect(await from.copyTo(to, { signal: stop.signal })).toMatchObject({ seen: 0, stopped: "signal" });
+  await clean(from, to);
+});

@@ -10,9 +10,7 @@
  */
 
 import type { Duplex } from "node:stream";
-import type { WebSocket } from "ws";
 import type { ServerLimits } from "../limits.js";
-
 import type { Corks } from "./corks.js";
 import { EditRefused, type LiveDocument } from "./live-document.js";
 import {
@@ -48,13 +46,28 @@ type Block = "loading" | "creating" | "output" | "rate" | "disk";
 
 const CHARGE_BYTES = 4096;
 
+/** What is used of a socket of `ws`: who compiles against this package needs no types of that one. */
+export interface ClientSocket {
+  readonly readyState: number;
+  readonly OPEN: number;
+  readonly bufferedAmount: number;
+  binaryType: string;
+  on(event: string, listener: (...data: never[]) => void): unknown;
+  send(data: Uint8Array, options: { binary: boolean }, sent: () => void): void;
+  ping(): void;
+  pause(): void;
+  resume(): void;
+  close(code: number, reason: string): void;
+  terminate(): void;
+}
+
 export class Connection {
   readonly id: string;
   readonly address: string;
   /** Asks again whether the client may still read and write. */
   readonly authorize: (action: "read" | "write") => Promise<boolean>;
   #canWrite = false;
-  readonly #socket: WebSocket;
+  readonly #socket: ClientSocket;
   /** Beneath the WebSocket. */
   readonly #stream: Duplex;
   readonly #host: ConnectionHost;
@@ -76,7 +89,7 @@ export class Connection {
   #draining = false;
 
   constructor(
-    socket: WebSocket,
+    socket: ClientSocket,
     stream: Duplex,
     host: ConnectionHost,
     facts: Pick<Connection, "id" | "address" | "authorize">,

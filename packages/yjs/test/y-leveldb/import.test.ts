@@ -10,10 +10,11 @@ import { simulatedBackend } from "coppice/testing";
 import { expect, onTestFinished, test } from "vitest";
 import { LeveldbPersistence as Theirs } from "y-leveldb";
 import * as Y from "yjs";
+import { seeded } from "../../../../test/support/chance.js";
 import { yjs } from "../../src/index.js";
 import { type ImportedDocument, importYLeveldb, LeveldbPersistence } from "../../src/y-leveldb/index.js";
 import { encodeLevelKey } from "../../src/y-leveldb/keys.js";
-import { editDoc, seeded } from "../editing.js";
+import { editDoc } from "../editing.js";
 
 /** A database by y-leveldb: documents of all kinds of content, some flushed, one without updates. */
 async function written() {

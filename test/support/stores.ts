@@ -1,4 +1,4 @@
-/** Temporary directories and small helpers of these tests. Everything made here is removed after each test. */
+/** Temporary directories and small helpers of the tests of backends on disk. Everything made here is removed after each test. */
 
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -8,7 +8,7 @@ import type { Backend, Entry, Range, ScanOptions } from "coppice";
 const made: string[] = [];
 
 export async function temporaryDirectory(): Promise<string> {
-  const path = await mkdtemp(join(tmpdir(), "coppice-file-"));
+  const path = await mkdtemp(join(tmpdir(), "coppice-store-"));
   made.push(path);
   return path;
 }
