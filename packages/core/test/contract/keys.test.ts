@@ -4,6 +4,7 @@ import {
   checkRange,
   compareBytes,
   compareKeys,
+  crc32,
   decodeKey,
   encodeKey,
   encodeRange,
@@ -13,6 +14,7 @@ import {
 } from "coppice";
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
+import { crc32OfKey } from "../../src/contract/keys.js";
 
 const isWellFormed = (text: string) => !/\p{Surrogate}/u.test(text);
 const seed = 20_260_103;
@@ -53,6 +55,11 @@ function naiveOrder(a: Key, b: Key): number {
   }
   return 0;
 }
+
+test("[BK4] the checksum of a key is that of its encoded bytes, whatever was encoded before", () => {
+  const any = fc.oneof(key(), fc.tuple(space(), fc.string({ minLength: 120, maxLength: 136 }), number()));
+  check(fc.property(any, (a) => void expect(crc32OfKey(a)).toBe(crc32(encodeKey(a)))));
+});
 
 test("[BK4] encoded keys and compareKeys order like space, UTF-8 bytes of the id, seq, part", () => {
   check(
