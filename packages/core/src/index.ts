@@ -58,7 +58,7 @@ export {
 export type { Attributes, TreeOperation } from "./graph/tree-operation.js";
 export type { CheckCode, CheckOptions, CheckProblem, CheckReport } from "./storage/check.js";
 export type { CompactAllOptions, CompactAllResult, CompactProgress } from "./storage/compact-all.js";
-export type { CompactOptions, CompactResult } from "./storage/compaction.js";
+export type { CompactOptions, CompactResult, CompactStep } from "./storage/compaction.js";
 export type { CopiedDocument, CopyOptions, CopyProgress, CopyResult } from "./storage/copy.js";
 export type { EraseOptions, EraseResult } from "./storage/deletion.js";
 export type { AppendResult } from "./storage/document-log.js";
