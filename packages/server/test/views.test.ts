@@ -107,7 +107,11 @@ describe("timelines", () => {
     expect((body.points as number[][])[0]!.slice(1)).toEqual([eventsTrimmed, bytesTrimmed]);
     expect((body.points as number[][]).at(-1)!.slice(1)).toEqual([20, before]);
     expect(body.kept).toMatchObject({ events: 20 - eventsTrimmed, bytes: before - bytesTrimmed });
-    expect(body.marks).toMatchObject([{ kind: "snapshot" }, { kind: "snapshot", clock: 20 }]);
+    expect(body.marks).toMatchObject([
+      { kind: "snapshot" },
+      { kind: "snapshot", clock: 20 },
+      { kind: "compaction", clock: 20, bytes: bytesTrimmed },
+    ]);
   });
 });
 

@@ -6,6 +6,7 @@
 
 import { GraphDocument, type GraphPiece, type GraphRow, layOutGraph } from "coppice";
 import type { Hono } from "hono";
+import type { ContentAnswer } from "./answers.js";
 import { partsOf } from "./content.js";
 import { infoOf, momentOf } from "./document-routes.js";
 import { HttpFailure } from "./failures.js";
@@ -29,16 +30,13 @@ export function addViewRoutes(app: Hono<AppEnv>, site: Site): void {
     const id = idOf(context);
     const at = momentOf(context);
     return loaded(site, id, at === undefined ? {} : { at }, ({ doc, clock, model }) =>
-      context.json({ id, clock, model, parts: partsOf(doc) }),
+      context.json({ id, clock, model, parts: partsOf(doc) } satisfies ContentAnswer),
     );
   });
   app.get(`${PATH}/timeline`, permit(site, "read"), async (context) => {
     const info = await infoOf(site, idOf(context));
     const wanted = Math.max(2, Math.min(numberOf(context, "points") ?? POINTS, site.limits.pageEntriesMax));
-    return context.json({
-      id: info.id,
-      ...(await timelineOf(site.storage, info, wanted, context.req.raw.signal)),
-    });
+    return context.json(await timelineOf(site, info, wanted, context.req.raw.signal));
   });
   app.get(`${PATH}/graph`, permit(site, "read"), (context) => {
     const id = idOf(context);
