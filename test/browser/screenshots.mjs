@@ -88,7 +88,7 @@ async function picture(browser, url, colorScheme) {
   await page.locator("[data-verdict=true]").waitFor();
   await page.getByRole("button", { name: "Stop typing" }).click();
   await page.mouse.move(0, 0);
-  await page.getByText("ready").waitFor();
+  await page.getByText("live", { exact: true }).waitFor();
   await shot("try");
   await page.getByRole("button", { name: "Type for me" }).click();
   await page.getByRole("link", { name: "Storage" }).click();

@@ -3,7 +3,8 @@
  * The oldest stands at the top; lanes are laid out by the server.
  */
 
-import { api, type GraphRow } from "./api.js";
+import type { GraphRowAnswer as GraphRow } from "@coppice/server/client";
+import { api } from "./api.js";
 import { useLatest, usePolled } from "./hooks.js";
 import { Failure } from "./parts.js";
 import { count, counted, timestamp } from "./words.js";

@@ -3,9 +3,10 @@
  * what has changed since. While the slider moves, only the newest moment is asked for.
  */
 
+import type { ContentAnswer as Content, DocumentAnswer, Mark } from "@coppice/server/client";
 import type { JSX } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { type ApiError, api, type Content, type DocumentFacts, type Mark } from "./api.js";
+import { type ApiError, api } from "./api.js";
 import { differenceOf, type Run } from "./difference.js";
 import { asApiError } from "./hooks.js";
 import { Failure } from "./parts.js";
@@ -13,7 +14,7 @@ import { count } from "./words.js";
 
 interface Props {
   readonly id: string;
-  readonly facts: DocumentFacts;
+  readonly facts: DocumentAnswer;
   /** The oldest clock that may be chosen. */
   readonly first: number;
   readonly clock: number;
