@@ -300,6 +300,45 @@ describe("the page", () => {
     await page.getByText(/^1 compaction since the server started/).waitFor();
   }, 120_000);
 
+  test("[PG12] the event graph of a Yjs document is drawn as inferred, and says where it is cut", async (context) => {
+    context.skip(noBrowserReason !== undefined, noBrowserReason ?? "a reason");
+    const location = await temporaryStore();
+    const storage = await openStore(location);
+    const [ann, ben] = [await storage.open("both"), await storage.open("both")];
+    ann.doc.getText("text").insert(0, "begin");
+    await ann.save();
+    await ben.refresh();
+    for (const { doc } of [ann, ben]) doc.getText("text").insert(5, "x");
+    await Promise.all([ann.save(), ben.save()]);
+    await Promise.all([ann.refresh(), ben.refresh()]);
+    ben.doc.getText("text").insert(6, "!");
+    await ben.save();
+    await Promise.all([ann.close(), ben.close()]);
+    // Many that write at once, so that there are more chains than are drawn.
+    const many = Array.from({ length: 310 }, (_, client) => {
+      const doc = new Y.Doc();
+      doc.clientID = client + 1;
+      doc.getText("text").insert(0, "x");
+      return Y.encodeStateAsUpdate(doc);
+    });
+    await storage.append("many", many);
+    await storage.close();
+    const { url } = await start("start", location, "--no-samples");
+    const page = await tab(`${url}/#/documents/both`);
+    const graph = page.getByRole("img", { name: "4 chains of events" });
+    await graph.waitFor();
+    expect([await graph.locator(".node").count(), await graph.locator(".edge").count()]).toEqual([4, 4]);
+    const panel = page.getByRole("region", { name: "Event graph" });
+    expect(await panel.getByText("4 events by 2 replicas").count()).toBe(1);
+    expect(await panel.getByText("Updates of yjs name no parents").count()).toBe(1);
+    expect(await panel.getByText("Cut").count()).toBe(0);
+    await page.goto(`${url}/#/documents/many`);
+    await page.getByRole("img", { name: "300 chains of events" }).waitFor();
+    expect(
+      await panel.getByText("Cut: the newest 300 chains are drawn, 10 older ones are not.").count(),
+    ).toBe(1);
+  }, 120_000);
+
   test("[PG11] a list of more than one page is gone through from the keyboard, and searched by beginnings", async (context) => {
     context.skip(noBrowserReason !== undefined, noBrowserReason ?? "a reason");
     const location = await temporaryStore();

@@ -40,10 +40,20 @@ export {
   isRangeDeletion,
   keyName,
 } from "./contract/keys.js";
-export type { AnyModel, Applied, Folded, Model, Refusal, StoredState, Tracker } from "./contract/model.js";
+export type {
+  AnyModel,
+  Applied,
+  EventLinks,
+  Folded,
+  Model,
+  Refusal,
+  StoredState,
+  Tracker,
+} from "./contract/model.js";
+export { type CausalEvent, type CausalGraph, causalGraph, type LinkedEvent } from "./graph/causality.js";
 export { GraphDocument } from "./graph/document.js";
 export type { Cancellation, EventId, GraphEvent } from "./graph/event.js";
-export { type GraphPiece, type GraphRow, layOutGraph } from "./graph/layout.js";
+export { type DrawnEvent, type GraphPiece, type GraphRow, layOutGraph } from "./graph/layout.js";
 export { type GraphModel, type GraphOptions, graph } from "./graph/model.js";
 export {
   type Placement,

@@ -18,8 +18,6 @@ import { Travel } from "./travel.js";
 import { age, bytes, count, counted, timestamp } from "./words.js";
 
 const INTERVAL_MS = 2_000;
-/** Their events name no parents here. A reducer's model may have any other name. */
-const WITHOUT_GRAPH = new Set(["yjs", "automerge", "loro"]);
 
 export function DocumentView({ id }: { id: string }) {
   const {
@@ -82,7 +80,7 @@ export function DocumentView({ id }: { id: string }) {
           />
         </div>
       )}
-      {!WITHOUT_GRAPH.has(facts.model) && <EventGraph id={id} clock={facts.clock} />}
+      {facts.clock > 0 && <EventGraph id={id} facts={facts} />}
     </section>
   );
 }

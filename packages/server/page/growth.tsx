@@ -31,10 +31,11 @@ export function Growth(props: {
   const data = [shown.map(([time]) => time), line(1), line(2)];
   const compactions = marks.filter(({ kind }) => kind === "compaction");
   const { compactionsSince: since } = timeline;
+  const whole = `${count(facts.clock)} events and ${bytes(facts.logBytes)}`;
   return (
     <>
       <Plot
-        says={`${count(facts.clock)} events and ${bytes(facts.logBytes)} over time, with ${marks.length} marks`}
+        says={`${whole} over time, with ${marks.length} marks`}
         height={210}
         lines={LINES}
         data={data}

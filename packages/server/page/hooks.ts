@@ -24,14 +24,16 @@ const LIVE_MS = 15_000;
 const REST_TIMES = 4;
 
 /**
- * Asks again when a change is told that `concerns` the value, and `intervalMs` after each answer while none
- * are told. What was answered stays when a later request fails; a new `key` starts from nothing.
+ * Asks again when a change is told that `concerns` the value, but not within `restMs` of the last answer, and
+ * `intervalMs` after each answer while none are told. What was answered stays when a later request fails; a
+ * new `key` starts from nothing.
  */
 export function usePolled<T>(
   key: string,
   intervalMs: number,
   ask: (signal: AbortSignal) => Promise<T>,
   concerns?: (change: ChangeAnswer) => boolean,
+  restMs = 0,
 ): Polled<T> {
   const [state, setState] = useState<{ key: string; value?: T; error?: ApiError }>({ key });
   const latest = useRef({ ask, concerns });
@@ -43,6 +45,7 @@ export function usePolled<T>(
       (value) => setState({ key, value }),
       (error) => setState((before) => (before.key === key ? { ...before, error } : { key, error })),
       () => (stream.state === "live" && latest.current.concerns ? LIVE_MS : intervalMs),
+      restMs,
     );
     again.current = () => asking.now();
     const shown = () => (document.hidden ? asking.pause() : asking.now());
@@ -57,7 +60,7 @@ export function usePolled<T>(
       unheard();
       document.removeEventListener("visibilitychange", shown);
     };
-  }, [key, intervalMs]);
+  }, [key, intervalMs, restMs]);
   const current: typeof state = state.key === key ? state : { key };
   return { value: current.value, error: current.error, refresh: () => again.current() };
 }
@@ -68,6 +71,7 @@ class Asking<T> {
   readonly #onValue: (value: T) => void;
   readonly #onError: (error: ApiError) => void;
   readonly #intervalMs: () => number;
+  readonly #restMs: number;
   readonly #stop = new AbortController();
   #isAsking = false;
   #isStale = false;
@@ -79,11 +83,13 @@ class Asking<T> {
     onValue: (value: T) => void,
     onError: (error: ApiError) => void,
     intervalMs: () => number,
+    restMs: number,
   ) {
     this.#ask = ask;
     this.#onValue = onValue;
     this.#onError = onError;
     this.#intervalMs = intervalMs;
+    this.#restMs = restMs;
   }
 
   now(): void {
@@ -120,7 +126,7 @@ class Asking<T> {
     }
     this.#isAsking = false;
     const ended = performance.now();
-    const restMs = REST_TIMES * (ended - began);
+    const restMs = Math.max(this.#restMs, REST_TIMES * (ended - began));
     this.#restUntil = ended + restMs;
     this.#later(this.#isStale ? restMs : this.#intervalMs());
   }

@@ -108,7 +108,6 @@ export interface GraphAnswer {
   readonly complete: boolean;
   /** The clock from which on events were looked at; those before are trimmed, or too many. */
   readonly from: number;
-  readonly isCut: boolean;
   readonly rows: readonly GraphRowAnswer[];
 }
 

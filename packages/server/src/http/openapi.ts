@@ -120,7 +120,7 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
     query: ["points"],
   },
   [`GET ${DOCUMENT}/graph`]: {
-    says: "The event graph as rows of a drawing, the newest `limit`; 422 for models without one.",
+    says: "The event graph as rows of a drawing, the newest `limit`; 422 where events tell nothing of it.",
     action: "read",
     query: ["limit"],
   },
