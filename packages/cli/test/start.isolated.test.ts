@@ -61,7 +61,7 @@ describe("coppice start", () => {
     const store = `level:${join(await temporaryDirectory(), "new")}`;
     const first = await started(store);
     const [{ url, pid, samples } = {} as Listening] = listenings(first);
-    expect(samples.map(({ id }) => id)).toEqual(["paper", "conversation", "component", "board"]);
+    expect(samples.map(({ id }) => id)).toEqual(["paper", "conversation", "component", "trees", "board"]);
     const { documents } = (await (await fetch(`${url}/api/documents?info=true`)).json()) as {
       documents: { id: string; clock: number; changed: number }[];
     };
@@ -135,7 +135,7 @@ describe("coppice start", () => {
     await ours.import(source.export("paper"));
     await ours.import(source.export("component"));
     await ours.delete("component");
-    expect((await land(ours)).map(({ id }) => id)).toEqual(["conversation", "board"]);
+    expect((await land(ours)).map(({ id }) => id)).toEqual(["conversation", "trees", "board"]);
     await ours.delete("paper");
     expect(await land(ours)).toEqual([]);
     for (const { id } of samples) await ours.delete(id);

@@ -47,6 +47,11 @@ export function EventGraph({ id, facts }: { id: string; facts: DocumentAnswer })
           <span>
             <i class="diamond" /> ends a critical version
           </span>
+          {rows.some(({ cut }) => cut) && (
+            <span>
+              <i class="stub" /> goes on from what is not here
+            </span>
+          )}
         </p>
       </div>
       <Notes graph={value} facts={facts} />
@@ -104,6 +109,9 @@ function Drawing({ rows, replicas }: { rows: readonly GraphRow[]; replicas: read
           />
         )),
       )}
+      {rows.map((row, index) =>
+        row.cut ? <path key={`cut ${index}`} class="edge cut" d={stub(row, index)} /> : null,
+      )}
       {rows.map((row, index) => (
         <Node key={index} row={row} y={yOf(index)} textX={textX} colour={colourOf(row, replicas)} />
       ))}
@@ -118,8 +126,7 @@ function Node(props: { row: GraphRow; y: number; textX: number; colour: number }
   const facts = [
     counted(row.events, "event"),
     ...(row.undos > 0 ? [counted(row.undos, "undo")] : []),
-    ...(row.attached > 0 ? [`${count(row.attached)} that only delete or repeat`] : []),
-    ...(row.cut ? ["after what is not here"] : []),
+    ...(row.attached > 0 ? [`and ${count(row.attached)} that only delete or repeat`] : []),
   ].join(", ");
   return (
     <g class={`node lane${colour}`}>
@@ -153,6 +160,11 @@ function edge(rows: readonly GraphRow[], parent: number, child: number): string 
   const bend = toY - STEP.y;
   const middle = (bend + toY) / 2;
   return `M${fromX} ${fromY}V${bend}C${fromX} ${middle} ${toX} ${middle} ${toX} ${toY}`;
+}
+
+/** From what is not here. */
+function stub({ lane }: GraphRow, index: number): string {
+  return `M${xOf(lane)} ${yOf(index)}v${-STEP.y / 2}`;
 }
 
 function colourOf({ replica }: GraphRow, replicas: readonly string[]): number {

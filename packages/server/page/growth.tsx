@@ -49,8 +49,8 @@ export function Growth(props: {
       />
       {since !== null && (cut > 0 || compactions.length > 0) && (
         <p class="legend since" title={`since ${timestamp(since)}`}>
-          {counted(compactions.length, "compaction")} since the server started {age(since)} ago; of earlier
-          ones only the last cut is known
+          {compactions.length === 0 ? "no compaction" : counted(compactions.length, "compaction")} since the
+          server started {age(since)} ago; of earlier ones only the last cut is known
         </p>
       )}
     </>

@@ -80,16 +80,20 @@ function Texts(props: { then: Content | undefined; now: Content | undefined; isN
     <div class="texts">
       <figure aria-label="the document then">
         <figcaption>
-          {isNow ? "now" : `as it was at clock ${then === undefined ? "…" : count(then.clock)}`}
+          {isNow
+            ? "now; the slider and the plot go back, and show what has changed since"
+            : `as it was at clock ${then === undefined ? "…" : count(then.clock)}`}
         </figcaption>
         <pre class="text" data-clock={then?.clock}>
           {before}
         </pre>
       </figure>
-      <figure aria-label="the difference to now">
-        <figcaption>{summary(runs)}</figcaption>
-        <pre class="text">{piecesOf(runs)}</pre>
-      </figure>
+      {!isNow && (
+        <figure aria-label="the difference to now">
+          <figcaption>{summary(runs)}</figcaption>
+          <pre class="text">{piecesOf(runs)}</pre>
+        </figure>
+      )}
     </div>
   );
 }

@@ -19,6 +19,7 @@ import {
   type TreeDocument,
   tree,
 } from "coppice";
+import type * as Yjs from "yjs";
 import type { StoreOptions } from "../options.js";
 import {
   DEFAULT_CONCURRENT,
@@ -56,6 +57,7 @@ interface Script {
 /** Whose appends began a sample: told in the `info` of its first one. */
 const INFO = { by: "coppice start" } as const;
 const BOARD = "board";
+const LIST = "trees";
 
 /** Fills the store with what is missing; `[]` when it holds all samples, or documents of others. */
 export async function writeSamples(runtime: Runtime, options: StoreOptions): Promise<Sample[]> {
@@ -89,12 +91,15 @@ export async function sampleSource(
   const source = await DocumentStorage.open({ backend: memoryBackend(), models, env: clock.env });
   const scripts = await Promise.all((await recordings(runtime)).map((one) => scriptOf(runtime, one)));
   await Promise.all(scripts.map((script) => write(source, clock, script, runtime.signal)));
+  const trees = await writeTrees(source, clock);
   const board = await writeBoard(source, clock);
   const typed = scripts.map(({ id, says, updates }) => ({ id, says, events: updates.count }));
-  return {
-    source,
-    samples: [...typed, { id: BOARD, says: "a tree that two edited at once", events: board }],
-  };
+  const samples = [
+    ...typed,
+    { id: LIST, says: "a list that two write at once", events: trees },
+    { id: BOARD, says: "a tree that two edited at once", events: board },
+  ];
+  return { source, samples };
 }
 
 /** Brings those that are missing into the store, each whole or not at all; those that were brought. */
@@ -121,7 +126,7 @@ export async function landSamples(
 }
 
 async function missingSamples(storage: DocumentStorage): Promise<readonly string[]> {
-  const wanted = new Set([...WANTED.map(({ id }) => id), BOARD]);
+  const wanted = new Set([...WANTED.map(({ id }) => id), LIST, BOARD]);
   for await (const id of storage.list({ limit: wanted.size })) {
     // The tree is the last one; and what others have written is not ours to add to.
     if (id === BOARD || !wanted.delete(id) || !(await isSample(storage, id))) return [];
@@ -129,7 +134,7 @@ async function missingSamples(storage: DocumentStorage): Promise<readonly string
   return [...wanted];
 }
 
-/** Told by the oldest batch that is kept: one that was trimmed since was in use, and nobody waits for more. */
+/** Told by the oldest batch: a document that was trimmed since was in use, and nobody waits for more. */
 async function isSample(storage: DocumentStorage, id: string): Promise<boolean> {
   for await (const entry of storage.history(id))
     if (entry.kind === "batch") return entry.clock === 0 && entry.info?.by === INFO.by;
@@ -190,6 +195,39 @@ async function write(
     isTagged = true;
     await storage.tag(id, "first draft");
   }
+}
+
+const TREES = [
+  ["hazel", "oak", "ash", "willow", "hornbeam", "lime", "elm", "poplar", "holly"],
+  ["chestnut", "alder", "birch", "maple", "sycamore", "beech", "rowan", "yew", "linden"],
+] as const;
+const GREETING = "Trees that grow again when they are cut:";
+
+/** Two people write on at the end of one list, and read each other now and then. */
+async function writeTrees(storage: DocumentStorage, clock: MadeUpClock): Promise<number> {
+  const { Doc, encodeStateAsUpdate } = await loadPackage("yjs", () => import("yjs"));
+  const begun = new Doc();
+  begun.getText("text").insert(0, GREETING);
+  await storage.append(LIST, [encodeStateAsUpdate(begun)], { model: "yjs", info: INFO });
+  const people = [await storage.open<Yjs.Doc>(LIST), await storage.open<Yjs.Doc>(LIST)] as const;
+  const random = seededRandom(SEED);
+  const write = ({ doc }: (typeof people)[number], word: string) => {
+    doc.getText("text").insert(doc.getText("text").length, word);
+    clock.pass(4_000 * random());
+  };
+  for (let round = 0; round < TREES[0].length; round++) {
+    for (const [index, person] of people.entries()) {
+      if (random() < 0.6) await person.refresh();
+      write(person, ` ${TREES[index]![round]},`);
+      if (random() < 0.7) await person.save();
+    }
+  }
+  for (const person of people) await person.save();
+  for (const person of people) await person.refresh();
+  write(people[0], " and more.");
+  const events = await people[0].save();
+  for (const person of people) await person.close();
+  return events;
 }
 
 const COLUMNS = ["Ideas", "Doing", "Done"] as const;
