@@ -174,7 +174,7 @@ describe("event graphs", () => {
       [1, [], true],
       [2, [0], false],
       [3, [0], false],
-      [4, [2, 1], true],
+      [4, [1, 2], true],
     ]);
     ann.getText("text").delete(0, 1);
     await running.storage.append("notes", [Y.encodeStateAsUpdate(ann, Y.encodeStateVector(ann))]);

@@ -71,7 +71,7 @@ export function causalGraph(stored: readonly LinkedEvent[]): CausalGraph {
   }
   const parents = directParents(order, before);
   const events = order.map(({ links, clock, time, attached }, place) => {
-    const known = parents[place]!.map((parent) => idOf(order[parent]!));
+    const known = [...parents[place]!].reverse().map((parent) => idOf(order[parent]!));
     const isCut = known.length === 0 && before.get(order[place]!)!.isCut;
     return {
       replica: links.replica,
