@@ -20,6 +20,7 @@ export interface Polled<T> {
 
 /** While changes are told, what is shown is asked for again so often all the same: a hint may be lost. */
 const LIVE_MS = 15_000;
+const RETRY_MS = 2_000;
 /** Of the time that the last answer took. */
 const REST_TIMES = 4;
 
@@ -118,17 +119,21 @@ class Asking<T> {
     const began = performance.now();
     this.#isAsking = true;
     this.#isStale = false;
+    let hasFailed = false;
     try {
       const value = await this.#ask(signal);
       if (!signal.aborted) this.#onValue(value);
     } catch (error) {
+      hasFailed = true;
       if (!signal.aborted) this.#onError(asApiError(error));
     }
     this.#isAsking = false;
     const ended = performance.now();
     const restMs = Math.max(this.#restMs, REST_TIMES * (ended - began));
     this.#restUntil = ended + restMs;
-    this.#later(this.#isStale ? restMs : this.#intervalMs());
+    // Nothing would tell of an answer that only this request did not get.
+    const nextMs = hasFailed ? Math.min(RETRY_MS, this.#intervalMs()) : this.#intervalMs();
+    this.#later(this.#isStale ? restMs : nextMs);
   }
 
   #later(ms: number): void {

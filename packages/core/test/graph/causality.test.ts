@@ -1,7 +1,15 @@
 // Graphs that are made of the links of events, against a naive twin.
 import { fc, test as property } from "@fast-check/vitest";
-import { causalGraph, type EventLinks, type LinkedEvent, layOutGraph } from "coppice";
+import {
+  causalGraph,
+  DocumentStorage,
+  type EventLinks,
+  type LinkedEvent,
+  layOutGraph,
+  memoryBackend,
+} from "coppice";
 import { describe, expect, test } from "vitest";
+import { nameSet, naming } from "../../../../test/support/oracle-model.js";
 
 interface Made {
   readonly replica: number;
@@ -118,6 +126,31 @@ describe("graphs made of links", () => {
     ]);
     expect(unplaced).toBe(1);
     expect(causalGraph([])).toEqual({ events: [], critical: [], unplaced: 0 });
+  });
+
+  test("[GR53] a read with links gives those of each event whose bytes tell them, and no others", async () => {
+    const model = {
+      ...nameSet(),
+      links: (event: Uint8Array): EventLinks => {
+        if (new TextDecoder().decode(event).includes("mute")) throw new TypeError("says nothing");
+        return { replica: "a", makes: [], after: [], complete: true };
+      },
+    };
+    const storage = await DocumentStorage.open({ backend: memoryBackend(), models: [model] });
+    await storage.append(
+      "d",
+      ["one", "mute", "two"].map((name) => naming(name)),
+    );
+    const told = async (links: boolean) => {
+      const found: unknown[] = [];
+      for await (const event of storage.read("d", { links })) found.push(event.links?.replica);
+      return found;
+    };
+    expect(await told(true)).toEqual(["a", undefined, "a"]);
+    expect(await told(false)).toEqual([undefined, undefined, undefined]);
+    await storage.append("other", [naming("x")]);
+    expect((await storage.check()).problems).toEqual([]);
+    await storage.close();
   });
 
   test("[GR52] events that name each other in a circle are all drawn", () => {
