@@ -1,13 +1,14 @@
 /**
  * Documents to look at, for a store that is empty: recorded histories where there are recordings, else a
- * seeded author's, and a tree that two people edited at once.
+ * seeded author's; a list that two wrote at once, and a tree that two edited at once.
  *
  * They are written in memory like any others, in small appends, and imported from there; only the clock is
  * made up, so that they look as if they had been written over the last hours and not within a second.
  *
- * Invariants: the texts are the same for the same seed and the same recordings; a sample is in the store as a
- * whole or not at all; samples that an interrupted start left out are made up for by the next one, as long as
- * nothing but samples is there and the last one, the tree, is not.
+ * Invariants: the texts are the same for the same seed and the same recordings, but for the order of what
+ * two wrote at once; a sample is in the store as a whole or not at all; samples that an interrupted start
+ * left out are made up for by the next one, as long as nothing but samples is there and the last one, the
+ * tree, is not.
  */
 
 import {
