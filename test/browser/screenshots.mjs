@@ -74,9 +74,18 @@ async function picture(browser, url, colorScheme) {
   await shot("document-tag");
   await page.keyboard.press("Enter");
   await page.getByText("names the version").waitFor();
+  // Held back, so that the steps can be looked at.
+  await page.route("**/compact*", async (route) => {
+    await page.waitForTimeout(1_500);
+    await route.continue();
+  });
   await page.getByRole("button", { name: "Compact" }).click();
-  await page.getByText("freed").waitFor();
+  await shot("document-compacting");
+  await page.getByText(/trimmed, .* freed/).waitFor();
   await shot("document-compacted", { fullPage: true });
+  await at("documents/trees");
+  await page.getByRole("img", { name: "chains of events" }).waitFor();
+  await shot("document-inferred", { fullPage: true });
   await at("documents/board");
   await page.getByText("Event graph").waitFor();
   await shot("document-graph", { fullPage: true });
@@ -88,7 +97,7 @@ async function picture(browser, url, colorScheme) {
   await page.locator("[data-verdict=true]").waitFor();
   await page.getByRole("button", { name: "Stop typing" }).click();
   await page.mouse.move(0, 0);
-  await page.getByText("ready").waitFor();
+  await page.getByText("live", { exact: true }).waitFor();
   await shot("try");
   await page.getByRole("button", { name: "Type for me" }).click();
   await page.getByRole("link", { name: "Storage" }).click();

@@ -6,11 +6,13 @@
  */
 
 import * as Automerge from "@automerge/automerge";
+import type { EventLinks } from "coppice";
 import { chunkProblem, statedChecksum } from "./chunk.js";
 
 /** A change as the graph of changes sees it. */
 export interface ChangeNode {
   readonly hash: string;
+  readonly actor: string;
   /** Hashes of the changes directly before it. */
   readonly deps: readonly string[];
 }
@@ -25,11 +27,22 @@ export function readChange(event: Uint8Array): ChangeNode {
   } catch (error) {
     throw new TypeError(`not an Automerge change: ${reasonOf(error)}`, { cause: error });
   }
-  const { hash, deps } = decoded;
+  const { hash, deps, actor } = decoded;
   if (typeof hash !== "string" || !hash.startsWith(statedChecksum(event))) {
     throw new TypeError("not an Automerge change: its checksum does not match");
   }
-  return { hash, deps };
+  return { hash, deps, actor };
+}
+
+/** A change is one point, named by its hash. Throws like `readChange`. */
+export function linksOf(event: Uint8Array): EventLinks {
+  const { hash, actor, deps } = readChange(event);
+  return {
+    replica: actor,
+    makes: [{ name: hash, from: 0, to: 1 }],
+    after: deps.map((name) => ({ name, at: 0 })),
+    complete: true,
+  };
 }
 
 /** The text of whatever was thrown; panics of the WASM code say more than users want to read. */

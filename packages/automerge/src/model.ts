@@ -10,7 +10,7 @@
 import * as Automerge from "@automerge/automerge";
 import { binaryCodec, type Folded, type Model } from "coppice";
 import { applyEvents, forgetOrigin, rememberOrigin } from "./apply.js";
-import { readChange } from "./changes.js";
+import { linksOf, readChange } from "./changes.js";
 import { chunkProblem, splitChunks } from "./chunk.js";
 import { diffStored } from "./diff.js";
 import { encodeHeads } from "./heads.js";
@@ -43,6 +43,7 @@ export function automerge<T = unknown>(): AutomergeModel<T> {
     check: (events) => {
       for (const event of events) readChange(event);
     },
+    links: linksOf,
     holds: (doc) => Automerge.getMissingDeps(doc, []).length > 0,
     snapshot: snapshotOf,
     version: versionOf,

@@ -2,9 +2,14 @@
 import { spawn } from "node:child_process";
 import { createServer } from "node:net";
 import { join } from "node:path";
+import { yjs } from "@coppice/yjs";
+import { DocumentStorage, memoryBackend, tree } from "coppice";
+import { simulatedBackend } from "coppice/testing";
 import { afterEach, describe, expect, test } from "vitest";
 import { PlainText } from "../src/replay/plain-text.js";
+import type { Runtime } from "../src/runtime.js";
 import { author } from "../src/start/author.js";
+import { landSamples, sampleSource } from "../src/start/samples.js";
 import { freePort } from "../src/start/supervisor.js";
 import {
   cleanUp,
@@ -56,7 +61,7 @@ describe("coppice start", () => {
     const store = `level:${join(await temporaryDirectory(), "new")}`;
     const first = await started(store);
     const [{ url, pid, samples } = {} as Listening] = listenings(first);
-    expect(samples.map(({ id }) => id)).toEqual(["paper", "conversation", "component", "board"]);
+    expect(samples.map(({ id }) => id)).toEqual(["paper", "conversation", "component", "trees", "board"]);
     const { documents } = (await (await fetch(`${url}/api/documents?info=true`)).json()) as {
       documents: { id: string; clock: number; changed: number }[];
     };
@@ -70,6 +75,72 @@ describe("coppice start", () => {
     expect(listenings(second)[0]?.samples).toEqual([]);
     await stop(second);
     expect((await coppice(["check", "--store", store])).code).toBe(0);
+  });
+
+  test("[CL63] a start that is interrupted at any operation leaves whole samples, and the next one brings the others", async () => {
+    const out = { env: {}, signal: new AbortController().signal, entry: await entry() };
+    const { source, samples } = await sampleSource(out as unknown as Runtime);
+    const whole = new Map(samples.map(({ id, events }) => [id, events]));
+    let operations = 0;
+    let crashAt = Number.POSITIVE_INFINITY;
+    const disk = () => {
+      const backend = simulatedBackend({
+        onOperation: ({ index }) => {
+          operations = index + 1;
+          if (index === crashAt) backend.crash();
+        },
+      });
+      return backend;
+    };
+    const open = (backend: ReturnType<typeof disk>) =>
+      DocumentStorage.open({ backend, models: [yjs(), tree()] });
+    const land = async (storage: DocumentStorage) =>
+      (await landSamples(source, storage, samples, out.signal)).map(({ id }) => id);
+    const first = await open(disk());
+    expect(await land(first)).toEqual([...whole.keys()]);
+    expect(await land(first)).toEqual([]);
+    const total = operations;
+    for (let at = 1; at < total; at += 1 + Math.floor(total / 12)) {
+      const backend = disk();
+      crashAt = at;
+      const storage = await open(backend);
+      // A process that has crashed hears nothing more.
+      await Promise.race([land(storage), until("it crashed", () => operations > at)]).catch(() => undefined);
+      crashAt = Number.POSITIVE_INFINITY;
+      const next = await open(backend);
+      const left: string[] = [];
+      for await (const id of next.list()) {
+        left.push(id);
+        expect([id, (await next.info(id))?.clock]).toEqual([id, whole.get(id)]);
+      }
+      const landed = await land(next);
+      expect([...left, ...landed].sort()).toEqual([...whole.keys()].sort());
+      for (const [id, events] of whole) expect((await next.load(id))?.clock).toBe(events);
+      expect((await next.check()).problems).toEqual([]);
+      await next.close();
+    }
+    await first.close();
+    await source.close();
+  });
+
+  test("[CL63] samples are added to nothing but samples, and what was deleted stays so", async () => {
+    const out = { env: {}, signal: new AbortController().signal, entry: await entry() };
+    const { source, samples } = await sampleSource(out as unknown as Runtime);
+    const open = () => DocumentStorage.open({ backend: memoryBackend(), models: [yjs(), tree()] });
+    const land = (storage: DocumentStorage) => landSamples(source, storage, samples, out.signal);
+    const theirs = await open();
+    await (await theirs.open("paper")).close();
+    expect(await land(theirs)).toEqual([]);
+    const ours = await open();
+    await ours.import(source.export("paper"));
+    await ours.import(source.export("component"));
+    await ours.delete("component");
+    expect((await land(ours)).map(({ id }) => id)).toEqual(["conversation", "trees", "board"]);
+    await ours.delete("paper");
+    expect(await land(ours)).toEqual([]);
+    for (const { id } of samples) await ours.delete(id);
+    expect(await land(ours)).toEqual([]);
+    for (const storage of [theirs, ours, source]) await storage.close();
   });
 
   test("[CL61] a server that is killed is back at the same address, and ends when its supervisor is killed", async () => {

@@ -41,10 +41,20 @@ export {
   isRangeDeletion,
   keyName,
 } from "./contract/keys.js";
-export type { AnyModel, Applied, Folded, Model, Refusal, StoredState, Tracker } from "./contract/model.js";
+export type {
+  AnyModel,
+  Applied,
+  EventLinks,
+  Folded,
+  Model,
+  Refusal,
+  StoredState,
+  Tracker,
+} from "./contract/model.js";
+export { type CausalEvent, type CausalGraph, causalGraph, type LinkedEvent } from "./graph/causality.js";
 export { GraphDocument } from "./graph/document.js";
 export type { Cancellation, EventId, GraphEvent } from "./graph/event.js";
-export { type GraphPiece, type GraphRow, layOutGraph } from "./graph/layout.js";
+export { type DrawnEvent, type GraphPiece, type GraphRow, layOutGraph } from "./graph/layout.js";
 export { type GraphModel, type GraphOptions, graph } from "./graph/model.js";
 export {
   type Placement,
@@ -59,7 +69,7 @@ export {
 export type { Attributes, TreeOperation } from "./graph/tree-operation.js";
 export type { CheckCode, CheckOptions, CheckProblem, CheckReport } from "./storage/check.js";
 export type { CompactAllOptions, CompactAllResult, CompactProgress } from "./storage/compact-all.js";
-export type { CompactOptions, CompactResult } from "./storage/compaction.js";
+export type { CompactOptions, CompactResult, CompactStep } from "./storage/compaction.js";
 export type { CopiedDocument, CopyOptions, CopyProgress, CopyResult } from "./storage/copy.js";
 export type { EraseOptions, EraseResult } from "./storage/deletion.js";
 export type { AppendResult } from "./storage/document-log.js";

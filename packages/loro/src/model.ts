@@ -11,7 +11,7 @@ import { applyEvents, forgetOrigin, rememberOrigin } from "./apply.js";
 import { diffStored } from "./diff.js";
 import { criticalVersion } from "./shallow.js";
 import { trackDoc } from "./tracker.js";
-import { checkEvent, importAll, readMeta } from "./update.js";
+import { checkEvent, importAll, linksOf, readMeta } from "./update.js";
 import { clocksOf, encodeClocks } from "./version.js";
 
 export interface LoroOptions {
@@ -57,6 +57,7 @@ export function loro(options: LoroOptions = {}): LoroModel {
     check: (events) => {
       for (const event of events) checkEvent(event);
     },
+    links: linksOf,
     // A live document may know more history than the stored snapshot: what it takes, a later load may
     // refuse.
     holds: (doc) => keepOps !== undefined || doc.exportPendingUpdates() !== undefined,

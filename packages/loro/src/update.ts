@@ -13,6 +13,7 @@
  * a `WebAssembly.RuntimeError` when it has panicked; after that the document it happened in is unusable.
  */
 
+import type { EventLinks } from "coppice";
 import { decodeImportBlobMeta, type ImportBlobMetadata, type ImportStatus, type LoroDoc } from "loro-crdt";
 
 const MODE_AT = 20;
@@ -39,6 +40,21 @@ export function checkEvent(event: Uint8Array): void {
 /** True when only `checkEvent` can tell whether this may be an event; cheap. */
 export function isSuspect(event: Uint8Array): boolean {
   return event[MODE_AT] !== 0 || event[MODE_AT + 1] !== UPDATE;
+}
+
+/**
+ * Points are operations, named by peer; an update starts at a version, which it names. Throws like
+ * `readMeta`.
+ */
+export function linksOf(event: Uint8Array): EventLinks {
+  const { partialStartVersionVector, partialEndVersionVector, startFrontiers } = readMeta(event);
+  const [start, end] = [partialStartVersionVector.toJSON(), partialEndVersionVector.toJSON()];
+  partialStartVersionVector.free();
+  partialEndVersionVector.free();
+  const makes = [...end].map(([name, to]) => ({ name, from: start.get(name) ?? 0, to }));
+  const [longest] = [...makes].sort((left, right) => right.to - right.from - (left.to - left.from));
+  const after = startFrontiers.map(({ peer, counter }) => ({ name: peer, at: counter }));
+  return { replica: longest?.name ?? "", makes, after, complete: true };
 }
 
 /**

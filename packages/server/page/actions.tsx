@@ -1,18 +1,20 @@
 /**
- * What can be done with a document: snapshot, compact, tag, fork, download. Each says what came of it, with
- * sizes before and after where bytes are freed.
+ * What can be done with a document: snapshot, compact, tag, fork, download. Each says what came of it.
+ *
+ * One thing is done at a time. What takes long can be cancelled, and is when the view is left.
  */
 
-import { useState } from "preact/hooks";
-import { type ApiError, api, type Compacted, type DocumentFacts, type Timeline } from "./api.js";
+import type { DocumentAnswer } from "@coppice/server/client";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { type ApiError, api } from "./api.js";
+import { Compacted, type Compaction, CompactionSteps, compact } from "./compaction.js";
 import { asApiError, linkTo } from "./hooks.js";
 import { Failure } from "./parts.js";
-import { bytes, count, counted, duration } from "./words.js";
+import { bytes, count } from "./words.js";
 
 interface Props {
   readonly id: string;
-  readonly facts: DocumentFacts;
-  readonly timeline: Timeline | undefined;
+  readonly facts: DocumentAnswer;
   /** The clock that is travelled to; `undefined`: now. */
   readonly at: number | undefined;
   readonly onChange: () => void;
@@ -21,26 +23,46 @@ interface Props {
 /** The browser reads the bytes after the click. */
 const REVOKE_MS = 10_000;
 
-type Said = { readonly text: string; readonly link?: { readonly href: string; readonly name: string } };
+interface Said {
+  readonly text: string;
+  readonly link?: { readonly href: string; readonly name: string };
+}
 
 export function Actions(props: Props) {
   const { id, onChange } = props;
   const [running, setRunning] = useState<string>();
   const [said, setSaid] = useState<Said>();
   const [error, setError] = useState<ApiError>();
+  const [compaction, setCompaction] = useState<Compaction>();
+  const stop = useRef<AbortController | undefined>(undefined);
+  useEffect(() => () => stop.current?.abort(), []);
   const act: Act = async (name, work) => {
     setRunning(name);
     setError(undefined);
     setSaid(undefined);
+    setCompaction(undefined);
     try {
       setSaid(await work());
-      onChange();
     } catch (failure) {
       setError(asApiError(failure));
-    } finally {
-      setRunning(undefined);
     }
+    setRunning(undefined);
+    onChange();
   };
+  const compactNow = () =>
+    act("compacting", async () => {
+      stop.current = new AbortController();
+      const { signal } = stop.current;
+      try {
+        setCompaction({ sizes: undefined, result: undefined, step: undefined });
+        await compact(id, setCompaction, signal);
+        return undefined;
+      } catch (failure) {
+        setCompaction(undefined);
+        if (!signal.aborted) throw failure;
+        return { text: "stopped: what was not done yet was not begun, and nothing is lost" };
+      }
+    });
   const busy = running !== undefined;
   return (
     <div class="actions">
@@ -52,17 +74,23 @@ export function Actions(props: Props) {
         >
           Snapshot
         </button>
-        <button type="button" disabled={busy} onClick={() => void act("compacting", () => compact(props))}>
+        <button type="button" disabled={busy} onClick={() => void compactNow()}>
           Compact
         </button>
         <OfVersion {...props} busy={busy} act={act} />
-        {busy && (
+        {busy && compaction === undefined && (
           <span class="quiet" role="status">
             <progress aria-label={running} /> {running} …
           </span>
         )}
       </div>
       {error !== undefined && <Failure error={error} />}
+      {compaction !== undefined &&
+        (compaction.result === undefined ? (
+          <CompactionSteps step={compaction.step} onCancel={() => stop.current?.abort()} />
+        ) : (
+          <Compacted compaction={compaction} result={compaction.result} />
+        ))}
       {said !== undefined && (
         <p class="notice good" role="status">
           {said.text} {said.link !== undefined && <a href={said.link.href}>{said.link.name}</a>}
@@ -72,7 +100,7 @@ export function Actions(props: Props) {
   );
 }
 
-type Act = (name: string, work: () => Promise<Said>) => Promise<void>;
+type Act = (name: string, work: () => Promise<Said | undefined>) => Promise<void>;
 
 /** What is done with the version that is looked at. */
 function OfVersion({ id, facts, at, busy, act }: Props & { readonly busy: boolean; readonly act: Act }) {
@@ -160,23 +188,6 @@ async function snapshot(id: string): Promise<Said> {
     text:
       clock === null ? "the newest snapshot covers everything" : `snapshot taken at clock ${count(clock)}`,
   };
-}
-
-async function compact({ id, timeline }: Props): Promise<Said> {
-  const before = timeline?.kept.bytes;
-  const result = await api.compact(id, { force: true });
-  return { text: compacted(result, before) };
-}
-
-function compacted({ outcome, reason, ...result }: Compacted, before: number | undefined): string {
-  if (outcome !== "compacted") return `${outcome}${reason === undefined ? "" : `: ${reason}`}`;
-  const { eventsTrimmed, bytesTrimmed, snapshotBytes, durationMs } = result;
-  const sizes =
-    before === undefined ? "" : `${bytes(before)} of events before, ${bytes(before - bytesTrimmed)} after; `;
-  return (
-    `${counted(eventsTrimmed, "event")} trimmed, ${bytes(bytesTrimmed)} freed: ${sizes}` +
-    `the snapshot has ${bytes(snapshotBytes)}; ${duration(durationMs)}`
-  );
 }
 
 async function download(id: string, at: number | undefined): Promise<Said> {

@@ -1,5 +1,5 @@
 /**
- * The HTTP API as the page uses it: one function for each request, with the types of its answers.
+ * The HTTP API as the page uses it: one function for each request. The types of the answers are the server's.
  *
  * Addresses are relative to the page, so that it works behind a proxy as well. A token is kept for the life
  * of the tab and sent with each request; nothing is asked of any other host.
@@ -7,102 +7,23 @@
  * Invariant: a failure is an `ApiError` with the code and the sentence of the server, or `UNREACHABLE`.
  */
 
-export interface DocumentFacts {
-  readonly id: string;
-  readonly model: string;
-  readonly clock: number;
-  readonly eventsSinceSnapshot: number;
-  readonly bytesSinceSnapshot: number;
-  readonly logBytes: number;
-  readonly snapshotClock: number | null;
-  readonly snapshotTime: number | null;
-  readonly snapshotBytes: number;
-  readonly archiveBytes: number;
-  readonly oldestClock: number;
-  readonly archivedClock?: number;
-  readonly created: number;
-  readonly changed: number;
-  readonly connections: number;
-  /** Of a damaged document, which has nothing but its id beside. */
-  readonly error?: { readonly code: string; readonly message: string };
-}
-
-export interface DocumentList {
-  readonly documents: readonly DocumentFacts[];
-  readonly next: string | null;
-}
-
-export interface Mark {
-  readonly kind: "snapshot" | "tag";
-  readonly name?: string;
-  readonly clock: number;
-  readonly time: number;
-  readonly bytes: number;
-}
-
-export interface Timeline {
-  readonly points: readonly (readonly [time: number, clock: number, bytes: number])[];
-  readonly marks: readonly Mark[];
-  readonly kept: { readonly batches: number; readonly events: number; readonly bytes: number };
-}
-
-export interface Content {
-  readonly clock: number;
-  readonly model: string;
-  readonly parts: readonly { readonly name: string; readonly kind: "text" | "json"; readonly text: string }[];
-}
-
-export interface GraphRow {
-  readonly lane: number;
-  readonly parents: readonly number[];
-  readonly replica: string;
-  readonly first: number;
-  readonly last: number;
-  readonly critical: number;
-  readonly endsCritical: boolean;
-  readonly cut: boolean;
-  readonly undos: number;
-  readonly time: number;
-}
-
-export interface Graph {
-  readonly events: number;
-  readonly omitted: number;
-  readonly rows: readonly GraphRow[];
-}
-
-export interface Compacted {
-  readonly outcome: string;
-  readonly reason?: string;
-  readonly clock: number;
-  readonly snapshotBytes: number;
-  readonly eventsTrimmed: number;
-  readonly bytesTrimmed: number;
-  readonly durationMs: number;
-}
-
-export interface CompactedAll {
-  readonly seen: number;
-  readonly compacted: number;
-  readonly eventsTrimmed: number;
-  readonly bytesTrimmed: number;
-  readonly failures: readonly unknown[];
-  readonly durationMs: number;
-}
-
-export interface Histogram {
-  readonly bounds: readonly number[];
-  readonly counts: readonly number[];
-  readonly sum: number;
-  readonly count: number;
-}
-
-export interface Figures {
-  readonly time: number;
-  readonly counters: Readonly<Record<string, number>>;
-  readonly histograms: Readonly<Record<string, Histogram>>;
-  readonly gauges: Readonly<Record<string, number>>;
-}
+import type {
+  ChangeAnswer,
+  CompactAllAnswer,
+  CompactAllStepAnswer,
+  CompactAnswer,
+  CompactStepAnswer,
+  ContentAnswer,
+  DocumentAnswer,
+  Failed,
+  FiguresAnswer,
+  ForkAnswer,
+  GraphAnswer,
+  ListAnswer,
+  SnapshotAnswer,
+  SupervisorAnswer,
+  TimelineAnswer,
+} from "@coppice/server/client";
 
 export class ApiError extends Error {
   readonly status: number;
@@ -137,25 +58,28 @@ export function syncUrl(): string {
 type Query = Readonly<Record<string, string | number | boolean | undefined>>;
 
 export const api = {
-  documents: (query: Query, signal: AbortSignal) => get<DocumentList>("api/documents", query, signal),
-  document: (id: string, signal: AbortSignal) => get<DocumentFacts>(pathOf(id), {}, signal),
-  timeline: (id: string, signal: AbortSignal) => get<Timeline>(`${pathOf(id)}/timeline`, {}, signal),
+  documents: (query: Query, signal: AbortSignal) => get<ListAnswer>("api/documents", query, signal),
+  document: (id: string, signal: AbortSignal) => get<DocumentAnswer>(pathOf(id), {}, signal),
+  timeline: (id: string, signal?: AbortSignal) => get<TimelineAnswer>(`${pathOf(id)}/timeline`, {}, signal),
   content: (id: string, at: number | undefined, signal?: AbortSignal) =>
-    get<Content>(`${pathOf(id)}/content`, { at }, signal),
-  graph: (id: string, signal: AbortSignal) => get<Graph>(`${pathOf(id)}/graph`, { limit: 300 }, signal),
-  figures: (signal: AbortSignal) => get<Figures>("api/figures", {}, signal),
-  supervisor: (signal: AbortSignal) =>
-    get<{ supervised: boolean; pid: number }>("api/supervisor", {}, signal),
+    get<ContentAnswer>(`${pathOf(id)}/content`, { at }, signal),
+  graph: (id: string, signal: AbortSignal) => get<GraphAnswer>(`${pathOf(id)}/graph`, { limit: 300 }, signal),
+  figures: (signal: AbortSignal) => get<FiguresAnswer>("api/figures", {}, signal),
+  supervisor: (signal: AbortSignal) => get<SupervisorAnswer>("api/supervisor", {}, signal),
   kill: () => send<unknown>("POST", "api/supervisor/kill"),
-  snapshot: (id: string) => send<{ clock: number | null }>("POST", `${pathOf(id)}/snapshots`),
-  compact: (id: string, query: Query) => send<Compacted>("POST", `${pathOf(id)}/compact`, query),
+  snapshot: (id: string) => send<SnapshotAnswer>("POST", `${pathOf(id)}/snapshots`),
+  compact: (id: string, query: Query, onStep: (step: CompactStepAnswer) => void, signal: AbortSignal) =>
+    run<CompactAnswer, CompactStepAnswer>(`${pathOf(id)}/compact`, query, onStep, signal),
+  /** Every document; or, dry, what that would do. */
+  compactAll: (query: Query, onStep: (step: CompactAllStepAnswer) => void, signal: AbortSignal) =>
+    run<CompactAllAnswer, CompactAllStepAnswer>("api/compact", query, onStep, signal),
   tag: (id: string, name: string, at: number) =>
     send<unknown>("PUT", `${pathOf(id)}/tags/${encodeURIComponent(name)}`, { at }),
   fork: (id: string, to: string, at: number | undefined) =>
-    send<{ clock: number }>("POST", `${pathOf(id)}/fork`, { as: to, at }),
+    send<ForkAnswer>("POST", `${pathOf(id)}/fork`, { as: to, at }),
   state: async (id: string, at: number | undefined): Promise<Blob> =>
     (await call("GET", `${pathOf(id)}/state`, { at })).blob(),
-  compactAll,
+  changes,
 };
 
 function pathOf(id: string): string {
@@ -185,27 +109,33 @@ async function call(method: string, path: string, query: Query, init: RequestIni
     throw new ApiError(0, "UNREACHABLE", "the server does not answer");
   }
   if (response.ok) return response;
-  const { error } = (await response.json().catch(() => ({}))) as {
-    error?: { code: string; message: string };
-  };
+  const { error } = (await response.json().catch(() => ({}))) as { error?: Failed };
   throw new ApiError(response.status, error?.code ?? "HTTP", error?.message ?? response.statusText);
 }
 
-/** Compacts every document, or says what that would do; `onProgress` hears how many are done. */
-async function compactAll(
+/** What takes long: hears of its steps, and resolves with its result. Aborting stops the server too. */
+async function run<Result, Step>(
+  path: string,
   query: Query,
-  onProgress: (documents: number) => void,
+  onStep: (step: Step) => void,
   signal: AbortSignal,
-): Promise<CompactedAll> {
+): Promise<Result> {
   const accept = { accept: "text/event-stream" };
-  const { body } = await call("POST", "api/compact", query, { headers: accept, signal });
+  const { body } = await call("POST", path, query, { headers: accept, signal });
   for await (const { event, data } of serverSentEvents(body!)) {
-    const value = JSON.parse(data) as Record<string, unknown>;
-    if (event === "progress") onProgress(Number(value.seen ?? value.done ?? 0));
-    else if (event === "error") throw new ApiError(500, String(value.code), String(value.message));
-    else return value as unknown as CompactedAll;
+    const value: unknown = JSON.parse(data);
+    if (event === "progress") onStep(value as Step);
+    else if (event === "result") return value as Result;
+    else throw new ApiError(500, (value as Failed).code, (value as Failed).message);
   }
   throw new ApiError(0, "UNREACHABLE", "the server went away");
+}
+
+/** Changes as they happen, and the figures along with them, until the server or the signal ends it. */
+async function* changes(signal: AbortSignal): AsyncGenerator<ChangeAnswer> {
+  const { body } = await call("GET", "api/changes", { figures: true }, { signal });
+  for await (const { event, data } of serverSentEvents(body!))
+    if (event === "change") yield JSON.parse(data) as ChangeAnswer;
 }
 
 async function* serverSentEvents(

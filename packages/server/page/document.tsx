@@ -2,12 +2,14 @@
  * One document: its facts, what can be done with it, how it grew, how it was at any moment, and its event
  * graph.
  *
- * Facts are asked for again every two seconds; the timeline and the graph only when they have changed.
+ * Facts are asked for again when the server tells of a change; the timeline and the graph only when the facts
+ * say that it is worth it.
  */
 
+import type { DocumentAnswer, TimelineAnswer } from "@coppice/server/client";
 import { useState } from "preact/hooks";
 import { Actions } from "./actions.js";
-import { api, type DocumentFacts, type Timeline } from "./api.js";
+import { api } from "./api.js";
 import { EventGraph } from "./event-graph.js";
 import { Growth } from "./growth.js";
 import { linkTo, useLatest, usePolled } from "./hooks.js";
@@ -16,15 +18,18 @@ import { Travel } from "./travel.js";
 import { age, bytes, count, counted, timestamp } from "./words.js";
 
 const INTERVAL_MS = 2_000;
-/** Their events name no parents here. A reducer's model may have any other name. */
-const WITHOUT_GRAPH = new Set(["yjs", "automerge", "loro"]);
 
 export function DocumentView({ id }: { id: string }) {
   const {
     value: facts,
     error,
     refresh,
-  } = usePolled(`document ${id}`, INTERVAL_MS, (signal) => api.document(id, signal));
+  } = usePolled(
+    `document ${id}`,
+    INTERVAL_MS,
+    (signal) => api.document(id, signal),
+    ({ documents, others }) => others || documents.includes(id),
+  );
   // A timeline costs a pass over the history: it is asked for again when that has grown by half a percent.
   const growth = facts === undefined ? 0 : Math.floor(Math.log(1 + facts.clock) * 200);
   const version = facts === undefined ? "" : `${growth} ${facts.snapshotClock} ${facts.oldestClock}`;
@@ -60,13 +65,7 @@ export function DocumentView({ id }: { id: string }) {
         )}
       </div>
       <Facts facts={facts} timeline={latest} />
-      <Actions
-        id={id}
-        facts={facts}
-        timeline={latest}
-        at={chosen === undefined ? undefined : clock}
-        onChange={changed}
-      />
+      <Actions id={id} facts={facts} at={chosen === undefined ? undefined : clock} onChange={changed} />
       {latest !== undefined && facts.clock > 0 && (
         <div class="panel">
           <Growth timeline={latest} facts={facts} clock={clock} onPick={setChosen} />
@@ -81,7 +80,7 @@ export function DocumentView({ id }: { id: string }) {
           />
         </div>
       )}
-      {!WITHOUT_GRAPH.has(facts.model) && <EventGraph id={id} clock={facts.clock} />}
+      {facts.clock > 0 && <EventGraph id={id} facts={facts} />}
     </section>
   );
 }
@@ -100,7 +99,7 @@ function Missing({ id, error }: { id: string; error: Parameters<typeof Failure>[
   );
 }
 
-function Facts({ facts, timeline }: { facts: DocumentFacts; timeline: Timeline | undefined }) {
+function Facts({ facts, timeline }: { facts: DocumentAnswer; timeline: TimelineAnswer | undefined }) {
   const { clock, logBytes, snapshotClock, snapshotTime, snapshotBytes, connections } = facts;
   const trimmed = facts.archivedClock ?? facts.oldestClock;
   return (

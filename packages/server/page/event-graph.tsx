@@ -1,45 +1,90 @@
 /**
  * The event graph of a document: who wrote at once, where it was merged, and which versions are critical.
  * The oldest stands at the top; lanes are laid out by the server.
+ *
+ * Where the order is inferred, or old events were left out, it says so: a drawing must not claim more than is
+ * known.
  */
 
-import { api, type GraphRow } from "./api.js";
+import type { DocumentAnswer, GraphAnswer, GraphRowAnswer as GraphRow } from "@coppice/server/client";
+import { api } from "./api.js";
 import { useLatest, usePolled } from "./hooks.js";
 import { Failure } from "./parts.js";
 import { count, counted, timestamp } from "./words.js";
 
 const STEP = { x: 20, y: 26, margin: 16 };
+const COLUMNS = { numbers: 64, facts: 150, time: 430, width: 590 };
 const REPLICA_SHOWN = 6;
 const COLOURS = 6;
+/** A drawing of thousands of events is not made for each keystroke. */
+const INTERVAL_MS = 10_000;
+const REST_MS = 1_500;
 
-export function EventGraph({ id, clock }: { id: string; clock: number }) {
-  const { value: asked, error } = usePolled(`graph ${id} ${clock}`, 3_600_000, (signal) =>
-    api.graph(id, signal),
+export function EventGraph({ id, facts }: { id: string; facts: DocumentAnswer }) {
+  const { value: asked, error } = usePolled(
+    `graph ${id}`,
+    INTERVAL_MS,
+    (signal) => api.graph(id, signal),
+    ({ documents, others }) => others || documents.includes(id),
+    REST_MS,
   );
   const value = useLatest(asked);
+  // Its events tell nothing of their places.
   if (error?.code === "TRAIT_MISSING") return null;
-  if (error !== undefined) return <Failure error={error} />;
-  if (value === undefined) return null;
-  const { rows, events, omitted } = value;
+  if (value === undefined) return error === undefined ? null : <Failure error={error} />;
+  const { rows, events } = value;
   const replicas = [...new Set(rows.map(({ replica }) => replica))];
   return (
-    <div class="panel">
+    <section class="panel" aria-label="Event graph">
       <div class="row">
         <h2>Event graph</h2>
         <p class="quiet">
           {counted(events, "event")} by {counted(replicas.length, "replica")}
-          {omitted > 0 && `; the newest ${count(rows.length)} chains are shown`}
         </p>
+        {!value.complete && <span class="chip">inferred</span>}
         <span class="spacer" />
         <p class="legend">
           <span>
             <i class="diamond" /> ends a critical version
           </span>
+          {rows.some(({ cut }) => cut) && (
+            <span>
+              <i class="stub" /> goes on from what is not here
+            </span>
+          )}
         </p>
       </div>
+      <Notes graph={value} facts={facts} />
       <div class="scroll graph">
         <Drawing rows={rows} replicas={replicas} />
       </div>
+    </section>
+  );
+}
+
+function Notes({ graph, facts }: { graph: GraphAnswer; facts: DocumentAnswer }) {
+  const { complete, from, omitted, rows } = graph;
+  const kept = facts.archivedClock ?? facts.oldestClock;
+  return (
+    <div class="notes">
+      {!complete && (
+        <p>
+          Updates of {facts.model} name no parents: an edge says what an update builds on. Two that stand side
+          by side may have been written one after the other.
+        </p>
+      )}
+      {from > 0 && (
+        <p>
+          {graph.numbers === "replica" || from <= kept
+            ? `What came before clock ${count(from)} is no longer kept one by one.`
+            : `Cut: only what came after clock ${count(from)} was looked at.`}
+        </p>
+      )}
+      {omitted > 0 && (
+        <p>
+          Cut: the newest {counted(rows.length, "chain")} are drawn, {count(omitted)} older ones are not.
+        </p>
+      )}
     </div>
   );
 }
@@ -49,7 +94,12 @@ function Drawing({ rows, replicas }: { rows: readonly GraphRow[]; replicas: read
   const textX = STEP.margin * 2 + lanes * STEP.x;
   const height = STEP.margin * 2 + (rows.length - 1) * STEP.y;
   return (
-    <svg width={textX + 500} height={height} role="img" aria-label={`${rows.length} chains of events`}>
+    <svg
+      width={textX + COLUMNS.width}
+      height={height}
+      role="img"
+      aria-label={`${rows.length} chains of events`}
+    >
       {rows.map((row, index) =>
         row.parents.map((parent) => (
           <path
@@ -58,6 +108,9 @@ function Drawing({ rows, replicas }: { rows: readonly GraphRow[]; replicas: read
             d={edge(rows, parent, index)}
           />
         )),
+      )}
+      {rows.map((row, index) =>
+        row.cut ? <path key={`cut ${index}`} class="edge cut" d={stub(row, index)} /> : null,
       )}
       {rows.map((row, index) => (
         <Node key={index} row={row} y={yOf(index)} textX={textX} colour={colourOf(row, replicas)} />
@@ -71,12 +124,13 @@ function Node(props: { row: GraphRow; y: number; textX: number; colour: number }
   const x = xOf(row.lane);
   const numbers = row.first === row.last ? `${row.first}` : `${row.first}–${row.last}`;
   const facts = [
-    counted(row.last - row.first + 1, "event"),
+    counted(row.events, "event"),
     ...(row.undos > 0 ? [counted(row.undos, "undo")] : []),
-    ...(row.cut ? ["after what is no longer kept"] : []),
+    ...(row.attached > 0 ? [`and ${count(row.attached)} that only delete or repeat`] : []),
   ].join(", ");
   return (
     <g class={`node lane${colour}`}>
+      <title>{`replica ${row.replica}; last at ${timestamp(row.time)}`}</title>
       {row.endsCritical ? (
         <path d={`M${x - 6} ${y}L${x} ${y - 6}L${x + 6} ${y}L${x} ${y + 6}Z`} />
       ) : (
@@ -85,13 +139,13 @@ function Node(props: { row: GraphRow; y: number; textX: number; colour: number }
       <text x={textX} y={y + 4} class="mono">
         {row.replica.slice(0, REPLICA_SHOWN)}
       </text>
-      <text x={textX + 64} y={y + 4}>
+      <text x={textX + COLUMNS.numbers} y={y + 4}>
         {numbers}
       </text>
-      <text x={textX + 130} y={y + 4}>
+      <text x={textX + COLUMNS.facts} y={y + 4}>
         {facts}
       </text>
-      <text x={textX + 330} y={y + 4} class="faint">
+      <text x={textX + COLUMNS.time} y={y + 4} class="faint">
         {timestamp(row.time)}
       </text>
     </g>
@@ -106,6 +160,11 @@ function edge(rows: readonly GraphRow[], parent: number, child: number): string 
   const bend = toY - STEP.y;
   const middle = (bend + toY) / 2;
   return `M${fromX} ${fromY}V${bend}C${fromX} ${middle} ${toX} ${middle} ${toX} ${toY}`;
+}
+
+/** From what is not here. */
+function stub({ lane }: GraphRow, index: number): string {
+  return `M${xOf(lane)} ${yOf(index)}v${-STEP.y / 2}`;
 }
 
 function colourOf({ replica }: GraphRow, replicas: readonly string[]): number {

@@ -1,6 +1,7 @@
 /**
- * The figures of the server, sampled once a second for as long as the page is looked at, and what can be read
- * off them: rates between two samples, and percentiles of what happened between them.
+ * The figures of the server, once a second for as long as the page is looked at, and what can be read off
+ * them: rates between two samples, and percentiles of what happened between them. They come with the stream
+ * of changes, and are asked for while there is none.
  *
  * Percentiles come from the counts below fixed bounds, so they are as fine as the bounds are: within one,
  * they are interpolated.
@@ -8,8 +9,10 @@
  * Invariant: after a restart of the server, whose counters begin anew, no rate is negative.
  */
 
+import type { FiguresAnswer as Figures, HistogramAnswer as Histogram } from "@coppice/server/client";
 import { useEffect, useState } from "preact/hooks";
-import { api, type Figures, type Histogram } from "./api.js";
+import { api } from "./api.js";
+import { stream } from "./changes.js";
 
 export interface Sample {
   readonly time: number;
@@ -40,21 +43,24 @@ export function useFigures(): Live {
     const stop = new AbortController();
     const recent: Figures[] = [];
     let isAsking = false;
+    const show = (figures: Figures) => {
+      const last = recent.at(-1);
+      if (last !== undefined && isRestarted(last, figures)) recent.length = 0;
+      recent.push(figures);
+      if (recent.length > WINDOW_SAMPLES + 1) recent.shift();
+      setLive(({ samples }) => ({
+        figures,
+        samples: [...samples, sampleOf(recent)].slice(-SAMPLES_MAX),
+        reachable: true,
+        locked: false,
+      }));
+    };
     const sample = async () => {
-      if (isAsking || document.hidden) return;
+      if (isAsking || document.hidden || stream.state === "live") return;
       isAsking = true;
       try {
-        const figures = await api.figures(stop.signal);
-        const last = recent.at(-1);
-        if (last !== undefined && isRestarted(last, figures)) recent.length = 0;
-        recent.push(figures);
-        if (recent.length > WINDOW_SAMPLES + 1) recent.shift();
-        setLive(({ samples }) => ({
-          figures,
-          samples: [...samples, sampleOf(recent)].slice(-SAMPLES_MAX),
-          reachable: true,
-          locked: false,
-        }));
+        show(await api.figures(stop.signal));
+        stream.hurry();
       } catch (error) {
         if (stop.signal.aborted) return;
         const { status } = error as { status?: number };
@@ -64,10 +70,12 @@ export function useFigures(): Live {
         isAsking = false;
       }
     };
+    const unheard = stream.listen((change) => change?.figures !== undefined && show(change.figures));
     const timer = window.setInterval(() => void sample(), INTERVAL_MS);
     void sample();
     return () => {
       stop.abort();
+      unheard();
       window.clearInterval(timer);
     };
   }, []);

@@ -1,14 +1,13 @@
 /**
  * How a document grew: events and bytes over time, with the moments that storage keeps: snapshots, tags,
- * and where trimming has cut. A line stands at the clock that is looked at; a click goes to another one.
+ * and where trimming has cut; and compactions that the server has seen. A line stands at the clock that is
+ * looked at; a click goes to another one.
  */
 
+import type { DocumentAnswer, Mark, Point, TimelineAnswer } from "@coppice/server/client";
 import type uPlot from "uplot";
-import type { DocumentFacts, Mark, Timeline } from "./api.js";
 import { Plot, POWERS_OF_TWO, WHOLE } from "./plot.js";
-import { bytes, count } from "./words.js";
-
-type Point = Timeline["points"][number];
+import { age, bytes, count, counted, timestamp } from "./words.js";
 
 const LINES = [
   { label: "events", colour: "--accent", scale: "events", show: count, steps: WHOLE, filled: true },
@@ -16,8 +15,8 @@ const LINES = [
 ] as const;
 
 export function Growth(props: {
-  readonly timeline: Timeline;
-  readonly facts: DocumentFacts;
+  readonly timeline: TimelineAnswer;
+  readonly facts: DocumentAnswer;
   readonly clock: number;
   readonly onPick: (clock: number) => void;
 }) {
@@ -30,20 +29,31 @@ export function Growth(props: {
   // What lies before the cut is only known by its ends.
   const line = (part: 1 | 2) => shown.map((point, index) => (cut > 0 && index === 0 ? null : point[part]));
   const data = [shown.map(([time]) => time), line(1), line(2)];
+  const compactions = marks.filter(({ kind }) => kind === "compaction");
+  const { compactionsSince: since } = timeline;
+  const whole = `${count(facts.clock)} events and ${bytes(facts.logBytes)}`;
   return (
-    <Plot
-      says={`${count(facts.clock)} events and ${bytes(facts.logBytes)} over time, with ${marks.length} marks`}
-      height={210}
-      lines={LINES}
-      data={data}
-      stepped
-      onPick={(time) => onPick(clockAt(points, time))}
-      over={(plot, colour) => {
-        if (cut > 0) drawCut(plot, colour, points[0]!);
-        for (const mark of marks) drawMark(plot, colour, mark, timeAt(known, mark.clock));
-        drawLine(plot, colour("--ink"), timeAt(known, clock), []);
-      }}
-    />
+    <>
+      <Plot
+        says={`${whole} over time, with ${marks.length} marks`}
+        height={210}
+        lines={LINES}
+        data={data}
+        stepped
+        onPick={(time) => onPick(clockAt(points, time))}
+        over={(plot, colour) => {
+          if (cut > 0) drawCut(plot, colour, points[0]!);
+          for (const mark of marks) drawMark(plot, colour, mark, timeAt(known, mark.clock));
+          drawLine(plot, colour("--ink"), timeAt(known, clock), []);
+        }}
+      />
+      {since !== null && (cut > 0 || compactions.length > 0) && (
+        <p class="legend since" title={`since ${timestamp(since)}`}>
+          {compactions.length === 0 ? "no compaction" : counted(compactions.length, "compaction")} since the
+          server started {age(since)} ago; of earlier ones only the last cut is known
+        </p>
+      )}
+    </>
   );
 }
 
@@ -85,13 +95,20 @@ function drawLine(plot: uPlot, stroke: string, time: number, dash: number[]): nu
   return x;
 }
 
+/** Curves end at the top: most names stand at the bottom, and none over another. */
+const MARKS: Readonly<Record<Mark["kind"], { property: string; text: (mark: Mark) => string; y: number }>> = {
+  tag: { property: "--tag", text: ({ name = "tag" }) => name, y: 4 },
+  snapshot: { property: "--accent", text: () => "snapshot", y: -20 },
+  compaction: { property: "--second", text: (mark) => `compacted, ${bytes(mark.bytes)} freed`, y: -38 },
+};
+
 function drawMark(plot: uPlot, colour: (name: string) => string, mark: Mark, time: number): void {
-  const stroke = colour(mark.kind === "tag" ? "--tag" : "--accent");
+  const { property, text, y } = MARKS[mark.kind];
+  const stroke = colour(property);
   const x = drawLine(plot, stroke, time, [2, 3]);
-  // Curves end at the top: the names of snapshots stand at the bottom.
   const { top, height } = plot.bbox;
-  const y = mark.kind === "tag" ? top + 4 * devicePixelRatio : top + height - 20 * devicePixelRatio;
-  label(plot, mark.kind === "tag" ? (mark.name ?? "tag") : "snapshot", x, y, stroke, colour("--panel"));
+  const from = y < 0 ? top + height : top;
+  label(plot, text(mark), x, from + y * devicePixelRatio, stroke, colour("--panel"));
 }
 
 /** A grey field up to the first point, and a broken line to it: how it went there is not known any more. */

@@ -1,12 +1,15 @@
 /**
- * What the views share: values that are asked for again and again, and the place that the address names.
+ * What the views share: values that are asked for again when they have changed, and the place that the
+ * address names.
  *
  * Invariants: a view that is gone hears of no answer any more; a hidden tab asks for nothing; an answer never
- * stands under another key than the one it was asked for.
+ * stands under another key than the one it was asked for; what takes long is asked for less often.
  */
 
+import type { ChangeAnswer } from "@coppice/server/client";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError } from "./api.js";
+import { stream } from "./changes.js";
 
 export interface Polled<T> {
   readonly value: T | undefined;
@@ -15,51 +18,129 @@ export interface Polled<T> {
   readonly refresh: () => void;
 }
 
+/** While changes are told, what is shown is asked for again so often all the same: a hint may be lost. */
+const LIVE_MS = 15_000;
+const RETRY_MS = 2_000;
+/** Of the time that the last answer took. */
+const REST_TIMES = 4;
+
 /**
- * Asks again `intervalMs` after each answer, while the tab is visible. What was answered stays when a later
- * request fails; a new `key` starts from nothing.
+ * Asks again when a change is told that `concerns` the value, but not within `restMs` of the last answer, and
+ * `intervalMs` after each answer while none are told. What was answered stays when a later request fails; a
+ * new `key` starts from nothing.
  */
 export function usePolled<T>(
   key: string,
   intervalMs: number,
   ask: (signal: AbortSignal) => Promise<T>,
+  concerns?: (change: ChangeAnswer) => boolean,
+  restMs = 0,
 ): Polled<T> {
   const [state, setState] = useState<{ key: string; value?: T; error?: ApiError }>({ key });
-  const [round, setRound] = useState(0);
-  const latest = useRef(ask);
-  latest.current = ask;
+  const latest = useRef({ ask, concerns });
+  latest.current = { ask, concerns };
+  const again = useRef<() => void>(() => undefined);
   useEffect(() => {
-    const stop = new AbortController();
-    let timer: number | undefined;
-    const run = async () => {
-      try {
-        const value = await latest.current(stop.signal);
-        if (!stop.signal.aborted) setState({ key, value });
-      } catch (error) {
-        if (stop.signal.aborted) return;
-        const known = asApiError(error);
-        setState((before) => (before.key === key ? { ...before, error: known } : { key, error: known }));
-      }
-      schedule();
-    };
-    const schedule = () => {
-      if (stop.signal.aborted || document.hidden) return;
-      timer = window.setTimeout(() => void run(), intervalMs);
-    };
-    const shown = () => {
-      window.clearTimeout(timer);
-      if (!document.hidden) void run();
-    };
-    void run();
+    const asking = new Asking(
+      (signal) => latest.current.ask(signal),
+      (value) => setState({ key, value }),
+      (error) => setState((before) => (before.key === key ? { ...before, error } : { key, error })),
+      () => (stream.state === "live" && latest.current.concerns ? LIVE_MS : intervalMs),
+      restMs,
+    );
+    again.current = () => asking.now();
+    const shown = () => (document.hidden ? asking.pause() : asking.now());
     document.addEventListener("visibilitychange", shown);
+    const unheard = stream.listen((change) => {
+      const { concerns: isOurs } = latest.current;
+      if (isOurs !== undefined && (change === undefined || isOurs(change))) asking.soon();
+    });
+    asking.now();
     return () => {
-      stop.abort();
-      window.clearTimeout(timer);
+      asking.stop();
+      unheard();
       document.removeEventListener("visibilitychange", shown);
     };
-  }, [key, intervalMs, round]);
+  }, [key, intervalMs, restMs]);
   const current: typeof state = state.key === key ? state : { key };
-  return { value: current.value, error: current.error, refresh: () => setRound((before) => before + 1) };
+  return { value: current.value, error: current.error, refresh: () => again.current() };
+}
+
+/** One question, asked again and again; never twice at once. */
+class Asking<T> {
+  readonly #ask: (signal: AbortSignal) => Promise<T>;
+  readonly #onValue: (value: T) => void;
+  readonly #onError: (error: ApiError) => void;
+  readonly #intervalMs: () => number;
+  readonly #restMs: number;
+  readonly #stop = new AbortController();
+  #isAsking = false;
+  #isStale = false;
+  #timer = 0;
+  #restUntil = 0;
+
+  constructor(
+    ask: (signal: AbortSignal) => Promise<T>,
+    onValue: (value: T) => void,
+    onError: (error: ApiError) => void,
+    intervalMs: () => number,
+    restMs: number,
+  ) {
+    this.#ask = ask;
+    this.#onValue = onValue;
+    this.#onError = onError;
+    this.#intervalMs = intervalMs;
+    this.#restMs = restMs;
+  }
+
+  now(): void {
+    window.clearTimeout(this.#timer);
+    if (this.#isAsking) this.#isStale = true;
+    else void this.#run();
+  }
+
+  /** Now, or when it has rested from the last time. */
+  soon(): void {
+    if (this.#isAsking) this.#isStale = true;
+    else this.#later(this.#restUntil - performance.now());
+  }
+
+  pause(): void {
+    window.clearTimeout(this.#timer);
+  }
+
+  stop(): void {
+    this.pause();
+    this.#stop.abort();
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stop;
+    const began = performance.now();
+    this.#isAsking = true;
+    this.#isStale = false;
+    let hasFailed = false;
+    try {
+      const value = await this.#ask(signal);
+      if (!signal.aborted) this.#onValue(value);
+    } catch (error) {
+      hasFailed = true;
+      if (!signal.aborted) this.#onError(asApiError(error));
+    }
+    this.#isAsking = false;
+    const ended = performance.now();
+    const restMs = Math.max(this.#restMs, REST_TIMES * (ended - began));
+    this.#restUntil = ended + restMs;
+    // Nothing would tell of an answer that only this request did not get.
+    const nextMs = hasFailed ? Math.min(RETRY_MS, this.#intervalMs()) : this.#intervalMs();
+    this.#later(this.#isStale ? restMs : nextMs);
+  }
+
+  #later(ms: number): void {
+    window.clearTimeout(this.#timer);
+    if (this.#stop.signal.aborted || document.hidden) return;
+    this.#timer = window.setTimeout(() => void this.#run(), Math.max(0, ms));
+  }
 }
 
 /** The value, or the last one that there was: what is shown stays until the next has come. */

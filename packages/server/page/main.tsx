@@ -7,6 +7,7 @@
 
 import { render } from "preact";
 import { useEffect } from "preact/hooks";
+import { type StreamState, stream, useStreamState } from "./changes.js";
 import { DocumentView } from "./document.js";
 import { DocumentsView } from "./documents.js";
 import { type Live, useFigures } from "./figures.js";
@@ -24,6 +25,13 @@ const PLACES = [
 ] as const;
 
 const TRIED = "notes";
+
+const ANSWERING: Readonly<Record<StreamState, readonly [state: string, words: string, means: string]>> = {
+  connecting: ["warn", "connecting …", "the page asks the server"],
+  live: ["good", "live", "the server tells of changes as they happen"],
+  reconnecting: ["warn", "reconnecting …", "the server answers, and the page asks again and again meanwhile"],
+  polling: ["good", "polling", "the server tells of no changes here; the page asks again and again"],
+};
 
 function Page() {
   const [where = "documents", id] = usePlace();
@@ -66,16 +74,17 @@ function View({ where, id, live }: { where: string; id: string | undefined; live
 }
 
 function Status({ live: { reachable, locked, figures } }: { live: Live }) {
+  const changes = useStreamState();
   const isFull = figures?.gauges.coppice_writable === 0;
-  const [state, words] = !reachable
-    ? ["bad", "no answer"]
+  const [state, words, means] = !reachable
+    ? ["bad", "reconnecting …", "the server does not answer"]
     : locked
-      ? ["warn", "token needed"]
+      ? ["warn", "token needed", "the server wants a token"]
       : isFull
-        ? ["warn", "takes no edits"]
-        : ["good", "ready"];
+        ? ["warn", "takes no edits", "the storage refuses writes, and is tried again"]
+        : ANSWERING[changes];
   return (
-    <p class="status" role="status">
+    <p class="status" role="status" title={means}>
       <span class={`dot ${state}`} aria-hidden="true" />
       <span class="words">{words}</span>
     </p>
@@ -87,4 +96,5 @@ function focusMain(): void {
   document.querySelector<HTMLElement>("main")?.focus();
 }
 
+stream.start();
 render(<Page />, document.querySelector("#page")!);

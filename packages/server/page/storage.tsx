@@ -3,8 +3,13 @@
  * is given, what it occupies, and what a compaction would free.
  */
 
+import type {
+  CompactAllAnswer,
+  CompactAllStepAnswer,
+  FiguresAnswer as Figures,
+} from "@coppice/server/client";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { type ApiError, api, type CompactedAll, type Figures } from "./api.js";
+import { type ApiError, api } from "./api.js";
 import { counter, histogram, type Live, percentile, type Sample } from "./figures.js";
 import { asApiError } from "./hooks.js";
 import { Failure, Tile, Waiting } from "./parts.js";
@@ -100,26 +105,33 @@ function Plots({ samples }: { samples: readonly Sample[] }) {
 interface Run {
   readonly dryRun: boolean;
   readonly documents: number;
-  readonly result?: CompactedAll;
+  readonly bytes: number;
+  readonly result?: CompactAllAnswer;
 }
 
 function Compaction({ diskBytes }: { diskBytes: number | undefined }) {
   const [run, setRun] = useState<Run>();
   const [error, setError] = useState<ApiError>();
   const [reclaim, setReclaim] = useState(false);
+  const [isStopped, setIsStopped] = useState(false);
   const stop = useRef(new AbortController());
   useEffect(() => () => stop.current.abort(), []);
   const start = async (dryRun: boolean) => {
+    stop.current = new AbortController();
+    const { signal } = stop.current;
     setError(undefined);
-    setRun({ dryRun, documents: 0 });
-    const progress = (documents: number) => setRun((before) => before && { ...before, documents });
+    setIsStopped(false);
+    setRun({ dryRun, documents: 0, bytes: 0 });
+    const onStep = ({ seen, bytesTrimmed }: CompactAllStepAnswer) =>
+      setRun((before) => before && { ...before, documents: seen, bytes: bytesTrimmed });
     try {
       const query = { dryRun, force: true, reclaim: reclaim && !dryRun };
-      const result = await api.compactAll(query, progress, stop.current.signal);
-      setRun({ dryRun, documents: result.seen, result });
+      const result = await api.compactAll(query, onStep, signal);
+      setRun({ dryRun, documents: result.seen, bytes: result.bytesTrimmed, result });
     } catch (failure) {
       setRun(undefined);
-      setError(asApiError(failure));
+      if (signal.aborted) setIsStopped(true);
+      else setError(asApiError(failure));
     }
   };
   const isRunning = run !== undefined && run.result === undefined;
@@ -147,33 +159,42 @@ function Compaction({ diskBytes }: { diskBytes: number | undefined }) {
         </button>
       </div>
       {error !== undefined && <Failure error={error} />}
-      {run !== undefined && <Told run={run} diskBytes={diskBytes} />}
+      {isStopped && (
+        <p class="notice" role="status">
+          stopped: documents that were done stay so, and nothing is half done
+        </p>
+      )}
+      {run !== undefined && <Told run={run} diskBytes={diskBytes} onCancel={() => stop.current.abort()} />}
     </div>
   );
 }
 
-function Told({
-  run: { dryRun, documents, result },
-  diskBytes,
-}: {
-  run: Run;
-  diskBytes: number | undefined;
+function Told(props: {
+  readonly run: Run;
+  readonly diskBytes: number | undefined;
+  readonly onCancel: () => void;
 }) {
+  const { dryRun, documents, bytes: freed, result } = props.run;
   if (result !== undefined)
     return (
       <p class="notice good" role="status">
-        {sentence(dryRun, result, diskBytes)}
+        {sentence(dryRun, result, props.diskBytes)}
       </p>
     );
   return (
-    <p role="status" class="quiet">
-      <progress aria-label="compacting" /> {dryRun ? "asking" : "compacting"}:{" "}
-      {counted(documents, "document")}
-    </p>
+    <div role="status" class="notice steps">
+      <p>
+        <progress aria-label="compacting" /> {dryRun ? "asking" : "compacting"}:{" "}
+        {counted(documents, "document")}, {bytes(freed)} {dryRun ? "would be freed" : "freed"}
+      </p>
+      <button type="button" onClick={props.onCancel}>
+        Cancel
+      </button>
+    </div>
   );
 }
 
-function sentence(dryRun: boolean, result: CompactedAll, diskBytes: number | undefined): string {
+function sentence(dryRun: boolean, result: CompactAllAnswer, diskBytes: number | undefined): string {
   const { seen, compacted, eventsTrimmed, bytesTrimmed, failures, durationMs } = result;
   const what = `${counted(eventsTrimmed, "event")} in ${count(compacted)} of ${counted(seen, "document")}`;
   const failed = failures.length === 0 ? "" : `; ${counted(failures.length, "failure")}`;

@@ -3,9 +3,10 @@
  * what has changed since. While the slider moves, only the newest moment is asked for.
  */
 
+import type { ContentAnswer as Content, DocumentAnswer, Mark } from "@coppice/server/client";
 import type { JSX } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { type ApiError, api, type Content, type DocumentFacts, type Mark } from "./api.js";
+import { type ApiError, api } from "./api.js";
 import { differenceOf, type Run } from "./difference.js";
 import { asApiError } from "./hooks.js";
 import { Failure } from "./parts.js";
@@ -13,7 +14,7 @@ import { count } from "./words.js";
 
 interface Props {
   readonly id: string;
-  readonly facts: DocumentFacts;
+  readonly facts: DocumentAnswer;
   /** The oldest clock that may be chosen. */
   readonly first: number;
   readonly clock: number;
@@ -79,16 +80,20 @@ function Texts(props: { then: Content | undefined; now: Content | undefined; isN
     <div class="texts">
       <figure aria-label="the document then">
         <figcaption>
-          {isNow ? "now" : `as it was at clock ${then === undefined ? "…" : count(then.clock)}`}
+          {isNow
+            ? "now; the slider and the plot go back, and show what has changed since"
+            : `as it was at clock ${then === undefined ? "…" : count(then.clock)}`}
         </figcaption>
         <pre class="text" data-clock={then?.clock}>
           {before}
         </pre>
       </figure>
-      <figure aria-label="the difference to now">
-        <figcaption>{summary(runs)}</figcaption>
-        <pre class="text">{piecesOf(runs)}</pre>
-      </figure>
+      {!isNow && (
+        <figure aria-label="the difference to now">
+          <figcaption>{summary(runs)}</figcaption>
+          <pre class="text">{piecesOf(runs)}</pre>
+        </figure>
+      )}
     </div>
   );
 }

@@ -1,6 +1,6 @@
 /**
  * For clients, in browsers and in Node: what of the user's edits is durable, through the connection that a
- * y-websocket provider has anyway.
+ * y-websocket provider has anyway; and the types of what the HTTP API answers.
  *
  * It only uses what every `WebsocketProvider` of y-websocket 2 and 3 has, and knows nothing of the server but
  * the messages of type 100 (see `sync/protocol.ts`). Without a server that answers them nothing is ever
@@ -9,6 +9,30 @@
  * Invariant: an edit is durable here only when the server said so after it had received it; a lost connection
  * makes every edit pending again until the server has answered anew.
  */
+
+export type {
+  BareDocument,
+  ChangeAnswer,
+  CompactAllAnswer,
+  CompactAllStepAnswer,
+  CompactAnswer,
+  CompactStepAnswer,
+  ContentAnswer,
+  ContentPart,
+  DocumentAnswer,
+  Failed,
+  FiguresAnswer,
+  ForkAnswer,
+  GraphAnswer,
+  GraphRowAnswer,
+  HistogramAnswer,
+  ListAnswer,
+  Mark,
+  Point,
+  SnapshotAnswer,
+  SupervisorAnswer,
+  TimelineAnswer,
+} from "./http/answers.js";
 
 /** What is used of a `WebsocketProvider`. */
 export interface ProviderLike {

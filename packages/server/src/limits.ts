@@ -33,6 +33,15 @@ export interface ServerLimits {
   readonly bodyBytesMax: number;
   /** Entries of one page of a list. */
   readonly pageEntriesMax: number;
+  /** Clients that are told of changes as they happen; a further one is answered with 503, and can ask. */
+  readonly watchersMax: number;
+  /** Documents that one message to them names; beyond it, it says that others have changed too. */
+  readonly changedIdsMax: number;
+  /** Compactions that are remembered of one document, and documents of which any are. */
+  readonly compactionsMax: number;
+  readonly compactedDocumentsMax: number;
+  /** The newest events that a drawing of an event graph is made of. */
+  readonly graphEventsMax: number;
   /** A document that nobody is connected to leaves memory after so long. */
   readonly idleMs: number;
   /** A connection that has not asked for the document after so long is closed. */
@@ -68,6 +77,11 @@ export const SERVER_LIMITS: ServerLimits = {
   loadsMax: 8,
   bodyBytesMax: MIB,
   pageEntriesMax: 1_000,
+  watchersMax: 256,
+  changedIdsMax: 64,
+  compactionsMax: 64,
+  compactedDocumentsMax: 1_000,
+  graphEventsMax: 4_096,
   idleMs: 30_000,
   helloMs: 10_000,
   pingMs: 30_000,

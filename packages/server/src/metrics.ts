@@ -9,6 +9,7 @@
 
 import { type IntervalHistogram, monitorEventLoopDelay } from "node:perf_hooks";
 import type { Observer } from "coppice";
+import type { FiguresAnswer, HistogramAnswer } from "./http/answers.js";
 
 /** Upper bounds in seconds. */
 const LATENCY_BOUNDS = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10];
@@ -25,7 +26,7 @@ class Histogram {
     this.#count++;
   }
 
-  figures(): { bounds: readonly number[]; counts: readonly number[]; sum: number; count: number } {
+  figures(): HistogramAnswer {
     return { bounds: LATENCY_BOUNDS, counts: [...this.#counts], sum: this.#sum, count: this.#count };
   }
 
@@ -82,9 +83,23 @@ const COUNTERS = {
 
 export type CounterName = keyof typeof COUNTERS;
 
+/** What the storage told its observer that is of interest to those who watch it. */
+export type StoreFact =
+  | { readonly kind: "commit" }
+  | { readonly kind: "append" | "snapshot"; readonly id: string }
+  | {
+      readonly kind: "compact";
+      readonly id: string;
+      readonly outcome: string;
+      readonly clock: number;
+      readonly eventsTrimmed: number;
+      readonly bytesTrimmed: number;
+    };
+
 export class ServerMetrics {
   /** For `DocumentStorage.open({ observer })`. */
   readonly observer: Observer;
+  readonly #listeners = new Set<(fact: StoreFact) => void>();
   readonly #counters = new Map<string, number>();
   readonly #append = new Histogram();
   readonly #commit = new Histogram();
@@ -96,13 +111,15 @@ export class ServerMetrics {
   constructor() {
     this.#delay.enable();
     this.observer = {
-      append: ({ events, bytes, queuedMs }) => {
+      append: ({ id, events, bytes, queuedMs }) => {
+        this.#tell({ kind: "append", id });
         this.count("appends");
         this.count("events_appended", events);
         this.count("bytes_appended", bytes);
         this.#append.observe(queuedMs / 1000);
       },
       commit: ({ durationMs, bytes, error }) => {
+        this.#tell({ kind: "commit" });
         this.count(error === undefined ? "commits" : "commits_failed");
         this.count("bytes_committed", bytes);
         this.#commit.observe(durationMs / 1000);
@@ -111,12 +128,15 @@ export class ServerMetrics {
         this.count("loads");
         this.#load.observe(durationMs / 1000);
       },
-      snapshot: ({ bytes, durationMs, error }) => {
+      snapshot: ({ id, bytes, durationMs, error }) => {
+        this.#tell({ kind: "snapshot", id });
         this.count(error === undefined ? "snapshots" : "snapshots_failed");
         this.count("bytes_snapshots", bytes);
         if (error === undefined) this.#snapshot.observe(durationMs / 1000);
       },
-      compact: ({ outcome, eventsTrimmed, bytesTrimmed, durationMs }) => {
+      compact: ({ durationMs, ...fact }) => {
+        const { outcome, eventsTrimmed, bytesTrimmed } = fact;
+        this.#tell({ kind: "compact", ...fact });
         this.count("compactions", 1, `outcome="${outcome}"`);
         this.count("events_trimmed", eventsTrimmed);
         this.count("bytes_trimmed", bytesTrimmed);
@@ -127,6 +147,12 @@ export class ServerMetrics {
       damage: ({ recovered }) => this.count("damage", 1, `recovered="${recovered}"`),
       quarantine: () => this.count("quarantined"),
     };
+  }
+
+  /** Until the returned function is called. A listener must be quick, and must not throw. */
+  listen(listener: (fact: StoreFact) => void): () => void {
+    this.#listeners.add(listener);
+    return () => void this.#listeners.delete(listener);
   }
 
   count(name: CounterName, by = 1, label = ""): void {
@@ -163,14 +189,18 @@ export class ServerMetrics {
   }
 
   /** The same as JSON: counters by name and label, histograms as counts below each bound, gauges. */
-  figures(gauges: Gauges): Record<string, unknown> {
-    const histograms = this.#histograms().map(([name, , histogram]) => [name, histogram.figures()]);
+  figures(gauges: Gauges): FiguresAnswer {
+    const histograms = this.#histograms().map(([name, , histogram]) => [name, histogram.figures()] as const);
     return {
       time: Date.now(),
       counters: Object.fromEntries(this.#counters),
       histograms: Object.fromEntries(histograms),
       gauges: Object.fromEntries(this.#gauges(gauges).map(([name, , value]) => [name, value])),
     };
+  }
+
+  #tell(fact: StoreFact): void {
+    for (const listener of this.#listeners) listener(fact);
   }
 
   #histograms(): readonly (readonly [name: string, help: string, Histogram])[] {

@@ -17,6 +17,7 @@ import { fileURLToPath } from "node:url";
 import { getRequestListener } from "@hono/node-server";
 import type { DocumentStorage } from "coppice";
 import { type Authorize, isLoopback } from "./access.js";
+import { Changes } from "./changes.js";
 import { makeApp } from "./http/app.js";
 import type { Supervisor } from "./http/supervisor-routes.js";
 import { type ServerLimits, serverLimits } from "./limits.js";
@@ -54,6 +55,7 @@ export interface ServerOptions {
 
 export const DEFAULT_PORT = 8787;
 const TICK_MS = 1_000;
+const IDLE_MS = 20;
 const PAGE_DIRECTORY = fileURLToPath(new URL("./page", import.meta.url));
 
 /** Makes a server and listens. Rejects with a `TypeError` for an unsafe address, or as the system refuses. */
@@ -84,7 +86,10 @@ export class CoppiceServer {
   readonly #limits: ServerLimits;
   readonly #documents: LiveDocuments;
   readonly #upgrades: Upgrades;
+  readonly #changes: Changes;
   readonly #timer: NodeJS.Timeout;
+  /** Connections that have asked for nothing yet. */
+  readonly #silent = new Set<Duplex>();
   #http: HttpServer | undefined;
   #closing: Promise<void> | undefined;
 
@@ -100,12 +105,20 @@ export class CoppiceServer {
     };
     this.#documents = new LiveDocuments({ storage, limits: this.#limits, mayRecover, onError });
     const shared = { documents: this.#documents, limits: this.#limits, metrics, authorize, origins, onError };
-    this.#upgrades = new Upgrades(shared);
+    const gauges = async () => ({ ...this.gauges(), storeBytes: await this.#storeBytes(onError) });
+    this.#changes = new Changes({
+      limits: this.#limits,
+      metrics: options.metrics,
+      figures: async () => metrics.figures(await gauges()),
+      onError,
+    });
+    this.#upgrades = new Upgrades({ ...shared, onConnections: (id) => this.#changes.note(id) });
     const app = makeApp({
       ...shared,
       storage,
+      changes: this.#changes,
       pageDirectory,
-      gauges: async () => ({ ...this.gauges(), storeBytes: await this.#storeBytes(onError) }),
+      gauges,
       supervisor: options.supervisor,
       ready: () => this.#closing === undefined && this.#documents.gate.open,
     });
@@ -157,7 +170,15 @@ export class CoppiceServer {
       }),
     );
     http.maxConnections = connectionsMax + 256;
-    http.on("upgrade", (incoming, socket, head) => this.upgrade(incoming, socket, head));
+    http.on("connection", (socket) => {
+      this.#silent.add(socket);
+      socket.once("close", () => this.#silent.delete(socket));
+    });
+    http.on("request", ({ socket }) => this.#silent.delete(socket));
+    http.on("upgrade", (incoming, socket, head) => {
+      this.#silent.delete(socket);
+      this.upgrade(incoming, socket, head);
+    });
     http.on("clientError", (_error, socket) => socket.destroy());
     await new Promise<void>((resolve, reject) => {
       http.once("error", reject);
@@ -192,12 +213,17 @@ export class CoppiceServer {
     const http = this.#http;
     const freed =
       http === undefined ? undefined : new Promise<void>((resolve) => http.close(() => resolve()));
+    this.#changes.close();
     await this.#documents.flush();
     await this.#upgrades.close("shutdown");
     await this.#documents.close();
-    http?.closeIdleConnections();
+    // Browsers and others connect ahead of their requests; Node does not count that as idle.
+    for (const socket of this.#silent) socket.destroy();
+    // An answer that ends only now leaves its connection idle a little later.
+    const idle = setInterval(() => http?.closeIdleConnections(), IDLE_MS);
     const cut = setTimeout(() => http?.closeAllConnections(), this.#limits.shutdownMs);
     await freed;
+    clearInterval(idle);
     clearTimeout(cut);
     if (this.#options.metrics === undefined) this.metrics.close();
   }

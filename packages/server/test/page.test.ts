@@ -1,7 +1,8 @@
 // What the page computes for itself, without a browser.
+
+import type { FiguresAnswer as Figures } from "@coppice/server/client";
 import { fc, test as property } from "@fast-check/vitest";
 import { describe, expect, test } from "vitest";
-import type { Figures } from "../page/api.js";
 import { differenceOf } from "../page/difference.js";
 import { percentile, sampleOf } from "../page/figures.js";
 import { age, bytes, count, duration } from "../page/words.js";

@@ -1,5 +1,6 @@
 // What the page asks for: contents, timelines, event graphs, and the supervisor.
 import { bearerTokens } from "@coppice/server";
+import type { GraphAnswer, GraphRowAnswer } from "@coppice/server/client";
 import { yjs } from "@coppice/yjs";
 import { graph, type TreeDocument, tree } from "coppice";
 import { afterEach, describe, expect, test } from "vitest";
@@ -107,7 +108,11 @@ describe("timelines", () => {
     expect((body.points as number[][])[0]!.slice(1)).toEqual([eventsTrimmed, bytesTrimmed]);
     expect((body.points as number[][]).at(-1)!.slice(1)).toEqual([20, before]);
     expect(body.kept).toMatchObject({ events: 20 - eventsTrimmed, bytes: before - bytesTrimmed });
-    expect(body.marks).toMatchObject([{ kind: "snapshot" }, { kind: "snapshot", clock: 20 }]);
+    expect(body.marks).toMatchObject([
+      { kind: "snapshot" },
+      { kind: "snapshot", clock: 20 },
+      { kind: "compaction", clock: 20, bytes: bytesTrimmed },
+    ]);
   });
 });
 
@@ -137,10 +142,51 @@ describe("event graphs", () => {
   });
 
   test("[SV38] a document of a model without a graph says so", async () => {
-    const running = await run();
+    const { links: _, ...mute } = yjs();
+    const running = await run({ storageOptions: { models: [mute] } });
     await running.storage.append("notes", [typed("x")]);
     expect((await get(running, "documents/notes/graph")).status).toBe(422);
     expect((await get(running, "documents/none/graph")).status).toBe(404);
+  });
+
+  test("[SV75] concurrent Yjs documents have a graph, of branches, merges and critical versions, also when cut", async () => {
+    const running = await run({ limits: { graphEventsMax: 8 } });
+    const [ann, ben] = [new Y.Doc(), new Y.Doc()];
+    const share = async (doc: Y.Doc, text: string, at: number) => {
+      const before = Y.encodeStateVector(doc);
+      doc.getText("text").insert(at, text);
+      await running.storage.append("notes", [Y.encodeStateAsUpdate(doc, before)]);
+    };
+    const sync = () => {
+      Y.applyUpdate(ben, Y.encodeStateAsUpdate(ann, Y.encodeStateVector(ben)));
+      Y.applyUpdate(ann, Y.encodeStateAsUpdate(ben, Y.encodeStateVector(ann)));
+    };
+    await share(ann, "begin", 0);
+    sync();
+    await share(ann, "A", 5); // both after the last letter
+    await share(ben, "B", 5);
+    sync();
+    await share(ann, "!", 6); // between the two: it builds on both
+    const { body } = await get(running, "documents/notes/graph");
+    expect(body).toMatchObject({ events: 4, omitted: 0, complete: false, numbers: "document", from: 0 });
+    const rows = body.rows as GraphRowAnswer[];
+    expect(rows.map(({ first, parents, endsCritical }) => [first, parents, endsCritical])).toEqual([
+      [1, [], true],
+      [2, [0], false],
+      [3, [0], false],
+      [4, [1, 2], true],
+    ]);
+    ann.getText("text").delete(0, 1);
+    await running.storage.append("notes", [Y.encodeStateAsUpdate(ann, Y.encodeStateVector(ann))]);
+    const withDeletion = (await get(running, "documents/notes/graph")).body.rows as GraphRowAnswer[];
+    expect(withDeletion.map(({ attached }) => attached)).toEqual([1, 0, 0, 0]);
+    for (let n = 0; n < 6; n++) await share(ann, "x", 0);
+    const cut = (await get(running, "documents/notes/graph")).body as unknown as GraphAnswer;
+    expect([cut.events, cut.from, cut.rows[0]?.cut]).toEqual([8, 3, true]);
+    await running.storage.compact("notes", { force: true });
+    const { oldestClock } = (await running.storage.info("notes"))!;
+    const trimmed = (await get(running, "documents/notes/graph")).body as unknown as GraphAnswer;
+    expect([trimmed.from, trimmed.rows.length]).toEqual([oldestClock, 1]);
   });
 });
 

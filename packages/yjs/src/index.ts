@@ -12,6 +12,7 @@ import { applyEvents, applySnapshot } from "./apply.js";
 import { diffStored } from "./diff.js";
 import { frontierSize, watchFrontier } from "./frontier.js";
 import { isCollectable } from "./garbage.js";
+import { linksOf } from "./links.js";
 import { scanUpdate } from "./scanner.js";
 import { trackDoc } from "./tracker.js";
 
@@ -54,6 +55,7 @@ export function yjs(options: YjsOptions = {}): YjsModel {
     check: (events) => {
       for (const event of events) scanUpdate(event);
     },
+    links: linksOf,
     holds: ({ store }) => store.pendingStructs !== null || store.pendingDs !== null,
     snapshot: snapshotOf,
     version: versionOf,

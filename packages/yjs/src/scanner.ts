@@ -21,6 +21,8 @@ export interface UpdateSink {
   /** Bytes [from, to) of the update hold `count` structs that cover [clock, end) without a gap. */
   run(client: number, clock: number, end: number, count: number, from: number, to: number): void;
   deletion(client: number, clock: number, end: number): void;
+  /** A struct builds on that clock of that client: a neighbour or a parent. */
+  reference?(client: number, clock: number): void;
   /** Where a run is to be reported in two: before the struct that holds this clock. 0: nowhere. */
   splitAt?(client: number): number;
 }
@@ -54,6 +56,7 @@ class Scanner {
   #bytes: Uint8Array;
   #at: number;
   #subdocuments = 0;
+  #sink: UpdateSink | undefined;
 
   constructor(bytes: Uint8Array, at = 0) {
     this.#bytes = bytes;
@@ -65,6 +68,7 @@ class Scanner {
   }
 
   update(sink: UpdateSink | undefined): void {
+    this.#sink = sink;
     const blockCount = this.varint();
     let previous = Number.POSITIVE_INFINITY;
     let seen: Set<number> | undefined;
@@ -231,6 +235,7 @@ class Scanner {
     const otherClient = this.varint();
     const otherClock = this.#clock(this.varint());
     if (otherClient === client && otherClock >= clock) this.#fail("a struct builds on its own future");
+    this.#sink?.reference?.(otherClient, otherClock);
   }
 
   #content(kind: number): number {

@@ -6,7 +6,7 @@
  */
 
 import { equalBytes, toHex } from "../base/bytes.js";
-import type { StoredState } from "../contract/model.js";
+import type { EventLinks, StoredState } from "../contract/model.js";
 import { assert, assertBytes, Random } from "./cases.js";
 import {
   applyTo,
@@ -410,6 +410,110 @@ const peerCases: readonly ModelCase[] = [
   ),
 ];
 
+const linkCases: readonly ModelCase[] = [
+  modelCase(
+    "MD25",
+    "links name what an event came after: nothing that its author had not seen, and all that it waits for",
+    (subject, random) => {
+      const { events, seen } = writeSeen(subject, random);
+      const links = events.map((event) => subject.model.links!(event));
+      const parents = parentsOf(links);
+      const ancestors = closure(parents);
+      for (const [index, { complete, makes }] of links.entries()) {
+        const own = ancestors[index]!;
+        for (const other of own) assert(seen[index]!.has(other), `event ${index} cannot follow ${other}`);
+        if (!complete || makes.length === 0) continue;
+        for (const other of seen[index]!)
+          assert(own.has(other) || links[other]!.makes.length === 0, `event ${index} does not name ${other}`);
+      }
+      for (let round = 0; round < 6; round++) {
+        const peer = new Peer(subject);
+        for (const index of orderedBy(ancestors, random)) {
+          const { held } = peer.receive([events[index]]);
+          assert(held.length === 0, `event ${index} waits for another one than its links name`);
+        }
+      }
+    },
+    (subject) => (subject.model.links === undefined ? "its events have no links" : undefined),
+  ),
+];
+
+/** Three peers that write at once; for each event, the events that its author had when it was made. */
+function writeSeen(
+  subject: ModelSubject,
+  random: Random,
+): { events: unknown[]; seen: ReadonlySet<number>[] } {
+  const events: unknown[] = [];
+  const seen: ReadonlySet<number>[] = [];
+  const peers = Array.from({ length: 3 }, () => ({ peer: new Peer(subject), has: new Set<number>() }));
+  for (let i = 0; i < 30; i++) {
+    const { peer, has } = random.pick(peers);
+    for (const event of peer.edit(random)) {
+      seen.push(new Set(has));
+      has.add(events.length);
+      events.push(event);
+    }
+    if (!random.chance(0.3)) continue;
+    const other = random.pick(peers);
+    other.peer.receive(events);
+    for (let index = 0; index < events.length; index++) other.has.add(index);
+  }
+  return { events, seen };
+}
+
+/** The events that make what each one names; asserts that they are there. */
+function parentsOf(links: readonly EventLinks[]): Set<number>[] {
+  const makers = new Map<string, number>();
+  for (const [index, { makes }] of links.entries())
+    for (const { name, from, to } of makes) {
+      assert(from >= 0 && to > from, `event ${index} makes the points [${from}, ${to})`);
+      for (let at = from; at < to; at++) {
+        assert(
+          !makers.has(`${name} ${at}`),
+          `events ${makers.get(`${name} ${at}`)} and ${index} make one point`,
+        );
+        makers.set(`${name} ${at}`, index);
+      }
+    }
+  return links.map(({ makes, after }, index) => {
+    const before = makes.filter(({ from }) => from > 0).map(({ name, from }) => ({ name, at: from - 1 }));
+    const found = new Set<number>();
+    for (const { name, at } of [...before, ...after]) {
+      const maker = makers.get(`${name} ${at}`);
+      assert(maker !== undefined, `event ${index} names a point that no event makes`);
+      if (maker !== index) found.add(maker);
+    }
+    return found;
+  });
+}
+
+function closure(parents: readonly ReadonlySet<number>[]): Set<number>[] {
+  const all = parents.map((direct) => new Set(direct));
+  for (let isNew = true; isNew; ) {
+    isNew = false;
+    for (const own of all) {
+      const size = own.size;
+      for (const parent of [...own]) for (const other of all[parent]!) own.add(other);
+      if (own.size > size) isNew = true;
+    }
+  }
+  return all;
+}
+
+/** A random order in which each comes after its ancestors. */
+function orderedBy(ancestors: readonly ReadonlySet<number>[], random: Random): number[] {
+  const order: number[] = [];
+  const left = new Set(ancestors.keys());
+  while (left.size > 0) {
+    const ready = [...left].filter((index) => [...ancestors[index]!].every((other) => !left.has(other)));
+    assert(ready.length > 0, "events name each other in a circle");
+    const next = random.pick(ready);
+    left.delete(next);
+    order.push(next);
+  }
+  return order;
+}
+
 /** What storage knows when it holds a snapshot of the first `split` events. */
 function storedAt(subject: ModelSubject, events: readonly unknown[], split: number): StoredState<unknown> {
   const { model } = subject;
@@ -437,4 +541,5 @@ export const modelCases: readonly ModelCase[] = [
   ...foldCases,
   ...captureCases,
   ...peerCases,
+  ...linkCases,
 ];

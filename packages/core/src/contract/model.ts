@@ -65,6 +65,21 @@ export interface StoredState<Event> {
   readonly tail: readonly Event[];
 }
 
+/**
+ * What the bytes of one event say of its place among the others. A name is the model's own, of a replica or
+ * a change, and has points that are counted from 0: each came after the one before it.
+ */
+export interface EventLinks {
+  /** Who made it, for people to tell apart; of several, one. */
+  readonly replica: string;
+  /** Points that it makes: `[from, to)`. None, when nothing could ever refer to it. */
+  readonly makes: readonly { readonly name: string; readonly from: number; readonly to: number }[];
+  /** Points that it surely came after, beside those before its own. */
+  readonly after: readonly { readonly name: string; readonly at: number }[];
+  /** Whether that is everything that its author had seen; `false`: it may be more. */
+  readonly complete: boolean;
+}
+
 export interface Model<Doc = unknown, Event = Uint8Array> {
   /** Stored with each document; `[a-z][a-z0-9-]*`, at most 32 characters. */
   readonly name: string;
@@ -93,6 +108,13 @@ export interface Model<Doc = unknown, Event = Uint8Array> {
 
   /** Validates events without a document. Throws any error for bytes that no document could ever apply. */
   check?(events: readonly Event[]): void;
+
+  /**
+   * The place of an event among the others, told from its bytes alone, for drawings of the event graph.
+   * Throws for bytes that are no event. Absent: its events tell nothing, or the documents themselves keep a
+   * graph.
+   */
+  links?(event: Event): EventLinks;
 
   /**
    * True while the document itself keeps events aside that `snapshot` leaves out, from wherever they came.

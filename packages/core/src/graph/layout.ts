@@ -10,20 +10,25 @@
 
 import type { EventId, GraphEvent } from "./event.js";
 
+/** What a drawing needs of an event. */
+export interface DrawnEvent extends EventId {
+  readonly parents: readonly EventId[];
+}
+
 /** A chain of events of one replica with nothing between them. */
-export interface GraphPiece {
-  readonly events: readonly GraphEvent[];
+export interface GraphPiece<Event extends DrawnEvent = GraphEvent> {
+  readonly events: readonly Event[];
   /** How many of them end a critical version; `last`: whether the last one does. */
   readonly critical: number;
   readonly last: boolean;
-  readonly parents: readonly GraphPiece[];
+  readonly parents: readonly GraphPiece<Event>[];
   /** Some parents lie before the history that is kept. */
   readonly cut: boolean;
 }
 
 /** A piece and where it stands. */
-export interface GraphRow {
-  readonly piece: GraphPiece;
+export interface GraphRow<Event extends DrawnEvent = GraphEvent> {
+  readonly piece: GraphPiece<Event>;
   readonly lane: number;
   /** Lanes that are open just before and just after this row. */
   readonly before: readonly boolean[];
@@ -33,22 +38,28 @@ export interface GraphRow {
 }
 
 /**
- * The rows of a drawing. `events` in the order of the fold, as `events()` gives them; `critical` as
- * `criticalVersions()` does. O(events × lanes).
+ * The rows of a drawing. `events` in the order of the fold, as `events()` gives them, and `critical` as
+ * `criticalVersions()` does; or both as `causalGraph` does. O(events × lanes).
  */
-export function layOutGraph(events: readonly GraphEvent[], critical: readonly EventId[]): GraphRow[] {
+export function layOutGraph<Event extends DrawnEvent = GraphEvent>(
+  events: readonly Event[],
+  critical: readonly EventId[],
+): GraphRow<Event>[] {
   return layOut(piecesOf(events, critical));
 }
 
 const keyOf = ({ replica, sequence }: EventId): string => `${replica}.${sequence}`;
 
-function piecesOf(events: readonly GraphEvent[], critical: readonly EventId[]): GraphPiece[] {
+function piecesOf<Event extends DrawnEvent>(
+  events: readonly Event[],
+  critical: readonly EventId[],
+): GraphPiece<Event>[] {
   const children = new Map<string, number>();
   for (const { parents } of events) {
     for (const parent of parents) children.set(keyOf(parent), (children.get(keyOf(parent)) ?? 0) + 1);
   }
   const ends = new Set(critical.map(keyOf));
-  const pieces: (GraphPiece & { events: GraphEvent[]; critical: number; last: boolean })[] = [];
+  const pieces: (GraphPiece<Event> & { events: Event[]; critical: number; last: boolean })[] = [];
   const owner = new Map<string, (typeof pieces)[number]>();
   for (const event of events) {
     const [parent, ...others] = event.parents;
@@ -73,11 +84,11 @@ function piecesOf(events: readonly GraphEvent[], critical: readonly EventId[]): 
   return pieces;
 }
 
-function layOut(pieces: readonly GraphPiece[]): GraphRow[] {
-  const open = new Map<GraphPiece, number>();
+function layOut<Event extends DrawnEvent>(pieces: readonly GraphPiece<Event>[]): GraphRow<Event>[] {
+  const open = new Map<GraphPiece<Event>, number>();
   for (const { parents } of pieces)
     for (const parent of parents) open.set(parent, (open.get(parent) ?? 0) + 1);
-  const lanes: (GraphPiece | undefined)[] = [];
+  const lanes: (GraphPiece<Event> | undefined)[] = [];
   return pieces.map((piece) => {
     const before = lanes.map((tip) => tip !== undefined);
     const at = piece.parents.map((parent) => lanes.indexOf(parent));

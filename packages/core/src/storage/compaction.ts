@@ -45,8 +45,21 @@ export interface CompactOptions {
   readonly history?: HistoryPolicy;
   /** Afterwards also rewrite the backend's files without what was trimmed: see `Backend.reclaim`. */
   readonly reclaim?: boolean;
+  /** Told of each step as it begins, again from the first one after a lost race. One that throws stops it. */
+  readonly onProgress?: (step: CompactStep) => void;
   /** Stops between two steps; what was done stays done. */
   readonly signal?: AbortSignal;
+}
+
+/** A step of the compaction of one document. */
+export interface CompactStep {
+  /**
+   * `reading` the snapshot and the events after it; `folding` these into a new one; `staging` it where nobody
+   * sees it; `verifying` what was staged; `trimming`: the commit that makes it true, archive and sweep.
+   */
+  readonly phase: "reading" | "folding" | "staging" | "verifying" | "trimming";
+  /** Events after the snapshot; 0 while these are not read. */
+  readonly events: number;
 }
 
 export interface CompactResult {
@@ -149,11 +162,12 @@ export async function compactDocument(given: Site, options: CompactOptions = {})
       id: log.id,
       durationMs: context.env.elapsed() - started,
     };
-    observe(context, (observer) => observer.compact?.(whole));
+    if (!options.dryRun) observe(context, (observer) => observer.compact?.(whole));
     return whole;
   };
   for (let race = 0; race < RACES_MAX; race++) {
     options.signal?.throwIfAborted();
+    options.onProgress?.({ phase: "reading", events: 0 });
     const compact = options.force ? undefined : await compactSnapshot(site);
     if (compact !== undefined) {
       return done({ outcome: "nothing-to-do", clock: compact.clock, snapshotBytes: compact.storedBytes });
@@ -222,7 +236,7 @@ async function compactOnce(
     const earlier = await stateAt(site, plan.makeAt).catch((error: unknown) => {
       plan = withoutMaking(error, state);
     });
-    const made = earlier && (await stageVerified(site, earlier, state.metaBytes));
+    const made = earlier && (await stageVerified(site, earlier, state.metaBytes, options));
     if (earlier !== undefined && made === undefined) return refused(earlier.end);
     if (made !== undefined) {
       stages.push(made.staged);
@@ -238,7 +252,7 @@ async function compactOnce(
   let snapshot = meta.snapshot;
   let held = state.base?.record.held.length ?? 0;
   if (!covered || options.force) {
-    const made = await stageVerified(site, rest, state.metaBytes);
+    const made = await stageVerified(site, rest, state.metaBytes, options);
     if (made === undefined) return refused(state.end);
     stages.push(made.staged);
     snapshot = made.staged.ref;
@@ -247,6 +261,7 @@ async function compactOnce(
     return refused(state.end);
   }
   options.signal?.throwIfAborted();
+  options.onProgress?.({ phase: "trimming", events: state.events.length });
   const oldest = Math.max(meta.oldest, plan.goal);
   const freed = await trimmedBy(site, meta, oldest);
   const { archive, records } = archives(context, meta)
@@ -332,10 +347,18 @@ async function stageVerified(
   site: Site,
   state: State,
   metaBytes: Uint8Array,
+  { onProgress, signal }: CompactOptions,
 ): Promise<{ source: SnapshotSource; staged: Staged } | undefined> {
   const { context, folder, log } = site;
+  const begin = (phase: CompactStep["phase"]) => {
+    signal?.throwIfAborted();
+    onProgress?.({ phase, events: state.events.length });
+  };
+  begin("folding");
   const source = await foldState(context, folder, log.id, state);
+  begin("staging");
   const staged = await stageSnapshot(context, log.id, source, metaBytes);
+  begin("verifying");
   const { bytes } = await readSnapshot(context.guard, log.id, staged.ref).catch((error: unknown) => {
     throw error instanceof Moved ? new StageSwept("a stage was swept") : error;
   });

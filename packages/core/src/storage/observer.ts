@@ -15,9 +15,11 @@ export interface Observer {
   commit?(fact: { operations: number; bytes: number; durationMs: number; error: unknown }): void;
   load?(fact: { id: string; clock: number; events: number; snapshotBytes: number; durationMs: number }): void;
   snapshot?(fact: { id: string; clock: number; bytes: number; durationMs: number; error?: unknown }): void;
+  /** Not of dry runs. `clock` is that of the newest snapshot when `outcome` is `compacted`. */
   compact?(fact: {
     id: string;
     outcome: string;
+    clock: number;
     eventsTrimmed: number;
     bytesTrimmed: number;
     durationMs: number;

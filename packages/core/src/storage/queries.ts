@@ -8,6 +8,7 @@
 import { equalBytes } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import { checkRange } from "../contract/keys.js";
+import type { AnyModel, EventLinks } from "../contract/model.js";
 import { readableFrom, scanLog } from "./archive.js";
 import { type Context, modelOf } from "./context.js";
 import { deletedError, type Head, tokenOf } from "./head.js";
@@ -59,6 +60,8 @@ export interface StoredEvent {
   readonly commitId: Uint8Array | undefined;
   /** What the writer said of the batch that the event belongs to. */
   readonly info: Info | undefined;
+  /** With `links`, where the model can tell it of this event. */
+  readonly links?: EventLinks;
 }
 
 /** Who and from where, as it was given to `append` or `save`. */
@@ -68,6 +71,8 @@ export type Info = Readonly<Record<string, unknown>>;
 export interface EventRange {
   readonly from?: number;
   readonly to?: number;
+  /** Also tell the place of each event among the others: see `Model.links`. */
+  readonly links?: boolean;
   readonly signal?: AbortSignal;
 }
 
@@ -200,7 +205,7 @@ export async function* readOn(
     if (next >= to) return;
     if (next < readableFrom(meta)) throw trimmed(id, next, readableFrom(meta));
     try {
-      for await (const event of eventsFrom(context, id, meta, next, to, signal)) {
+      for await (const event of eventsFrom(context, id, meta, { ...range, from: next, to })) {
         yield event;
         next = event.clock + 1;
       }
@@ -245,9 +250,7 @@ async function* eventsFrom(
   context: Context,
   id: string,
   meta: Meta,
-  from: number,
-  to: number,
-  signal: AbortSignal | undefined,
+  { from, to, links, signal }: EventRange & { readonly from: number; readonly to: number },
 ): AsyncGenerator<StoredEvent> {
   const model = modelOf(context, meta.model, id);
   const start = {
@@ -260,8 +263,19 @@ async function* eventsFrom(
     const events = batch.header.lost ? [] : decodeBatch(model, id, batch);
     const about = { time: batch.time, commitId: commitIdOf(meta, batch), info: infoOf(batch) };
     for (let clock = Math.max(batch.clock, from); clock < Math.min(batch.end, to); clock++) {
-      yield { clock, event: events[clock - batch.clock], ...about };
+      const event = events[clock - batch.clock];
+      yield { clock, event, ...about, ...(links && event !== undefined ? linksOf(model, event) : {}) };
     }
+  }
+}
+
+/** Stored bytes that the model refuses have no place. */
+function linksOf(model: AnyModel, event: unknown): Pick<StoredEvent, "links"> {
+  try {
+    const links = model.links?.(event);
+    return links === undefined ? {} : { links };
+  } catch {
+    return {};
   }
 }
 

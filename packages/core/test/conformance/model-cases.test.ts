@@ -141,6 +141,15 @@ function setModel(): Model<Doc, Uint8Array> {
     check: (events) => {
       for (const event of events) decode(event);
     },
+    links: (event) => {
+      const { replica, seq, seen } = decode(event);
+      return {
+        replica: String(replica),
+        makes: [{ name: String(replica), from: seq - 1, to: seq }],
+        after: seen.map(([other, at]) => ({ name: String(other), at: at - 1 })),
+        complete: true,
+      };
+    },
     snapshot: pack,
     version: (doc) => new TextEncoder().encode([...doc.facts.keys()].sort().join()),
     peerVersion: (doc) => {
@@ -411,6 +420,29 @@ const mutants: readonly Mutant[] = [
     rule: "MD23",
     reason: /after 20 edits/,
     wrap: () => ({ frontierSize: (doc) => newest(doc).size }),
+  },
+  {
+    defect: "links that leave out what others made",
+    rule: "MD25",
+    reason: /does not name|waits for another one/,
+    wrap: (model) => ({ links: (event) => ({ ...model.links!(event), after: [] }) }),
+  },
+  {
+    defect: "incomplete links that leave out what an event waits for",
+    rule: "MD25",
+    reason: /waits for another one/,
+    wrap: (model) => ({ links: (event) => ({ ...model.links!(event), after: [], complete: false }) }),
+  },
+  {
+    defect: "links to what is still to come",
+    rule: "MD25",
+    reason: /cannot follow|in a circle|that no event makes/,
+    wrap: (model) => ({
+      links: (event) => {
+        const links = model.links!(event);
+        return { ...links, after: links.after.map(({ name, at }) => ({ name, at: at + 1 })) };
+      },
+    }),
   },
 ];
 

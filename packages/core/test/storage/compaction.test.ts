@@ -1,5 +1,6 @@
 import {
   anyOf,
+  type CompactOptions,
   type CompactResult,
   DocumentStorage,
   everyEvents,
@@ -154,6 +155,45 @@ describe("compaction", () => {
     expect((await storage.compact("d")).held).toBe(1);
     expect((await storage.load("d"))?.held.map(({ clock }) => clock)).toEqual([2]);
     expect(await names(storage)).toContain("late child");
+    await clean(storage);
+  });
+
+  test("[ST79] a compaction tells each step as it begins, and a stop at any of them leaves the old state or the new", async () => {
+    const told: string[] = [];
+    const observer = { compact: ({ outcome }: { outcome: string }) => told.push(outcome) };
+    const storage = await open({ observer });
+    await fill(storage, 20);
+    const steps: string[] = [];
+    await storage.compact("d", { dryRun: true, onProgress: ({ phase }) => steps.push(phase) });
+    // A dry run is no compaction: metrics would count what it did not trim.
+    expect([steps.splice(0), told]).toEqual([["reading"], []]);
+    const onProgress: CompactOptions["onProgress"] = ({ phase, events }) => steps.push(`${phase} ${events}`);
+    await storage.compact("d", { onProgress });
+    const once = ["folding", "staging", "verifying"];
+    expect(steps[0]).toBe("reading 0");
+    expect(steps.slice(1).map((step) => step.split(" ")[0])).toEqual([...once, ...once, "trimming"]);
+    expect(steps.at(-1)).toBe("trimming 20");
+    for (const stopAt of ["reading", "folding", "staging", "verifying", "trimming"]) {
+      await fill(storage, 3, stopAt);
+      const before = await storage.info("d");
+      const stop = new AbortController();
+      const stopping = storage.compact("d", {
+        onProgress: ({ phase }) => phase === stopAt && stop.abort(new Error(`stopped at ${phase}`)),
+        signal: stop.signal,
+      });
+      await expect(stopping).rejects.toThrow(`stopped at ${stopAt}`);
+      expect(await storage.info("d")).toMatchObject({ snapshotClock: before?.snapshotClock });
+      const thrown = storage.compact("d", {
+        onProgress: ({ phase }) => {
+          if (phase === stopAt) throw new Error("nobody listens");
+        },
+      });
+      await expect(thrown).rejects.toThrow("nobody listens");
+      expect((await storage.info("d"))?.oldestClock).toBe(before?.oldestClock);
+    }
+    expect(await names(storage)).toHaveLength(35);
+    expect(await storage.compact("d")).toMatchObject({ outcome: "compacted", clock: 35 });
+    expect(told).toEqual(["compacted", "compacted"]);
     await clean(storage);
   });
 

@@ -8,6 +8,7 @@
 import { Hono } from "hono";
 import { isHostLocal, isOriginAllowed } from "../access.js";
 import type { Gauges } from "../metrics.js";
+import { addChangeRoutes } from "./change-routes.js";
 import { addDocumentRoutes } from "./document-routes.js";
 import { answerOf, HttpFailure } from "./failures.js";
 import { openApi } from "./openapi.js";
@@ -58,6 +59,7 @@ export function makeApp(options: AppOptions): Hono<AppEnv> {
   addDocumentRoutes(app, options);
   addViewRoutes(app, options);
   addStoreRoutes(app, options, options.gauges);
+  addChangeRoutes(app, options);
   addSupervisorRoutes(app, options, options.supervisor);
   addPage(app, options.pageDirectory);
   app.notFound((context) =>

@@ -8,24 +8,18 @@
 
 import { TreeDocument } from "coppice";
 import * as Y from "yjs";
-
-export interface Part {
-  /** The name of a root type of Yjs; empty for other models. */
-  readonly name: string;
-  readonly kind: "text" | "json";
-  readonly text: string;
-}
+import type { ContentPart } from "./answers.js";
 
 type Root = Pick<Y.Text, "_map" | "_start">;
 
-export function partsOf(doc: unknown): Part[] {
+export function partsOf(doc: unknown): ContentPart[] {
   if (doc instanceof Y.Doc) return [...doc.share].map(([name, type]) => partOf(doc, name, type)).sort(byName);
   if (doc instanceof TreeDocument) return [json("", doc.toData())];
   return [json("", (doc as { readonly state?: unknown }).state ?? doc)];
 }
 
 /** A root that nobody has defined yet is a type without a kind: its first item that is left tells. */
-function partOf(doc: Y.Doc, name: string, type: Root): Part {
+function partOf(doc: Y.Doc, name: string, type: Root): ContentPart {
   if (type._map.size > 0) return json(name, doc.getMap(name).toJSON());
   let item = type._start;
   while (item?.deleted) item = item.right;
@@ -43,7 +37,7 @@ function isXml(type: unknown): boolean {
   return type instanceof Y.XmlElement || type instanceof Y.XmlText || type instanceof Y.XmlHook;
 }
 
-function json(name: string, value: unknown): Part {
+function json(name: string, value: unknown): ContentPart {
   const text = JSON.stringify(value, (_key, found) => plain(found), 2) ?? "";
   return { name, kind: "json", text };
 }
@@ -56,6 +50,6 @@ function plain(value: unknown): unknown {
   return value instanceof Uint8Array ? `${value.length} bytes` : value;
 }
 
-function byName(one: Part, other: Part): number {
+function byName(one: ContentPart, other: ContentPart): number {
   return one.name < other.name ? -1 : 1;
 }

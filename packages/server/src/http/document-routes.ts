@@ -5,10 +5,12 @@
  * document that is deleted leaves the memory of its clients' server first, and its clients are told so.
  */
 
-import { type DocumentInfo, type HistoryEntry, toHex } from "coppice";
+import { type CompactStep, type DocumentInfo, type HistoryEntry, toHex } from "coppice";
 import type { Hono } from "hono";
 import * as Y from "yjs";
+import type { CompactAnswer, DocumentAnswer, ForkAnswer, SnapshotAnswer } from "./answers.js";
 import { HttpFailure } from "./failures.js";
+import { long } from "./long-runs.js";
 import {
   type AppContext,
   type AppEnv,
@@ -29,19 +31,21 @@ const PATH = "/api/documents/:id";
 const EMPTY_STATE_VECTOR = Uint8Array.of(0);
 
 export function addDocumentRoutes(app: Hono<AppEnv>, site: Site): void {
-  const { storage, documents } = site;
+  const { storage, documents, changes } = site;
   addReads(app, site);
   addTags(app, site);
   app.put(PATH, permit(site, "write"), async (context) => {
     const id = idOf(context);
     const handle = await storage.open(id, flagOf(context, "recreate") ? { recreate: true } : {});
     await handle.close();
+    changes.note(id);
     return context.json(await existing(site, id));
   });
   app.delete(PATH, permit(site, "admin"), async (context) => {
     const id = idOf(context);
     await documents.evict(id, "deleted");
     if (!(await storage.delete(id))) throw notFound(id);
+    changes.note(id);
     return context.json({ id, deleted: true });
   });
   app.post(`${PATH}/erase`, permit(site, "admin"), async (context) => {
@@ -49,6 +53,7 @@ export function addDocumentRoutes(app: Hono<AppEnv>, site: Site): void {
     await documents.evict(id, "deleted");
     const reclaim = textOf(context, "reclaim") === undefined || flagOf(context, "reclaim");
     const { existed, keys } = await storage.erase(id, { reclaim });
+    changes.note(id);
     if (!existed && keys === 0) throw notFound(id);
     return context.json({ id, erased: true, keys, reclaimed: reclaim });
   });
@@ -62,28 +67,32 @@ export function addDocumentRoutes(app: Hono<AppEnv>, site: Site): void {
     const recreate = flagOf(context, "recreate");
     const result = await storage.fork(id, to, { signal, recreate, ...(at === undefined ? {} : { at }) });
     if (result === undefined) throw notFound(id);
-    return context.json(result);
+    changes.note(to);
+    return context.json(result satisfies ForkAnswer);
   });
   app.post(`${PATH}/snapshots`, permit(site, "admin"), async (context) => {
     const id = idOf(context);
     const handle = await storage.load(id);
     if (handle === undefined) throw notFound(id);
     try {
-      return context.json({ id, clock: (await handle.snapshot()) ?? null });
+      const answer: SnapshotAnswer = { id, clock: (await handle.snapshot()) ?? null };
+      return context.json(answer);
     } finally {
       await handle.close();
     }
   });
-  app.post(`${PATH}/compact`, permit(site, "admin"), async (context) => {
+  app.post(`${PATH}/compact`, permit(site, "admin"), (context) => {
     const id = idOf(context);
     const options = {
       force: flagOf(context, "force"),
       dryRun: flagOf(context, "dryRun"),
       reclaim: flagOf(context, "reclaim"),
     };
-    const result = await storage.compact(id, { ...options, signal: context.req.raw.signal });
-    if (result.outcome === "not-found") throw notFound(id);
-    return context.json(result);
+    return long<CompactAnswer, CompactStep>(site, context, async (signal, onProgress) => {
+      const result = await storage.compact(id, { ...options, signal, onProgress });
+      if (result.outcome === "not-found") throw notFound(id);
+      return result;
+    });
   });
   app.post(`${PATH}/check`, permit(site, "admin"), async (context) => {
     const id = idOf(context);
@@ -94,7 +103,7 @@ export function addDocumentRoutes(app: Hono<AppEnv>, site: Site): void {
 }
 
 function addTags(app: Hono<AppEnv>, site: Site): void {
-  const { storage } = site;
+  const { storage, changes } = site;
   app.get(`${PATH}/tags`, permit(site, "read"), async (context) => {
     const id = idOf(context);
     await existing(site, id);
@@ -104,6 +113,7 @@ function addTags(app: Hono<AppEnv>, site: Site): void {
     const id = idOf(context);
     const tag = await storage.tag(id, lastOf(context), numberOf(context, "at"));
     if (tag === undefined) throw notFound(id);
+    changes.note(id);
     return context.json(tag);
   });
   app.delete(`${PATH}/tags/:name`, permit(site, "admin"), async (context) => {
@@ -111,6 +121,7 @@ function addTags(app: Hono<AppEnv>, site: Site): void {
     const name = lastOf(context);
     if (!(await storage.untag(id, name)))
       throw new HttpFailure(404, "TAG_UNKNOWN", `there is no tag ${JSON.stringify(name.slice(0, 100))}`);
+    changes.note(id);
     return context.json({ id, name, removed: true });
   });
 }
@@ -131,9 +142,8 @@ function addReads(app: Hono<AppEnv>, site: Site): void {
   });
 }
 
-async function existing(site: Site, id: string): Promise<Json> {
-  const info = await infoOf(site, id);
-  return { ...facts(info), connections: site.documents.get(id)?.connections.size ?? 0 };
+async function existing(site: Site, id: string): Promise<DocumentAnswer> {
+  return facts(await infoOf(site, id), site.documents.get(id)?.connections.size ?? 0);
 }
 
 export async function infoOf({ storage }: Site, id: string): Promise<DocumentInfo> {
@@ -145,11 +155,12 @@ export async function infoOf({ storage }: Site, id: string): Promise<DocumentInf
 type Json = Record<string, unknown>;
 
 /** What is absent is `null`, and stays in the JSON. */
-export function facts(info: DocumentInfo): Json {
+export function facts(info: DocumentInfo, connections: number): DocumentAnswer {
   return {
     ...info,
     snapshotClock: info.snapshotClock ?? null,
     snapshotTime: info.snapshotTime ?? null,
+    connections,
   };
 }
 

@@ -25,6 +25,7 @@ const PARAMETERS = {
   force: ["also when nothing is new", flag],
   dryRun: ["change nothing, say what would be done", flag],
   reclaim: ["also rewrite the files of the store without what was trimmed or deleted", flag],
+  figures: ["with the metrics, about once a second", flag],
   points: ["about so many points: 300 by default", count],
   as: ["the id of the new document", text],
   minEvents: ["only documents with so many events since their snapshot", count],
@@ -40,7 +41,7 @@ interface Operation {
   readonly action: "none" | "read" | "write" | "admin";
   readonly query?: readonly ParameterName[];
   readonly body?: string;
-  readonly answers?: "json" | "bytes" | "text" | "events";
+  readonly answers?: "json" | "bytes" | "text" | "events" | "changes";
 }
 
 const DOCUMENT = "/api/documents/{id}";
@@ -52,6 +53,12 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
   "GET /metrics": { says: "Metrics, as Prometheus reads them.", action: "read", answers: "text" },
   "GET /api/openapi.json": { says: "This document.", action: "none" },
   "GET /api/figures": { says: "The metrics as JSON.", action: "read" },
+  "GET /api/changes": {
+    says: "Tells which documents have changed, as it happens, at most four times a second.",
+    action: "read",
+    query: ["figures"],
+    answers: "changes",
+  },
   "GET /api/supervisor": {
     says: "Whether a supervisor starts this process again when it dies; its process id.",
     action: "read",
@@ -113,7 +120,7 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
     query: ["points"],
   },
   [`GET ${DOCUMENT}/graph`]: {
-    says: "The event graph as rows of a drawing, the newest `limit`; 422 for models without one.",
+    says: "The event graph as rows of a drawing, the newest `limit`; 422 where events tell nothing of it.",
     action: "read",
     query: ["limit"],
   },
@@ -145,6 +152,7 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
     says: "Takes a snapshot and trims what it covers.",
     action: "admin",
     query: ["force", "dryRun", "reclaim"],
+    answers: "events",
   },
   [`POST ${DOCUMENT}/check`]: { says: "Verifies the stored document, and changes nothing.", action: "admin" },
 };
@@ -153,6 +161,7 @@ const CONTENT: Record<NonNullable<Operation["answers"]>, Schema> = {
   json: { "application/json": { schema: { type: "object" } } },
   bytes: { "application/octet-stream": { schema: { type: "string", format: "binary" } } },
   text: { "text/plain": { schema: text } },
+  changes: { "text/event-stream": { schema: { ...text, description: "events `change`" } } },
   events: {
     "application/json": { schema: { type: "object" } },
     "text/event-stream": {

@@ -6,6 +6,7 @@
 import type { DocumentStorage } from "coppice";
 import type { Context, MiddlewareHandler } from "hono";
 import { type Action, type Authorize, accessOf } from "../access.js";
+import type { Changes } from "../changes.js";
 import type { ServerLimits } from "../limits.js";
 import type { ServerMetrics } from "../metrics.js";
 import type { LiveDocuments } from "../sync/live-documents.js";
@@ -23,6 +24,7 @@ export interface Site {
   readonly documents: LiveDocuments;
   readonly limits: ServerLimits;
   readonly metrics: ServerMetrics;
+  readonly changes: Changes;
   readonly authorize: Authorize | undefined;
   readonly onError: (error: unknown, facts: { readonly document?: string }) => void;
 }

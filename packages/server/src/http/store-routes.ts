@@ -1,17 +1,22 @@
 /**
  * What concerns the whole store: lists, compaction of all, checks, figures.
- *
- * Long runs are answered with server-sent events where the client accepts `text/event-stream`: any number
- * of `progress`, then one `result` or `error`. A client that goes away stops its run between two documents.
+ * A client that goes away stops its long run between two documents.
  */
 
 import { type CompactAllOptions, type CompactAllResult, isCoppiceError } from "coppice";
 import { compactAllAlone } from "coppice/control";
 import type { Hono } from "hono";
-import { streamSSE } from "hono/streaming";
 import type { Gauges } from "../metrics.js";
+import type {
+  BareDocument,
+  CompactAllAnswer,
+  CompactAllStepAnswer,
+  DocumentAnswer,
+  ListAnswer,
+} from "./answers.js";
 import { facts } from "./document-routes.js";
 import { answerOf } from "./failures.js";
+import { long } from "./long-runs.js";
 import {
   type AppContext,
   type AppEnv,
@@ -28,11 +33,12 @@ export function addStoreRoutes(app: Hono<AppEnv>, site: Site, gauges: () => Prom
   app.get("/api/documents", permit(site, "read"), (context) => list(site, context));
   app.post("/api/compact", permit(site, "admin"), (context) => {
     const options = compactOptions(context);
-    return long(site, context, (signal, tell) =>
+    return long<CompactAllAnswer, CompactAllStepAnswer>(site, context, (signal, tell) =>
       compactAllAlone(storage, {
         ...options,
         signal,
-        onProgress: ({ result, ...progress }) => tell({ ...progress, id: result?.id ?? null }),
+        onProgress: ({ seen, compacted, failed, bytesTrimmed, result }) =>
+          tell({ seen, compacted, failed, bytesTrimmed, id: result?.id ?? null }),
       }).then(summary),
     );
   });
@@ -56,7 +62,7 @@ async function list(site: Site, context: AppContext): Promise<Response> {
   const prefix = textOf(context, "prefix");
   const after = textOf(context, "after");
   const withInfo = flagOf(context, "info");
-  const found: unknown[] = [];
+  const found: (DocumentAnswer | BareDocument)[] = [];
   let last: string | undefined;
   let isMore = false;
   const options = {
@@ -69,19 +75,24 @@ async function list(site: Site, context: AppContext): Promise<Response> {
     if (isMore) break;
     last = id;
     const connections = documents.get(id)?.connections.size ?? 0;
-    found.push(withInfo ? { ...(await look(site, id)), connections } : { id, connections });
+    found.push(withInfo ? await look(site, id, connections) : { id, connections });
   }
-  return context.json({ documents: found, next: isMore ? (last ?? null) : null });
+  const answer: ListAnswer = { documents: found, next: isMore ? (last ?? null) : null };
+  return context.json(answer);
 }
 
 /** A damaged document is listed with its error. */
-async function look({ storage }: Site, id: string): Promise<object> {
+async function look(
+  { storage }: Site,
+  id: string,
+  connections: number,
+): Promise<DocumentAnswer | BareDocument> {
   try {
     const info = await storage.info(id);
-    return info === undefined ? { id, deleted: true } : facts(info);
+    return info === undefined ? { id, deleted: true, connections } : facts(info, connections);
   } catch (error) {
     if (!isCoppiceError(error) || error.kind === "closed") throw error;
-    return { id, error: answerOf(error).body.error };
+    return { id, error: answerOf(error).body.error, connections };
   }
 }
 
@@ -101,44 +112,10 @@ function compactOptions(context: AppContext): CompactAllOptions {
   };
 }
 
-function summary(result: CompactAllResult): object {
+function summary(result: CompactAllResult): CompactAllAnswer {
   const failures = result.failures.map(({ id, error }) => ({
     id,
     error: isCoppiceError(error) ? answerOf(error).body.error : { code: "REFUSED", message: error },
   }));
   return { ...result, failures, stopped: result.stopped ?? null };
-}
-
-/** Runs to the end and answers with the result, or streams the progress as well. */
-async function long(
-  site: Site,
-  context: AppContext,
-  work: (signal: AbortSignal, tell: (progress: object) => void) => Promise<object>,
-): Promise<Response> {
-  const { signal } = context.req.raw;
-  if (!context.req.header("accept")?.includes("text/event-stream"))
-    return context.json(await work(signal, () => undefined));
-  context.header("X-Accel-Buffering", "no");
-  return streamSSE(context, async (stream) => {
-    const stop = new AbortController();
-    stream.onAbort(() => stop.abort(new Error("the client went away")));
-    let writing: Promise<void> | undefined;
-    const write = (event: string, data: object) => stream.writeSSE({ event, data: JSON.stringify(data) });
-    // A client that reads slowly gets fewer reports of progress.
-    const tell = (progress: object) => {
-      writing ??= write("progress", progress).finally(() => {
-        writing = undefined;
-      });
-    };
-    try {
-      const result = await work(stop.signal, tell);
-      await writing;
-      await write("result", result);
-    } catch (error) {
-      const { body, isInternal } = answerOf(error);
-      if (isInternal && !stop.signal.aborted) site.onError(error, {});
-      await writing;
-      await write("error", body.error);
-    }
-  });
 }

@@ -8,6 +8,7 @@
 
 import type { Hono } from "hono";
 import { isLoopback } from "../access.js";
+import type { SupervisorAnswer } from "./answers.js";
 import { HttpFailure } from "./failures.js";
 import { type AppEnv, permit, type Site } from "./requests.js";
 
@@ -19,7 +20,7 @@ export interface Supervisor {
 
 export function addSupervisorRoutes(app: Hono<AppEnv>, site: Site, supervisor: Supervisor | undefined): void {
   app.get("/api/supervisor", permit(site, "read"), (context) =>
-    context.json({ supervised: supervisor !== undefined, pid: process.pid }),
+    context.json({ supervised: supervisor !== undefined, pid: process.pid } satisfies SupervisorAnswer),
   );
   app.post("/api/supervisor/kill", permit(site, "admin"), (context) => {
     if (supervisor === undefined)

@@ -6,35 +6,21 @@
  *
  * Invariant: points ascend in time, clock and bytes; the first is the state that the kept history begins
  * with, the last is the head.
+ *
+ * Storage remembers no compaction but by the cut and the snapshots of the last one; those that this server
+ * has seen since it started are marked as well.
  */
 
-import type { DocumentInfo, DocumentStorage } from "coppice";
-
-export interface Timeline {
-  /** Wall time in ms, clock, and payload bytes of all events up to it. */
-  readonly points: readonly Point[];
-  readonly marks: readonly Mark[];
-  /** What is kept now. */
-  readonly kept: { readonly batches: number; readonly events: number; readonly bytes: number };
-}
-
-type Point = readonly [time: number, clock: number, bytes: number];
-
-interface Mark {
-  readonly kind: "snapshot" | "tag";
-  readonly name?: string;
-  readonly clock: number;
-  /** When it was made, and its bytes as stored. */
-  readonly time: number;
-  readonly bytes: number;
-}
+import type { DocumentInfo } from "coppice";
+import type { Mark, Point, TimelineAnswer } from "./answers.js";
+import type { Site } from "./requests.js";
 
 export async function timelineOf(
-  storage: DocumentStorage,
+  { storage, changes }: Pick<Site, "storage" | "changes">,
   info: DocumentInfo,
   pointsWanted: number,
   signal: AbortSignal,
-): Promise<Timeline> {
+): Promise<TimelineAnswer> {
   let points: Point[] = [];
   let stride = 1;
   const marks: Mark[] = [];
@@ -61,5 +47,11 @@ export async function timelineOf(
   if (last !== undefined && points.at(-1) !== last) points.push(last);
   // Appends that came while the history was read are in both or in neither.
   const before = Math.max(0, info.logBytes - kept.bytes);
-  return { points: points.map(([time, clock, bytes]) => [time, clock, before + bytes]), marks, kept };
+  return {
+    id: info.id,
+    points: points.map(([time, clock, bytes]) => [time, clock, before + bytes]),
+    marks: [...marks, ...changes.compactionsOf(info.id)],
+    kept,
+    compactionsSince: changes.since ?? null,
+  };
 }

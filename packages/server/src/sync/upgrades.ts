@@ -29,6 +29,8 @@ export interface UpgradeOptions {
   readonly metrics: ServerMetrics;
   readonly authorize: Authorize | undefined;
   readonly origins: readonly string[];
+  /** Told whenever somebody came to a document or left it. */
+  readonly onConnections: (id: string) => void;
   readonly onError: (error: unknown, facts: { readonly document?: string }) => void;
 }
 
@@ -136,6 +138,7 @@ export class Upgrades {
       while (document.ended) document = await documents.open(connection.id);
       if (document.connections.size >= limits.connectionsPerDocumentMax) connection.close("unavailable");
       else connection.join(document);
+      this.#options.onConnections(connection.id);
     } catch (error) {
       connection.close(this.#loadFailure(error, connection.id));
     }
@@ -175,7 +178,7 @@ export class Upgrades {
   }
 
   #connectionHost(id: string): ConnectionHost {
-    const { documents, limits, metrics, onError } = this.#options;
+    const { documents, limits, metrics, onConnections, onError } = this.#options;
     return {
       limits,
       gate: documents.gate,
@@ -185,7 +188,10 @@ export class Upgrades {
       },
       closing: (reason) => metrics.count("connections_closed", 1, `reason="${reason}"`),
       failed: (error) => onError(error, { document: id }),
-      left: (connection) => this.#connections.delete(connection),
+      left: (connection) => {
+        this.#connections.delete(connection);
+        onConnections(id);
+      },
     };
   }
 

@@ -1,0 +1,170 @@
+/**
+ * What the HTTP API answers, as JSON: the types that the routes return and the page reads. They come along
+ * with `@coppice/server/client`; there is no code here.
+ *
+ * Invariant: what is absent in JSON is `null` or left out, as the types say; times are ms since 1970, sizes
+ * bytes.
+ */
+
+import type { CompactAllResult, CompactResult, CompactStep, DocumentInfo, ForkResult } from "coppice";
+
+export interface Failed {
+  readonly code: string;
+  readonly kind: string;
+  readonly message: string;
+}
+
+/** `GET /api/documents/{id}`. */
+export interface DocumentAnswer extends Omit<DocumentInfo, "snapshotClock" | "snapshotTime"> {
+  readonly snapshotClock: number | null;
+  readonly snapshotTime: number | null;
+  /** Clients that are connected to it. */
+  readonly connections: number;
+}
+
+/** A document that is damaged, or was deleted while it was listed; or any one without `info`. */
+export interface BareDocument {
+  readonly id: string;
+  readonly connections: number;
+  readonly deleted?: true;
+  readonly error?: Failed;
+  readonly model?: undefined;
+}
+
+/** `GET /api/documents`. */
+export interface ListAnswer {
+  readonly documents: readonly (DocumentAnswer | BareDocument)[];
+  /** The `after` of the next page. */
+  readonly next: string | null;
+}
+
+export type Point = readonly [time: number, clock: number, bytes: number];
+
+/** When it was made, and its bytes as stored; of a compaction those that it trimmed. */
+export interface Mark {
+  readonly kind: "snapshot" | "tag" | "compaction";
+  readonly name?: string;
+  readonly clock: number;
+  readonly time: number;
+  readonly bytes: number;
+}
+
+/** `GET /api/documents/{id}/timeline`. */
+export interface TimelineAnswer {
+  readonly id: string;
+  readonly points: readonly Point[];
+  readonly marks: readonly Mark[];
+  /** What is kept now. */
+  readonly kept: { readonly batches: number; readonly events: number; readonly bytes: number };
+  /** Since when compactions are among the marks; `null`: the server hears of none. */
+  readonly compactionsSince: number | null;
+}
+
+export interface ContentPart {
+  /** The name of a root type of Yjs; empty for other models. */
+  readonly name: string;
+  readonly kind: "text" | "json";
+  readonly text: string;
+}
+
+/** `GET /api/documents/{id}/content`. */
+export interface ContentAnswer {
+  readonly id: string;
+  readonly clock: number;
+  readonly model: string;
+  readonly parts: readonly ContentPart[];
+}
+
+/** A chain of events of one replica with nothing between them. */
+export interface GraphRowAnswer {
+  readonly lane: number;
+  /** Rows that it comes directly after; negative ones were left out. */
+  readonly parents: readonly number[];
+  readonly replica: string;
+  /** Its events, by their numbers: of the replica where `numbers` says so, else of the document. */
+  readonly first: number;
+  readonly last: number;
+  readonly events: number;
+  /** Events that make nothing themselves, like deletions of Yjs, and came after this chain. */
+  readonly attached: number;
+  /** Events that end a critical version; whether the last one does. */
+  readonly critical: number;
+  readonly endsCritical: boolean;
+  /** It comes after something that is not here. */
+  readonly cut: boolean;
+  readonly undos: number;
+  readonly time: number;
+}
+
+/** `GET /api/documents/{id}/graph`. */
+export interface GraphAnswer {
+  readonly id: string;
+  readonly events: number;
+  /** Chains, older than those of `rows`, that were left out. */
+  readonly omitted: number;
+  /** Whether events are numbered by replica or, as clocks are, in the document. */
+  readonly numbers: "replica" | "document";
+  /** False: events may have come after others of which their bytes say nothing, and are drawn beside them. */
+  readonly complete: boolean;
+  /** The clock from which on events were looked at; those before are trimmed, or too many. */
+  readonly from: number;
+  readonly rows: readonly GraphRowAnswer[];
+}
+
+/** `POST /api/documents/{id}/snapshots`. */
+export interface SnapshotAnswer {
+  readonly id: string;
+  readonly clock: number | null;
+}
+
+/** `POST /api/documents/{id}/compact`; `progress` of it are `CompactStep`s. */
+export type CompactAnswer = CompactResult;
+export type CompactStepAnswer = CompactStep;
+
+/** `POST /api/compact`. */
+export interface CompactAllAnswer extends Omit<CompactAllResult, "failures" | "stopped"> {
+  readonly failures: readonly { readonly id: string; readonly error: Pick<Failed, "code" | "message"> }[];
+  readonly stopped: "budget" | "signal" | null;
+}
+
+/** A `progress` of `POST /api/compact`: documents looked at so far, and the id of the one just finished. */
+export interface CompactAllStepAnswer {
+  readonly seen: number;
+  readonly compacted: number;
+  readonly failed: number;
+  readonly bytesTrimmed: number;
+  readonly id: string | null;
+}
+
+export type ForkAnswer = ForkResult;
+
+export interface HistogramAnswer {
+  /** Upper bounds in seconds; `counts` has one more, for what is above them all. */
+  readonly bounds: readonly number[];
+  readonly counts: readonly number[];
+  readonly sum: number;
+  readonly count: number;
+}
+
+/** `GET /api/figures`: counters by name and label since the start, and figures of the moment. */
+export interface FiguresAnswer {
+  readonly time: number;
+  readonly counters: Readonly<Record<string, number>>;
+  readonly histograms: Readonly<Record<string, HistogramAnswer>>;
+  readonly gauges: Readonly<Record<string, number>>;
+}
+
+/** `GET /api/supervisor`. */
+export interface SupervisorAnswer {
+  readonly supervised: boolean;
+  readonly pid: number;
+}
+
+/** A `change` of `GET /api/changes`: what has changed since the one before. */
+export interface ChangeAnswer {
+  readonly documents: readonly string[];
+  /** Others have changed as well, or may have. */
+  readonly others: boolean;
+  /** About once a second, for those who asked for them. */
+  readonly figures?: FiguresAnswer;
+}
