@@ -6,77 +6,158 @@
  * `--seed N` searches elsewhere; without it a long run takes the time as its seed and prints it. Each
  * failure prints the command that does it again.
  *
- * usage: node scripts/crash.mjs [--hours N] [--seed N] [vitest filter …]
+ * A run may be done in pieces: `--count N` does so many of each experiment in place of a time, `--only
+ * PATTERN` takes those whose title matches, and `--notes FOLDER` adds what a piece without a failure counted to
+ * what is there. `--report --notes FOLDER` runs nothing, and writes the report about all pieces. A piece that was
+ * interrupted or failed is not counted.
+ *
+ * usage: node scripts/crash.mjs [--hours N | --count N] [--seed N] [--only PATTERN] [--notes FOLDER] [file …]
+ *        node scripts/crash.mjs --report --notes FOLDER
  */
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { availableParallelism, release, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 
-/** How many experiments share the time; each kill of the two loops of sigkill.test.ts takes about 2 s. */
-const EXPERIMENTS = 10;
-const KILL_SECONDS = 2;
+/** How many experiments share the time. */
+const EXPERIMENTS = 22;
+const FILES = [
+  "test/crash",
+  "packages/file/test/crash.test.ts",
+  "packages/file/test/bits.test.ts",
+  "test/fuzz/hostile",
+];
 
 const root = resolve(import.meta.dirname, "..");
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { hours: { type: "string" }, seed: { type: "string" } },
+  options: {
+    hours: { type: "string" },
+    count: { type: "string" },
+    seed: { type: "string" },
+    only: { type: "string" },
+    notes: { type: "string" },
+    report: { type: "boolean", default: false },
+  },
 });
-const hours = values.hours === undefined ? undefined : Number(values.hours);
-if (hours !== undefined && !(hours > 0)) throw new TypeError("--hours takes a number above 0");
-const seed = values.seed ?? (hours === undefined ? "20261120" : String(Math.floor(Date.now() / 1000)));
-const notes = mkdtempSync(join(tmpdir(), "coppice-notes-"));
-const started = Date.now();
+const hours = numberOf("hours");
+const count = numberOf("count");
+const long = hours !== undefined || count !== undefined;
+const seed = values.seed ?? (long ? String(Math.floor(Date.now() / 1000)) : "20261120");
 
-console.log(`seed ${seed}`);
-const { status, signal } = spawnSync(
-  process.execPath,
-  [
-    join(root, "node_modules", "vitest", "vitest.mjs"),
-    ...["run", "--no-color", "--config", "test/vitest.config.ts"],
-    ...["--maxWorkers=1", ...(positionals.length > 0 ? positionals : ["test/crash"])],
-  ],
-  { cwd: root, stdio: ["ignore", "inherit", "inherit"], env: { ...process.env, ...effort() } },
-);
-try {
-  if (status === 0 && hours !== undefined) report();
-} finally {
-  rmSync(notes, { recursive: true, force: true });
+if (values.report) writeReport(values.notes);
+else run();
+
+function numberOf(name) {
+  const number = values[name] === undefined ? undefined : Number(values[name]);
+  if (number !== undefined && !(number > 0)) throw new TypeError(`--${name} takes a number above 0`);
+  return number;
 }
-process.exitCode = status ?? 1;
-if (signal !== null) console.log(`ended by ${signal}`);
 
-function effort() {
+function run() {
+  const own = mkdtempSync(join(tmpdir(), "coppice-notes-"));
+  const started = Date.now();
+  console.log(`seed ${seed}`);
+  const { status, signal } = spawnSync(
+    process.execPath,
+    [
+      join(root, "node_modules", "vitest", "vitest.mjs"),
+      ...["run", "--no-color", "--config", "test/vitest.config.ts", "--maxWorkers=1"],
+      ...(values.only === undefined ? [] : ["-t", values.only]),
+      ...(positionals.length > 0 ? positionals : FILES),
+    ],
+    { cwd: root, stdio: ["ignore", "inherit", "inherit"], env: { ...process.env, ...effort(own) } },
+  );
+  try {
+    if (status === 0 && values.notes !== undefined) keep(own, values.notes, started);
+    else if (status === 0 && hours !== undefined) {
+      keep(own, own, started);
+      writeReport(own);
+    }
+  } finally {
+    rmSync(own, { recursive: true, force: true });
+  }
+  process.exitCode = status ?? 1;
+  if (signal !== null) console.log(`ended by ${signal}`);
+}
+
+function effort(notes) {
   const common = { COPPICE_LAB_SEED: seed, COPPICE_LAB_NOTES: notes };
-  if (hours === undefined) return { ...common, COPPICE_LAB_FACTOR: "4", COPPICE_KILLS: "40" };
-  const minutes = (hours * 60) / EXPERIMENTS;
-  const kills = String(Math.max(10, Math.floor((minutes * 60) / KILL_SECONDS)));
-  return { ...common, COPPICE_LAB_MINUTES: String(minutes), COPPICE_KILLS: kills };
+  if (count !== undefined) return { ...common, COPPICE_LAB_COUNT: String(count) };
+  if (hours === undefined) return { ...common, COPPICE_LAB_FACTOR: "4" };
+  return { ...common, COPPICE_LAB_MINUTES: String((hours * 60) / EXPERIMENTS) };
 }
 
-function report() {
-  const rows = readdirSync(notes)
-    .sort()
-    .map((name) => {
-      const { seed: _, ...counts } = JSON.parse(readFileSync(join(notes, name), "utf8"));
-      const told = Object.entries(counts).map(([what, count]) => `${what} ${count}`);
-      return `| ${name.replace(".json", "")} | ${told.join(", ")} |`;
-    });
+/** Adds the lines of one piece, and the command that it was. */
+function keep(from, to, started) {
+  mkdirSync(to, { recursive: true });
+  const lines = readdirSync(from)
+    .filter((name) => name.endsWith(".jsonl"))
+    .map((name) => readFileSync(join(from, name), "utf8"))
+    .join("");
+  appendFileSync(join(to, "counts"), lines);
+  const words = process.argv
+    .slice(2)
+    .filter((word, i, all) => word !== "--notes" && all[i - 1] !== "--notes");
+  if (values.seed === undefined) words.push("--seed", seed);
+  const command = words.map((word) => (/^[\w./=-]+$/.test(word) ? word : `'${word}'`)).join(" ");
   const seconds = Math.round((Date.now() - started) / 1000);
+  appendFileSync(join(to, "commands"), `${JSON.stringify({ command, seconds })}\n`);
+}
+
+function linesOf(notes, name) {
+  const lines = readFileSync(join(notes, name), "utf8").split("\n");
+  return lines.filter((line) => line !== "").map((line) => JSON.parse(line));
+}
+
+/** The counts of all pieces of each experiment, summed up. */
+function sums(notes) {
+  const byExperiment = new Map();
+  for (const { experiment, seed, seconds, ...counts } of linesOf(notes, "counts")) {
+    const sum = byExperiment.get(experiment) ?? { seeds: [], seconds: 0, counts: {} };
+    byExperiment.set(experiment, sum);
+    sum.seeds.push(seed);
+    sum.seconds += seconds;
+    for (const [what, number] of Object.entries(counts)) sum.counts[what] = (sum.counts[what] ?? 0) + number;
+  }
+  return [...byExperiment].sort(([a], [b]) => (a < b ? -1 : 1));
+}
+
+function writeReport(notes) {
+  const rows = sums(notes).map(([experiment, { seeds, seconds, counts }]) => {
+    const told = Object.entries(counts).map(([what, number]) => `${what} ${number.toLocaleString("en")}`);
+    return `| ${experiment} | ${told.join(", ")} | ${seconds.toLocaleString("en")} | ${seeds.join(" ")} |`;
+  });
+  const pieces = linesOf(notes, "commands");
+  const seconds = pieces.reduce((sum, piece) => sum + piece.seconds, 0);
   const lines = [
     "# The fault laboratory, at length",
     "",
-    `_Reference: what \`npm run test:crash -- --hours ${values.hours} --seed ${seed}\` counted in ${seconds} s. Nothing failed._`,
+    `_Reference: what ${pieces.length} runs of the laboratory counted in ${seconds.toLocaleString("en")} s. Nothing failed._`,
     "",
-    "| experiment | counted |",
-    "| --- | --- |",
+    "| experiment | counted | seconds | seeds |",
+    "| --- | --- | ---: | --- |",
     ...rows,
     "",
-    `Node ${process.versions.node}, Linux ${release()}, ${availableParallelism()} CPUs, one experiment at a time. What each`,
-    "one does is said at the head of its file in `test/crash`; the rules LB10 to LB16 and RC12 are theirs. In rows without",
-    "`lost` its count is 0. `unfinished` states are of a store that was never opened, and were refused; `excused` is damage",
-    "to the end of the newest log, the stated exception; faults of `none met` were placed beyond the last such call.",
+    ...readFileSync(join(root, "scripts", "crash-report.md"), "utf8")
+      .trimEnd()
+      .split("\n"),
+    "",
+    `Node ${process.versions.node}, Linux ${release()}, ${availableParallelism()} CPUs, one experiment at a time, beside other work. The commands`,
+    "(`npm run test:crash -- …`), with the seconds that each took:",
+    "",
+    "```text",
+    ...pieces.map((piece) => `${String(piece.seconds).padStart(5)} s  ${piece.command}`),
+    "```",
     "",
   ];
   writeFileSync(join(root, "docs", "reports", "laboratory.md"), lines.join("\n"));

@@ -62,7 +62,7 @@ test.for(pairs)(
       await court.close();
       await disk.remove();
     }
-    note(`power-${backend}-${kind}`, { seed: SEED, ...counts });
+    note(`power-${backend}-${kind}`, counts);
     console.log(backend, kind, JSON.stringify(counts));
     expect(counts.acknowledged).toBeGreaterThan(counts.cuts * CALLERS);
   },

@@ -66,7 +66,7 @@ test.for(BACKENDS)(
     }
     await court.close();
     expect(counts.refused ?? 0).toBeLessThanOrEqual(counts.states! / 50);
-    note(`recorded-${backend}`, { seed: SEED, steps: steps.length, ...counts });
+    note(`recorded-${backend}`, { steps: steps.length, ...counts });
     console.log(backend, JSON.stringify(counts));
   },
 );

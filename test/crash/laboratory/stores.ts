@@ -27,3 +27,15 @@ export function openStore(name: BackendName, location: string): Promise<Document
     snapshotPolicy: everyEvents(60),
   });
 }
+
+export type KilledBackend = "file" | "level";
+
+/** The same without an anchor, at a durability, and merging early. */
+export function killedBackend(
+  name: KilledBackend,
+  location: string,
+  durability: "power" | "process",
+): BackendFactory {
+  if (name === "level") return levelBackend(location, { durability, writeBufferBytes: 64 * 1024 });
+  return fileLogBackend(location, { durability, segmentBytesMax: 64 * 1024, mergeDeadRatioMin: 0.1 });
+}
