@@ -18,7 +18,7 @@ import { type NameSet, nameSet } from "../support/oracle-model.js";
 import { APPENDERS, DOCUMENTS, EDITORS } from "./children/callers.js";
 import type { Outcome } from "./children/full-disk.js";
 import { note, repetitions, replay, SEED, TEST_MS_MAX } from "./laboratory/effort.js";
-import { type KilledBackend, killedBackend } from "./laboratory/stores.js";
+import { type KilledBackend, killedBackend, saysMerged } from "./laboratory/stores.js";
 
 const KILLS = 10;
 /** A store is killed so often before a new one is begun. */
@@ -63,7 +63,7 @@ test.for([
       counts.kills++;
       if (compacting) counts.compacting++;
       for (const number of told.values()) counts.acknowledged += number;
-      if (backend === "file" && hasMerged(location)) counts.merging++;
+      if (backend === "file" && saysMerged(readFileSync(join(location, "MANIFEST")))) counts.merging++;
       const context = `kill ${i}\n${replay("sigkill.test.ts", i)}`;
       const found = await verify(openStorage(backend, location, durability), rounds, context);
       counts.inFlight += found.inFlight;
@@ -76,11 +76,6 @@ test.for([
     if (backend === "file" && counts.kills >= KILLS) expect(counts.merging).toBeGreaterThan(0);
   },
 );
-
-/** Whether a merged segment is in use: then the killed process was merging now and then. */
-function hasMerged(location: string): boolean {
-  return readFileSync(join(location, "MANIFEST"), "latin1").includes('"kind":"merged"');
-}
 
 test.for<Durability>(["process", "power"])(
   "[RC13] a full disk refuses the append that failed and all later ones until recover(), durability %s",
