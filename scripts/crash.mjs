@@ -32,9 +32,8 @@ import { parseArgs } from "node:util";
 const EXPERIMENTS = 22;
 const FILES = [
   "test/crash",
-  "packages/file/test/crash.test.ts",
-  "packages/file/test/bits.test.ts",
-  "test/fuzz/hostile",
+  ...["crash", "faults", "bits"].map((name) => `packages/file/test/${name}.test.ts`),
+  "test/fuzz/hostile-inputs.test.ts",
 ];
 
 const root = resolve(import.meta.dirname, "..");

@@ -1,26 +1,29 @@
 /**
  * Errors of the disk at each operation of a run, once and for ever, while it runs and while the next open recovers; and
- * every bit of a closed store flipped.
+ * bits of a small closed store flipped, each time opening and reading the whole store.
  *
- * COPPICE_FILE_SEEDS=<count> tries so many runs (default 6). COPPICE_FILE_BITS=all flips every bit (default: one of
- * each 7).
+ * A long run of the laboratory tries COPPICE_LAB_COUNT runs (default 6), and flips every bit (default: one of each 7).
  */
 
 import { crashModels, type DiskImage, failure, SimulatedDisk } from "@coppice/file/testing";
 import { isCoppiceError } from "coppice";
 import { seededRandom, simulatedEnv } from "coppice/testing";
 import { expect, test } from "vitest";
+import { begin, LONG, note, repetitions, SEED, TEST_MS_MAX } from "../../../test/crash/laboratory/effort.js";
 import { dump, factoryOn, play, randomSteps, statesOf, verify } from "./crash-tools.js";
 
-const SEEDS = Number(process.env.COPPICE_FILE_SEEDS ?? 6);
-const BIT_STEP = process.env.COPPICE_FILE_BITS === "all" ? 1 : 7;
+const SEEDS = 6;
+const FIRST = process.env.COPPICE_LAB_SEED === undefined ? 1 : SEED;
+const BIT_STEP = LONG ? 1 : 7;
 const CODES = ["EIO", "ENOSPC", "EMFILE"] as const;
 
 test("[FL9] an error at any operation, once or for ever, loses nothing acknowledged", {
-  timeout: 300_000,
+  timeout: 300_000 + TEST_MS_MAX,
 }, async () => {
-  let runs = 0;
-  for (let seed = 1; seed <= SEEDS; seed++) {
+  const counts = { runs: 0, states: 0 };
+  for (const i of repetitions(SEEDS)) {
+    const seed = FIRST + i;
+    counts.runs++;
     const steps = randomSteps(seededRandom(seed), 30);
     const states = statesOf(steps);
     const calm = new SimulatedDisk();
@@ -40,19 +43,22 @@ test("[FL9] an error at any operation, once or for ever, loses nothing acknowled
           await verify(image, states, progress).catch((error: Error) => {
             throw new Error(`${what}: ${error.message}`, { cause: error });
           });
-          runs++;
+          counts.states++;
         }
       }
     }
   }
-  expect(runs).toBeGreaterThan(SEEDS * 100);
+  note("errors-file", counts);
+  expect(counts.states).toBeGreaterThan(counts.runs * 100);
 });
 
 test("[FL9] an error while recovering, and a crash there, change nothing of what the next open finds", {
-  timeout: 120_000,
+  timeout: 120_000 + TEST_MS_MAX,
 }, async () => {
-  let runs = 0;
-  for (let seed = 1; seed <= SEEDS; seed++) {
+  const counts = { runs: 0, states: 0 };
+  for (const i of repetitions(SEEDS)) {
+    const seed = FIRST + i;
+    counts.runs++;
     const steps = randomSteps(seededRandom(seed), 25);
     const states = statesOf(steps);
     const disk = new SimulatedDisk();
@@ -77,14 +83,15 @@ test("[FL9] an error while recovering, and a crash there, change nothing of what
           });
         for (const left of [recovering.image(), recovering.crash(random.pick(crashModels), random)]) {
           await verify(left, states, at);
-          runs++;
+          counts.states++;
         }
         await opened?.close().catch(() => undefined);
         if (recovering.operationCount <= operation) break;
       }
     }
   }
-  expect(runs).toBeGreaterThan(SEEDS * 20);
+  note("errors-recovering-file", counts);
+  expect(counts.states).toBeGreaterThan(counts.runs * 20);
 });
 
 /** A closed store with two log segments, a merged one, hints, deletes and values of zeros. */
@@ -107,8 +114,9 @@ async function closedStore(): Promise<{ image: DiskImage; lines: string[] }> {
 }
 
 test("[FL10] every flipped bit of a closed store is found out or harmless", {
-  timeout: 600_000,
+  timeout: 600_000 + TEST_MS_MAX,
 }, async () => {
+  begin();
   const { image, lines } = await closedStore();
   expect([...image.keys()].sort()).toEqual(expect.arrayContaining(["00000005.hint", "MANIFEST"]));
   const tally = { found: 0, harmless: 0 };
@@ -127,6 +135,7 @@ test("[FL10] every flipped bit of a closed store is found out or harmless", {
       tally[outcome]++;
     }
   }
+  note("bits-small-file", { bits: tally.found + tally.harmless, ...tally });
   expect(tally.found).toBeGreaterThan(3000);
   expect(tally.harmless).toBeGreaterThan(100);
 });

@@ -24,6 +24,9 @@ export const ONLY: number | undefined = numberIn("COPPICE_LAB_ONLY");
 export const TEST_MS_MAX: number =
   180_000 * FACTOR + (MINUTES ?? 0) * 90_000 + (COUNT === undefined ? 0 : 24 * 3_600_000);
 
+/** Whether there is time for what an ordinary run takes samples of. */
+export const LONG: boolean = MINUTES !== undefined || COUNT !== undefined;
+
 let began = performance.now();
 
 /** An experiment begins; `repetitions` says so itself. */
