@@ -33,7 +33,7 @@ const EXPERIMENTS = 22;
 const FILES = [
   "test/crash",
   ...["crash", "faults", "bits"].map((name) => `packages/file/test/${name}.test.ts`),
-  "test/fuzz/hostile-inputs.test.ts",
+  ...["hostile.test.ts", "hostile-messages.test.ts"],
 ];
 
 const root = resolve(import.meta.dirname, "..");
