@@ -85,14 +85,11 @@ export function judgeTail(bytes: Buffer, end: number, salt: number): Verdict {
 
 const ZEROS = Buffer.alloc(4096);
 
-/** Behind the last byte that is not zero, or `start`. What lies ready for later commits is long: blocks first. */
+/** Behind the last byte that is not zero, or `start`. What lies ready for later commits is long. */
 function usedUpTo(bytes: Buffer, start: number): number {
   let used = bytes.length;
-  while (
-    used - ZEROS.length >= start &&
-    bytes.compare(ZEROS, 0, ZEROS.length, used - ZEROS.length, used) === 0
-  )
-    used -= ZEROS.length;
+  const { length } = ZEROS;
+  while (used - length >= start && bytes.compare(ZEROS, 0, length, used - length, used) === 0) used -= length;
   while (used > start && bytes[used - 1] === 0) used--;
   return used;
 }
