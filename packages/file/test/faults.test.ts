@@ -163,6 +163,66 @@ test("[FL10] sectors of zeros, files cut, missing, swapped or repeated: found ou
   expect(tally.found).toBeGreaterThan(30);
 });
 
+/** A store as a killed process leaves it: the log is not closed, and goes on in zeros. */
+async function openStore(lastBytes: number): Promise<{ image: DiskImage; ends: number[]; lines: string[] }> {
+  const disk = new SimulatedDisk();
+  const factory = factoryOn(disk);
+  const backend = await factory.open(simulatedEnv(1));
+  const random = seededRandom(6);
+  const ends: number[] = [];
+  for (const [seq, length] of [200, 700, lastBytes].entries()) {
+    await backend.commit({ put: [{ key: ["events", "d", seq], value: random.bytes(length) }] });
+    ends.push(usedOf(disk.image().get("00000001.seg")!));
+  }
+  return { image: disk.image(), ends, lines: await dump(backend) };
+}
+
+function usedOf(bytes: Uint8Array): number {
+  let used = bytes.length;
+  while (used > 0 && bytes[used - 1] === 0) used--;
+  return used;
+}
+
+test("[FL10] every flipped bit of a log that was never closed is found out or harmless, its last frame's too", {
+  timeout: 300_000,
+}, async () => {
+  for (const [lastBytes, step] of [
+    [60, 1],
+    [1500, 11],
+  ] as const) {
+    const { image, ends, lines } = await openStore(lastBytes);
+    const bytes = image.get("00000001.seg")!;
+    const tally = { found: 0, harmless: 0, wrong: 0 };
+    const last = { found: 0, harmless: 0, wrong: 0 };
+    for (let bit = 4096 * 8; bit < (ends[2]! + 64) * 8; bit += bit < ends[1]! * 8 ? 7 : step) {
+      const flipped = bytes.slice();
+      flipped[bit >> 3]! ^= 1 << (bit & 7);
+      const outcome = await look(new Map([...image, ["00000001.seg", flipped]]), lines);
+      tally[outcome]++;
+      if (bit >= ends[1]! * 8 && bit < ends[2]! * 8) last[outcome]++;
+    }
+    expect(tally.wrong).toBe(0);
+    expect(last.found).toBeGreaterThan(500);
+    expect(last.found / (last.found + last.harmless)).toBeGreaterThan(0.95);
+  }
+});
+
+test("[FL22] of a log that was never closed only zeros up to its end pass for a torn commit, and take what they cover", async () => {
+  const { image, ends, lines } = await openStore(1500);
+  const bytes = image.get("00000001.seg")!;
+  const zeroed = (from: number, to: number): DiskImage => {
+    const changed = bytes.slice();
+    changed.fill(0, from, to);
+    return new Map([...image, ["00000001.seg", changed]]);
+  };
+  for (let from = 4096; from < ends[2]!; from += 37) {
+    const whole = ends.filter((end) => end <= from).length;
+    expect(await look(zeroed(from, ends[2]!), lines.slice(0, whole)), `from ${from}`).toBe("harmless");
+  }
+  for (const from of [4096, 4608, ends[0]!])
+    expect(await look(zeroed(from, from + 512), lines)).toBe("found");
+});
+
 /** `wrong`: it opens, reads without an error, and is not what was stored. */
 async function look(image: DiskImage, lines: readonly string[]): Promise<"found" | "harmless" | "wrong"> {
   try {
