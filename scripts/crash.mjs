@@ -165,9 +165,7 @@ function writeReport(notes) {
     "| --- | --- | ---: | --- |",
     ...rows,
     "",
-    ...readFileSync(join(root, "scripts", "crash-report.md"), "utf8")
-      .trimEnd()
-      .split("\n"),
+    ...ABOUT,
     "",
     `Node ${process.versions.node}, Linux ${release()}, ${availableParallelism()} CPUs, one experiment at a time, beside other work.`,
     "The commands (`npm run test:crash -- …`), with the seconds that each took:",
