@@ -29,7 +29,9 @@ import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 
 /** How many experiments share the time. */
-const EXPERIMENTS = 22;
+const EXPERIMENTS = 32;
+/** About how long a copy that is killed takes. */
+const KILL_SECONDS = 2;
 const FILES = [
   "test/crash",
   ...["crash", "faults", "bits"].map((name) => `packages/file/test/${name}.test.ts`),
@@ -110,8 +112,10 @@ function run() {
 function effort(notes) {
   const common = { COPPICE_LAB_SEED: seed, COPPICE_LAB_NOTES: notes };
   if (count !== undefined) return { ...common, COPPICE_LAB_COUNT: String(count) };
-  if (hours === undefined) return { ...common, COPPICE_LAB_FACTOR: "4" };
-  return { ...common, COPPICE_LAB_MINUTES: String((hours * 60) / EXPERIMENTS) };
+  if (hours === undefined) return { ...common, COPPICE_LAB_FACTOR: "4", COPPICE_KILLS: "40" };
+  const minutes = (hours * 60) / EXPERIMENTS;
+  const kills = String(Math.max(20, Math.floor((minutes * 60) / KILL_SECONDS)));
+  return { ...common, COPPICE_LAB_MINUTES: String(minutes), COPPICE_KILLS: kills };
 }
 
 /** Adds the lines of one piece, and the command that it was. */

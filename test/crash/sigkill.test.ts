@@ -17,9 +17,10 @@ import { bundleChild } from "../support/child.js";
 import { type NameSet, nameSet } from "../support/oracle-model.js";
 import { APPENDERS, DOCUMENTS, EDITORS } from "./children/callers.js";
 import type { Outcome } from "./children/full-disk.js";
-import { note, repetitions, replay, SEED, TEST_MS_MAX } from "./laboratory/effort.js";
+import { LONG, note, ONLY, repetitions, replay, SEED, TEST_MS_MAX } from "./laboratory/effort.js";
 import { type KilledBackend, killedBackend, saysMerged } from "./laboratory/stores.js";
 
+/** Of each durability. */
 const KILLS = 10;
 /** A store is killed so often before a new one is begun. */
 const ROUNDS = 10;
@@ -72,6 +73,7 @@ test.for([
     }
     note(`kills-${backend}-${durability}`, counts);
     console.log(backend, durability, JSON.stringify(counts));
+    if (!LONG && ONLY === undefined) expect(counts.kills).toBeGreaterThanOrEqual(KILLS);
     expect(counts.acknowledged).toBeGreaterThan(counts.kills * 64);
     if (backend === "file" && counts.kills >= 100) expect(counts.merging).toBeGreaterThan(0);
   },

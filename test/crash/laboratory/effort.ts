@@ -24,8 +24,8 @@ export const ONLY: number | undefined = numberIn("COPPICE_LAB_ONLY");
 export const TEST_MS_MAX: number =
   180_000 * FACTOR + (MINUTES ?? 0) * 90_000 + (COUNT === undefined ? 0 : 24 * 3_600_000);
 
-/** Whether there is time for what an ordinary run takes samples of. */
-export const LONG: boolean = MINUTES !== undefined || COUNT !== undefined;
+/** Whether there is time for what an ordinary run takes samples of: some minutes at least. */
+export const LONG: boolean = (MINUTES ?? 0) >= 5 || COUNT !== undefined;
 
 let began = performance.now();
 
