@@ -1,9 +1,9 @@
 /** Bytes that nobody meant, for everything that reads the files of a file log. The samples are of a real store. */
 
 import { type DiskImage, SimulatedDisk } from "@coppice/file/testing";
-import { crc32 } from "coppice";
+import { crc32, encodeKey } from "coppice";
 import { seededRandom, simulatedEnv } from "coppice/testing";
-import { test } from "vitest";
+import { expect, test } from "vitest";
 import { TEST_MS_MAX } from "../../../test/crash/laboratory/effort.js";
 import {
   assertSame,
@@ -15,7 +15,7 @@ import {
   typed,
   Word,
 } from "../../../test/support/decoders.js";
-import { FRAME_HEADER_BYTES, RECORD_HEADER_BYTES, seedOf } from "../src/frame.js";
+import { DELETE_RANGE, FRAME_HEADER_BYTES, FrameWriter, RECORD_HEADER_BYTES, seedOf } from "../src/frame.js";
 import { type RecordVisitor, readHint, visitHint } from "../src/hints.js";
 import { readManifest } from "../src/manifest.js";
 import {
@@ -33,6 +33,29 @@ test("[LB17] what was kept of hostile inputs comes to what it came to", async ()
 
 test("[LB17] hostile bytes are read or refused by name", { timeout: TEST_MS_MAX }, async () => {
   await searchHostile("file", await decoders());
+});
+
+test("[FL6] a deleted range without both of its bounds is no record, though its checksums hold", () => {
+  const start = { end: SEGMENT_HEADER_BYTES, sequence: 0, chain: 5 };
+  for (const [length, count] of [
+    [0, 0],
+    [8, 0],
+    [16, 1],
+    [24, 0],
+  ] as const) {
+    const writer = new FrameWriter();
+    writer.begin(SEGMENT_HEADER_BYTES, 9);
+    writer.add(DELETE_RANGE, encodeKey(["events", "d"]), new Uint8Array(length).fill(1));
+    const frame = writer.finish(1, start.chain);
+    const bytes = Buffer.alloc(2 * SEGMENT_HEADER_BYTES);
+    bytes.set(frame.bytes.subarray(0, frame.length), SEGMENT_HEADER_BYTES);
+    let visited = 0;
+    const { end } = walkFrames(bytes, 0, start, 9, () => {
+      visited++;
+    });
+    expect([length, visited]).toEqual([length, count]);
+    expect(judgeTail(bytes, end, 9).kind).toBe(count === 1 ? "clean" : "damaged");
+  }
 });
 
 async function smallStore(): Promise<DiskImage> {
