@@ -66,7 +66,7 @@ test.for(EXAMINED)(
       rmSync(`${location}.anchor`, { force: true });
     }
     await court.close();
-    note(`damage-${backend}`, { seed: SEED, ...counts });
+    note(`damage-${backend}`, counts);
     console.log(backend, JSON.stringify(counts));
     if (counts.damages! >= DAMAGES) expect(counts.refused).toBeGreaterThan(counts.damages! / 3);
     context.onTestFinished(() => rmSync(good, { recursive: true, force: true }));

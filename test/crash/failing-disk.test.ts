@@ -141,7 +141,7 @@ test.for(BACKENDS)(
     await court.close();
     // Else it was about nothing.
     if (counts.faults! >= FAULTS) expect(counts.OUTCOME_UNKNOWN).toBeGreaterThan(counts.faults! / 5);
-    note(`faults-${backend}`, { seed: SEED, ...counts });
+    note(`faults-${backend}`, counts);
     console.log(backend, JSON.stringify(counts));
   },
 );
@@ -185,7 +185,7 @@ test.for(
     }
     await court.close();
     expect(counts.acknowledged).toBeGreaterThan(counts.rounds * 40);
-    note(`device-${backend}-${kind}`, { seed: SEED, ...counts });
+    note(`device-${backend}-${kind}`, counts);
   },
 );
 

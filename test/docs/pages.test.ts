@@ -58,6 +58,31 @@ test("[DOC5] the page of guarantees has every public call of a storage and of a 
   expect(missing).toEqual([]);
 });
 
+test("[DOC7] each fault on the page of guarantees names rules that there are, or is said not to be survived", () => {
+  const rules = new Set([...read("docs/spec.md").matchAll(/^\| ([A-Z]+\d+) \|/gm)].map(([, rule]) => rule));
+  const page = read("docs/guarantees.md");
+  const tables = page.split("\n\n").filter((table) => /^\| fault \|/.test(table));
+  expect(tables).toHaveLength(2);
+  let named = 0;
+  for (const [fault, ...cells] of tables.flatMap((table) => rowsOf(table).slice(2))) {
+    const shown = cells
+      .at(-1)!
+      .split(", ")
+      .filter((rule) => rule !== "");
+    expect(
+      shown.filter((rule) => !rules.has(rule)),
+      fault,
+    ).toEqual([]);
+    named += shown.length;
+    if (shown.length > 0) continue;
+    expect(
+      cells.slice(0, -1).every((cell) => /neither|not (survived|detected|supported)|same|^$/.test(cell)),
+      fault,
+    ).toBe(true);
+  }
+  expect(named).toBeGreaterThan(60);
+});
+
 test("[DOC6] the exit codes on the page of operating are those of the command", () => {
   const command = join(ROOT, "packages/cli/dist/main.js");
   const { stdout, status } = spawnSync(process.execPath, [command, "--help"], { encoding: "utf8" });

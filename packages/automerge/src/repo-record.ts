@@ -77,10 +77,14 @@ function decodePart({ key, value }: Entry): Stamp & { partCount: number; payload
       details: { key: [...key] },
     });
   }
-  const [opening, order, partCount] = [reader.varint(), reader.varint(), reader.varint()];
-  return { opening, order, partCount, payload: reader.raw(reader.left) };
+  try {
+    const [opening, order, partCount] = [reader.varint(), reader.varint(), reader.varint()];
+    return { opening, order, partCount, payload: reader.raw(reader.left) };
+  } catch (error) {
+    throw damaged(key, "a stored value of automerge-repo is malformed", error);
+  }
 }
 
-export function damaged(key: Key, message: string): CoppiceError {
-  return new CoppiceError("CORRUPT", message, { details: { key: [...key] } });
+export function damaged(key: Key, message: string, cause?: unknown): CoppiceError {
+  return new CoppiceError("CORRUPT", message, { cause, details: { key: [...key] } });
 }

@@ -267,6 +267,7 @@ export function readRecord(
   const end = valueStart + uint32At(bytes, at + 8);
   const type = bytes[at + 4]!;
   if (end > bytes.length || type < PUT || type > DELETE_RANGE) return undefined;
+  if (type === DELETE_RANGE && end - valueStart !== RANGE_BYTES) return undefined;
   if (crc32(bytes, seedOf(salt, position), at + 4, end) !== uint32At(bytes, at)) return undefined;
   return { type, position, keyStart, valueStart, end, mask: bytes[at + 5]! };
 }

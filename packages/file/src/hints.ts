@@ -121,7 +121,20 @@ export async function readHint(files: StoreFiles, segment: Segment): Promise<Buf
     getUint64(view, 8) === segment.number &&
     view.getUint32(16, true) === segment.salt &&
     getUint64(view, 20) === segment.end;
-  return whole ? Buffer.from(bytes.buffer, bytes.byteOffset, end) : undefined;
+  const hint = Buffer.from(bytes.buffer, bytes.byteOffset, end);
+  return whole && endsWithRecord(hint) ? hint : undefined;
+}
+
+/** Whether the records follow one another up to the end, as `visitHint` takes for granted. */
+function endsWithRecord(hint: Buffer): boolean {
+  let at = HEADER_BYTES;
+  while (at + RECORD_BYTES <= hint.length) {
+    const type = hint[at]!;
+    const keyBytes = hint[at + 1]! + 256 * hint[at + 2]!;
+    if (type < PUT || type > DELETE_RANGE) return false;
+    at += RECORD_BYTES + keyBytes + (type === DELETE_RANGE ? RANGE_BYTES : 0);
+  }
+  return at === hint.length;
 }
 
 /** Told of each record; of a deleted range with its bounds. */

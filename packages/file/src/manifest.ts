@@ -89,7 +89,15 @@ export async function readManifest(files: StoreFiles): Promise<Manifest> {
       details: { format: Number(format), known: FORMAT },
     });
   }
-  return checked(JSON.parse(text(body)));
+  return checked(parsed(body));
+}
+
+function parsed(body: Uint8Array): unknown {
+  try {
+    return JSON.parse(text(body));
+  } catch (error) {
+    throw damaged("is no JSON", error);
+  }
 }
 
 function checked(value: unknown): Manifest {
@@ -118,6 +126,9 @@ function text(bytes: Uint8Array): string {
   return new TextDecoder().decode(bytes);
 }
 
-function damaged(how: string): CoppiceError {
-  return new CoppiceError("CORRUPT", `the manifest of the file log ${how}`, { details: { file: MANIFEST } });
+function damaged(how: string, cause?: unknown): CoppiceError {
+  return new CoppiceError("CORRUPT", `the manifest of the file log ${how}`, {
+    cause,
+    details: { file: MANIFEST },
+  });
 }

@@ -195,14 +195,16 @@ export function decodeSegmentHeader(bytes: Uint8Array): SegmentHeader | undefine
   if (new TextDecoder("latin1").decode(bytes.subarray(0, 8)) !== MAGIC || kind === undefined)
     return undefined;
   if (crc32(bytes.subarray(0, 60)) !== view.getUint32(60, true)) return undefined;
+  const [number, sequence, size] = [getUint64(view, 28), getUint64(view, 36), getUint64(view, 52)];
+  if (![number, sequence, size].every(Number.isSafeInteger)) return undefined;
   return {
     kind,
     store: toHex(bytes.subarray(12, 28)),
-    number: getUint64(view, 28),
-    sequence: getUint64(view, 36),
+    number,
+    sequence,
     chain: view.getUint32(44, true),
     salt: view.getUint32(48, true),
-    bytes: getUint64(view, 52),
+    bytes: size,
   };
 }
 

@@ -77,11 +77,21 @@ export interface Verdict {
 
 /** `bytes`: the whole segment; `end`: where its good frames end. */
 export function judgeTail(bytes: Buffer, end: number, salt: number): Verdict {
-  let used = bytes.length;
-  while (used > end && bytes[used - 1] === 0) used--;
+  const used = usedUpTo(bytes, end);
   if (used === end) return { kind: "clean", used };
   if (findFrame(bytes, end + 8, used, salt) !== undefined) return { kind: "damaged", used };
   return { kind: isTorn(bytes, end, used, salt) ? "torn" : "damaged", used };
+}
+
+const ZEROS = Buffer.alloc(4096);
+
+/** Behind the last byte that is not zero, or `start`. What lies ready for later commits is long. */
+function usedUpTo(bytes: Buffer, start: number): number {
+  let used = bytes.length;
+  const { length } = ZEROS;
+  while (used - length >= start && bytes.compare(ZEROS, 0, length, used - length, used) === 0) used -= length;
+  while (used > start && bytes[used - 1] === 0) used--;
+  return used;
 }
 
 /** The first place from `start` on where a frame's header lies. */

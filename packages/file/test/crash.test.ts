@@ -1,29 +1,36 @@
 /**
  * Crashes after every operation of the file log, in every model of what a disk may keep.
  *
- * COPPICE_FILE_STATES=<count> looks at so many states (default 20,000). COPPICE_FILE_SEED=<seed> looks at the run of
- * that seed alone.
+ * A run is 40 commits, merges and reopenings drawn from its seed. COPPICE_LAB_SEED=<seed> is the first run's
+ * (default 1), COPPICE_LAB_COUNT=<count> so many states (default 20,000); COPPICE_LAB_ONLY=<number> looks at the
+ * run of so many seeds further on alone.
  */
 
 import { crashModels } from "@coppice/file/testing";
 import { expect, test } from "vitest";
+import { begin, note, ONLY, remaining, SEED, TEST_MS_MAX } from "../../../test/crash/laboratory/effort.js";
 import { explore } from "./crash-tools.js";
 
-const STATES = Number(process.env.COPPICE_FILE_STATES ?? 20_000);
-const ONLY = process.env.COPPICE_FILE_SEED;
+const STATES = 20_000;
+const FIRST = process.env.COPPICE_LAB_SEED === undefined ? 1 : SEED;
 
 test("[FL1] a crash after any operation loses nothing acknowledged and leaves nothing torn", {
-  timeout: 600_000 + STATES * 20,
+  timeout: 600_000 + TEST_MS_MAX,
 }, async () => {
-  let states = 0;
+  begin();
   if (ONLY !== undefined) {
-    states = await explore(Number(ONLY), crashModels);
-    expect(states).toBeGreaterThan(0);
+    expect(await explore(FIRST + ONLY, crashModels)).toBeGreaterThan(0);
     return;
   }
-  for (let seed = 1; states < STATES; seed++)
-    states += await explore(seed, crashModels, { budget: STATES - states });
-  expect(states).toBeGreaterThanOrEqual(STATES);
+  const counts = { runs: 0, states: 0 };
+  while (remaining(STATES, counts.states) > 0) {
+    const budget = remaining(STATES, counts.states);
+    counts.states += await explore(FIRST + counts.runs, crashModels, { budget });
+    counts.runs++;
+  }
+  expect(counts.states).toBeGreaterThanOrEqual(STATES);
+  note("simulated-file", counts);
+  console.log("simulated crash states", JSON.stringify(counts));
 });
 
 test("[FL8] durability process: a killed process loses nothing, a loss of power leaves some moment before", {

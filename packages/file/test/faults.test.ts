@@ -1,26 +1,29 @@
 /**
  * Errors of the disk at each operation of a run, once and for ever, while it runs and while the next open recovers; and
- * every bit of a closed store flipped.
+ * bits of a small closed store flipped, each time opening and reading the whole store.
  *
- * COPPICE_FILE_SEEDS=<count> tries so many runs (default 6). COPPICE_FILE_BITS=all flips every bit (default: one of
- * each 7).
+ * A long run of the laboratory tries COPPICE_LAB_COUNT runs (default 6), and flips every bit (default: one of each 7).
  */
 
 import { crashModels, type DiskImage, failure, SimulatedDisk } from "@coppice/file/testing";
 import { isCoppiceError } from "coppice";
 import { seededRandom, simulatedEnv } from "coppice/testing";
 import { expect, test } from "vitest";
+import { begin, LONG, note, repetitions, SEED, TEST_MS_MAX } from "../../../test/crash/laboratory/effort.js";
 import { dump, factoryOn, play, randomSteps, statesOf, verify } from "./crash-tools.js";
 
-const SEEDS = Number(process.env.COPPICE_FILE_SEEDS ?? 6);
-const BIT_STEP = process.env.COPPICE_FILE_BITS === "all" ? 1 : 7;
+const SEEDS = 6;
+const FIRST = process.env.COPPICE_LAB_SEED === undefined ? 1 : SEED;
+const BIT_STEP = LONG ? 1 : 7;
 const CODES = ["EIO", "ENOSPC", "EMFILE"] as const;
 
 test("[FL9] an error at any operation, once or for ever, loses nothing acknowledged", {
-  timeout: 300_000,
+  timeout: 300_000 + TEST_MS_MAX,
 }, async () => {
-  let runs = 0;
-  for (let seed = 1; seed <= SEEDS; seed++) {
+  const counts = { runs: 0, states: 0 };
+  for (const i of repetitions(SEEDS)) {
+    const seed = FIRST + i;
+    counts.runs++;
     const steps = randomSteps(seededRandom(seed), 30);
     const states = statesOf(steps);
     const calm = new SimulatedDisk();
@@ -40,19 +43,22 @@ test("[FL9] an error at any operation, once or for ever, loses nothing acknowled
           await verify(image, states, progress).catch((error: Error) => {
             throw new Error(`${what}: ${error.message}`, { cause: error });
           });
-          runs++;
+          counts.states++;
         }
       }
     }
   }
-  expect(runs).toBeGreaterThan(SEEDS * 100);
+  note("errors-file", counts);
+  expect(counts.states).toBeGreaterThan(counts.runs * 100);
 });
 
 test("[FL9] an error while recovering, and a crash there, change nothing of what the next open finds", {
-  timeout: 120_000,
+  timeout: 120_000 + TEST_MS_MAX,
 }, async () => {
-  let runs = 0;
-  for (let seed = 1; seed <= SEEDS; seed++) {
+  const counts = { runs: 0, states: 0 };
+  for (const i of repetitions(SEEDS)) {
+    const seed = FIRST + i;
+    counts.runs++;
     const steps = randomSteps(seededRandom(seed), 25);
     const states = statesOf(steps);
     const disk = new SimulatedDisk();
@@ -77,14 +83,15 @@ test("[FL9] an error while recovering, and a crash there, change nothing of what
           });
         for (const left of [recovering.image(), recovering.crash(random.pick(crashModels), random)]) {
           await verify(left, states, at);
-          runs++;
+          counts.states++;
         }
         await opened?.close().catch(() => undefined);
         if (recovering.operationCount <= operation) break;
       }
     }
   }
-  expect(runs).toBeGreaterThan(SEEDS * 20);
+  note("errors-recovering-file", counts);
+  expect(counts.states).toBeGreaterThan(counts.runs * 20);
 });
 
 /** A closed store with two log segments, a merged one, hints, deletes and values of zeros. */
@@ -107,8 +114,9 @@ async function closedStore(): Promise<{ image: DiskImage; lines: string[] }> {
 }
 
 test("[FL10] every flipped bit of a closed store is found out or harmless", {
-  timeout: 600_000,
+  timeout: 600_000 + TEST_MS_MAX,
 }, async () => {
+  begin();
   const { image, lines } = await closedStore();
   expect([...image.keys()].sort()).toEqual(expect.arrayContaining(["00000005.hint", "MANIFEST"]));
   const tally = { found: 0, harmless: 0 };
@@ -127,6 +135,7 @@ test("[FL10] every flipped bit of a closed store is found out or harmless", {
       tally[outcome]++;
     }
   }
+  note("bits-small-file", { bits: tally.found + tally.harmless, ...tally });
   expect(tally.found).toBeGreaterThan(3000);
   expect(tally.harmless).toBeGreaterThan(100);
 });
@@ -152,6 +161,66 @@ test("[FL10] sectors of zeros, files cut, missing, swapped or repeated: found ou
   for (const each of changed) tally[await look(each, lines)]++;
   expect(tally.wrong).toBe(0);
   expect(tally.found).toBeGreaterThan(30);
+});
+
+/** A store as a killed process leaves it: the log is not closed, and goes on in zeros. */
+async function openStore(lastBytes: number): Promise<{ image: DiskImage; ends: number[]; lines: string[] }> {
+  const disk = new SimulatedDisk();
+  const factory = factoryOn(disk);
+  const backend = await factory.open(simulatedEnv(1));
+  const random = seededRandom(6);
+  const ends: number[] = [];
+  for (const [seq, length] of [200, 700, lastBytes].entries()) {
+    await backend.commit({ put: [{ key: ["events", "d", seq], value: random.bytes(length) }] });
+    ends.push(usedOf(disk.image().get("00000001.seg")!));
+  }
+  return { image: disk.image(), ends, lines: await dump(backend) };
+}
+
+function usedOf(bytes: Uint8Array): number {
+  let used = bytes.length;
+  while (used > 0 && bytes[used - 1] === 0) used--;
+  return used;
+}
+
+test("[FL10] every flipped bit of a log that was never closed is found out or harmless, its last frame's too", {
+  timeout: 300_000,
+}, async () => {
+  for (const [lastBytes, step] of [
+    [60, 1],
+    [1500, 11],
+  ] as const) {
+    const { image, ends, lines } = await openStore(lastBytes);
+    const bytes = image.get("00000001.seg")!;
+    const tally = { found: 0, harmless: 0, wrong: 0 };
+    const last = { found: 0, harmless: 0, wrong: 0 };
+    for (let bit = 4096 * 8; bit < (ends[2]! + 64) * 8; bit += bit < ends[1]! * 8 ? 7 : step) {
+      const flipped = bytes.slice();
+      flipped[bit >> 3]! ^= 1 << (bit & 7);
+      const outcome = await look(new Map([...image, ["00000001.seg", flipped]]), lines);
+      tally[outcome]++;
+      if (bit >= ends[1]! * 8 && bit < ends[2]! * 8) last[outcome]++;
+    }
+    expect(tally.wrong).toBe(0);
+    expect(last.found).toBeGreaterThan(500);
+    expect(last.found / (last.found + last.harmless)).toBeGreaterThan(0.95);
+  }
+});
+
+test("[FL22] of a log that was never closed only zeros up to its end pass for a torn commit, and take what they cover", async () => {
+  const { image, ends, lines } = await openStore(1500);
+  const bytes = image.get("00000001.seg")!;
+  const zeroed = (from: number, to: number): DiskImage => {
+    const changed = bytes.slice();
+    changed.fill(0, from, to);
+    return new Map([...image, ["00000001.seg", changed]]);
+  };
+  for (let from = 4096; from < ends[2]!; from += 37) {
+    const whole = ends.filter((end) => end <= from).length;
+    expect(await look(zeroed(from, ends[2]!), lines.slice(0, whole)), `from ${from}`).toBe("harmless");
+  }
+  for (const from of [4096, 4608, ends[0]!])
+    expect(await look(zeroed(from, from + 512), lines)).toBe("found");
 });
 
 /** `wrong`: it opens, reads without an error, and is not what was stored. */

@@ -138,7 +138,11 @@ export function hocuspocusPersistence(
 /** The message in a payload of the provider's `stateless` event; `undefined` when it is another one. */
 export function readDurableMessage(payload: string): DurableMessage | undefined {
   if (!payload.startsWith(`{"type":"${DURABLE_MESSAGE}"`)) return undefined;
-  return JSON.parse(payload) as DurableMessage;
+  try {
+    return JSON.parse(payload) as DurableMessage;
+  } catch {
+    return undefined;
+  }
 }
 
 const SYNC_STEP_1 = 0;

@@ -86,6 +86,7 @@ export async function openDirectory(location: string, options: DirectoryOptions)
     undo.push(release);
     let logged: Uint8Array | undefined;
     if (durable && found.holdsStore) {
+      if (await files.isSurelyLocked(found.path)) throw locked(location);
       const { examineDirectory } = await import("./examination.js");
       const examined = await examineDirectory(found.path, options.verifyTables);
       refuseDamage(location, examined.damage);

@@ -51,6 +51,29 @@ describe("one owner", () => {
     await open(levelBackend(location));
   });
 
+  test("[BK44] LOCKED is told before the tables are read, on Linux", async (context) => {
+    if (process.platform !== "linux") return context.skip("only Linux tells who holds a lock");
+    const location = await temporaryDirectory();
+    const value = bytes(200_000, 1);
+    const writer = await open(levelBackend(location, { writeBufferBytes: 64 * 1024, compression: false }));
+    for (let seq = 0; seq < 8; seq++) await writer.commit({ put: [{ key: ["events", "d", seq], value }] });
+    await close(writer);
+    const child = spawn(process.execPath, [owner, classicLevel, location], {
+      stdio: ["pipe", "pipe", "inherit"],
+    });
+    await once(child.stdout, "data");
+    const table = (await readdir(location)).find((name) => name.endsWith(".ldb"));
+    const path = join(location, table!);
+    const damaged = await readFile(path);
+    damaged[1000]! ^= 1;
+    await writeFile(path, damaged);
+    // Whoever had read it would have found the damage.
+    await expect(levelBackend(location).open(env)).rejects.toMatchObject({ code: "LOCKED" });
+    child.stdin.end();
+    await once(child, "exit");
+    await expect(levelBackend(location).open(env)).rejects.toMatchObject({ code: "CORRUPT" });
+  });
+
   test("[BK44] a directory that this process has open is locked for other processes", async () => {
     const location = await temporaryDirectory();
     await open(levelBackend(location));

@@ -1,21 +1,22 @@
 /**
- * The process that the tests kill: many callers of one storage on LevelDB, each with one event in flight.
+ * The process that the tests kill: many callers of one storage, each with one event in flight.
  *
- * Arguments: location, durability, round, whether to compact all the time ("compact"). Each caller says on standard
+ * Arguments: backend, location, durability, round, whether to compact all the time ("compact"). Each caller says on standard
  * output, in one write call, `caller number` after its event of that number was acknowledged, and first `OPEN` once
  * the storage is open. Numbers begin at 1 in each round; a caller's next event is submitted after the last one was
  * acknowledged. It goes on until it is killed.
  */
 
 import { writeSync } from "node:fs";
-import { levelBackend } from "@coppice/level";
 import { yjs } from "@coppice/yjs";
 import { DocumentStorage, everyEvents } from "coppice";
 import type { Doc } from "yjs";
 import { nameSet, naming } from "../../support/oracle-model.js";
+import { type KilledBackend, killedBackend } from "../laboratory/stores.js";
 import { APPENDERS, DOCUMENTS, EDITORS } from "./callers.js";
 
-const [location, durability, round, mode] = process.argv.slice(2) as [
+const [backend, location, durability, round, mode] = process.argv.slice(2) as [
+  KilledBackend,
   string,
   "power" | "process",
   string,
@@ -24,8 +25,7 @@ const [location, durability, round, mode] = process.argv.slice(2) as [
 const say = (text: string): void => void writeSync(1, `${text}\n`);
 
 const storage = await DocumentStorage.open({
-  // Small buffers, so that LevelDB itself is often at work when it is killed.
-  backend: levelBackend(location, { durability, writeBufferBytes: 64 * 1024 }),
+  backend: killedBackend(backend, location, durability),
   models: [nameSet(), yjs()],
   snapshotPolicy: everyEvents(200),
 });

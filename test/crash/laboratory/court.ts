@@ -14,7 +14,8 @@ import type { BackendName } from "./stores.js";
 
 export type Sentence = Verdict | { readonly kind: "aborted"; readonly why: string };
 
-const JUDGE_MS_MAX = 60_000;
+/** A machine may stand still for minutes. */
+const JUDGE_MS_MAX = 600_000;
 
 export class Court {
   readonly #backend: BackendName;

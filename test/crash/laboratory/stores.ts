@@ -13,9 +13,9 @@ export const BACKENDS: readonly BackendName[] = ["level", "file"];
 /** With all that finds damage. */
 export const EXAMINED: readonly BackendName[] = ["level", "level-anchored", "file"];
 
-/** With small buffers, so that files are switched often. An anchor lies beside the directory. */
+/** With small buffers, so that files are switched and merged often. An anchor lies beside the directory. */
 export function backendAt(name: BackendName, location: string): BackendFactory {
-  if (name === "file") return fileLogBackend(location, { segmentBytesMax: 128 * 1024 });
+  if (name === "file") return killedBackend(name, location, "power");
   const anchor = name === "level-anchored" ? { anchor: `${location}.anchor` } : {};
   return levelBackend(location, { writeBufferBytes: 64 * 1024, ...anchor });
 }
@@ -26,4 +26,21 @@ export function openStore(name: BackendName, location: string): Promise<Document
     models: [nameSet()],
     snapshotPolicy: everyEvents(60),
   });
+}
+
+export type KilledBackend = "file" | "level";
+
+/** The same without an anchor, at a durability. */
+export function killedBackend(
+  name: KilledBackend,
+  location: string,
+  durability: "power" | "process",
+): BackendFactory {
+  if (name === "level") return levelBackend(location, { durability, writeBufferBytes: 64 * 1024 });
+  return fileLogBackend(location, { durability, segmentBytesMax: 64 * 1024, mergeDeadRatioMin: 0.1 });
+}
+
+/** Whether a merged segment is in use: then whoever wrote this manifest of a file log has merged now and then. */
+export function saysMerged(manifest: Uint8Array | undefined): boolean {
+  return Buffer.from(manifest ?? []).includes('"kind":"merged"');
 }

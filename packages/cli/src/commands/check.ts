@@ -2,15 +2,15 @@
  * `coppice check`: verifies every invariant of one document or of all of them, and changes nothing unless
  * told to repair. A repair sets damaged bytes aside under a name of their own; it deletes nothing.
  *
- * On LevelDB it runs in a child (`examination.ts`), has the files looked at first, and goes on around what
- * cannot be read.
+ * On LevelDB it runs in a child (`examination.ts`). Where opening refuses the files, it names what is wrong
+ * with them, and goes on around what cannot be read.
  *
  * Invariant: Ctrl-C comes between two documents of a repair, so that each is repaired whole or not at all.
  */
 
 import type { FileLogReport } from "@coppice/file";
 import type { Command } from "commander";
-import type { CheckProblem, CheckReport } from "coppice";
+import { type CheckProblem, type CheckReport, isCoppiceError } from "coppice";
 import { findOwner } from "coppice/control";
 import { EXIT, type ExitCode } from "../errors.js";
 import { examineFiles, type FileDamage, followParent, placed, runInChild } from "../examination.js";
@@ -87,11 +87,22 @@ async function checkHere(
   options: Options,
   fileLog?: FileLogReport,
 ): Promise<ExitCode> {
-  const address = parseStore(options.store);
-  const files = address.scheme === "level" ? await examineFiles(address.location) : [];
-  return withStorage(runtime, { ...options, verifyTables: files.length === 0 }, (storage) =>
-    report(runtime, id, options, storage, files, fileLog),
-  );
+  let opened = false;
+  try {
+    return await withStorage(runtime, options, (storage) => {
+      opened = true;
+      return report(runtime, id, options, storage, [], fileLog);
+    });
+  } catch (error) {
+    const { scheme, location } = parseStore(options.store);
+    if (opened || scheme !== "level" || !isCoppiceError(error, "CORRUPT")) throw error;
+    // Opening has looked at all files and refused them: says what is damaged, and checks the rest.
+    const files = await examineFiles(location);
+    if (files.length === 0) throw error;
+    return withStorage(runtime, { ...options, verifyTables: false }, (storage) =>
+      report(runtime, id, options, storage, files, fileLog),
+    );
+  }
 }
 
 async function report(

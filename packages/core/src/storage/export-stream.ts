@@ -27,7 +27,7 @@
 import { concatBytes, equalBytes, fromUtf8, Reader, utf8, Writer } from "../base/bytes.js";
 import { crc32 } from "../base/checksum.js";
 import { Sha256 } from "../base/digest.js";
-import { CoppiceError } from "../base/errors.js";
+import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { Limits } from "../base/limits.js";
 import type { Key } from "../contract/backend.js";
 import { checkId, checkSpace } from "../contract/keys.js";
@@ -107,14 +107,15 @@ export async function* decodeExport(
     for (;;) {
       const { kind, body } = await source.frame(limits);
       if (kind === BEGIN) {
-        opened = openBegin(body, limits);
+        opened = opening(() => openBegin(body, limits));
         records = 0;
         yield opened;
       } else if (opened === undefined) {
         throw invalid("it does not begin with a document");
       } else if (kind === RECORD) {
         records++;
-        yield { kind: "record", ...openEntry(opened.id, body) };
+        const { id } = opened;
+        yield { kind: "record", ...opening(() => openEntry(id, body)) };
       } else {
         assertEnd(body, records, source.digest());
         await source.assertEnded();
@@ -129,6 +130,16 @@ export async function* decodeExport(
     throw error;
   } finally {
     await source.close();
+  }
+}
+
+/** Ids, spaces and meta of a stream are bytes of that stream, so what is wrong with them is wrong with it. */
+function opening<T>(read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (!isCoppiceError(error) || error.code === "FORMAT_UNSUPPORTED") throw error;
+    throw invalid(error.message, error);
   }
 }
 

@@ -122,7 +122,11 @@ export function packRecord(value: unknown): Uint8Array {
 /** Throws a `TypeError` for bytes that are not one msgpack value. */
 export function unpackRecord(bytes: Uint8Array): unknown {
   if (bytes.length > RECORD_BYTES_MAX) throw new TypeError("record too large");
-  return unpackr.unpack(bytes);
+  try {
+    return unpackr.unpack(bytes);
+  } catch (error) {
+    throw new TypeError("these bytes are no record", { cause: error });
+  }
 }
 
 /** Throws a `TypeError`, before anything is written, for clocks that `unsealMeta` would refuse. */

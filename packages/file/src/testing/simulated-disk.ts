@@ -307,8 +307,12 @@ class SimulatedFile implements OpenFile {
   readNow(into: Uint8Array, at: number, length: number, position: number): number {
     const { content, size } = this.#node;
     const count = Math.max(0, Math.min(length, size - position));
-    const bytes = content.slice(position, position + count);
-    this.#disk.onRead?.(this.#name, position, bytes);
+    const { onRead } = this.#disk;
+    const bytes =
+      onRead === undefined
+        ? content.subarray(position, position + count)
+        : content.slice(position, position + count);
+    onRead?.(this.#name, position, bytes);
     into.set(bytes, at);
     return count;
   }
