@@ -58,7 +58,7 @@ test("[DOC5] the page of guarantees has every public call of a storage and of a 
   expect(missing).toEqual([]);
 });
 
-test("[DOC7] each fault on the page of guarantees names rules that there are, or is said not to be survived", () => {
+test("[DOC8] each fault on the page of guarantees names rules that there are, or is said not to be survived", () => {
   const rules = new Set([...read("docs/spec.md").matchAll(/^\| ([A-Z]+\d+) \|/gm)].map(([, rule]) => rule));
   const page = read("docs/guarantees.md");
   const tables = page.split("\n\n").filter((table) => /^\| fault \|/.test(table));

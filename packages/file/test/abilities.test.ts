@@ -8,8 +8,8 @@ import { type Backend, DocumentStorage } from "coppice";
 import { simulatedEnv } from "coppice/testing";
 import { expect, test } from "vitest";
 import { nameSet, naming } from "../../../test/support/oracle-model.js";
+import { bytes, entriesOf } from "../../../test/support/stores.js";
 import { dump, factoryOn } from "./crash-tools.js";
-import { bytes, entriesOf } from "./stores.js";
 
 const text = (value: string) => new TextEncoder().encode(value);
 const open = (disk: SimulatedDisk) => factoryOn(disk, { mergeDeadRatioMin: 1 }).open(simulatedEnv(1));

@@ -10,6 +10,7 @@
 import { type DiskImage, SimulatedDisk } from "@coppice/file/testing";
 import { type Backend, isCoppiceError, type Key, keyName, toHex } from "coppice";
 import { simulatedEnv } from "coppice/testing";
+import { entriesOf } from "../../../test/support/stores.js";
 import type { FileLogOptions } from "../src/file-log-backend.js";
 import type { StoreFiles } from "../src/files.js";
 import { PUT, RECORD_HEADER_BYTES } from "../src/frame.js";
@@ -19,7 +20,6 @@ import { type Manifest, readManifest, type SegmentRow } from "../src/manifest.js
 import { numberOf, openSegment, SEGMENT_HEADER_BYTES, type Segment, segmentName } from "../src/segment.js";
 import { judgeTail, type Walked, walkFrames } from "../src/tail.js";
 import { dump, factoryOn } from "./crash-tools.js";
-import { entriesOf } from "./stores.js";
 
 export type Outcome = "found" | "harmless";
 

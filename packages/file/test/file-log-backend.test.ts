@@ -44,7 +44,7 @@ test("[FL2] where there is no store, opening without createIfMissing makes none"
   expect(await readdir(directory)).toEqual([]);
 });
 
-test("[FL21] with blocking a commit is synced before anything else runs, and only commits hold up the thread", async () => {
+test("[FL23] with blocking a commit is synced before anything else runs, and only commits hold up the thread", async () => {
   const directory = await temporaryDirectory();
   const syncs: string[] = [];
   const files: OpenFiles = async (create) => watched(await nodeFiles(directory, true)(create), syncs);
@@ -67,7 +67,7 @@ test("[FL21] with blocking a commit is synced before anything else runs, and onl
   await again.close();
 });
 
-test("[FL21] with blocking a sync that fails ends in OUTCOME_UNKNOWN, and nothing more is written", async () => {
+test("[FL23] with blocking a sync that fails ends in OUTCOME_UNKNOWN, and nothing more is written", async () => {
   const directory = await temporaryDirectory();
   let failing = false;
   const files: OpenFiles = async (create) =>
@@ -84,7 +84,7 @@ test("[FL21] with blocking a sync that fails ends in OUTCOME_UNKNOWN, and nothin
   await again.close();
 });
 
-test("[FL21] a blocking sync rejects with the error of the file system, and does not throw", async () => {
+test("[FL23] a blocking sync rejects with the error of the file system, and does not throw", async () => {
   const files = await nodeFiles(await temporaryDirectory(), true)(true);
   const file = await files.open("one", "create");
   await file.sync(true);
