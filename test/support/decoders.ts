@@ -160,7 +160,7 @@ async function keep(
     const decoder = decoders.find((each) => each.name === of)!;
     all[of]![outcome] = toHex(await shortened(decoder, bytes, outcome));
   }
-  writeFileSync(pathOf(name), `${JSON.stringify(all, null, 1)}\n`);
+  writeFileSync(pathOf(name), `${JSON.stringify(all, null, 2)}\n`);
 }
 
 async function shortened(decoder: Decoder, given: Uint8Array, outcome: string): Promise<Uint8Array> {
