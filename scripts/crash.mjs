@@ -17,6 +17,7 @@
 import { spawnSync } from "node:child_process";
 import {
   appendFileSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -153,6 +154,12 @@ function sums(notes) {
   return [...byExperiment].sort(([a], [b]) => (a < b ? -1 : 1));
 }
 
+/** What somebody has to add: paragraphs in a file of the notes. */
+function remarksIn(notes) {
+  const path = join(notes, "remarks");
+  return existsSync(path) ? [...readFileSync(path, "utf8").trim().split("\n"), ""] : [];
+}
+
 function writeReport(notes) {
   const rows = sums(notes).map(([experiment, { seeds, seconds, counts }]) => {
     const told = Object.entries(counts).map(([what, number]) => `${what} ${number.toLocaleString("en")}`);
@@ -171,6 +178,7 @@ function writeReport(notes) {
     "",
     ...ABOUT,
     "",
+    ...remarksIn(notes),
     `Node ${process.versions.node}, Linux ${release()}, ${availableParallelism()} CPUs, one experiment at a time, beside other work.`,
     "The commands (`npm run test:crash -- …`), with the seconds that each took:",
     "",

@@ -5,7 +5,6 @@ import { crc32, encodeKey } from "coppice";
 import { test } from "vitest";
 import { TEST_MS_MAX } from "../../../test/crash/laboratory/effort.js";
 import {
-  assertSame,
   type Decoder,
   malformed,
   never,
@@ -47,7 +46,11 @@ async function decoders(): Promise<Decoder[]> {
     {
       name: "automerge heads",
       samples: [encodeHeads(["ab".repeat(32), "cd".repeat(32)])],
-      decode: (bytes) => assertSame("heads", encodeHeads(decodeHeads(bytes)), bytes),
+      decode: (bytes) => {
+        const heads = decodeHeads(bytes);
+        // Not these bytes: a count may be written longer than it needs to be.
+        if (decodeHeads(encodeHeads(heads)).join() !== heads.join()) throw new Error("other heads");
+      },
       refuses: malformed,
     },
     {
