@@ -249,7 +249,7 @@ export class DocumentLog {
       return undefined;
     }
     this.#retries = 0;
-    this.#head = plan.headAfter;
+    this.#head = plan.committed();
     this.#epoch++;
     this.#gathering.done(plan.members.length, this.#queue.length);
     return plan;

@@ -228,15 +228,24 @@ export class Plan {
     };
   }
 
+  /** The head once the commit has succeeded, and knows its ids: the next plan may come at once. */
+  committed(): Head {
+    const head = this.headAfter;
+    if (head.commits !== undefined) {
+      for (let index = 0; index < this.members.length; index++) {
+        const { commitId } = this.members[index]!.request;
+        if (commitId !== undefined) head.commits.add(commitId, this.#ends[index]!);
+      }
+    }
+    return head;
+  }
+
   /** Resolves every member with its own clock. */
   resolve(): void {
-    const { meta, commits, crc } = this.headAfter;
+    const { meta, crc } = this.headAfter;
     for (let index = 0; index < this.members.length; index++) {
-      const member = this.members[index]!;
       const clock = this.#ends[index]!;
-      const { commitId } = member.request;
-      if (commitId !== undefined) commits?.add(commitId, clock);
-      member.resolve({ clock, token: tokenOf(meta, clock, crc), duplicate: false });
+      this.members[index]!.resolve({ clock, token: tokenOf(meta, clock, crc), duplicate: false });
     }
   }
 

@@ -1,4 +1,14 @@
-import { ABSENT, CoppiceError, DocumentStorage, memoryBackend, never, type StorageOptions } from "coppice";
+import {
+  ABSENT,
+  type BackendFactory,
+  type Batch,
+  CoppiceError,
+  DocumentStorage,
+  memoryBackend,
+  never,
+  type StorageOptions,
+  systemEnv,
+} from "coppice";
 import { simulatedBackend, simulatedEnv } from "coppice/testing";
 import { describe, expect, test } from "vitest";
 import { nameSet, naming } from "../../../../test/support/oracle-model.js";
@@ -146,6 +156,41 @@ describe("append", () => {
       { clock: 12, duplicate: false },
       { clock: 12, duplicate: true },
     ]);
+    await storage.close();
+  });
+
+  test("[ST4] nor a repeat that waited behind the commit of the first, when the next begins as it ends", async () => {
+    let now = 0;
+    const commits: (() => void)[] = [];
+    const inner = memoryBackend();
+    const backend: BackendFactory = {
+      name: "held up",
+      open: async (env) => {
+        const opened = await inner.open(env);
+        const now = opened.commit.bind(opened);
+        const commit = (batch: Batch) =>
+          new Promise<void>((resolve) => commits.push(resolve)).then(() => now(batch));
+        return Object.assign(opened, { commit });
+      },
+    };
+    const storage = await open({ backend, env: { ...systemEnv(), elapsed: () => now } });
+    const commitId = storage.newCommitId();
+    const done = async () => {
+      while (commits.length === 0) await new Promise((resolve) => setImmediate(resolve));
+      commits.shift()!();
+    };
+    const first = storage.append("d", [naming("a")], { commitId });
+    while (commits.length === 0) await new Promise((resolve) => setImmediate(resolve));
+    now = 15;
+    const again = storage.append("d", [naming("a")], { commitId });
+    const others = Array.from({ length: 15 }, (_, n) => storage.append("d", [naming(`n${n}`)]));
+    now = 20;
+    await done();
+    expect(await first).toMatchObject({ clock: 1, duplicate: false });
+    await done();
+    expect(await again).toMatchObject({ clock: 1, duplicate: true });
+    await Promise.all(others);
+    expect((await storage.info("d"))!.clock).toBe(16);
     await storage.close();
   });
 
