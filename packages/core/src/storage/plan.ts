@@ -98,11 +98,6 @@ export class Plan {
     return this.#head.clock;
   }
 
-  /** Commit id of the first batch. */
-  get commitId(): Uint8Array {
-    return this.#drafts[0]?.commitId ?? fromHex("00".repeat(16));
-  }
-
   /** The commits that this plan makes, each with its clocks. */
   get commits(): { commitId: Uint8Array; clock: number; end: number }[] {
     const commits: { commitId: Uint8Array; clock: number; end: number }[] = [];
@@ -114,6 +109,13 @@ export class Plan {
       clock += events.length;
     }
     return commits;
+  }
+
+  /** Of the batch that holds the member's last event. */
+  commitIdOf(member: Member): Uint8Array {
+    const end = this.#ends[this.members.indexOf(member)]!;
+    const commit = this.commits.find((each) => each.end >= end);
+    return commit?.commitId ?? fromHex("00".repeat(16));
   }
 
   /** Handles consider snapshots themselves: they may have the live document at hand. */

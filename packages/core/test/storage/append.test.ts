@@ -28,6 +28,18 @@ async function batches(storage: Awaited<ReturnType<typeof open>>, id = "d"): Pro
   return counts;
 }
 
+/** A backend whose commits are made by `how`, which may hold them up, or lose their replies. */
+function around(inner: BackendFactory, how: (commit: () => Promise<void>) => Promise<void>): BackendFactory {
+  return {
+    name: "around",
+    open: async (env) => {
+      const opened = await inner.open(env);
+      const commit = opened.commit.bind(opened);
+      return Object.assign(opened, { commit: (batch: Batch) => how(() => commit(batch)) });
+    },
+  };
+}
+
 describe("append", () => {
   test("[ST1] an append that resolved is in every later load, also after reopening", async () => {
     const backend = memoryBackend();
@@ -162,17 +174,9 @@ describe("append", () => {
   test("[ST4] nor a repeat that waited behind the commit of the first, when the next begins as it ends", async () => {
     let now = 0;
     const commits: (() => void)[] = [];
-    const inner = memoryBackend();
-    const backend: BackendFactory = {
-      name: "held up",
-      open: async (env) => {
-        const opened = await inner.open(env);
-        const now = opened.commit.bind(opened);
-        const commit = (batch: Batch) =>
-          new Promise<void>((resolve) => commits.push(resolve)).then(() => now(batch));
-        return Object.assign(opened, { commit });
-      },
-    };
+    const backend = around(memoryBackend(), (commit) =>
+      new Promise<void>((resolve) => commits.push(resolve)).then(commit),
+    );
     const storage = await open({ backend, env: { ...systemEnv(), elapsed: () => now } });
     const commitId = storage.newCommitId();
     const done = async () => {
@@ -192,6 +196,40 @@ describe("append", () => {
     await Promise.all(others);
     expect((await storage.info("d"))!.clock).toBe(16);
     await storage.close();
+  });
+
+  test("[ST31] a commit is not taken for stored because another writer stored the append that comes first in it", async () => {
+    for (const lost of [1, 4]) {
+      const inner = memoryBackend({ shared: true });
+      const other = await open({ backend: inner });
+      const commitId = other.newCommitId();
+      let left = lost;
+      const backend = around(inner, async (commit) => {
+        if (left === 0) return commit();
+        if (left-- === lost) await other.append("d", [naming("a")], { commitId });
+        throw new Error("the reply is lost");
+      });
+      const env = systemEnv();
+      const storage = await open({ backend, env: { ...env, delay: () => env.delay(1) } });
+      const [first, behind] = await Promise.allSettled([
+        storage.append("d", [naming("a")], { commitId }),
+        storage.append("d", [naming("b")]),
+      ]);
+      if (lost === 1) {
+        expect([first, behind]).toMatchObject([
+          { value: { clock: 1, duplicate: true } },
+          { value: { clock: 2, duplicate: false } },
+        ]);
+        expect(await names(storage)).toEqual(["a", "b"]);
+      } else {
+        const { details } = (behind as PromiseRejectedResult).reason as CoppiceError;
+        const { settled } = await storage.recover();
+        const own = settled.find((commit) => Buffer.from(commit.commitId).toString("hex") === details.batch);
+        expect(own).toMatchObject({ applied: false });
+        expect(await names(storage)).toEqual(["a"]);
+      }
+      for (const each of [storage, other]) await each.close();
+    }
   });
 
   test("[ST5] a commit id older than the remembered ones is unknown, never written again", async () => {
