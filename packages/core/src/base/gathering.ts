@@ -9,6 +9,9 @@
  * does its own. Let x and y be the times that the halves need, and s a commit's: one after the other costs
  * x + y + s, side by side max(x, s) + max(y, s), which is less when x + y > s.
  *
+ * Commits that end without a turn of the event loop, as those to memory do, could follow one another for ever
+ * and let no timer and no socket come in: after some time the next waits for a turn.
+ *
  * Invariants: `begin` is called once for each wait; never inside `wait`, while `joined` and `next` may call
  * it.
  */
@@ -20,6 +23,8 @@ const ENOUGH = 16;
 const STEP = 8;
 /** Commits to memory take no time, and many in one still cost less than many. */
 const COMMIT_MS_MIN = 0.1;
+/** So long may commits hold up everything else in the process. */
+const TURNLESS_MS_MAX = 5;
 
 export class Gathering {
   readonly #env: Env;
@@ -34,6 +39,11 @@ export class Gathering {
   #expected = 0;
   /** Others came until the last commit was done. */
   #busy = false;
+  /** The first commit since the last turn of the event loop began then; `undefined`: none did. */
+  #turnlessSince: number | undefined;
+  readonly #turned = () => {
+    this.#turnlessSince = undefined;
+  };
 
   constructor(env: Env, begin: () => void) {
     this.#env = env;
@@ -41,6 +51,10 @@ export class Gathering {
       if (!this.#waiting) return;
       this.#waiting = false;
       this.#begun = env.elapsed();
+      if (this.#turnlessSince === undefined) {
+        this.#turnlessSince = this.#begun;
+        env.turn(this.#turned);
+      }
       begin();
     };
   }
@@ -49,14 +63,15 @@ export class Gathering {
   wait(now: number = this.#env.elapsed()): void {
     this.#waiting = true;
     this.#since = now - this.#done < this.#commitMs ? this.#done : now;
-    if (this.#expected > 1) this.#env.turn(this.#begin);
+    if (this.#expected > 1 || this.#isOverdue(now)) this.#env.turn(this.#begin);
     else void Promise.resolve().then(this.#begin);
   }
 
   /** After a commit, when others wait behind it; to be called before those are told whose commit it was. */
   next(): void {
-    if (!this.#busy) {
-      this.wait();
+    const now = this.#env.elapsed();
+    if (!this.#busy || this.#isOverdue(now)) {
+      this.wait(now);
       return;
     }
     this.#waiting = true;
@@ -67,7 +82,7 @@ export class Gathering {
   joined(count: number): void {
     if (count < ENOUGH || count % STEP !== 0) return;
     this.#lastJoined = this.#env.elapsed();
-    if (!this.#waiting || 2 * count < this.#expected) return;
+    if (!this.#waiting || 2 * count < this.#expected || this.#isOverdue(this.#lastJoined)) return;
     const allMs = ((this.#lastJoined - this.#since) * Math.max(count, this.#expected)) / count;
     if (allMs > this.#commitMs) this.#begin();
   }
@@ -78,5 +93,10 @@ export class Gathering {
     this.#done = this.#env.elapsed();
     this.#commitMs = Math.max(COMMIT_MS_MIN, this.#done - this.#begun);
     this.#busy = behind >= ENOUGH && this.#lastJoined - this.#begun > this.#commitMs / 2;
+  }
+
+  /** Then what waits for a turn is not begun before. */
+  #isOverdue(now: number): boolean {
+    return this.#turnlessSince !== undefined && now - this.#turnlessSince > TURNLESS_MS_MAX;
   }
 }

@@ -26,7 +26,7 @@ const PLAIN_LENGTH_MAX = 128;
 /** Room for a plain key, whose bytes are needed only to be summed up. */
 const scratch = new Uint8Array(16 + 1 + PLAIN_LENGTH_MAX + 2 + NUMBER_BYTES);
 /** What passed last: a commit names one document several times. */
-let checkedId = "";
+let checkedId: string | undefined;
 const CHECKED_SPACES_MAX = 64;
 const checkedSpaces = new Set<string>();
 

@@ -40,3 +40,11 @@ export function modelOf(context: Context, name: string, id: string): AnyModel {
 export function observe(context: Context, tell: (observer: Observer) => void): void {
   report(context.env, () => tell(context.observer));
 }
+
+/** Tells the observer that no snapshot was taken, which harms nothing but the time that loads take. */
+export function snapshotFailed(
+  context: Context,
+  fact: { readonly id: string; readonly clock?: number; readonly error: unknown },
+): void {
+  observe(context, (observer) => observer.snapshot?.({ clock: 0, bytes: 0, durationMs: 0, ...fact }));
+}

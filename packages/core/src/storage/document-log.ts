@@ -22,7 +22,7 @@ import { type Context, observe } from "./context.js";
 import { type Head, readCommitIds, readHead } from "./head.js";
 import { eventsKey, metaKey, unsealMeta } from "./meta.js";
 import { Member, Plan } from "./plan.js";
-import { openBatch } from "./reader.js";
+import { openBatch, type StoredBatch } from "./reader.js";
 import { erasedKey, readErased } from "./tombstone.js";
 
 export interface AppendResult {
@@ -249,7 +249,7 @@ export class DocumentLog {
       return undefined;
     }
     this.#retries = 0;
-    this.#head = plan.headAfter;
+    this.#head = plan.committed();
     this.#epoch++;
     this.#gathering.done(plan.members.length, this.#queue.length);
     return plan;
@@ -298,7 +298,8 @@ export class DocumentLog {
   #unknownOutcome(plan: Plan, member: Member, cause: CoppiceError): CoppiceError {
     // Only an id that the caller chose may be sent again: one that was made here names the whole batch.
     const { commitId } = member.request;
-    const ids = commitId === undefined ? { batch: toHex(plan.commitId) } : { commitId: toHex(commitId) };
+    const ids =
+      commitId === undefined ? { batch: toHex(plan.commitIdOf(member)) } : { commitId: toHex(commitId) };
     return new CoppiceError(
       "OUTCOME_UNKNOWN",
       "it is not known whether the events were written; call recover()",
@@ -338,8 +339,13 @@ export class DocumentLog {
 
   /** `undefined`: nobody can tell any more. */
   async #isWritten(plan: Plan, batch: Batch): Promise<boolean | undefined> {
-    if (plan.writesEvents) return isWritten(this.#context, this.id, plan.clock, plan.commitId);
-    return equalBytes(await this.#context.guard.get(metaKey(this.id)), batch.put?.[0]?.value);
+    if (!plan.writesEvents) {
+      return equalBytes(await this.#context.guard.get(metaKey(this.id)), batch.put?.[0]?.value);
+    }
+    // The last batch names those before it. Its commit id alone may be in the commit of another writer, to
+    // whom the append was handed as well, and who has other events beside it.
+    const { last, crc } = plan.headAfter;
+    return isWritten(this.#context, this.id, last!, (found) => found.crc === crc);
   }
 }
 
@@ -348,18 +354,18 @@ function asksForIds(waiting: Member | Exclusive): boolean {
 }
 
 /**
- * Whether a commit stored its events at this clock; `undefined` when they may have been trimmed or deleted
- * since.
+ * Whether a commit stored its batch at this clock, which `isIts` tells from others; `undefined` when it may
+ * have been trimmed or deleted since.
  */
 export async function isWritten(
   { guard }: Context,
   id: string,
   clock: number,
-  commitId: Uint8Array,
+  isIts: (batch: StoredBatch) => boolean,
 ): Promise<boolean | undefined> {
   const key = eventsKey(id, clock);
   const value = await guard.get(key);
-  if (value !== undefined) return equalBytes(openBatch(key, value).header.commitId, commitId);
+  if (value !== undefined) return isIts(openBatch(key, value));
   const meta = await guard.get(metaKey(id));
   if (meta === undefined) {
     const erased = await readErased(guard, erasedKey(id));

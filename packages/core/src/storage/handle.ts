@@ -16,7 +16,7 @@ import type { AnyModel, Applied, Refusal, Tracker } from "../contract/model.js";
 import { readableFrom, scanLog } from "./archive.js";
 import { newCommitId } from "./commit-id.js";
 import type { CompactOptions, CompactResult } from "./compaction.js";
-import { type Context, observe } from "./context.js";
+import { type Context, observe, snapshotFailed } from "./context.js";
 import type { DocumentLog } from "./document-log.js";
 import { deletedError, statsOf } from "./head.js";
 import { type HeldEvent, LOST_REASON, type Loaded } from "./loader.js";
@@ -554,9 +554,7 @@ export class DocumentHandle<Doc> {
         }
       })
       .catch((error: unknown) => {
-        observe(this.#owner.context, (observer) =>
-          observer.snapshot?.({ id: this.id, clock: this.#clock, bytes: 0, durationMs: 0, error }),
-        );
+        snapshotFailed(this.#owner.context, { id: this.id, clock: this.#clock, error });
       });
   }
 

@@ -120,7 +120,8 @@ function copied(landed: Landed | undefined): Mirrored | undefined {
 
 /**
  * How the target's document stands to that of the source. `prefix`: what is new can be appended; `earlier`:
- * it is an older state, and what lies between was trimmed at the source; `other`: anything else.
+ * it is an older state, and what lies between was trimmed at the source, or it may have lost events that the
+ * source has; `other`: anything else.
  */
 async function relate(
   source: Context,
@@ -141,6 +142,11 @@ async function relate(
     chained = openBatch(key, value).header.previousCrc;
   }
   if (chained !== head.crc) return "other";
+  // A repair may have lost events below the head, and left the chain as it was. Of two that were repaired
+  // each may have what the other lost.
+  if (to.repaired !== undefined && to.repaired !== from.repaired) {
+    return from.repaired === undefined ? "earlier" : "other";
+  }
   return to.oldest > from.oldest ? "earlier" : "prefix";
 }
 

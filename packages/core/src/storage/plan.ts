@@ -98,11 +98,6 @@ export class Plan {
     return this.#head.clock;
   }
 
-  /** Commit id of the first batch. */
-  get commitId(): Uint8Array {
-    return this.#drafts[0]?.commitId ?? fromHex("00".repeat(16));
-  }
-
   /** The commits that this plan makes, each with its clocks. */
   get commits(): { commitId: Uint8Array; clock: number; end: number }[] {
     const commits: { commitId: Uint8Array; clock: number; end: number }[] = [];
@@ -114,6 +109,13 @@ export class Plan {
       clock += events.length;
     }
     return commits;
+  }
+
+  /** Of the batch that holds the member's last event. */
+  commitIdOf(member: Member): Uint8Array {
+    const end = this.#ends[this.members.indexOf(member)]!;
+    const commit = this.commits.find((each) => each.end >= end);
+    return commit?.commitId ?? fromHex("00".repeat(16));
   }
 
   /** Handles consider snapshots themselves: they may have the live document at hand. */
@@ -228,15 +230,24 @@ export class Plan {
     };
   }
 
+  /** The head once the commit has succeeded, and knows its ids: the next plan may come at once. */
+  committed(): Head {
+    const head = this.headAfter;
+    if (head.commits !== undefined) {
+      for (let index = 0; index < this.members.length; index++) {
+        const { commitId } = this.members[index]!.request;
+        if (commitId !== undefined) head.commits.add(commitId, this.#ends[index]!);
+      }
+    }
+    return head;
+  }
+
   /** Resolves every member with its own clock. */
   resolve(): void {
-    const { meta, commits, crc } = this.headAfter;
+    const { meta, crc } = this.headAfter;
     for (let index = 0; index < this.members.length; index++) {
-      const member = this.members[index]!;
       const clock = this.#ends[index]!;
-      const { commitId } = member.request;
-      if (commitId !== undefined) commits?.add(commitId, clock);
-      member.resolve({ clock, token: tokenOf(meta, clock, crc), duplicate: false });
+      this.members[index]!.resolve({ clock, token: tokenOf(meta, clock, crc), duplicate: false });
     }
   }
 

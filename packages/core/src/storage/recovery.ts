@@ -4,6 +4,7 @@
  * It settles nothing itself: whose commits are unknown, and which handles hear of it, `storage.ts` knows.
  */
 
+import { equalBytes } from "../base/bytes.js";
 import type { Env } from "../base/env.js";
 import { isCoppiceError } from "../base/errors.js";
 import type { Limits } from "../base/limits.js";
@@ -13,6 +14,7 @@ import type { Context } from "./context.js";
 import { isWritten, type UnknownCommit } from "./document-log.js";
 import { readCommitIds, readHead } from "./head.js";
 import { type Observer, report } from "./observer.js";
+import type { StoredBatch } from "./reader.js";
 
 export async function openGuard(
   factory: BackendFactory,
@@ -30,7 +32,8 @@ export async function wasApplied(
   { id, clock, commitId }: UnknownCommit,
 ): Promise<boolean | undefined> {
   try {
-    const written = await isWritten(context, id, clock, commitId);
+    const isIts = ({ header }: StoredBatch) => equalBytes(header.commitId, commitId);
+    const written = await isWritten(context, id, clock, isIts);
     if (written !== undefined) return written;
     const ids = await readCommitIds(context, id, await readHead(context, id));
     return typeof ids.lookup(commitId) === "number" ? true : undefined;

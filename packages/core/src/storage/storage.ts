@@ -27,7 +27,7 @@ import {
   type Site,
   snapshotDocument,
 } from "./compaction.js";
-import { type Context, modelOf, observe } from "./context.js";
+import { type Context, modelOf, snapshotFailed } from "./context.js";
 import { type CopyOptions, type CopyResult, copyStore } from "./copy.js";
 import {
   deleteDocument,
@@ -557,8 +557,14 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     return { context: this.#context, folder: this.#folder, log: this.#logs.get(id) };
   }
 
-  #appended(log: DocumentLog, head: Head): void {
-    if (head.meta !== undefined && this.#policy(statsOf(head, head.time))) this.#snapshotLater(log.id);
+  /** A policy that throws is a snapshot that failed: it harms none of those whose events were stored. */
+  #appended({ id }: DocumentLog, head: Head): void {
+    if (head.meta === undefined) return;
+    try {
+      if (this.#policy(statsOf(head, head.time))) this.#snapshotLater(id);
+    } catch (error) {
+      snapshotFailed(this.#context, { id, error });
+    }
   }
 
   /** One background snapshot per document at a time; its failure is reported, and harms nothing. */
@@ -567,11 +573,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     this.#background.add(this.#logs.get(id), () =>
       this.#maintenance
         .run(id, () => snapshotDocument(this.#site(id), live))
-        .catch((error: unknown) =>
-          observe(this.#context, (observer) =>
-            observer.snapshot?.({ id, clock: 0, bytes: 0, durationMs: 0, error }),
-          ),
-        ),
+        .catch((error: unknown) => snapshotFailed(this.#context, { id, error })),
     );
   }
 

@@ -93,7 +93,9 @@ async function compare(
     if (part.kind !== "end") continue;
     const head = await readHead(context, id);
     const same = head.clock === part.clock && head.crc === part.crc && meta?.created === part.meta.created;
-    if (same) return { id, clock: head.clock, outcome: "unchanged", bytes };
+    // A repair may have lost events that the chain does not miss.
+    const lost = meta?.repaired !== undefined && meta.repaired !== part.meta.repaired;
+    if (same && !lost) return { id, clock: head.clock, outcome: "unchanged", bytes };
   }
   throw existsError(id);
 }

@@ -120,3 +120,31 @@ test("[BK54] when others came until a commit was done the next begins at once, e
     expect(it.begun() - before).toBe(1);
   }
 });
+
+test("[BK55] after 5 ms of commits without a turn of the event loop the next waits for one, however many come", async () => {
+  const lone = harness();
+  const commit = async () => {
+    lone.gathering.wait();
+    await Promise.resolve();
+    lone.pass(1);
+    lone.gathering.done(1, 0);
+  };
+  for (let count = 0; count < 10; count++) await commit();
+  expect(lone.begun()).toBe(6);
+  lone.turn();
+  expect(lone.begun()).toBe(7);
+
+  const many = harness();
+  committed(many, 1.5);
+  const before = many.begun();
+  many.gathering.next();
+  expect(many.begun()).toBe(before + 1);
+  many.pass(5);
+  many.gathering.joined(16);
+  many.gathering.done(64, 16);
+  many.gathering.next();
+  many.gathering.joined(64);
+  expect(many.begun()).toBe(before + 1);
+  many.turn();
+  expect(many.begun()).toBe(before + 2);
+});

@@ -183,3 +183,9 @@ test("[BK17] keys and ranges are refused when a part of them is invalid", () => 
   }
   expect(() => checkRange({ space: "a", idPrefix: "", after: "" })).not.toThrow();
 });
+
+test("[BK17] an empty id is refused by the first check that a process makes, too", async () => {
+  const again = "../../src/contract/keys.js?again";
+  const { checkKey: first } = (await import(again)) as { checkKey: typeof checkKey };
+  expect(() => first(["a", ""])).toThrow(expect.objectContaining({ code: "ID_INVALID" }));
+});

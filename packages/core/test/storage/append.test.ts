@@ -1,4 +1,14 @@
-import { ABSENT, CoppiceError, DocumentStorage, memoryBackend, never, type StorageOptions } from "coppice";
+import {
+  ABSENT,
+  type BackendFactory,
+  type Batch,
+  CoppiceError,
+  DocumentStorage,
+  memoryBackend,
+  never,
+  type StorageOptions,
+  systemEnv,
+} from "coppice";
 import { simulatedBackend, simulatedEnv } from "coppice/testing";
 import { describe, expect, test } from "vitest";
 import { nameSet, naming } from "../../../../test/support/oracle-model.js";
@@ -16,6 +26,18 @@ async function batches(storage: Awaited<ReturnType<typeof open>>, id = "d"): Pro
   for await (const entry of storage.history(id))
     if (entry.kind === "batch") counts.push(entry.end - entry.clock);
   return counts;
+}
+
+/** A backend whose commits are made by `how`, which may hold them up, or lose their replies. */
+function around(inner: BackendFactory, how: (commit: () => Promise<void>) => Promise<void>): BackendFactory {
+  return {
+    name: "around",
+    open: async (env) => {
+      const opened = await inner.open(env);
+      const commit = opened.commit.bind(opened);
+      return Object.assign(opened, { commit: (batch: Batch) => how(() => commit(batch)) });
+    },
+  };
 }
 
 describe("append", () => {
@@ -147,6 +169,67 @@ describe("append", () => {
       { clock: 12, duplicate: true },
     ]);
     await storage.close();
+  });
+
+  test("[ST4] nor a repeat that waited behind the commit of the first, when the next begins as it ends", async () => {
+    let now = 0;
+    const commits: (() => void)[] = [];
+    const backend = around(memoryBackend(), (commit) =>
+      new Promise<void>((resolve) => commits.push(resolve)).then(commit),
+    );
+    const storage = await open({ backend, env: { ...systemEnv(), elapsed: () => now } });
+    const commitId = storage.newCommitId();
+    const done = async () => {
+      while (commits.length === 0) await new Promise((resolve) => setImmediate(resolve));
+      commits.shift()!();
+    };
+    const first = storage.append("d", [naming("a")], { commitId });
+    while (commits.length === 0) await new Promise((resolve) => setImmediate(resolve));
+    now = 15;
+    const again = storage.append("d", [naming("a")], { commitId });
+    const others = Array.from({ length: 15 }, (_, n) => storage.append("d", [naming(`n${n}`)]));
+    now = 20;
+    await done();
+    expect(await first).toMatchObject({ clock: 1, duplicate: false });
+    await done();
+    expect(await again).toMatchObject({ clock: 1, duplicate: true });
+    await Promise.all(others);
+    expect((await storage.info("d"))!.clock).toBe(16);
+    await storage.close();
+  });
+
+  test("[ST31] a commit is not taken for stored because another writer stored the append that comes first in it", async () => {
+    for (const lost of [1, 4]) {
+      const inner = memoryBackend({ shared: true });
+      const other = await open({ backend: inner });
+      const commitId = other.newCommitId();
+      let left = lost;
+      const backend = around(inner, async (commit) => {
+        if (left === 0) return commit();
+        if (left-- === lost) await other.append("d", [naming("a")], { commitId });
+        throw new Error("the reply is lost");
+      });
+      const env = systemEnv();
+      const storage = await open({ backend, env: { ...env, delay: () => env.delay(1) } });
+      const [first, behind] = await Promise.allSettled([
+        storage.append("d", [naming("a")], { commitId }),
+        storage.append("d", [naming("b")]),
+      ]);
+      if (lost === 1) {
+        expect([first, behind]).toMatchObject([
+          { value: { clock: 1, duplicate: true } },
+          { value: { clock: 2, duplicate: false } },
+        ]);
+        expect(await names(storage)).toEqual(["a", "b"]);
+      } else {
+        const { details } = (behind as PromiseRejectedResult).reason as CoppiceError;
+        const { settled } = await storage.recover();
+        const own = settled.find((commit) => Buffer.from(commit.commitId).toString("hex") === details.batch);
+        expect(own).toMatchObject({ applied: false });
+        expect(await names(storage)).toEqual(["a"]);
+      }
+      for (const each of [storage, other]) await each.close();
+    }
   });
 
   test("[ST5] a commit id older than the remembered ones is unknown, never written again", async () => {

@@ -97,3 +97,21 @@ test("[ST19] flush waits for what was due at the call, not for what falls due me
   expect(taken).toEqual(["d 10", "e 10"]);
   await storage.close();
 });
+
+test("[ST19] a policy that throws is reported, and holds up neither appends nor close", async () => {
+  const told: unknown[] = [];
+  const storage = await DocumentStorage.open({
+    backend: memoryBackend(),
+    models: [nameSet()],
+    snapshotPolicy: () => {
+      throw new Error("policy");
+    },
+    observer: { snapshot: ({ id, error }) => told.push([id, error]) },
+  });
+  await Promise.all(["a", "b"].map((name) => storage.append("d", [naming(name)])));
+  expect((await storage.append("d", [naming("c")])).clock).toBe(3);
+  const last = storage.append("d", [naming("d")]);
+  await storage.close();
+  expect((await last).clock).toBe(4);
+  expect(told).toEqual(Array(3).fill(["d", new Error("policy")]));
+});

@@ -254,6 +254,40 @@ describe("copyTo", () => {
     await clean(from);
   });
 
+  test("[MV37] a copy brings back what a repair of the target has lost, and tells when both may lack something", async () => {
+    const { from, to, source, target } = await pair();
+    for (const name of "abcd") await from.append("d", [naming(name)]);
+    await from.copyTo(to);
+    const names = async (storage: Storage) => [...(await storage.load<NameSet>("d"))!.doc.names.keys()];
+    const lose = async (storage: Storage, backend: SimulatedBackend, clock: number) => {
+      backend.deleteRaw(["events", "d", clock]);
+      expect((await storage.check({ repair: true })).problems).toMatchObject([{ lostEvents: 1 }]);
+    };
+    await lose(to, target, 1);
+    const { token } = (await to.info("d"))!;
+    expect(await names(to)).toEqual(["a", "c", "d"]);
+    expect((await from.copyTo(to)).documents).toMatchObject([{ id: "d", outcome: "copied", clock: 4 }]);
+    expect(await names(to)).toEqual(["a", "b", "c", "d"]);
+    await expect(to.append("d", [naming("e")], { expected: token })).rejects.toMatchObject({
+      code: "HEAD_CONFLICT",
+    });
+    expect((await from.copyTo(to)).documents).toMatchObject([{ id: "d", outcome: "unchanged" }]);
+
+    // The other way: the copy is what the source is mended with.
+    await lose(from, source, 1);
+    expect((await to.copyTo(from)).failures).toEqual([]);
+    expect(await names(from)).toEqual(["a", "b", "c", "d"]);
+
+    await lose(from, source, 1);
+    await lose(to, target, 2);
+    expect((await from.copyTo(to)).failures).toMatchObject([{ id: "d", error: { code: "EXISTS" } }]);
+    expect(await names(to)).toEqual(["a", "b", "d"]);
+    expect((await from.copyTo(to, { replace: true })).failures).toEqual([]);
+    expect(await names(to)).toEqual(["a", "c", "d"]);
+    expect((await from.copyTo(to)).unchanged).toBe(1);
+    await clean(from, to);
+  });
+
   test("[MV34] a copy while both are in use is, document by document, the source at the clock it names", async () => {
     for (let round = 0; round < 8; round++) {
       const random = seededRandom(round);

@@ -49,3 +49,23 @@ test("[ST90] flush waits for all that was handed in before it, failures included
   expect((await storage.check()).problems).toEqual([]);
   await storage.close();
 });
+
+test("[BK55] timers go on beside one writer who never pauses, and beside hundreds", async () => {
+  for (const writers of [1, 400]) {
+    const storage = await DocumentStorage.open({
+      backend: memoryBackend(),
+      models: [nameSet()],
+      snapshotPolicy: never,
+    });
+    let stopped = false;
+    let count = 0;
+    setTimeout(() => {
+      stopped = true;
+    }, 1);
+    const write = async () => {
+      while (!stopped) await storage.append("d", [naming(`${count++}`)]);
+    };
+    await Promise.all(Array.from({ length: writers }, write));
+    await storage.close();
+  }
+});

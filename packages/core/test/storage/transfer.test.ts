@@ -147,6 +147,21 @@ describe("export and import", () => {
     await clean(two);
   });
 
+  test("[MV21] a document that has lost events in a repair is not taken for the one that is imported", async () => {
+    const backend = simulatedBackend();
+    const storage = await open({ backend });
+    for (const name of "abcd") await storage.append("d", [naming(name)]);
+    const whole = await bytesOf(storage.export("d"));
+    backend.deleteRaw(["events", "d", 1]);
+    expect((await storage.check({ repair: true })).problems).toMatchObject([{ lostEvents: 1 }]);
+    await expect(storage.import(pieces(whole))).rejects.toEqual(code("EXISTS"));
+    const mended = await bytesOf(storage.export("d"));
+    expect(await storage.import(pieces(mended))).toMatchObject({ outcome: "unchanged" });
+    const { id } = await storage.import(pieces(whole), { id: "whole" });
+    expect([...(await storage.load<NameSet>(id))!.doc.names.keys()]).toEqual(["a", "b", "c", "d"]);
+    await clean(storage);
+  });
+
   test.each(histories)(
     "[MV22] whatever byte is changed or cut, an import is refused and leaves nothing (%s)",
     async (history) => {
