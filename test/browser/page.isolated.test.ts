@@ -373,12 +373,23 @@ describe("the page", () => {
     await recorded(location, "notes", "written");
     const token = "a-token-that-reads-00";
     const tokens = `${location}.json`;
-    await writeFile(tokens, JSON.stringify([{ token, action: "read" }]));
+    const ofNotes = "a-token-of-notes-000";
+    const grants = [
+      { token, action: "read" },
+      { token: ofNotes, action: "read", documents: ["notes"] },
+    ];
+    await writeFile(tokens, JSON.stringify(grants));
     const { url } = await start("serve", location, "--tokens", tokens);
     const page = await tab(`${url}/#/documents/notes`, REFUSED);
-    await page.getByLabel("Token").fill(token);
-    await page.keyboard.press("Enter");
-    await until("it is shown", async () => (await page.locator("pre").first().textContent()) === "ritten");
+    await enter(page, "a-token-nobody-knows");
+    await page.getByText("It is wrong, has expired").waitFor();
+    await enter(page, ofNotes);
+    await until("its own document is shown", async () => (await textOfPast(page)) === "ritten");
+    await page.getByRole("link", { name: "Documents" }).first().click();
+    await until("the others are not", async () => (await page.locator("pre").count()) === 0);
+    await enter(page, token);
+    await page.getByRole("link", { name: "notes" }).click();
+    await until("it is shown", async () => (await textOfPast(page)) === "ritten");
     await page.getByRole("button", { name: "Compact" }).click();
     await page.getByText("FORBIDDEN").waitFor();
     await page.goto(`${url}/#/try/notes`);
@@ -386,6 +397,15 @@ describe("the page", () => {
     expect(await page.getByRole("button", { name: "Kill the server" }).count()).toBe(0);
   }, 120_000);
 });
+
+async function enter(page: Page, token: string): Promise<void> {
+  await page.getByLabel("Token").fill(token);
+  await Promise.all([page.waitForEvent("load"), page.keyboard.press("Enter")]);
+}
+
+async function textOfPast(page: Page): Promise<string | undefined> {
+  return (await page.locator("pre").allTextContents())[0];
+}
 
 /** The names of what has the focus, Tab after Tab. */
 async function walk(page: Page, steps: number): Promise<string[]> {
