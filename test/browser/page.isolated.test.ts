@@ -322,6 +322,10 @@ describe("the page", () => {
       return Y.encodeStateAsUpdate(doc);
     });
     await storage.append("many", many);
+    const long = await storage.open("long");
+    for (let at = 0; at < 120; at++) long.doc.getText("text").insert(at, "x");
+    for (let at = 0; at < 110; at++) long.doc.getText("text").delete(0, 1);
+    await long.save();
     await storage.close();
     const { url } = await start("start", location, "--no-samples");
     const page = await tab(`${url}/#/documents/both`);
@@ -337,6 +341,15 @@ describe("the page", () => {
     expect(
       await panel.getByText("Cut: the newest 300 chains are drawn, 10 older ones are not.").count(),
     ).toBe(1);
+    await page.goto(`${url}/#/documents/long`);
+    await panel.getByText("120 events, and 110 that only delete or repeat").waitFor();
+    const boxes = await panel
+      .locator("text")
+      .evaluateAll((texts) =>
+        texts.map((text) => text.getBoundingClientRect()).map((box) => [box.left, box.right]),
+      );
+    for (const [index, [left = 0]] of boxes.entries())
+      expect(left).toBeGreaterThan(boxes[index - 1]?.[1] ?? 0);
   }, 120_000);
 
   test("[PG11] a list of more than one page is gone through from the keyboard, and searched by beginnings", async (context) => {
