@@ -285,7 +285,7 @@ describe("the page", () => {
     ]);
     expect(await steps.locator("[aria-current=step]").textContent()).toBe("reading");
     await steps.getByRole("button", { name: "Cancel" }).click();
-    await page.getByText(/^stopped/).waitFor();
+    await page.getByText(/^cancelled/).waitFor();
     letGo();
     await page.unrouteAll({ behavior: "wait" });
     expect((await facts()).oldestClock).toBe(0);
@@ -298,6 +298,8 @@ describe("the page", () => {
     expect(await sizes.last().textContent()).toMatch(/[1-9]\d* B snapshot .* of events$/);
     await page.getByRole("img", { name: /over time, with .* marks/ }).waitFor();
     await page.getByText(/^1 compaction since the server started/).waitFor();
+    await page.getByRole("button", { name: "Compact" }).click();
+    await page.getByText("nothing was left to trim").waitFor();
   }, 120_000);
 
   test("[PG12] the event graph of a Yjs document is drawn as inferred, and says where it is cut", async (context) => {
