@@ -67,7 +67,7 @@ export function EventGraph({ id, facts }: { id: string; facts: DocumentAnswer })
 }
 
 function Notes({ graph, facts }: { graph: GraphAnswer; facts: DocumentAnswer }) {
-  const { complete, from, omitted, rows } = graph;
+  const { complete, from, omitted, unplaced, rows } = graph;
   const kept = facts.archivedClock ?? facts.oldestClock;
   return (
     <div class="notes">
@@ -82,6 +82,12 @@ function Notes({ graph, facts }: { graph: GraphAnswer; facts: DocumentAnswer }) 
           {graph.numbers === "replica" || from <= kept
             ? `What came before clock ${count(from)} is no longer kept one by one.`
             : `Cut: only what came after clock ${count(from)} was looked at.`}
+        </p>
+      )}
+      {unplaced > 0 && (
+        <p>
+          {counted(unplaced, "event")} that only delete or repeat what is not here{" "}
+          {unplaced === 1 ? "is" : "are"} not drawn.
         </p>
       )}
       {omitted > 0 && (
