@@ -285,7 +285,7 @@ describe("the page", () => {
     ]);
     expect(await steps.locator("[aria-current=step]").textContent()).toBe("reading");
     await steps.getByRole("button", { name: "Cancel" }).click();
-    await page.getByText(/^stopped/).waitFor();
+    await page.getByText(/^cancelled/).waitFor();
     letGo();
     await page.unrouteAll({ behavior: "wait" });
     expect((await facts()).oldestClock).toBe(0);
@@ -298,6 +298,8 @@ describe("the page", () => {
     expect(await sizes.last().textContent()).toMatch(/[1-9]\d* B snapshot .* of events$/);
     await page.getByRole("img", { name: /over time, with .* marks/ }).waitFor();
     await page.getByText(/^1 compaction since the server started/).waitFor();
+    await page.getByRole("button", { name: "Compact" }).click();
+    await page.getByText("nothing was left to trim").waitFor();
   }, 120_000);
 
   test("[PG12] the event graph of a Yjs document is drawn as inferred, and says where it is cut", async (context) => {
@@ -322,6 +324,10 @@ describe("the page", () => {
       return Y.encodeStateAsUpdate(doc);
     });
     await storage.append("many", many);
+    const long = await storage.open("long");
+    for (let at = 0; at < 120; at++) long.doc.getText("text").insert(at, "x");
+    for (let at = 0; at < 110; at++) long.doc.getText("text").delete(0, 1);
+    await long.save();
     await storage.close();
     const { url } = await start("start", location, "--no-samples");
     const page = await tab(`${url}/#/documents/both`);
@@ -337,6 +343,15 @@ describe("the page", () => {
     expect(
       await panel.getByText("Cut: the newest 300 chains are drawn, 10 older ones are not.").count(),
     ).toBe(1);
+    await page.goto(`${url}/#/documents/long`);
+    await panel.getByText("120 events, and 110 that only delete or repeat").waitFor();
+    const boxes = await panel
+      .locator("text")
+      .evaluateAll((texts) =>
+        texts.map((text) => text.getBoundingClientRect()).map((box) => [box.left, box.right]),
+      );
+    for (const [index, [left = 0]] of boxes.entries())
+      expect(left).toBeGreaterThan(boxes[index - 1]?.[1] ?? 0);
   }, 120_000);
 
   test("[PG11] a list of more than one page is gone through from the keyboard, and searched by beginnings", async (context) => {
@@ -373,12 +388,23 @@ describe("the page", () => {
     await recorded(location, "notes", "written");
     const token = "a-token-that-reads-00";
     const tokens = `${location}.json`;
-    await writeFile(tokens, JSON.stringify([{ token, action: "read" }]));
+    const ofNotes = "a-token-of-notes-000";
+    const grants = [
+      { token, action: "read" },
+      { token: ofNotes, action: "read", documents: ["notes"] },
+    ];
+    await writeFile(tokens, JSON.stringify(grants));
     const { url } = await start("serve", location, "--tokens", tokens);
     const page = await tab(`${url}/#/documents/notes`, REFUSED);
-    await page.getByLabel("Token").fill(token);
-    await page.keyboard.press("Enter");
-    await until("it is shown", async () => (await page.locator("pre").first().textContent()) === "ritten");
+    await enter(page, "a-token-nobody-knows");
+    await page.getByText("It is wrong, has expired").waitFor();
+    await enter(page, ofNotes);
+    await until("its own document is shown", async () => (await textOfPast(page)) === "ritten");
+    await page.getByRole("link", { name: "Documents" }).first().click();
+    await until("the others are not", async () => (await page.locator("pre").count()) === 0);
+    await enter(page, token);
+    await page.getByRole("link", { name: "notes" }).click();
+    await until("it is shown", async () => (await textOfPast(page)) === "ritten");
     await page.getByRole("button", { name: "Compact" }).click();
     await page.getByText("FORBIDDEN").waitFor();
     await page.goto(`${url}/#/try/notes`);
@@ -386,6 +412,15 @@ describe("the page", () => {
     expect(await page.getByRole("button", { name: "Kill the server" }).count()).toBe(0);
   }, 120_000);
 });
+
+async function enter(page: Page, token: string): Promise<void> {
+  await page.getByLabel("Token").fill(token);
+  await Promise.all([page.waitForEvent("load"), page.keyboard.press("Enter")]);
+}
+
+async function textOfPast(page: Page): Promise<string | undefined> {
+  return (await page.locator("pre").allTextContents())[0];
+}
 
 /** The names of what has the focus, Tab after Tab. */
 async function walk(page: Page, steps: number): Promise<string[]> {

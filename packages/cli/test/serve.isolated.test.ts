@@ -97,11 +97,24 @@ describe("serve", () => {
     const other = await makeStore();
     const { port } = new URL(serving.url);
     const busy = await coppice(["serve", "-s", other.url, "--port", port]);
-    expect([busy.code, busy.stderr.includes("EADDRINUSE")]).toEqual([1, true]);
+    expect([busy.code, busy.stderr.includes("EADDRINUSE"), busy.stderr.includes("--port 0")]).toEqual([
+      1,
+      true,
+      true,
+    ]);
     const open = await coppice(["serve", "-s", other.url, "--host", "0.0.0.0", "--port", "0"]);
     expect([open.code, open.stderr.includes("without authentication")]).toEqual([1, true]);
+    expect(open.stderr).toContain("--tokens <file>");
     const tokens = await coppice(["serve", "-s", other.url, "--tokens", "/nowhere.json", "--port", "0"]);
     expect(tokens.code).toBe(2);
+    const weak = join(await temporaryDirectory(), "weak.json");
+    await writeFile(weak, JSON.stringify([{ token: "short", action: "read" }]));
+    const refused = await coppice(["serve", "-s", other.url, "--tokens", weak, "--port", "0"]);
+    expect([refused.code, refused.stderr.includes("weak.json"), refused.stderr.includes("16")]).toEqual([
+      2,
+      true,
+      true,
+    ]);
     await stop(serving);
   });
 

@@ -60,7 +60,9 @@ export function Actions(props: Props) {
       } catch (failure) {
         setCompaction(undefined);
         if (!signal.aborted) throw failure;
-        return { text: "stopped: what was not done yet was not begun, and nothing is lost" };
+        return {
+          text: "cancelled: nothing is lost; it is as before, or compacted where that had just ended",
+        };
       }
     });
   const busy = running !== undefined;

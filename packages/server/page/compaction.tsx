@@ -80,6 +80,7 @@ export function Compacted({ compaction, result }: { compaction: Compaction; resu
         {reason !== undefined && `: ${reason}`}
       </p>
     );
+  const freed = `${bytes(bytesTrimmed)} freed`;
   const before = compaction.sizes;
   const after = before && {
     events: Math.max(0, before.events - bytesTrimmed),
@@ -88,7 +89,9 @@ export function Compacted({ compaction, result }: { compaction: Compaction; resu
   return (
     <div class="notice good" role="status">
       <p>
-        {counted(eventsTrimmed, "event")} trimmed, {bytes(bytesTrimmed)} freed in {duration(durationMs)}
+        {eventsTrimmed === 0
+          ? "nothing was left to trim: the last batch, and what came after the older snapshot, always stay"
+          : `${counted(eventsTrimmed, "event")} trimmed, ${freed} in ${duration(durationMs)}`}
       </p>
       {before !== undefined && after !== undefined && (
         <dl class="sizes">

@@ -101,6 +101,7 @@ function Missing({ id, error }: { id: string; error: Parameters<typeof Failure>[
 
 function Facts({ facts, timeline }: { facts: DocumentAnswer; timeline: TimelineAnswer | undefined }) {
   const { clock, logBytes, snapshotClock, snapshotTime, snapshotBytes, connections } = facts;
+  const { bytesSinceSnapshot } = facts;
   const trimmed = facts.archivedClock ?? facts.oldestClock;
   return (
     <dl class="tiles">
@@ -123,7 +124,7 @@ function Facts({ facts, timeline }: { facts: DocumentAnswer; timeline: TimelineA
       <Tile
         name="to replay"
         value={count(facts.eventsSinceSnapshot)}
-        note={`${bytes(facts.bytesSinceSnapshot)} after the snapshot`}
+        note={`${bytes(bytesSinceSnapshot)} ${snapshotClock === null ? "in all" : "after the snapshot"}`}
       />
       <Tile
         name="last change"

@@ -13,7 +13,11 @@ import { Failure } from "./parts.js";
 import { count, counted, timestamp } from "./words.js";
 
 const STEP = { x: 20, y: 26, margin: 16 };
-const COLUMNS = { numbers: 64, facts: 150, time: 430, width: 590 };
+const REPLICA_WIDTH = 64;
+const TIME_WIDTH = 150;
+/** Of the fonts of the drawing, at most; a column is as wide as its longest text. */
+const CHARACTER_WIDTH = 8;
+const COLUMN_GAP = 20;
 const REPLICA_SHOWN = 6;
 const COLOURS = 6;
 /** A drawing of thousands of events is not made for each keystroke. */
@@ -44,7 +48,7 @@ export function EventGraph({ id, facts }: { id: string; facts: DocumentAnswer })
         {!value.complete && <span class="chip">inferred</span>}
         <span class="spacer" />
         <p class="legend">
-          <span>
+          <span title="everything before it was known to whoever wrote after it: nothing is beside it">
             <i class="diamond" /> ends a critical version
           </span>
           {rows.some(({ cut }) => cut) && (
@@ -63,7 +67,7 @@ export function EventGraph({ id, facts }: { id: string; facts: DocumentAnswer })
 }
 
 function Notes({ graph, facts }: { graph: GraphAnswer; facts: DocumentAnswer }) {
-  const { complete, from, omitted, rows } = graph;
+  const { complete, from, omitted, unplaced, rows } = graph;
   const kept = facts.archivedClock ?? facts.oldestClock;
   return (
     <div class="notes">
@@ -80,6 +84,12 @@ function Notes({ graph, facts }: { graph: GraphAnswer; facts: DocumentAnswer }) 
             : `Cut: only what came after clock ${count(from)} was looked at.`}
         </p>
       )}
+      {unplaced > 0 && (
+        <p>
+          {counted(unplaced, "event")} that only delete or repeat what is not here{" "}
+          {unplaced === 1 ? "is" : "are"} not drawn.
+        </p>
+      )}
       {omitted > 0 && (
         <p>
           Cut: the newest {counted(rows.length, "chain")} are drawn, {count(omitted)} older ones are not.
@@ -92,14 +102,13 @@ function Notes({ graph, facts }: { graph: GraphAnswer; facts: DocumentAnswer }) 
 function Drawing({ rows, replicas }: { rows: readonly GraphRow[]; replicas: readonly string[] }) {
   const lanes = Math.max(1, ...rows.map(({ lane }) => lane + 1));
   const textX = STEP.margin * 2 + lanes * STEP.x;
+  const numbersX = textX + REPLICA_WIDTH;
+  const factsX = numbersX + widthOf(rows.map(numbersOf));
+  const timeX = factsX + widthOf(rows.map(factsOf));
+  const columns = { textX, numbersX, factsX, timeX };
   const height = STEP.margin * 2 + (rows.length - 1) * STEP.y;
   return (
-    <svg
-      width={textX + COLUMNS.width}
-      height={height}
-      role="img"
-      aria-label={`${rows.length} chains of events`}
-    >
+    <svg width={timeX + TIME_WIDTH} height={height} role="img" aria-label={`${rows.length} chains of events`}>
       {rows.map((row, index) =>
         row.parents.map((parent) => (
           <path
@@ -113,21 +122,22 @@ function Drawing({ rows, replicas }: { rows: readonly GraphRow[]; replicas: read
         row.cut ? <path key={`cut ${index}`} class="edge cut" d={stub(row, index)} /> : null,
       )}
       {rows.map((row, index) => (
-        <Node key={index} row={row} y={yOf(index)} textX={textX} colour={colourOf(row, replicas)} />
+        <Node key={index} row={row} y={yOf(index)} columns={columns} colour={colourOf(row, replicas)} />
       ))}
     </svg>
   );
 }
 
-function Node(props: { row: GraphRow; y: number; textX: number; colour: number }) {
-  const { row, y, textX, colour } = props;
+interface Columns {
+  readonly textX: number;
+  readonly numbersX: number;
+  readonly factsX: number;
+  readonly timeX: number;
+}
+
+function Node(props: { row: GraphRow; y: number; columns: Columns; colour: number }) {
+  const { row, y, columns, colour } = props;
   const x = xOf(row.lane);
-  const numbers = row.first === row.last ? `${row.first}` : `${row.first}–${row.last}`;
-  const facts = [
-    counted(row.events, "event"),
-    ...(row.undos > 0 ? [counted(row.undos, "undo")] : []),
-    ...(row.attached > 0 ? [`and ${count(row.attached)} that only delete or repeat`] : []),
-  ].join(", ");
   return (
     <g class={`node lane${colour}`}>
       <title>{`replica ${row.replica}; last at ${timestamp(row.time)}`}</title>
@@ -136,20 +146,36 @@ function Node(props: { row: GraphRow; y: number; textX: number; colour: number }
       ) : (
         <circle cx={x} cy={y} r="4.5" />
       )}
-      <text x={textX} y={y + 4} class="mono">
+      <text x={columns.textX} y={y + 4} class="mono">
         {row.replica.slice(0, REPLICA_SHOWN)}
       </text>
-      <text x={textX + COLUMNS.numbers} y={y + 4}>
-        {numbers}
+      <text x={columns.numbersX} y={y + 4}>
+        {numbersOf(row)}
       </text>
-      <text x={textX + COLUMNS.facts} y={y + 4}>
-        {facts}
+      <text x={columns.factsX} y={y + 4}>
+        {factsOf(row)}
       </text>
-      <text x={textX + COLUMNS.time} y={y + 4} class="faint">
+      <text x={columns.timeX} y={y + 4} class="faint">
         {timestamp(row.time)}
       </text>
     </g>
   );
+}
+
+function numbersOf({ first, last }: GraphRow): string {
+  return first === last ? `${first}` : `${first}–${last}`;
+}
+
+function factsOf({ events, undos, attached }: GraphRow): string {
+  return [
+    counted(events, "event"),
+    ...(undos > 0 ? [counted(undos, "undo")] : []),
+    ...(attached > 0 ? [`and ${count(attached)} that only delete or repeat`] : []),
+  ].join(", ");
+}
+
+function widthOf(texts: readonly string[]): number {
+  return Math.max(0, ...texts.map(({ length }) => length)) * CHARACTER_WIDTH + COLUMN_GAP;
 }
 
 function edge(rows: readonly GraphRow[], parent: number, child: number): string {

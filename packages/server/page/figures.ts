@@ -28,8 +28,8 @@ export interface Live {
   readonly samples: readonly Sample[];
   /** Whether the last request was answered. */
   readonly reachable: boolean;
-  /** An administrator's or a reader's token is asked for. */
-  readonly locked: boolean;
+  /** Whether a token is asked for, or the one that was given does not open the whole store. */
+  readonly locked: "no" | "needed" | "refused";
 }
 
 const INTERVAL_MS = 1_000;
@@ -38,7 +38,7 @@ const WINDOW_SAMPLES = 5;
 
 /** Samples for as long as the component is there. */
 export function useFigures(): Live {
-  const [live, setLive] = useState<Live>({ figures: undefined, samples: [], reachable: true, locked: false });
+  const [live, setLive] = useState<Live>({ figures: undefined, samples: [], reachable: true, locked: "no" });
   useEffect(() => {
     const stop = new AbortController();
     const recent: Figures[] = [];
@@ -52,7 +52,7 @@ export function useFigures(): Live {
         figures,
         samples: [...samples, sampleOf(recent)].slice(-SAMPLES_MAX),
         reachable: true,
-        locked: false,
+        locked: "no",
       }));
     };
     const sample = async () => {
@@ -64,8 +64,8 @@ export function useFigures(): Live {
       } catch (error) {
         if (stop.signal.aborted) return;
         const { status } = error as { status?: number };
-        const locked = status === 401 || status === 403;
-        setLive((before) => ({ ...before, reachable: locked, locked }));
+        const locked = status === 401 ? "needed" : status === 403 ? "refused" : "no";
+        setLive((before) => ({ ...before, reachable: locked !== "no", locked }));
       } finally {
         isAsking = false;
       }

@@ -43,7 +43,7 @@ export function Growth(props: {
         onPick={(time) => onPick(clockAt(points, time))}
         over={(plot, colour) => {
           if (cut > 0) drawCut(plot, colour, points[0]!);
-          for (const mark of marks) drawMark(plot, colour, mark, timeAt(known, mark.clock));
+          for (const mark of withJointTags(marks)) drawMark(plot, colour, mark, timeAt(known, mark.clock));
           drawLine(plot, colour("--ink"), timeAt(known, clock), []);
         }}
       />
@@ -109,6 +109,17 @@ function drawMark(plot: uPlot, colour: (name: string) => string, mark: Mark, tim
   const { top, height } = plot.bbox;
   const from = y < 0 ? top + height : top;
   label(plot, text(mark), x, from + y * devicePixelRatio, stroke, colour("--panel"));
+}
+
+/** Tags of one clock have one label: theirs would stand over each other. */
+function withJointTags(marks: readonly Mark[]): readonly Mark[] {
+  const tags = new Map<number, Mark>();
+  for (const mark of marks) {
+    if (mark.kind !== "tag") continue;
+    const other = tags.get(mark.clock);
+    tags.set(mark.clock, other === undefined ? mark : { ...mark, name: `${other.name}, ${mark.name}` });
+  }
+  return [...marks.filter(({ kind }) => kind !== "tag"), ...tags.values()];
 }
 
 /** A grey field up to the first point, and a broken line to it: how it went there is not known any more. */

@@ -60,7 +60,11 @@ function Page() {
         <Status live={live} />
       </header>
       <main id="main" tabIndex={-1}>
-        {live.locked ? <TokenForm /> : <View where={where} id={id} live={live} />}
+        {/* A token of some documents opens these, and not the list of all. */}
+        {(live.locked === "no" || (live.locked === "refused" && id !== undefined)) && (
+          <View where={where} id={id} live={live} />
+        )}
+        {live.locked !== "no" && <TokenForm refused={live.locked === "refused"} />}
       </main>
     </>
   );
@@ -78,8 +82,8 @@ function Status({ live: { reachable, locked, figures } }: { live: Live }) {
   const isFull = figures?.gauges.coppice_writable === 0;
   const [state, words, means] = !reachable
     ? ["bad", "reconnecting …", "the server does not answer"]
-    : locked
-      ? ["warn", "token needed", "the server wants a token"]
+    : locked !== "no"
+      ? ["warn", "token needed", "the server wants a token, or another one"]
       : isFull
         ? ["warn", "takes no edits", "the storage refuses writes, and is tried again"]
         : ANSWERING[changes];

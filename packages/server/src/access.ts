@@ -5,12 +5,13 @@
  * written anywhere.
  *
  * Invariants: what is not allowed is refused, a check that throws included; a request of a browser for
- * another site (`Origin`) is refused before anything else is looked at; without authentication a request
- * must name this machine in `Host`, so that no domain that was pointed at it can be used.
+ * another site (`Origin`, `Sec-Fetch-Site`) is refused before anything else is looked at; without
+ * authentication a request must name this machine in `Host`, so that no domain that was pointed at it can be
+ * used.
  */
 
 import { createHash, timingSafeEqual } from "node:crypto";
-import type { IncomingMessage } from "node:http";
+import type { IncomingHttpHeaders, IncomingMessage } from "node:http";
 import { isIP } from "node:net";
 
 /** `read`: see; `write`: also edit and create; `admin`: also compact, delete, check. */
@@ -95,18 +96,26 @@ function digestOf(token: string): Buffer {
 }
 
 /** Whether a browser may be trusted to have sent the request from a page of ours. */
-export function isOriginAllowed(
-  origin: string | undefined,
-  host: string | undefined,
-  allowed: readonly string[],
-): boolean {
+export function isOriginAllowed(headers: IncomingHttpHeaders, allowed: readonly string[]): boolean {
+  const { origin, host } = headers;
   // Only browsers send it, and they always do for WebSockets and for requests that change something.
-  if (origin === undefined || allowed.includes(origin)) return true;
+  if (origin === undefined) return !isEmbedded(headers);
+  if (allowed.includes(origin)) return true;
   try {
     return host !== undefined && new URL(origin).host === new URL(`http://${host}`).host;
   } catch {
     return false;
   }
+}
+
+/**
+ * A picture, a script, a frame or a request without CORS of a page elsewhere: that page may not read the
+ * answer, and making it would cost the server all the same. Following a link is something else.
+ */
+function isEmbedded(headers: IncomingHttpHeaders): boolean {
+  const from = headers["sec-fetch-site"];
+  if (from !== "cross-site" && from !== "same-site") return false;
+  return headers["sec-fetch-mode"] !== "navigate" || headers["sec-fetch-dest"] !== "document";
 }
 
 /** Whether `Host` names this machine: by an address, as localhost, or as one of the allowed origins. */

@@ -1,5 +1,6 @@
 // Who may do what, and from where. Everything goes over real sockets.
 import { readFileSync } from "node:fs";
+import { get } from "node:http";
 import { bearerTokens, SERVER_LIMITS, type ServerOptions, serve } from "@coppice/server";
 import { yjs } from "@coppice/yjs";
 import { DocumentStorage, memoryBackend } from "coppice";
@@ -195,7 +196,30 @@ describe("other sites", () => {
     }
     const evil = { method: "POST", headers: { origin: "https://evil.example" } };
     expect((await fetch(`${running.server.url}/api/compact`, evil)).status).toBe(403);
-    expect((await fetch(`${running.server.url}/api/documents`, { headers: evil.headers })).status).toBe(403);
+    const refused = await fetch(`${running.server.url}/api/documents`, { headers: evil.headers });
+    expect([refused.status, refused.headers.get("cross-origin-resource-policy")]).toEqual([
+      403,
+      "same-origin",
+    ]);
+  });
+
+  test("[SV44] what a page of another site embeds without CORS costs the server nothing", async () => {
+    const { server } = await run();
+    const from = (site: string, mode: string, dest: string) => ({
+      "sec-fetch-site": site,
+      "sec-fetch-mode": mode,
+      "sec-fetch-dest": dest,
+    });
+    const cases: readonly (readonly [headers: Record<string, string>, status: number])[] = [
+      [from("cross-site", "no-cors", "empty"), 403],
+      [from("same-site", "no-cors", "image"), 403],
+      [from("cross-site", "navigate", "iframe"), 403],
+      [from("cross-site", "navigate", "document"), 200],
+      [from("same-origin", "cors", "empty"), 200],
+      [from("none", "navigate", "document"), 200],
+    ];
+    for (const [headers, status] of cases)
+      expect([headers, await statusOf(`${server.url}/api/documents`, headers)]).toEqual([headers, status]);
   });
 });
 
@@ -240,3 +264,13 @@ describe("addresses", () => {
     await expect(listen({ limits: { whatMax: 1 } as object })).rejects.toThrow("there is no limit whatMax");
   });
 });
+
+/** `fetch` says where it comes from by itself; this says what it is told to. */
+function statusOf(url: string, headers: Record<string, string>): Promise<number | undefined> {
+  return new Promise((resolve, reject) => {
+    get(url, { headers }, (response) => {
+      response.resume();
+      resolve(response.statusCode);
+    }).once("error", reject);
+  });
+}

@@ -141,6 +141,24 @@ describe("event graphs", () => {
     expect((few.rows as typeof rows).at(-1)!.parents.every((parent) => parent < 0)).toBe(true);
   });
 
+  test("[SV75] an event that deletes what is not looked at is told, though it has no place", async () => {
+    const running = await run({ limits: { graphEventsMax: 2 } });
+    const notes = await running.storage.open("notes");
+    const text = notes.doc.getText("text");
+    text.insert(0, "old ");
+    text.insert(4, "new");
+    text.delete(0, 1);
+    await notes.save();
+    const body = (await get(running, "documents/notes/graph")).body as unknown as GraphAnswer;
+    text.insert(0, "a");
+    text.delete(1, 1);
+    await notes.save();
+    const later = (await get(running, "documents/notes/graph")).body as unknown as GraphAnswer;
+    for (const { events, unplaced, rows } of [body, later])
+      expect(rows.reduce((sum, row) => sum + row.events + row.attached, unplaced)).toBe(events);
+    expect([body.unplaced, later.unplaced]).toEqual([1, 1]);
+  });
+
   test("[SV38] a document of a model without a graph says so", async () => {
     const { links: _, ...mute } = yjs();
     const running = await run({ storageOptions: { models: [mute] } });

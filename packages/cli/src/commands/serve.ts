@@ -10,7 +10,7 @@
 
 import { readdir, readFile, stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
-import type { CoppiceServer, Supervisor, TokenGrant } from "@coppice/server";
+import type { Authorize, CoppiceServer, Supervisor, TokenGrant } from "@coppice/server";
 import { type Command, Option } from "commander";
 import { type DocumentStorage, isCoppiceError } from "coppice";
 import { type Control, compactAllAlone, offerControl } from "coppice/control";
@@ -71,7 +71,8 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
     "@coppice/server",
     () => import("@coppice/server"),
   );
-  const grants = await readTokens(options.tokens ?? runtime.env.COPPICE_TOKENS);
+  const tokens = options.tokens ?? runtime.env.COPPICE_TOKENS;
+  const authorize = await readTokens(tokens, bearerTokens);
   const metrics = new ServerMetrics();
   const { location } = parseStore(options.store);
   const supervisor = supervisorOf(options);
@@ -82,7 +83,7 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
       host: options.host,
       port: options.port,
       origins: options.origin ?? [],
-      ...(grants === undefined ? {} : { authorize: bearerTokens(grants) }),
+      ...(authorize === undefined ? {} : { authorize }),
       ...(options.memory === undefined ? {} : { limits: { memoryBytesMax: options.memory } }),
       ...(location === undefined
         ? {}
@@ -90,10 +91,12 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
       ...(supervisor === undefined ? {} : { supervisor }),
       allowAnyoneToReadAndChangeEverything: options.allowAnyoneToReadAndChangeEverything === true,
       onError: (error, { document }) => tellError(runtime, options, error, document),
+    }).catch((error: unknown) => {
+      throw describeRefusal(error, options);
     });
     const control = location === undefined ? undefined : await offer(runtime, options, storage, location);
     try {
-      await tellStart(runtime, options, server, grants !== undefined);
+      await tellStart(runtime, options, server, authorize !== undefined);
       await untilStopped(runtime, options, storage);
     } finally {
       await control?.close();
@@ -116,14 +119,35 @@ function supervisorOf({ supervised }: Options): Supervisor | undefined {
   return { kill: () => process.kill(process.pid, "SIGKILL") };
 }
 
-async function readTokens(path: string | undefined): Promise<TokenGrant[] | undefined> {
+/** Why it does not listen, in the words of this command. */
+function describeRefusal(error: unknown, { host, port }: Options): unknown {
+  const { code } = error as NodeJS.ErrnoException;
+  if (code === "EADDRINUSE")
+    return new CommandError("FAILED", `port ${port} of ${printable(host)} is in use (EADDRINUSE)`, {
+      hint: "--port names another one; --port 0 takes any that is free.",
+      details: { host, port },
+      cause: error,
+    });
+  if (error instanceof TypeError && error.message.includes("without authentication"))
+    return new CommandError("FAILED", `refusing to listen on ${printable(host)} without authentication`, {
+      hint: "Other machines can reach it: name who may do what with --tokens <file>.",
+      details: { host },
+      cause: error,
+    });
+  return error;
+}
+
+async function readTokens(
+  path: string | undefined,
+  bearerTokens: (grants: readonly TokenGrant[]) => Authorize,
+): Promise<Authorize | undefined> {
   if (path === undefined || path === "") return undefined;
   try {
     const grants = JSON.parse(await readFile(path, "utf8")) as unknown;
     if (!Array.isArray(grants)) throw new TypeError("it is no list");
-    return grants as TokenGrant[];
+    return bearerTokens(grants as TokenGrant[]);
   } catch (cause) {
-    throw new CommandError("USAGE", `the tokens in ${printable(path)} cannot be read`, {
+    throw new CommandError("USAGE", `the tokens in ${printable(path)} cannot be used`, {
       hint: 'It holds a JSON list like [{ "token": "…", "action": "write", "documents": ["team/*"] }]',
       details: { file: path },
       cause,

@@ -102,6 +102,8 @@ export interface GraphAnswer {
   readonly events: number;
   /** Chains, older than those of `rows`, that were left out. */
   readonly omitted: number;
+  /** Events that only delete or repeat what was stored before `from`; no row counts them. */
+  readonly unplaced: number;
   /** Whether events are numbered by replica or, as clocks are, in the document. */
   readonly numbers: "replica" | "document";
   /** False: events may have come after others of which their bytes say nothing, and are drawn beside them. */

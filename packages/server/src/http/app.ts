@@ -39,17 +39,17 @@ const HEADERS: Readonly<Record<string, string>> = {
 export function makeApp(options: AppOptions): Hono<AppEnv> {
   const app = new Hono<AppEnv>();
   app.use(async (context, next) => {
-    const { origin, host } = context.env.incoming.headers;
-    const isTrusted =
-      isOriginAllowed(origin, host, options.origins) &&
-      (options.authorize !== undefined || isHostLocal(host, options.origins));
-    if (!isTrusted) throw new HttpFailure(403, "ORIGIN_REFUSED", "requests of other sites are refused");
-    await next();
-  });
-  app.use(async (context, next) => {
     await next();
     for (const [name, value] of Object.entries(HEADERS)) context.res.headers.set(name, value);
     if (!context.res.headers.has("Cache-Control")) context.res.headers.set("Cache-Control", "no-store");
+  });
+  app.use(async (context, next) => {
+    const { headers } = context.env.incoming;
+    const isTrusted =
+      isOriginAllowed(headers, options.origins) &&
+      (options.authorize !== undefined || isHostLocal(headers.host, options.origins));
+    if (!isTrusted) throw new HttpFailure(403, "ORIGIN_REFUSED", "requests of other sites are refused");
+    await next();
   });
   app.get("/healthz", (context) => context.text("ok\n"));
   app.get("/readyz", (context) =>

@@ -31,6 +31,7 @@ export function keptGraph(id: string, doc: GraphDocument<unknown, unknown>, limi
     events: events.length,
     numbers: "replica",
     complete: true,
+    unplaced: 0,
     from: doc.keptFrom.size,
     ...shown(rows, limit, (made: readonly GraphEvent[]) => ({
       attached: 0,
@@ -57,12 +58,13 @@ export async function linkedGraph(
     else if (stored.event !== undefined && !(stored.event instanceof Uint8Array)) return undefined;
   }
   if (linked.length === 0) return undefined;
-  const { events, critical } = causalGraph(linked);
+  const { events, critical, unplaced } = causalGraph(linked);
   return {
     id,
     events: linked.length,
     numbers: "document",
     complete: linked.every(({ links }) => links.complete),
+    unplaced,
     from,
     ...shown(layOutGraph(events, critical), limit, (made: readonly CausalEvent[]) => ({
       attached: made.reduce((sum, { attached }) => sum + attached, 0),

@@ -53,7 +53,11 @@ export async function assertAllowed(
   }
   if (allowed) return;
   if (access.token === undefined) throw new HttpFailure(401, "UNAUTHENTICATED", "a valid token is needed");
-  throw new HttpFailure(403, "FORBIDDEN", `this token does not allow to ${action} here`);
+  throw new HttpFailure(
+    403,
+    "FORBIDDEN",
+    `this token is not known, has expired, or does not allow to ${action} here`,
+  );
 }
 
 /** The id in the path, percent-decoded once. */

@@ -118,9 +118,9 @@ export class Upgrades {
 
   #refusal(incoming: IncomingMessage, id: string | undefined): number | undefined {
     const { limits, origins, authorize } = this.#options;
-    const { origin, host } = incoming.headers;
-    if (!isOriginAllowed(origin, host, origins)) return 403;
-    if (authorize === undefined && !isHostLocal(host, origins)) return 403;
+    const { headers } = incoming;
+    if (!isOriginAllowed(headers, origins)) return 403;
+    if (authorize === undefined && !isHostLocal(headers.host, origins)) return 403;
     if (id === undefined) return 404;
     if (!isValidId(id)) return 400;
     if (this.#closed || this.#connections.size + this.#pending >= limits.connectionsMax) return 503;
