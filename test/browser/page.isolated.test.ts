@@ -172,7 +172,7 @@ describe("the page", () => {
   test("[PG6] everything is reached and done from the keyboard", async (context) => {
     context.skip(noBrowserReason !== undefined, noBrowserReason ?? "a reason");
     const location = await temporaryStore();
-    await recorded(location, "notes", "written");
+    const states = await recorded(location, "notes", "written");
     const { url } = await start("start", location, "--no-samples");
     const page = await tab(`${url}/`);
     await page.getByRole("link", { name: "notes" }).waitFor();
@@ -191,6 +191,8 @@ describe("the page", () => {
     await page.keyboard.press("Escape");
     expect(await page.getByLabel("name of the version").count()).toBe(0);
     await page.goto(`${url}/#/try/notes`);
+    // What is typed before the text has come may stand behind it.
+    await until("Ann has the text", async () => (await textOf(page, "Ann")) === states.at(-1));
     await page.getByLabel("Text of Ann").focus();
     await page.keyboard.type("typed ");
     await until("Ben has it", async () => (await textOf(page, "Ben")).startsWith("typed "));
