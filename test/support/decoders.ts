@@ -12,8 +12,8 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { crc32, fromHex, isCoppiceError, toHex } from "coppice";
 import { seededRandom } from "coppice/testing";
-import { expect, onTestFinished } from "vitest";
-import { note, repetitions, SEED } from "../crash/laboratory/effort.js";
+import { expect, onTestFinished, test } from "vitest";
+import { note, repetitions, SEED, TEST_MS_MAX } from "../crash/laboratory/effort.js";
 import { hostile } from "./hostile-bytes.js";
 
 /** Of each decoder in an ordinary run, but for slow ones. */
@@ -61,8 +61,21 @@ export function sealEnd(bytes: Uint8Array, previous = 0): void {
   new DataView(bytes.buffer, bytes.byteOffset).setUint32(end, crc32(bytes, previous, 0, end), true);
 }
 
+/** The two tests of a package's decoders. `name`: of the kept inputs. */
+export function testHostile(
+  name: string,
+  decoders: () => readonly Decoder[] | Promise<readonly Decoder[]>,
+): void {
+  test("[LB17] what was kept of hostile inputs comes to what it came to", async () => {
+    await replayKept(name, await decoders());
+  });
+  test("[LB17] hostile bytes are read or refused by name", { timeout: TEST_MS_MAX }, async () => {
+    await searchHostile(name, await decoders());
+  });
+}
+
 /** Each kept input must come to what it came to when it was kept. */
-export async function replayKept(name: string, decoders: readonly Decoder[]): Promise<void> {
+async function replayKept(name: string, decoders: readonly Decoder[]): Promise<void> {
   const kept = keptOf(name);
   expect(Object.keys(kept).sort()).toEqual(decoders.map((decoder) => decoder.name).sort());
   for (const decoder of decoders) {
@@ -73,7 +86,7 @@ export async function replayKept(name: string, decoders: readonly Decoder[]): Pr
 }
 
 /** Looks for bytes that a decoder does not bear. */
-export async function searchHostile(name: string, given: readonly Decoder[]): Promise<void> {
+async function searchHostile(name: string, given: readonly Decoder[]): Promise<void> {
   const kept = keptOf(name);
   const decoders = given.map((decoder) => {
     const more = Object.values(kept[decoder.name] ?? {}).map(fromHex);

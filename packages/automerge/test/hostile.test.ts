@@ -2,15 +2,12 @@
 
 import * as Automerge from "@automerge/automerge";
 import { crc32, encodeKey } from "coppice";
-import { test } from "vitest";
-import { TEST_MS_MAX } from "../../../test/crash/laboratory/effort.js";
 import {
   type Decoder,
   malformed,
   never,
-  replayKept,
   sealEnd,
-  searchHostile,
+  testHostile,
   typed,
 } from "../../../test/support/decoders.js";
 import { readChange } from "../src/changes.js";
@@ -18,13 +15,7 @@ import { decodeHeads, encodeHeads } from "../src/heads.js";
 import { decodeRepoKey } from "../src/repo-keys.js";
 import { decodeValue as decodeRepoValue, encodeValue } from "../src/repo-record.js";
 
-test("[LB17] what was kept of hostile inputs comes to what it came to", async () => {
-  await replayKept("automerge", await decoders());
-});
-
-test("[LB17] hostile bytes are read or refused by name", { timeout: TEST_MS_MAX }, async () => {
-  await searchHostile("automerge", await decoders());
-});
+testHostile("automerge", decoders);
 
 async function decoders(): Promise<Decoder[]> {
   let doc = Automerge.from<Record<string, unknown>>({ a: 1, text: "hello" }, { actor: "0a0b0c0d" });

@@ -11,17 +11,14 @@ import {
   LIMITS,
 } from "coppice";
 import { simulatedBackend } from "coppice/testing";
-import { test } from "vitest";
-import { TEST_MS_MAX } from "../../../test/crash/laboratory/effort.js";
 import {
   assertSame,
   corrupt,
   type Decoder,
   malformed,
   never,
-  replayKept,
   sealEnd,
-  searchHostile,
+  testHostile,
 } from "../../../test/support/decoders.js";
 import { nameSet, naming } from "../../../test/support/oracle-model.js";
 import { inflate } from "../src/base/compression.js";
@@ -58,13 +55,7 @@ async function exported(): Promise<Uint8Array> {
   return new Uint8Array(Buffer.concat(pieces));
 }
 
-test("[LB17] what was kept of hostile inputs comes to what it came to", async () => {
-  await replayKept("core", await decoders());
-});
-
-test("[LB17] hostile bytes are read or refused by name", { timeout: TEST_MS_MAX }, async () => {
-  await searchHostile("core", await decoders());
-});
+testHostile("core", decoders);
 
 const KEY: Key = ["events", "d", 7];
 const META: Meta = {

@@ -4,14 +4,12 @@ import { type DiskImage, SimulatedDisk } from "@coppice/file/testing";
 import { crc32, encodeKey } from "coppice";
 import { seededRandom, simulatedEnv } from "coppice/testing";
 import { expect, test } from "vitest";
-import { TEST_MS_MAX } from "../../../test/crash/laboratory/effort.js";
 import {
   assertSame,
   type Decoder,
   never,
-  replayKept,
   sealEnd,
-  searchHostile,
+  testHostile,
   typed,
   Word,
 } from "../../../test/support/decoders.js";
@@ -27,13 +25,7 @@ import {
 import { judgeTail, walkFrames } from "../src/tail.js";
 import { factoryOn } from "./crash-tools.js";
 
-test("[LB17] what was kept of hostile inputs comes to what it came to", async () => {
-  await replayKept("file", await decoders());
-});
-
-test("[LB17] hostile bytes are read or refused by name", { timeout: TEST_MS_MAX }, async () => {
-  await searchHostile("file", await decoders());
-});
+testHostile("file", decoders);
 
 test("[FL6] a deleted range without both of its bounds is no record, though its checksums hold", () => {
   const start = { end: SEGMENT_HEADER_BYTES, sequence: 0, chain: 5 };

@@ -5,15 +5,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { levelBackend } from "@coppice/level";
 import { DocumentStorage } from "coppice";
-import { test } from "vitest";
-import { TEST_MS_MAX } from "../../../test/crash/laboratory/effort.js";
 import {
   assertSame,
   corrupt,
   type Decoder,
   never,
-  replayKept,
-  searchHostile,
+  testHostile,
   Word,
 } from "../../../test/support/decoders.js";
 import { nameSet, naming } from "../../../test/support/oracle-model.js";
@@ -23,13 +20,7 @@ import { scanLog } from "../src/log-scan.js";
 import { readManifest as readLevelManifest } from "../src/manifest.js";
 import { scanTable } from "../src/table-scan.js";
 
-test("[LB17] what was kept of hostile inputs comes to what it came to", async () => {
-  await replayKept("level", await decoders());
-});
-
-test("[LB17] hostile bytes are read or refused by name", { timeout: TEST_MS_MAX }, async () => {
-  await searchHostile("level", await decoders());
-});
+testHostile("level", decoders);
 
 /** By name, while it is open. */
 async function filesOfStore(): Promise<ReadonlyMap<string, Uint8Array>> {

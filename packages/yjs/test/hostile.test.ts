@@ -1,20 +1,12 @@
 /** Bytes that nobody meant, as Yjs updates, state vectors and keys of y-leveldb. */
 
-import { test } from "vitest";
 import * as Y from "yjs";
-import { TEST_MS_MAX } from "../../../test/crash/laboratory/effort.js";
-import { type Decoder, malformed, replayKept, searchHostile, typed } from "../../../test/support/decoders.js";
+import { type Decoder, malformed, testHostile, typed } from "../../../test/support/decoders.js";
 import { checkUpdate } from "../src/dropins/check.js";
 import { scanStateVector } from "../src/scanner.js";
 import { decodeLevelKey, encodeLevelKey } from "../src/y-leveldb/keys.js";
 
-test("[LB17] what was kept of hostile inputs comes to what it came to", async () => {
-  await replayKept("yjs", await decoders());
-});
-
-test("[LB17] hostile bytes are read or refused by name", { timeout: TEST_MS_MAX }, async () => {
-  await searchHostile("yjs", await decoders());
-});
+testHostile("yjs", decoders);
 
 async function decoders(): Promise<Decoder[]> {
   const doc = new Y.Doc();

@@ -1,15 +1,14 @@
 // `flush` and `check` beside writers who never pause.
-import { DocumentStorage, memoryBackend, never } from "coppice";
+import { type BackendFactory, DocumentStorage, memoryBackend, never } from "coppice";
 import { simulatedBackend } from "coppice/testing";
 import { expect, test } from "vitest";
 import { nameSet, naming } from "../../../../test/support/oracle-model.js";
 
+const open = (backend: BackendFactory = memoryBackend()) =>
+  DocumentStorage.open({ backend, models: [nameSet()], snapshotPolicy: never });
+
 test("[ST90] flush and check end beside writers who never pause", async () => {
-  const storage = await DocumentStorage.open({
-    backend: memoryBackend(),
-    models: [nameSet()],
-    snapshotPolicy: never,
-  });
+  const storage = await open();
   let stopped = false;
   let count = 0;
   const writers = ["a", "b", "c"].map(async (id) => {
@@ -32,7 +31,7 @@ test("[ST90] flush and check end beside writers who never pause", async () => {
 
 test("[ST90] flush waits for all that was handed in before it, failures included", async () => {
   const disk = simulatedBackend();
-  const storage = await DocumentStorage.open({ backend: disk, models: [nameSet()], snapshotPolicy: never });
+  const storage = await open(disk);
   const settled: string[] = [];
   for (const id of ["a", "b"])
     for (let event = 0; event < 3; event++)
@@ -52,11 +51,7 @@ test("[ST90] flush waits for all that was handed in before it, failures included
 
 test("[BK55] timers go on beside one writer who never pauses, and beside hundreds", async () => {
   for (const writers of [1, 400]) {
-    const storage = await DocumentStorage.open({
-      backend: memoryBackend(),
-      models: [nameSet()],
-      snapshotPolicy: never,
-    });
+    const storage = await open();
     let stopped = false;
     let count = 0;
     setTimeout(() => {
