@@ -85,7 +85,7 @@ export type CounterName = keyof typeof COUNTERS;
 
 /** What the storage told its observer that is of interest to those who watch it. */
 export type StoreFact =
-  | { readonly kind: "commit" }
+  | { readonly kind: "commit"; readonly error: unknown }
   | { readonly kind: "append" | "snapshot"; readonly id: string }
   | {
       readonly kind: "compact";
@@ -119,7 +119,7 @@ export class ServerMetrics {
         this.#append.observe(queuedMs / 1000);
       },
       commit: ({ durationMs, bytes, error }) => {
-        this.#tell({ kind: "commit" });
+        this.#tell({ kind: "commit", error });
         this.count(error === undefined ? "commits" : "commits_failed");
         this.count("bytes_committed", bytes);
         this.#commit.observe(durationMs / 1000);

@@ -87,6 +87,7 @@ export class CoppiceServer {
   readonly #documents: LiveDocuments;
   readonly #upgrades: Upgrades;
   readonly #changes: Changes;
+  readonly #stopHearing: () => void;
   readonly #timer: NodeJS.Timeout;
   /** Connections that have asked for nothing yet. */
   readonly #silent = new Set<Duplex>();
@@ -111,6 +112,10 @@ export class CoppiceServer {
       metrics: options.metrics,
       figures: async () => metrics.figures(await gauges()),
       onError,
+    });
+    // Also of a write by a route, a background snapshot or a compaction that another process asked for.
+    this.#stopHearing = metrics.listen((fact) => {
+      if (fact.kind === "commit" && fact.error !== undefined) this.#documents.gate.report(fact.error);
     });
     this.#upgrades = new Upgrades({ ...shared, onConnections: (id) => this.#changes.note(id) });
     const app = makeApp({
@@ -214,6 +219,7 @@ export class CoppiceServer {
     const freed =
       http === undefined ? undefined : new Promise<void>((resolve) => http.close(() => resolve()));
     this.#changes.close();
+    this.#stopHearing();
     await this.#documents.flush();
     await this.#upgrades.close("shutdown");
     await this.#documents.close();

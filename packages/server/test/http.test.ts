@@ -1,5 +1,6 @@
 // The HTTP API, over real requests.
 import { bearerTokens } from "@coppice/server";
+import { simulatedBackend } from "coppice/testing";
 import { afterEach, describe, expect, test } from "vitest";
 import * as Y from "yjs";
 import { makeApp } from "../src/http/app.js";
@@ -199,6 +200,29 @@ describe("the HTTP API", () => {
     expect((await call(running, "GET", "/healthz")).status).toBe(200);
     expect((await call(running, "GET", "/readyz")).status).toBe(200);
     expect((await call(running, "GET", "/metrics")).status).toBe(401);
+  });
+
+  test("[SV76] a write that fails on any way shuts the server for writes, and it opens again by itself", async () => {
+    const ways: readonly ((running: Running) => Promise<unknown>)[] = [
+      (running) => call(running, "PUT", "/api/documents/new"),
+      (running) => call(running, "POST", "/api/documents/notes/compact?force=true"),
+      // As a compaction over the control socket does, or a snapshot in the background.
+      ({ storage }) => storage.compact("notes", { force: true }).catch(() => undefined),
+    ];
+    for (const [index, write] of ways.entries()) {
+      const disk = simulatedBackend();
+      let mayRecover = false;
+      const running = await run({ backend: disk, mayRecover: () => mayRecover });
+      await running.storage.append("notes", [typed("x")]);
+      disk.failNext("commit", "error");
+      await write(running);
+      expect([index, (await call(running, "GET", "/readyz")).status]).toEqual([index, 503]);
+      expect((await call(running, "GET", "/api/documents/notes")).status).toBe(200);
+      expect((await call(running, "PUT", "/api/documents/later")).status).toBe(503);
+      mayRecover = true;
+      await until("it is ready again", async () => (await call(running, "GET", "/readyz")).status === 200);
+      expect((await call(running, "PUT", "/api/documents/later")).status).toBeLessThan(300);
+    }
   });
 
   test("[SV33] a failure is a status, a code and a sentence, and nothing of the inside", async () => {
