@@ -288,19 +288,15 @@ class Scanner {
     const start = this.#at;
     this.#skip(byteCount);
     const bytes = this.#bytes;
-    let units = 0;
-    let i = start;
-    while (i < this.#at) {
+    const end = this.#at;
+    let units = byteCount;
+    let i = asciiEnd(bytes, start, end);
+    while (i < end) {
       const lead = bytes[i]!;
-      if (lead < 0x80) {
-        i++;
-        units++;
-        continue;
-      }
       const size = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
-      if (!validSequence(bytes, i, size, this.#at)) this.#fail("a text is not valid UTF-8");
-      i += size;
-      units += size === 4 ? 2 : 1;
+      if (!validSequence(bytes, i, size, end)) this.#fail("a text is not valid UTF-8");
+      units -= size === 4 ? 2 : size - 1;
+      i = asciiEnd(bytes, i + size, end);
     }
     return units;
   }
@@ -395,6 +391,17 @@ function textOf(bytes: Uint8Array): string | undefined {
 }
 
 /** True when bytes [at, at + size) are one well-formed sequence of 2 to 4 bytes that ends before `limit`. */
+/** Where the first byte that is not ASCII stands; most texts have none. */
+function asciiEnd(bytes: Uint8Array, start: number, end: number): number {
+  let i = start;
+  for (const last = end - 7; i < last; i += 8) {
+    const low = bytes[i]! | bytes[i + 1]! | bytes[i + 2]! | bytes[i + 3]!;
+    if ((low | bytes[i + 4]! | bytes[i + 5]! | bytes[i + 6]! | bytes[i + 7]!) >= 0x80) break;
+  }
+  while (i < end && bytes[i]! < 0x80) i++;
+  return i;
+}
+
 function validSequence(bytes: Uint8Array, at: number, size: number, limit: number): boolean {
   if (at + size > limit) return false;
   const lead = bytes[at]!;

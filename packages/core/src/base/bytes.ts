@@ -5,6 +5,8 @@
  * `bytes` are views of the input. Varints are unsigned LEB128 of safe integers (at most 8 bytes).
  */
 
+import { crc32 } from "./checksum.js";
+
 const encoder = new TextEncoder();
 // A leading U+FEFF is a character like any other: without `ignoreBOM` it would be dropped.
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
@@ -176,11 +178,20 @@ export class Writer {
   varint(value: number): this {
     if (!Number.isSafeInteger(value) || value < 0) throw new RangeError(`not a varint: ${value}`);
     this.#reserve(8);
-    while (value >= 0x80) {
-      this.#bytes[this.#at++] = (value % 0x80) | 0x80;
+    const bytes = this.#bytes;
+    let at = this.#at;
+    while (value > 0x7fff_ffff) {
+      bytes[at++] = (value % 0x80) | 0x80;
       value = Math.floor(value / 0x80);
     }
-    this.#bytes[this.#at++] = value;
+    // From here on whole numbers of 31 bits, which cost less.
+    let rest = value | 0;
+    while (rest >= 0x80) {
+      bytes[at++] = (rest & 0x7f) | 0x80;
+      rest >>>= 7;
+    }
+    bytes[at++] = rest;
+    this.#at = at;
     return this;
   }
 
@@ -194,6 +205,11 @@ export class Writer {
   /** Length as a varint, then the bytes. */
   sized(bytes: Uint8Array): this {
     return this.varint(bytes.length).raw(bytes);
+  }
+
+  /** Of what was written, continuing from that of what came before it. */
+  checksum(previous: number): number {
+    return crc32(this.#bytes, previous, this.#start, this.#at);
   }
 
   finish(): Uint8Array {

@@ -23,8 +23,8 @@ interface Member {
   readonly ids: readonly [string] | ReadonlySet<string>;
   readonly bytes: number;
   readonly operations: number;
-  readonly resolve: () => void;
-  readonly reject: (error: unknown) => void;
+  readonly done: () => void;
+  readonly failed: (error: unknown) => void;
 }
 
 export class GroupCommit {
@@ -41,17 +41,18 @@ export class GroupCommit {
     this.#gathering = new Gathering(env, () => void this.#drain());
   }
 
-  /** Resolves or rejects like `Backend.commit` would for this batch alone. */
-  submit(batch: Batch): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#queue.push(memberOf(batch, resolve, reject));
-      if (this.#draining) {
-        this.#gathering.joined(this.#queue.length);
-        return;
-      }
-      this.#draining = true;
-      this.#gathering.wait();
-    });
+  /**
+   * Calls back once, when `Backend.commit` would resolve or reject for this batch alone. Not by promises, of
+   * which each append would need several.
+   */
+  submit(batch: Batch, done: () => void, failed: (error: unknown) => void): void {
+    this.#queue.push(memberOf(batch, done, failed));
+    if (this.#draining) {
+      this.#gathering.joined(this.#queue.length);
+      return;
+    }
+    this.#draining = true;
+    this.#gathering.wait();
   }
 
   /** Resolves when nothing is queued or in flight. */
@@ -64,8 +65,10 @@ export class GroupCommit {
     const committed = await this.#commitGroup(this.#takeGroup());
     if (this.#queue.length === 0) this.#draining = false;
     else this.#gathering.next();
-    for (const member of committed) member.resolve();
-    if (!this.#draining) for (const resolve of this.#idle.splice(0)) resolve();
+    // Those who are called back may submit again.
+    const idle = this.#draining ? [] : this.#idle.splice(0);
+    for (const { done } of committed) call(done);
+    for (const resolve of idle) resolve();
   }
 
   #takeGroup(): Member[] {
@@ -107,7 +110,7 @@ export class GroupCommit {
         const losers = isCoppiceError(error, "COMMIT_CONFLICT")
           ? group.filter((member) => expects(member.batch, error.details.key as Key))
           : group;
-        for (const member of losers.length === 0 ? group : losers) member.reject(error);
+        for (const { failed } of losers.length === 0 ? group : losers) call(() => failed(error));
         group = losers.length === 0 ? [] : group.filter((member) => !losers.includes(member));
       }
     }
@@ -122,7 +125,16 @@ export function commitConflict(key: Key): CoppiceError {
   });
 }
 
-function memberOf(batch: Batch, resolve: () => void, reject: (error: unknown) => void): Member {
+/** One that throws holds up nobody else, and is as uncaught as in a promise reaction. */
+function call(back: () => void): void {
+  try {
+    back();
+  } catch (error) {
+    void Promise.reject(error);
+  }
+}
+
+function memberOf(batch: Batch, done: () => void, failed: (error: unknown) => void): Member {
   const { put = NONE, delete: remove = NONE, expect = NONE } = batch;
   let bytes = 0;
   for (const { value } of put) bytes += value.length;
@@ -131,8 +143,8 @@ function memberOf(batch: Batch, resolve: () => void, reject: (error: unknown) =>
     ids: idsOf(put, remove, expect),
     bytes,
     operations: put.length + remove.length,
-    resolve,
-    reject,
+    done,
+    failed,
   };
 }
 

@@ -90,15 +90,20 @@ export class Guard implements Backend {
   }
 
   commit(batch: Batch): Promise<void> {
-    // Not an async function: commits are many, and the group makes the promise.
+    return new Promise((resolve, reject) => this.submit(batch, resolve, reject));
+  }
+
+  /** The same with calls back, each at most once; `failed` may be called before this returns. */
+  submit(batch: Batch, done: () => void, failed: (error: unknown) => void): void {
     try {
       this.#assertOpen();
       this.#checkBatch(batch);
       if (this.#poison !== undefined) throw poisoned(this.#poison);
     } catch (error) {
-      return Promise.reject(error);
+      failed(error);
+      return;
     }
-    return this.#group.submit(batch);
+    this.#group.submit(batch, done, failed);
   }
 
   watch(listener: () => void): () => void {

@@ -94,7 +94,7 @@ export class DocumentLog {
     this.#context = context;
     this.#onAppended = onAppended;
     this.#onUnknown = onUnknown;
-    this.#gathering = new Gathering(context.env, () => void this.#pump());
+    this.#gathering = new Gathering(context.env, () => this.#pump());
   }
 
   /** Must not be forgotten by `Logs`. */
@@ -172,8 +172,20 @@ export class DocumentLog {
   }
 
   /** Takes what has gathered to one commit, or runs what must be alone; then goes on with what waits. */
-  async #pump(): Promise<void> {
-    let plan: Plan | undefined;
+  #pump(): void {
+    const head = this.#head;
+    const { poison, traits } = this.#context.guard;
+    const isReady =
+      head !== undefined &&
+      poison === undefined &&
+      traits.exclusive &&
+      this.#queue[0] instanceof Member &&
+      (head.commits !== undefined || !this.#queue.some(asksForIds));
+    if (isReady) this.#commitNext(head, this.#queue.length);
+    else void this.#readAndPump();
+  }
+
+  async #readAndPump(): Promise<void> {
     try {
       // Reads go on in a failed backend and may show what is not durable: nobody may be told "stored" from
       // them.
@@ -184,24 +196,28 @@ export class DocumentLog {
       // On a shared backend a head may answer only those who asked before it was read.
       const asked = exclusive ? Number.MAX_SAFE_INTEGER : this.#queue.length;
       this.#head ??= await readHead(this.#context, this.id);
+      const head = this.#head;
       const [first] = this.#queue;
       if (first !== undefined && "run" in first) {
         this.#queue.shift();
-        await first.run(this.#head).catch(first.reject);
+        await first.run(head).catch(first.reject);
       } else {
-        plan = await this.#commitNext(this.#head, asked);
+        if (this.#queue.some(asksForIds)) head.commits ??= await readCommitIds(this.#context, this.id, head);
+        this.#commitNext(head, asked);
+        return;
       }
     } catch (error) {
       this.#failAll(error);
     }
     this.#goOn();
-    if (plan !== undefined) this.#tell(plan);
-    if (!this.#pumping) for (const resolve of this.#waiting.splice(0)) resolve();
   }
 
-  #goOn(): void {
+  /** `plan`: whose commit is done, and who are told after what waits has begun. */
+  #goOn(plan?: Plan): void {
     if (this.#queue.length === 0) this.#pumping = false;
     else this.#gathering.next();
+    if (plan !== undefined) this.#tell(plan);
+    if (!this.#pumping) for (const resolve of this.#waiting.splice(0)) resolve();
   }
 
   #failAll(error: unknown): void {
@@ -221,10 +237,32 @@ export class DocumentLog {
     return meta?.deleted !== undefined || (incarnation !== undefined && incarnation !== meta?.incarnation);
   }
 
-  /** The plan when it is committed. */
-  async #commitNext(head: Head, asked: number): Promise<Plan | undefined> {
-    if (this.#queue.some(asksForIds)) head.commits ??= await readCommitIds(this.#context, this.id, head);
+  /** Commits what has gathered, of the first `asked`; then goes on. */
+  #commitNext(head: Head, asked: number): void {
     const plan = new Plan(this.#context, this.id, head);
+    try {
+      this.#fill(plan, asked);
+      if (!plan.empty) {
+        this.#submit(plan, plan.build());
+        return;
+      }
+    } catch (error) {
+      this.#failed(plan, error);
+    }
+    this.#goOn();
+  }
+
+  #submit(plan: Plan, batch: Batch): void {
+    const { guard } = this.#context;
+    const done = () => this.#done(plan);
+    const failed = (error: unknown) => {
+      this.#failed(plan, error);
+      this.#goOn();
+    };
+    guard.submit(batch, done, (error) => void this.#settle(guard, plan, batch, error).then(done, failed));
+  }
+
+  #fill(plan: Plan, asked: number): void {
     for (let taken = 0; taken < asked && this.#queue.length > 0; taken++) {
       const next = this.#queue[0]!;
       if ("run" in next || !plan.takes(next)) break;
@@ -235,24 +273,14 @@ export class DocumentLog {
         next.reject(error);
       }
     }
-    if (plan.empty) return undefined;
-    const { guard } = this.#context;
-    try {
-      const batch = plan.build();
-      try {
-        await guard.commit(batch);
-      } catch (error) {
-        await this.#settle(guard, plan, batch, error);
-      }
-    } catch (error) {
-      this.#failed(plan, error);
-      return undefined;
-    }
+  }
+
+  #done(plan: Plan): void {
     this.#retries = 0;
     this.#head = plan.committed();
     this.#epoch++;
     this.#gathering.done(plan.members.length, this.#queue.length);
-    return plan;
+    this.#goOn(plan);
   }
 
   /** Those whose commit it was, and those who listen. */

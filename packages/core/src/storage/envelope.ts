@@ -85,7 +85,7 @@ export function seal(key: Key, envelope: Envelope): Sealed {
     if (batch.info !== undefined) writer.sized(batch.info);
   }
   writer.raw(envelope.payload);
-  const crc = crc32(writer.finish(), crc32OfKey(key));
+  const crc = writer.checksum(crc32OfKey(key));
   return { bytes: writer.uint32(crc).finish(), crc };
 }
 

@@ -60,6 +60,9 @@ export function readHead(context: Context, id: string): Promise<Head> {
   );
 }
 
+/** All who share a batch share its CRC. */
+let hexOf = { crc: 0, text: "0" };
+
 /**
  * Opaque: names an incarnation, a clock, and the log up to there, by the checksum of the batch that ends it:
  * each batch names the one before, so another log of that length has another. And the last repair, which may
@@ -67,7 +70,8 @@ export function readHead(context: Context, id: string): Promise<Head> {
  */
 export function tokenOf(meta: Meta | undefined, clock: number, crc: number): string {
   if (meta === undefined || meta.deleted !== undefined) return ABSENT;
-  const state = `${meta.incarnation}.${clock}.${crc.toString(16)}`;
+  if (crc !== hexOf.crc) hexOf = { crc, text: crc.toString(16) };
+  const state = `${meta.incarnation}.${clock}.${hexOf.text}`;
   return meta.repaired === undefined ? state : `${state}.${meta.repaired}`;
 }
 

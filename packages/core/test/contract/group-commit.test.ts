@@ -22,7 +22,9 @@ function harness(
   };
   // Time stands still: how much goes down together must not depend on the machine.
   const group = new GroupCommit(commit, { ...systemEnv(), elapsed: () => 0 }, { ...LIMITS, ...limits });
-  return { group, groups, inFlightMax: () => inFlightMax };
+  const submit = (batch: Batch) =>
+    new Promise<void>((resolve, reject) => group.submit(batch, resolve, reject));
+  return { submit, idle: () => group.idle(), groups, inFlightMax: () => inFlightMax };
 }
 
 const put = (id: string, seq: number, length = 1): Batch => ({
@@ -31,16 +33,16 @@ const put = (id: string, seq: number, length = 1): Batch => ({
 const keysOf = (batch: Batch): Key[] => (batch.put ?? []).map(({ key }) => key);
 
 test("[BK23] commits that come together go down together, one group in flight at a time", async () => {
-  const { group, groups, inFlightMax } = harness();
-  await Promise.all(Array.from({ length: 100 }, (_, i) => group.submit(put(`doc${i}`, 0))));
+  const { submit, groups, inFlightMax } = harness();
+  await Promise.all(Array.from({ length: 100 }, (_, i) => submit(put(`doc${i}`, 0))));
   expect(groups).toHaveLength(1);
-  await Promise.all(Array.from({ length: 300 }, (_, i) => group.submit(put(`doc${i % 100}`, i))));
+  await Promise.all(Array.from({ length: 300 }, (_, i) => submit(put(`doc${i % 100}`, i))));
   expect(groups).toHaveLength(4);
   expect(inFlightMax()).toBe(1);
 });
 
 test("[BK23] a group never holds two members of one document, and keeps their order", async () => {
-  const { group, groups } = harness();
+  const { submit, groups } = harness();
   const settled: string[] = [];
   const submits = Array.from({ length: 60 }, (_, i) => {
     const id = `doc${i % 4}`;
@@ -49,7 +51,7 @@ test("[BK23] a group never holds two members of one document, and keeps their or
       i % 3 === 0
         ? { ...put(id, i), delete: [{ space: "events", id: `doc${(i + 1) % 4}`, from: 0, to: 0 }] }
         : put(id, i);
-    return group.submit(batch).then(() => settled.push(`${id} ${i}`));
+    return submit(batch).then(() => settled.push(`${id} ${i}`));
   });
   await Promise.all(submits);
   for (const batch of groups) {
@@ -66,26 +68,24 @@ test("[BK23] a group never holds two members of one document, and keeps their or
 });
 
 test("[BK23] a group keeps to its limits of bytes and operations, unless it has one member", async () => {
-  const { group, groups } = harness({ groupBytesMax: 100, groupOperationsMax: 4 });
-  await Promise.all(Array.from({ length: 20 }, (_, i) => group.submit(put(`small${i}`, i))));
+  const { submit, groups } = harness({ groupBytesMax: 100, groupOperationsMax: 4 });
+  await Promise.all(Array.from({ length: 20 }, (_, i) => submit(put(`small${i}`, i))));
   for (const batch of groups) expect(keysOf(batch).length).toBeLessThanOrEqual(4);
   groups.length = 0;
-  await Promise.all(
-    Array.from({ length: 6 }, (_, i) => group.submit(put(`large${i}`, i, i === 3 ? 500 : 60))),
-  );
+  await Promise.all(Array.from({ length: 6 }, (_, i) => submit(put(`large${i}`, i, i === 3 ? 500 : 60))));
   expect(groups.map((batch) => keysOf(batch).length)).toEqual([1, 1, 1, 1, 1, 1]);
 });
 
 test("[BK23] a conflict fails only the member that expected in vain", async () => {
   const taken = new Set(["doc3", "doc5"]);
-  const { group } = harness({}, async (batch) => {
+  const { submit } = harness({}, async (batch) => {
     const failing = (batch.expect ?? []).find(({ key }) => taken.has(key[1]));
     if (failing !== undefined) throw commitConflict(failing.key);
   });
   const outcomes = await Promise.allSettled(
     Array.from({ length: 8 }, (_, i) => {
       const key: Key = ["meta", `doc${i}`];
-      return group.submit({ put: [{ key, value: new Uint8Array(1) }], expect: [{ key, value: undefined }] });
+      return submit({ put: [{ key, value: new Uint8Array(1) }], expect: [{ key, value: undefined }] });
     }),
   );
   for (const [i, outcome] of outcomes.entries()) {
@@ -101,24 +101,22 @@ test("[BK23] a conflict fails only the member that expected in vain", async () =
 test("[BK23] any other failure fails every member of the group, and later groups go on", async () => {
   const failure = new Error("disk full");
   let failing = true;
-  const { group, groups } = harness({}, async () => {
+  const { submit, groups } = harness({}, async () => {
     if (failing) throw failure;
   });
-  const outcomes = await Promise.allSettled(
-    Array.from({ length: 5 }, (_, i) => group.submit(put(`doc${i}`, 0))),
-  );
+  const outcomes = await Promise.allSettled(Array.from({ length: 5 }, (_, i) => submit(put(`doc${i}`, 0))));
   for (const outcome of outcomes) expect(outcome).toEqual({ status: "rejected", reason: failure });
   expect(groups).toHaveLength(1);
   failing = false;
-  await group.submit(put("doc0", 1));
+  await submit(put("doc0", 1));
 });
 
 test("[BK23] idle resolves when nothing is queued or in flight", async () => {
-  const { group, groups } = harness();
-  await group.idle();
+  const { submit, idle, groups } = harness();
+  await idle();
   let settledCount = 0;
-  for (let i = 0; i < 10; i++) void group.submit(put("doc", i)).then(() => settledCount++);
-  await group.idle();
+  for (let i = 0; i < 10; i++) void submit(put("doc", i)).then(() => settledCount++);
+  await idle();
   expect(settledCount).toBe(10);
   expect(groups).toHaveLength(10);
 });
