@@ -93,9 +93,10 @@ export class KeyIndex {
       this.keyCount++;
       return;
     }
-    const index = Math.min(chunkOf(chunks, seq, part), chunks.length - 1);
+    const found = chunkOf(chunks, seq, part);
+    const index = Math.min(found, chunks.length - 1);
     const chunk = chunks[index]!;
-    const at = lowerBound(chunk, seq, part);
+    const at = found > index ? chunk.length : lowerBound(chunk, seq, part);
     if (chunk[at] === seq && chunk[at + 1] === part) {
       this.#onDead(chunk[at + 2]!, space, name, chunk, at);
       chunk[at + 2] = place;

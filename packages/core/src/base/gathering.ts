@@ -7,7 +7,11 @@
  * turn of the event loop. But when they need longer to come back than a commit takes, half of them go first,
  * and at once when others came until the last commit was done: the others' work is then done while the disk
  * does its own. Let x and y be the times that the halves need, and s a commit's: one after the other costs
- * x + y + s, side by side max(x, s) + max(y, s), which is less when x + y > s.
+ * x + y + s, side by side max(x, s) + max(y, s), which is less when x + y > s. Where commits hold up the
+ * thread nothing is done beside them, and nobody is cut off.
+ *
+ * While a commit of many is under way the event loop turns and does not sleep, for as long as commits usually
+ * take: a thread that sleeps needs tens of microseconds to wake, which is a good part of a commit.
  *
  * Commits that end without a turn of the event loop, as those to memory do, could follow one another for ever
  * and let no timer and no socket come in: after some time the next waits for a turn.
@@ -23,6 +27,9 @@ const ENOUGH = 16;
 const STEP = 8;
 /** Commits to memory take no time, and many in one still cost less than many. */
 const COMMIT_MS_MIN = 0.1;
+/** Where commits take longer, waking costs little of it; and so many turns, where time stands still. */
+const AWAKE_MS_MAX = 0.5;
+const AWAKE_TURNS_MAX = 1000;
 /** So long may commits hold up everything else in the process. */
 const TURNLESS_MS_MAX = 5;
 
@@ -39,10 +46,20 @@ export class Gathering {
   #expected = 0;
   /** Others came until the last commit was done. */
   #busy = false;
+  /** The last commit let nobody else do anything meanwhile. */
+  #held = false;
   /** The first commit since the last turn of the event loop began then; `undefined`: none did. */
   #turnlessSince: number | undefined;
   readonly #turned = () => {
     this.#turnlessSince = undefined;
+  };
+  #underway = false;
+  #awake = false;
+  #turnsLeft = 0;
+  readonly #stayAwake = () => {
+    const isLate = this.#turnsLeft-- <= 0 || this.#env.elapsed() - this.#begun > AWAKE_MS_MAX;
+    this.#awake = this.#underway && !isLate;
+    if (this.#awake) this.#env.turn(this.#stayAwake);
   };
 
   constructor(env: Env, begin: () => void) {
@@ -54,6 +71,12 @@ export class Gathering {
       if (this.#turnlessSince === undefined) {
         this.#turnlessSince = this.#begun;
         env.turn(this.#turned);
+      }
+      this.#underway = true;
+      this.#turnsLeft = AWAKE_TURNS_MAX;
+      if (!this.#awake && this.#expected >= ENOUGH && this.#commitMs < AWAKE_MS_MAX) {
+        this.#awake = true;
+        env.turn(this.#stayAwake);
       }
       begin();
     };
@@ -82,13 +105,16 @@ export class Gathering {
   joined(count: number): void {
     if (count < ENOUGH || count % STEP !== 0) return;
     this.#lastJoined = this.#env.elapsed();
-    if (!this.#waiting || 2 * count < this.#expected || this.#isOverdue(this.#lastJoined)) return;
+    if (!this.#waiting || this.#held || 2 * count < this.#expected) return;
+    if (this.#isOverdue(this.#lastJoined)) return;
     const allMs = ((this.#lastJoined - this.#since) * Math.max(count, this.#expected)) / count;
     if (allMs > this.#commitMs) this.#begin();
   }
 
   /** A commit of so many is done, and so many wait behind it. */
   done(count: number, behind: number): void {
+    this.#underway = false;
+    this.#held = this.#turnlessSince !== undefined;
     this.#expected = count + behind;
     this.#done = this.#env.elapsed();
     this.#commitMs = Math.max(COMMIT_MS_MIN, this.#done - this.#begun);

@@ -90,14 +90,26 @@ export class Guard implements Backend {
   }
 
   commit(batch: Batch): Promise<void> {
-    return new Promise((resolve, reject) => this.submit(batch, resolve, reject));
+    return new Promise((resolve, reject) => {
+      try {
+        this.#assertOpen();
+        checkKeys(batch);
+      } catch (error) {
+        reject(error);
+        return;
+      }
+      this.submit(batch, resolve, reject);
+    });
   }
 
-  /** The same with calls back, each at most once; `failed` may be called before this returns. */
+  /**
+   * The same with calls back, one of them once, and `failed` perhaps before this returns. For keys that are
+   * surely well-formed, and no key twice.
+   */
   submit(batch: Batch, done: () => void, failed: (error: unknown) => void): void {
     try {
       this.#assertOpen();
-      this.#checkBatch(batch);
+      this.#checkSizes(batch);
       if (this.#poison !== undefined) throw poisoned(this.#poison);
     } catch (error) {
       failed(error);
@@ -174,43 +186,48 @@ export class Guard implements Backend {
     }
   }
 
-  #checkBatch(batch: Batch): void {
-    const { put = [] } = batch;
-    const names = put.length > 1 ? new Set<string>() : undefined;
+  #checkSizes({ put = [] }: Batch): void {
+    const { valueBytesMax, commitBytesMax } = this.traits;
     let bytes = 0;
-    for (const { key, value } of put) {
-      checkKey(key);
+    for (const { value } of put) {
       if (!(value instanceof Uint8Array)) throw new TypeError("a value must be a Uint8Array");
-      if (value.length > this.traits.valueBytesMax) {
+      if (value.length > valueBytesMax) {
         throw new CoppiceError("BATCH_TOO_LARGE", "a value is larger than the backend takes", {
-          details: { limit: "valueBytesMax", max: this.traits.valueBytesMax, actual: value.length },
+          details: { limit: "valueBytesMax", max: valueBytesMax, actual: value.length },
         });
       }
       bytes += value.length;
-      if (names === undefined) continue;
-      const name = keyName(key);
-      if (names.has(name)) {
-        throw new CoppiceError("ARGUMENT_INVALID", "a commit puts one key twice", {
-          details: { key: [...key] },
-        });
-      }
-      names.add(name);
     }
-    if (bytes > this.traits.commitBytesMax) {
+    if (bytes > commitBytesMax) {
       throw new CoppiceError("BATCH_TOO_LARGE", "a commit is larger than the backend takes", {
-        details: { limit: "commitBytesMax", max: this.traits.commitBytesMax, actual: bytes },
+        details: { limit: "commitBytesMax", max: commitBytesMax, actual: bytes },
       });
     }
-    for (const deletion of batch.delete ?? []) {
-      if (isRangeDeletion(deletion)) {
-        checkId(deletion.id);
-        checkRange(deletion);
-      } else {
-        checkKey(deletion);
-      }
-    }
-    for (const { key } of batch.expect ?? []) checkKey(key);
   }
+}
+
+function checkKeys({ put = [], delete: remove = [], expect = [] }: Batch): void {
+  const names = put.length > 1 ? new Set<string>() : undefined;
+  for (const { key } of put) {
+    checkKey(key);
+    if (names === undefined) continue;
+    const name = keyName(key);
+    if (names.has(name)) {
+      throw new CoppiceError("ARGUMENT_INVALID", "a commit puts one key twice", {
+        details: { key: [...key] },
+      });
+    }
+    names.add(name);
+  }
+  for (const deletion of remove) {
+    if (isRangeDeletion(deletion)) {
+      checkId(deletion.id);
+      checkRange(deletion);
+    } else {
+      checkKey(deletion);
+    }
+  }
+  for (const { key } of expect) checkKey(key);
 }
 
 /** What surely wrote nothing and damaged nothing: others may go on. */

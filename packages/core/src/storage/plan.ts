@@ -190,8 +190,9 @@ export class Plan {
       after.metaBytes = sealMeta(this.#id, this.#created, after.time);
       put = [{ key: metaKey(this.#id), value: after.metaBytes }];
     }
+    const first = eventsKey(this.#id, head.clock);
     for (const draft of this.#drafts) {
-      const key = eventsKey(this.#id, after.clock);
+      const key = after.clock === head.clock ? first : eventsKey(this.#id, after.clock);
       const payload = this.#model!.codec.encode(draft.events);
       if (draft.chosen) after.chosenTime = Math.max(after.chosenTime, commitIdTime(draft.commitId));
       const { bytes, crc } = seal(key, {
@@ -218,7 +219,7 @@ export class Plan {
     this.#after = after;
     const expect = [
       { key: metaKey(this.#id), value: head.metaBytes },
-      { key: eventsKey(this.#id, head.clock), value: undefined },
+      { key: first, value: undefined },
     ];
     if (this.#created === undefined) return { put, expect };
     const erased = erasedKey(this.#id);

@@ -14,6 +14,7 @@ function harness() {
     pass: (ms: number) => {
       now += ms;
     },
+    asked: () => turns.length,
     turn: () => {
       const due = turns;
       turns = [];
@@ -24,10 +25,11 @@ function harness() {
 
 type Harness = ReturnType<typeof harness>;
 
-/** A commit of 64 that took 2 ms; behind it others came, or nobody. */
+/** A commit of 64 that took 2 ms and one turn; behind it others came, or nobody. */
 function committed({ gathering, pass, turn }: Harness, joinedAfterMs?: number): void {
   gathering.done(2, 0);
   gathering.wait();
+  turn();
   turn();
   pass(joinedAfterMs ?? 0);
   if (joinedAfterMs !== undefined) gathering.joined(16);
@@ -121,6 +123,63 @@ test("[BK54] when others came until a commit was done the next begins at once, e
   }
 });
 
+test("[BK54] nobody is cut off where commits hold up the thread, since nothing is done beside them", () => {
+  const it = harness();
+  it.gathering.done(2, 0);
+  it.gathering.wait();
+  it.turn();
+  it.pass(2);
+  it.gathering.done(64, 0);
+  it.gathering.wait();
+  it.pass(3);
+  it.gathering.joined(56);
+  expect(it.begun()).toBe(1);
+  it.turn();
+  expect(it.begun()).toBe(2);
+});
+
+test("[BK56] while a quick commit of many is under way the event loop turns, until it is done or takes long", () => {
+  const begin = (members: number, ms: number) => {
+    const it = harness();
+    it.gathering.done(2, 0);
+    it.gathering.wait();
+    it.turn();
+    it.pass(ms);
+    it.gathering.done(members, 0);
+    it.turn();
+    it.gathering.wait();
+    it.turn();
+    // What tells that the loop has turned.
+    it.turn();
+    return it;
+  };
+  const quick = begin(64, 0.2);
+  for (let turn = 0; turn < 10; turn++) {
+    expect(quick.asked()).toBe(1);
+    quick.turn();
+  }
+  quick.gathering.done(64, 0);
+  quick.turn();
+  expect(quick.asked()).toBe(0);
+
+  const late = begin(64, 0.2);
+  late.pass(0.6);
+  late.turn();
+  expect(late.asked()).toBe(0);
+
+  const still = begin(64, 0.2);
+  let turns = 0;
+  for (; still.asked() > 0; turns++) still.turn();
+  expect(turns).toBeLessThanOrEqual(1000);
+
+  for (const [members, ms] of [
+    [64, 2],
+    [8, 0.2],
+  ] as const) {
+    expect(begin(members, ms).asked()).toBe(0);
+  }
+});
+
 test("[BK55] after 5 ms of commits without a turn of the event loop the next waits for one, however many come", async () => {
   const lone = harness();
   const commit = async () => {
@@ -139,7 +198,7 @@ test("[BK55] after 5 ms of commits without a turn of the event loop the next wai
   const before = many.begun();
   many.gathering.next();
   expect(many.begun()).toBe(before + 1);
-  many.pass(5);
+  many.pass(6);
   many.gathering.joined(16);
   many.gathering.done(64, 16);
   many.gathering.next();
