@@ -10,9 +10,6 @@
  * PATTERN` takes those whose title matches, and `--notes FOLDER` adds what a piece without a failure counted to
  * what is there. `--report --notes FOLDER` runs nothing, and writes the report about all pieces. A piece that was
  * interrupted or failed is not counted.
- *
- * usage: node scripts/crash.mjs [--hours N | --count N] [--seed N] [--only PATTERN] [--notes FOLDER] [file …]
- *        node scripts/crash.mjs --report --notes FOLDER
  */
 import { spawnSync } from "node:child_process";
 import {
@@ -58,29 +55,54 @@ const ABOUT = [
 ];
 
 const root = resolve(import.meta.dirname, "..");
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    hours: { type: "string" },
-    count: { type: "string" },
-    seed: { type: "string" },
-    only: { type: "string" },
-    notes: { type: "string" },
-    report: { type: "boolean", default: false },
-  },
-});
-const hours = numberOf("hours");
-const count = numberOf("count");
+const USAGE = `usage: npm run test:crash -- [options] [file …]
+
+Without options: some minutes of every experiment.
+
+  --hours <number>   as much as fits into so many hours; writes docs/reports/laboratory.md when nothing failed
+  --count <number>   so many of each experiment, in place of a time
+  --seed <number>    searches elsewhere; a long run without it takes the time, and prints it
+  --only <pattern>   experiments whose title matches
+  --notes <folder>   adds what was counted to what is there, when nothing failed
+  --report           runs nothing: writes the report about all that is in the notes
+`;
+
+const { values, positionals } = argumentsOrUsage();
+const { hours, count } = values;
 const long = hours !== undefined || count !== undefined;
 const seed = values.seed ?? (long ? String(Math.floor(Date.now() / 1000)) : "20261120");
 
 if (values.report) writeReport(values.notes);
 else run();
 
-function numberOf(name) {
-  const number = values[name] === undefined ? undefined : Number(values[name]);
-  if (number !== undefined && !(number > 0)) throw new TypeError(`--${name} takes a number above 0`);
-  return number;
+function argumentsOrUsage() {
+  try {
+    const given = parseArgs({
+      allowPositionals: true,
+      options: {
+        hours: { type: "string" },
+        count: { type: "string" },
+        seed: { type: "string" },
+        only: { type: "string" },
+        notes: { type: "string" },
+        report: { type: "boolean", default: false },
+        help: { type: "boolean", default: false },
+      },
+    });
+    for (const name of ["hours", "count"]) {
+      const value = given.values[name];
+      if (value !== undefined && !(Number(value) > 0))
+        throw new TypeError(`--${name} takes a number above 0`);
+    }
+    if (given.values.report && given.values.notes === undefined)
+      throw new TypeError("--report needs --notes");
+    if (!given.values.help) return given;
+    console.log(USAGE);
+    process.exit(0);
+  } catch (error) {
+    console.error(`${error.message}\n\n${USAGE}`);
+    process.exit(2);
+  }
 }
 
 function run() {
@@ -112,9 +134,9 @@ function run() {
 
 function effort(notes) {
   const common = { COPPICE_LAB_SEED: seed, COPPICE_LAB_NOTES: notes };
-  if (count !== undefined) return { ...common, COPPICE_LAB_COUNT: String(count) };
+  if (count !== undefined) return { ...common, COPPICE_LAB_COUNT: count };
   if (hours === undefined) return { ...common, COPPICE_LAB_FACTOR: "4", COPPICE_KILLS: "40" };
-  const minutes = (hours * 60) / EXPERIMENTS;
+  const minutes = (Number(hours) * 60) / EXPERIMENTS;
   const kills = String(Math.max(20, Math.floor((minutes * 60) / KILL_SECONDS)));
   return { ...common, COPPICE_LAB_MINUTES: String(minutes), COPPICE_KILLS: kills };
 }
