@@ -53,12 +53,31 @@ export interface ServerOptions {
   readonly onError?: (error: unknown, facts: { readonly document?: string }) => void;
 }
 
+const OPTIONS: Readonly<Record<keyof ServerOptions, true>> = {
+  storage: true,
+  host: true,
+  port: true,
+  authorize: true,
+  allowAnyoneToReadAndChangeEverything: true,
+  origins: true,
+  metrics: true,
+  limits: true,
+  mayRecover: true,
+  storeBytes: true,
+  supervisor: true,
+  pageDirectory: true,
+  onError: true,
+};
+
 export const DEFAULT_PORT = 8787;
 const TICK_MS = 1_000;
 const IDLE_MS = 20;
 const PAGE_DIRECTORY = fileURLToPath(new URL("./page", import.meta.url));
 
-/** Makes a server and listens. Rejects with a `TypeError` for an unsafe address, or as the system refuses. */
+/**
+ * Makes a server and listens. Rejects with a `TypeError` for an unsafe address or an unknown option, or as the
+ * system refuses.
+ */
 export async function serve(options: ServerOptions): Promise<CoppiceServer> {
   const server = createServer(options);
   try {
@@ -95,6 +114,10 @@ export class CoppiceServer {
   #closing: Promise<void> | undefined;
 
   constructor(options: ServerOptions) {
+    // Without types: an `authorise` that nobody looks at would leave everything open.
+    for (const name of Object.keys(options)) {
+      if (!(name in OPTIONS)) throw new TypeError(`a server has no option ${name}`);
+    }
     const { storage, authorize, origins = [], mayRecover, pageDirectory = PAGE_DIRECTORY } = options;
     this.#options = options;
     this.#limits = serverLimits(options.limits);

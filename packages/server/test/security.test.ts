@@ -263,6 +263,10 @@ describe("addresses", () => {
     await expect(listen({ limits: { idleMs: 0 } })).rejects.toThrow(RangeError);
     await expect(listen({ limits: { whatMax: 1 } as object })).rejects.toThrow("there is no limit whatMax");
   });
+
+  test("[SV46] an option that there is not is refused: nobody would look at an authorise", async () => {
+    await expect(listen({ authorise: () => false } as object)).rejects.toThrow("no option authorise");
+  });
 });
 
 /** `fetch` says where it comes from by itself; this says what it is told to. */

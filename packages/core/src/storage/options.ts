@@ -129,6 +129,17 @@ export function copyForMoment<Event>(event: Event): Event {
   return event instanceof Uint8Array ? (pooledCopy(event) as Event) : event;
 }
 
+const OPTIONS: Readonly<Record<keyof StorageOptions<readonly AnyModel[]>, true>> = {
+  backend: true,
+  models: true,
+  snapshotPolicy: true,
+  history: true,
+  observer: true,
+  env: true,
+  limits: true,
+  folder: true,
+};
+
 /** The models by their names; the first one is the default. Throws a `TypeError` for what is no use. */
 export function namedModels(options: StorageOptions<readonly AnyModel[]>): {
   readonly models: ReadonlyMap<string, AnyModel>;
@@ -143,6 +154,9 @@ export function namedModels(options: StorageOptions<readonly AnyModel[]>): {
   }
   if (snapshotPolicy !== undefined && typeof snapshotPolicy !== "function") {
     throw new TypeError("snapshotPolicy must be a function, like everyEvents(1000) or never");
+  }
+  for (const name of Object.keys(options)) {
+    if (!(name in OPTIONS)) throw new TypeError(`DocumentStorage.open has no option ${name}`);
   }
   const models = new Map<string, AnyModel>();
   for (const model of list as readonly AnyModel[]) {

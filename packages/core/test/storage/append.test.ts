@@ -386,6 +386,9 @@ describe("bad input", () => {
       "models[1] is no model",
     );
     await expect(attempt({ backend, models, snapshotPolicy: 5 })).rejects.toThrow(/must be a function/);
+    await expect(attempt({ backend, models, snapshotpolicy: never })).rejects.toThrow(
+      "no option snapshotpolicy",
+    );
   });
 
   test("[ER6] limits that cannot be are refused when the storage is opened", async () => {
