@@ -86,6 +86,19 @@ describe("append", () => {
     await storage.close();
   });
 
+  test("[ST8] a commit id is the caller's own: whoever gives its buffer away takes no other along", async () => {
+    const backend = simulatedBackend();
+    const storage = await open({ backend });
+    const [given, kept] = [storage.newCommitId(), storage.newCommitId()];
+    structuredClone(given, { transfer: [given.buffer] });
+    expect([given.length, kept.buffer.byteLength]).toEqual([0, 16]);
+    backend.failNext("commit", "unknown-applied");
+    await expect(storage.append("d", [naming("a")])).rejects.toMatchObject({ code: "OUTCOME_UNKNOWN" });
+    const { settled } = await storage.recover();
+    expect(settled.map(({ commitId }) => commitId.buffer.byteLength)).toEqual([16]);
+    await storage.close();
+  });
+
   test("[ST77] a state whose last batch the store has lost is another one once its clock is reached again", async () => {
     const backend = simulatedBackend();
     const before = await open({ backend });
