@@ -26,6 +26,7 @@ async function clean(...storages: Storage[]): Promise<void> {
 class Taker {
   readonly events: StoredEvent[] = [];
   ended: unknown;
+  #whyEnded: unknown = new Error("the subscription is done");
   readonly done: Promise<void>;
   readonly #waiting: { count: number; resolve: () => void; reject: (error: unknown) => void }[] = [];
 
@@ -39,6 +40,8 @@ class Taker {
 
   has(count: number): Promise<void> {
     if (this.events.length >= count) return Promise.resolve();
+    // Else a test waits for what never comes, and nobody learns why.
+    if (this.ended !== undefined) return Promise.reject(this.#whyEnded);
     return new Promise((resolve, reject) => this.#waiting.push({ count, resolve, reject }));
   }
 
@@ -52,6 +55,7 @@ class Taker {
       this.ended = "done";
     } catch (error) {
       this.ended = isCoppiceError(error) ? error.code : error;
+      this.#whyEnded = error;
       for (const { reject } of this.#waiting) reject(error);
     }
   }
