@@ -291,6 +291,38 @@ describe("a subscription beside others", () => {
     expect(taker.ended).toBe("CLOSED");
   });
 
+  test("[HI36] whenever a recovery ends beside it, it shows nothing of a commit that fails afterwards", async () => {
+    for (let reactions = 0; reactions < 40; reactions++) {
+      const backend = simulatedBackend({ sync: "never", poisonsItself: true });
+      const storage = await open({ backend, limits: { pageBytesMax: 1 } });
+      await append(storage, "a");
+      const events = storage.subscribe("d");
+      await events.next();
+      await append(storage, "b");
+      await append(storage, "c");
+      const failed = storage.recover().then(() => {
+        backend.failNext("reply", "unknown-applied");
+        return expect(append(storage, "d")).rejects.toMatchObject({ code: "OUTCOME_UNKNOWN" });
+      });
+      for (let passed = 0; passed < reactions; passed++) await Promise.resolve();
+      const slow = async function* (): AsyncGenerator<StoredEvent> {
+        for await (const event of events) {
+          yield event;
+          await failed;
+        }
+      };
+      const taker = new Taker(slow());
+      await failed;
+      for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+      expect(taker.names).not.toContain("d");
+      await storage.recover();
+      await taker.has(3);
+      expect(taker.names).toBe("b,c,d");
+      await clean(storage);
+      await taker.done;
+    }
+  });
+
   test("[HI37] whatever writers, compactions into the archive, taggers, recoveries and consumers do, what is seen is the log", async () => {
     for (let seed = 0; seed < 25; seed++) {
       const random = seededRandom(seed);
