@@ -10,7 +10,7 @@ export interface Env {
   now(): number;
   /** A clock that never goes back, in ms with fractions; only for durations. */
   elapsed(): number;
-  /** Unpredictable bytes. */
+  /** Unpredictable bytes, each given once; perhaps in one buffer with others, not to be handed out. */
   random(byteCount: number): Uint8Array;
   /** Resolves after `ms`; rejects with the signal's reason when aborted. */
   delay(ms: number, signal?: AbortSignal): Promise<void>;

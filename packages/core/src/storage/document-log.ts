@@ -240,16 +240,22 @@ export class DocumentLog {
   /** Commits what has gathered, of the first `asked`; then goes on. */
   #commitNext(head: Head, asked: number): void {
     const plan = new Plan(this.#context, this.id, head);
+    let batch: Batch | undefined;
+    this.#fill(plan, asked);
     try {
-      this.#fill(plan, asked);
-      if (!plan.empty) {
-        this.#submit(plan, plan.build());
+      if (!plan.empty) batch = plan.build();
+    } catch (error) {
+      const { members } = plan;
+      if (members.length > 1) {
+        // A codec does not say whose events it refuses: half of them are tried without the others.
+        this.#queue = [...members, ...this.#queue];
+        this.#commitNext(head, members.length >> 1);
         return;
       }
-    } catch (error) {
-      this.#failed(plan, error);
+      members[0]!.reject(error);
     }
-    this.#goOn();
+    if (batch === undefined) this.#goOn();
+    else this.#submit(plan, batch);
   }
 
   #submit(plan: Plan, batch: Batch): void {

@@ -140,7 +140,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   /** A fresh commit id for `append`: 16 bytes, a UUID of version 7. */
   newCommitId(): Uint8Array {
-    return newCommitId(this.#context.env);
+    return new Uint8Array(newCommitId(this.#context.env));
   }
 
   /**
@@ -506,7 +506,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
       const applied = await wasApplied(this.#context, commit);
       this.#unknown.shift();
       if (applied === undefined) continue;
-      settled.push({ id, commitId, clock, end, applied });
+      settled.push({ id, commitId: new Uint8Array(commitId), clock, end, applied });
       for (const reference of this.#handles) {
         const handle = reference.deref();
         if (handle?.id === id) handle.settle(commitId, applied ? end : undefined);

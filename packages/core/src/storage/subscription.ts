@@ -160,7 +160,10 @@ class Follower {
   /** What is stored from here on. */
   async *#news(): AsyncGenerator<StoredEvent> {
     const { context } = this.#owner;
-    const to = context.guard.traits.exclusive ? this.#durable : undefined;
+    const { exclusive } = context.guard.traits;
+    // A recovery has ended since `#prepare` asked, and woke this: it asks again.
+    if (exclusive && this.#durable === undefined) return;
+    const to = exclusive ? this.#durable : undefined;
     const range = {
       ...(this.#next === undefined ? {} : { from: this.#next }),
       ...(to === undefined ? {} : { to }),

@@ -86,6 +86,19 @@ describe("append", () => {
     await storage.close();
   });
 
+  test("[ST8] a commit id is the caller's own: whoever gives its buffer away takes no other along", async () => {
+    const backend = simulatedBackend();
+    const storage = await open({ backend });
+    const [given, kept] = [storage.newCommitId(), storage.newCommitId()];
+    structuredClone(given, { transfer: [given.buffer] });
+    expect([given.length, kept.buffer.byteLength]).toEqual([0, 16]);
+    backend.failNext("commit", "unknown-applied");
+    await expect(storage.append("d", [naming("a")])).rejects.toMatchObject({ code: "OUTCOME_UNKNOWN" });
+    const { settled } = await storage.recover();
+    expect(settled.map(({ commitId }) => commitId.buffer.byteLength)).toEqual([16]);
+    await storage.close();
+  });
+
   test("[ST77] a state whose last batch the store has lost is another one once its clock is reached again", async () => {
     const backend = simulatedBackend();
     const before = await open({ backend });
@@ -450,6 +463,44 @@ describe("bad input", () => {
     expect(settled.map(({ status }) => status)).toEqual(["fulfilled", "rejected", "fulfilled"]);
     expect(settled[1]).toMatchObject({ reason: { code: "EVENT_INVALID" } });
     await storage.close();
+  });
+
+  test("[ER3] what the model cannot encode is refused alone, whatever waits beside and behind it", async () => {
+    const plain = nameSet();
+    const encode: typeof plain.codec.encode = (events) => {
+      if (events.some((event) => new TextDecoder().decode(event).includes("bad"))) throw new TypeError("bad");
+      return plain.codec.encode(events);
+    };
+    for (const exclusive of [true, false]) {
+      const storage = await DocumentStorage.open({
+        backend: simulatedBackend({ exclusive }),
+        models: [{ ...plain, codec: { ...plain.codec, encode } }],
+        snapshotPolicy: never,
+      });
+      const expected = Array.from({ length: 20 }, (_, index) => `n${index}`);
+      const bad = [3, 4, 19];
+      for (const names of [["first"], expected]) {
+        const settled = await Promise.allSettled(
+          names.map((name, index) =>
+            storage.append("d", [naming(bad.includes(index) ? `bad ${name}` : name)], {
+              ...(index === 7 ? { commitId: storage.newCommitId() } : {}),
+            }),
+          ),
+        );
+        const refused = settled.flatMap(({ status }, index) => (status === "rejected" ? [index] : []));
+        expect(refused).toEqual(names.length === 1 ? [] : bad);
+      }
+      const found: string[] = [...((await storage.load("d"))?.doc.names.keys() ?? [])];
+      expect(found).toEqual(["first", ...expected.filter((_, index) => !bad.includes(index))]);
+      const [refused, deleted] = await Promise.allSettled([
+        storage.append("d", [naming("bad")]),
+        storage.delete("d"),
+      ]);
+      expect(refused).toMatchObject({ status: "rejected", reason: { message: "bad" } });
+      expect(deleted.status).toBe("fulfilled");
+      expect((await storage.check()).problems).toEqual([]);
+      await storage.close();
+    }
   });
 
   test("[ER4] a document of a model that was not given is refused, not opened empty", async () => {

@@ -26,6 +26,7 @@ async function clean(...storages: Storage[]): Promise<void> {
 class Taker {
   readonly events: StoredEvent[] = [];
   ended: unknown;
+  #whyEnded: unknown = new Error("the subscription is done");
   readonly done: Promise<void>;
   readonly #waiting: { count: number; resolve: () => void; reject: (error: unknown) => void }[] = [];
 
@@ -39,6 +40,8 @@ class Taker {
 
   has(count: number): Promise<void> {
     if (this.events.length >= count) return Promise.resolve();
+    // Else a test waits for what never comes, and nobody learns why.
+    if (this.ended !== undefined) return Promise.reject(this.#whyEnded);
     return new Promise((resolve, reject) => this.#waiting.push({ count, resolve, reject }));
   }
 
@@ -52,6 +55,7 @@ class Taker {
       this.ended = "done";
     } catch (error) {
       this.ended = isCoppiceError(error) ? error.code : error;
+      this.#whyEnded = error;
       for (const { reject } of this.#waiting) reject(error);
     }
   }
@@ -285,6 +289,38 @@ describe("a subscription beside others", () => {
     await clean(storage);
     await taker.done;
     expect(taker.ended).toBe("CLOSED");
+  });
+
+  test("[HI36] whenever a recovery ends beside it, it shows nothing of a commit that fails afterwards", async () => {
+    for (let reactions = 0; reactions < 40; reactions++) {
+      const backend = simulatedBackend({ sync: "never", poisonsItself: true });
+      const storage = await open({ backend, limits: { pageBytesMax: 1 } });
+      await append(storage, "a");
+      const events = storage.subscribe("d");
+      await events.next();
+      await append(storage, "b");
+      await append(storage, "c");
+      const failed = storage.recover().then(() => {
+        backend.failNext("reply", "unknown-applied");
+        return expect(append(storage, "d")).rejects.toMatchObject({ code: "OUTCOME_UNKNOWN" });
+      });
+      for (let passed = 0; passed < reactions; passed++) await Promise.resolve();
+      const slow = async function* (): AsyncGenerator<StoredEvent> {
+        for await (const event of events) {
+          yield event;
+          await failed;
+        }
+      };
+      const taker = new Taker(slow());
+      await failed;
+      for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+      expect(taker.names).not.toContain("d");
+      await storage.recover();
+      await taker.has(3);
+      expect(taker.names).toBe("b,c,d");
+      await clean(storage);
+      await taker.done;
+    }
   });
 
   test("[HI37] whatever writers, compactions into the archive, taggers, recoveries and consumers do, what is seen is the log", async () => {
