@@ -75,8 +75,8 @@ const IDLE_MS = 20;
 const PAGE_DIRECTORY = fileURLToPath(new URL("./page", import.meta.url));
 
 /**
- * Makes a server and listens. Rejects with a `TypeError` for an unsafe address or an unknown option, or as the
- * system refuses.
+ * Makes a server and listens. Rejects with a `TypeError` for an unsafe address or an unknown option, or as
+ * the system refuses.
  */
 export async function serve(options: ServerOptions): Promise<CoppiceServer> {
   const server = createServer(options);

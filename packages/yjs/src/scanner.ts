@@ -390,7 +390,6 @@ function textOf(bytes: Uint8Array): string | undefined {
   }
 }
 
-/** True when bytes [at, at + size) are one well-formed sequence of 2 to 4 bytes that ends before `limit`. */
 /** Where the first byte that is not ASCII stands; most texts have none. */
 function asciiEnd(bytes: Uint8Array, start: number, end: number): number {
   let i = start;
@@ -402,6 +401,7 @@ function asciiEnd(bytes: Uint8Array, start: number, end: number): number {
   return i;
 }
 
+/** True when bytes [at, at + size) are one well-formed sequence of 2 to 4 bytes that ends before `limit`. */
 function validSequence(bytes: Uint8Array, at: number, size: number, limit: number): boolean {
   if (at + size > limit) return false;
   const lead = bytes[at]!;
