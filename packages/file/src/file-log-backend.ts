@@ -102,17 +102,24 @@ export interface FileLogFactory extends BackendFactory {
  */
 export function fileLogBackend(directory: string, options: FileLogOptions = {}): FileLogFactory {
   const settings = checked(directory, options);
-  let current: FileLog | Follower | undefined;
+  // A factory outlives what it opened, whose index is large.
+  let last: WeakRef<FileLog | Follower> | undefined;
+  const current = () => {
+    const opened = last?.deref();
+    return opened?.isOpen ? opened : undefined;
+  };
   return {
     name: "file",
     async open(env) {
-      current = settings.readOnly ? await follow(settings, env) : await FileLog.open(settings, env);
-      return current;
+      const opened = settings.readOnly ? await follow(settings, env) : await FileLog.open(settings, env);
+      last = new WeakRef(opened);
+      return opened;
     },
-    stats: () => (current?.isOpen ? current.stats() : undefined),
+    stats: () => current()?.stats(),
     async merge(how = {}) {
-      if (current?.isOpen !== true) throw new CoppiceError("CLOSED", "the file log is not open");
-      return current.merge(how);
+      const opened = current();
+      if (opened === undefined) throw new CoppiceError("CLOSED", "the file log is not open");
+      return opened.merge(how);
     },
   };
 }
