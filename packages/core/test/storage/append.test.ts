@@ -9,9 +9,11 @@ import {
   type StorageOptions,
   systemEnv,
 } from "coppice";
-import { simulatedBackend, simulatedEnv } from "coppice/testing";
+import { seededRandom, simulatedBackend, simulatedEnv } from "coppice/testing";
 import { describe, expect, test } from "vitest";
 import { nameSet, naming } from "../../../../test/support/oracle-model.js";
+import { tokenOf } from "../../src/storage/head.js";
+import type { Meta } from "../../src/storage/meta.js";
 
 const models = [nameSet()] as const;
 const open = (options: Partial<StorageOptions<typeof models>> = {}) =>
@@ -116,6 +118,14 @@ describe("append", () => {
     });
     expect((await storage.check()).problems).toEqual([]);
     await storage.close();
+  });
+
+  test("[ST77] a token names the whole checksum, in the digits that tokens kept elsewhere have", () => {
+    const meta = { incarnation: "00ff00ff00ff00ff", deleted: undefined } as Meta;
+    const random = seededRandom(77);
+    const edges = [0, 1, 0xfff, 0x1000, 0x0fff_ffff, 0x1000_0000, 0x1000_0fff, 0x8000_0000, 0xffff_ffff];
+    for (const crc of [...edges, ...Array.from({ length: 1000 }, () => random.int(2 ** 32))])
+      expect(tokenOf(meta, 5, crc)).toBe(`00ff00ff00ff00ff.5.${crc.toString(16)}`);
   });
 
   test("[ST77] the token of a state is the same after a restart, a compaction and for a repeated append", async () => {
