@@ -26,7 +26,7 @@ function countModule(module, tally) {
     testCount++;
     if (result.state === "passed") tally.passed++;
     else if (result.state === "skipped") tally.skipped.push({ title, reason: reasonOf(test) });
-    else tally.failed.push(title);
+    else tally.failed.push([title, ...(result.errors ?? []).map(({ message }) => message)].join(": "));
   }
   const errors = [...module.errors(), ...[...module.children.allSuites()].flatMap((suite) => suite.errors())];
   for (const error of errors) tally.failed.push(`${module.relativeModuleId}: ${error.message}`);

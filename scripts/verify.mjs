@@ -99,7 +99,7 @@ function run(command, env = {}, timeout = undefined) {
 
 function conclude() {
   console.log(`\n== result after ${seconds(started)} s, Node ${process.version}`);
-  for (const failure of failures) console.log(`failed: ${failure.split("\n")[0]}`);
+  for (const failure of failures) console.log(`failed: ${failure.replaceAll(/\s+/g, " ").slice(0, 600)}`);
   process.exitCode = failures.length > 0 ? 1 : 0;
   console.log(`${passedCount} passed, ${failures.length} failed, ${skippedCount} skipped`);
 }

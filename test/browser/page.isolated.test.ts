@@ -231,9 +231,10 @@ describe("the page", () => {
     await recorded(location, "notes", "written");
     const { url } = await start("start", location, "--no-samples");
     const page = await tab(`${url}/#/documents/notes`, LOST);
+    await page.getByText("live", { exact: true }).waitFor();
+    // Until it is live, the page asks.
     const asked: string[] = [];
     page.on("request", (request) => asked.push(new URL(request.url()).pathname));
-    await page.getByText("live", { exact: true }).waitFor();
     const events = page.locator(".tile", { hasText: "events" }).first().locator(".value");
     expect(await events.textContent()).toBe("7");
     const other = await tab(`${url}/#/try/notes`, LOST);
