@@ -7,7 +7,8 @@
  * work.
  *
  * Invariants:
- * - one commit runs at a time, so that what `expect` sees is what the frame meets;
+ * - one commit runs at a time, so that what `expect` sees is what the frame meets; the next is at most
+ *   prepared meanwhile, when it expects nothing of what that one changes;
  * - a failed write or sync is the end of this open: every later commit is refused, and nothing is retried;
  * - whatever fails, `close` frees the lock.
  */
@@ -24,7 +25,7 @@ import {
 } from "coppice";
 import { nodeFiles, type OpenFiles, type StoreFiles } from "./files.js";
 import { Follower } from "./follower.js";
-import { LogWriter, type WriterLimits } from "./log-writer.js";
+import { type Frame, LogWriter, poisoned, type WriterLimits } from "./log-writer.js";
 import { MANIFEST } from "./manifest.js";
 import { Merger } from "./merger.js";
 import { type Recovered, recover } from "./recovery.js";
@@ -218,7 +219,12 @@ class FileLog implements Backend {
   #closed: Promise<void> | undefined;
 
   private constructor(settings: Settings, env: Env, files: StoreFiles, found: Recovered) {
-    this.traits = { ...TRAITS, durability: settings.syncs ? "power" : "process", exclusive: true };
+    this.traits = {
+      ...TRAITS,
+      durability: settings.syncs ? "power" : "process",
+      exclusive: true,
+      pipelined: settings.syncs,
+    };
     this.#files = files;
     this.#found = found;
     this.#writer = new LogWriter(files, found.state, env, settings.limits);
@@ -263,7 +269,8 @@ class FileLog implements Backend {
 
   async commit(batch: Batch): Promise<void> {
     this.#assertOpen();
-    await this.#inTurn(() => this.#commitNow(batch));
+    const frame = this.#unfinished === 1 && this.#writer.follows(batch) ? this.#prepare(batch) : undefined;
+    await this.#inTurn(() => this.#commitNow(batch, frame));
   }
 
   stats(): FileLogStats {
@@ -316,17 +323,27 @@ class FileLog implements Backend {
     return result;
   }
 
-  async #commitNow(batch: Batch): Promise<void> {
-    const { failure } = this.#writer;
-    if (failure !== undefined) {
-      throw new CoppiceError("POISONED", "an earlier write failed; open the file log again", {
-        cause: failure,
-      });
-    }
-    for (const { key, value } of batch.expect ?? []) {
+  /** While the only commit before it is being synced. */
+  #prepare(batch: Batch): Frame | undefined {
+    this.#assertExpected(batch);
+    return this.#writer.prepare(batch);
+  }
+
+  #assertExpected({ expect = [] }: Batch): void {
+    for (const { key, value } of expect) {
       if (!this.#reader.holds(key, value)) throw commitConflict(key);
     }
-    await this.#writer.write(batch);
+  }
+
+  async #commitNow(batch: Batch, frame: Frame | undefined): Promise<void> {
+    const { failure } = this.#writer;
+    if (failure !== undefined) throw poisoned(failure);
+    if (frame === undefined) {
+      this.#assertExpected(batch);
+      await this.#writer.write(batch);
+    } else {
+      await this.#writer.finish(frame);
+    }
     this.#reader.noteWritten(batch.put ?? []);
     if ((batch.delete?.length ?? 0) > 0) this.#merger.wake();
   }

@@ -4,7 +4,8 @@
  * for manifests.
  *
  * Invariants:
- * - at most one frame is ever unsynced;
+ * - at most one frame is ever unsynced: the next may be built meanwhile, and is written when that one is
+ *   durable;
  * - a frame is applied to the index only when it is durable;
  * - after any failed write or sync of a frame or of the manifest nothing more is written, and no sync is
  *   repeated: `failure` says why, until the store is opened again;
@@ -49,6 +50,22 @@ export interface WriterLimits {
 /** New stores begin with small segments, and get larger ones as they grow. */
 const SEGMENT_BYTES_FIRST = 1024 * 1024;
 
+/** A frame that is built; its bytes are in memory that the next one takes. */
+export interface Frame {
+  readonly changes: Changes;
+  readonly segment: Segment;
+  /** Where it lies in the segment. */
+  readonly start: number;
+  readonly positions: readonly number[];
+  readonly bytes: Uint8Array;
+  readonly length: number;
+  readonly chain: number;
+  /** Settles when it is; `undefined`: its time has not come. */
+  durable: Promise<void> | undefined;
+  /** Its bytes are with the system, and their memory is free. */
+  isWritten: boolean;
+}
+
 interface Prepared {
   readonly number: number;
   readonly bytes: number;
@@ -61,6 +78,9 @@ export class LogWriter {
   readonly #env: Env;
   readonly #limits: WriterLimits;
   readonly #frame = new FrameWriter();
+  /** Being synced; and what follows it, built already. */
+  #syncing: Frame | undefined;
+  #next: Frame | undefined;
   #prepared: Promise<Prepared | undefined> | undefined;
   #manifests: Promise<unknown> = Promise.resolve();
   #hints: Promise<unknown> = Promise.resolve();
@@ -87,33 +107,96 @@ export class LogWriter {
     const length = frameBytes(changes.bytes);
     const segment =
       this.#fitting(length) ?? (await this.#room(length, changes.names.length > 0).catch(asNotWritten));
-    const [frame, state] = [this.#frame, this.#state];
-    frame.begin(segment.end, segment.salt);
-    const positions = addRecords(frame, changes);
-    const { bytes, chain } = frame.finish(state.sequence + 1, state.chain);
+    const { sequence, chain } = this.#state;
+    const next = this.#build(changes, segment, segment.end, sequence, chain);
+    this.#send(next);
+    await this.finish(next);
+  }
+
+  /**
+   * Whether the frame of this batch can be built while the one before it is being synced: what that one
+   * changes the batch neither expects nor deletes.
+   */
+  follows({ delete: remove = [], expect = [] }: Batch): boolean {
+    const before = this.#syncing;
+    if (before === undefined || !before.isWritten || this.#next !== undefined || this.failure !== undefined)
+      return false;
+    // With deletions, which are few, it is not looked for.
+    const { deletions, puts } = before.changes;
+    if (deletions.length > 0 || remove.length > 0) return false;
+    const changed = new Set<string>();
+    for (const { key } of puts) changed.add(key[1]);
+    return !expect.some(({ key }) => changed.has(key[1]));
+  }
+
+  /**
+   * Builds that frame, which goes as soon as the one before it is durable; `finish` must be called in its
+   * turn.
+   * `undefined`: there is nothing to write, or no room in the segment.
+   */
+  prepare(batch: Batch): Frame | undefined {
+    const changes = plan(this.#state, batch);
+    const { segment, length, chain } = this.#syncing!;
+    const start = segment.end + length;
+    if (changes.bytes === 0 || start + frameBytes(changes.bytes) > segment.bytes) return undefined;
+    this.#next = this.#build(changes, segment, start, this.#state.sequence + 1, chain);
+    return this.#next;
+  }
+
+  /** Resolves when the frame is durable and applied; rejects as `write` does. */
+  async finish(frame: Frame): Promise<void> {
+    const { segment, length, chain, changes, positions, durable } = frame;
+    const state = this.#state;
+    if (durable === undefined) throw poisoned(this.failure);
+    // While the disk works. After a failure no segment is sealed, and no hint written.
+    noteHint(segment.hint, changes, positions);
+    if (state.syncs) this.#syncing = frame;
     try {
-      const written = writeFully(segment.file, bytes, length, segment.end);
-      if (written !== undefined) await written;
-      const durable = state.syncs
-        ? segment.file.sync(this.#limits.blocking)
-        : // Nothing waits for the disk: let others have their turn between two commits.
-          new Promise<void>((resolve) => this.#env.turn(resolve));
-      // While the disk works. After a failure no segment is sealed, and no hint written.
-      noteHint(segment.hint, changes, positions);
       await durable;
     } catch (error) {
       this.failure = error;
+      this.#syncing = undefined;
+      this.#next = undefined;
       throw new CoppiceError("OUTCOME_UNKNOWN", "a write or sync failed, and may have been written", {
         cause: error,
       });
     }
+    this.#syncing = undefined;
     segment.end += length;
     segment.chain = chain;
     state.sequence++;
     state.chain = chain;
     if (state.syncs) state.noteDurable();
+    // The disk first: what is applied meanwhile was not acknowledged yet.
+    const next = this.#next;
+    this.#next = undefined;
+    if (next !== undefined && this.failure === undefined) this.#send(next);
     apply(state, segment, changes, positions);
     if (segment.end > segment.bytes / 2) this.#prepared ??= this.#prepare();
+  }
+
+  #build(changes: Changes, segment: Segment, start: number, sequence: number, previous: number): Frame {
+    const writer = this.#frame;
+    writer.begin(start, segment.salt);
+    const positions = addRecords(writer, changes);
+    const { bytes, length, chain } = writer.finish(sequence + 1, previous);
+    return { changes, segment, start, positions, bytes, length, chain, durable: undefined, isWritten: false };
+  }
+
+  /** Writes the frame and begins to sync it; whatever fails, `finish` says so. */
+  #send(frame: Frame): void {
+    frame.durable = this.#put(frame);
+    frame.durable.catch(() => undefined);
+  }
+
+  async #put(frame: Frame): Promise<void> {
+    const { segment, bytes, length, start } = frame;
+    const written = writeFully(segment.file, bytes, length, start);
+    if (written !== undefined) await written;
+    frame.isWritten = true;
+    if (this.#state.syncs) await segment.file.sync(this.#limits.blocking);
+    // Nothing waits for the disk: let others have their turn between two commits.
+    else await new Promise<void>((resolve) => this.#env.turn(resolve));
   }
 
   /**
@@ -291,6 +374,11 @@ export class LogWriter {
     this.#manifests = changed.catch(() => undefined);
     return changed;
   }
+}
+
+/** What a commit rejects with after a failure. */
+export function poisoned(failure: unknown): CoppiceError {
+  return new CoppiceError("POISONED", "an earlier write failed; open the file log again", { cause: failure });
 }
 
 /** The frame itself was not begun. */

@@ -3,7 +3,7 @@
 import { cp, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { fileLogBackend } from "@coppice/file";
-import { crashModels, SimulatedDisk } from "@coppice/file/testing";
+import { crashModels, failure, SimulatedDisk } from "@coppice/file/testing";
 import type { Backend, BackendFactory } from "coppice";
 import { type BackendSubject, backendCases, runCase } from "coppice/conformance";
 import { seededRandom } from "coppice/testing";
@@ -81,6 +81,15 @@ function simulatedSubject(durability: "power" | "process"): BackendSubject {
     disks.set(factory, disk);
     return factory;
   };
+  // A frame that was written is there when the store is opened again, synced or not.
+  const loseReply = async (factory: BackendFactory, applied: boolean) => {
+    const disk = disks.get(factory)!;
+    disk.fault = ({ kind }) => {
+      if (kind !== (applied ? "sync" : "write")) return undefined;
+      disk.fault = () => undefined;
+      return failure("EIO");
+    };
+  };
   return {
     name: `file log on a simulated disk, durability ${durability}`,
     create: async () => make(new SimulatedDisk()),
@@ -95,6 +104,7 @@ function simulatedSubject(durability: "power" | "process"): BackendSubject {
         disk.capacityBytes = Number.POSITIVE_INFINITY;
       };
     },
+    ...(durability === "power" ? { loseReply } : {}),
   };
 }
 

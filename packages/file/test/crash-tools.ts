@@ -9,7 +9,7 @@
 import { type FileLogFactory, type FileLogOptions, fileLogBackend } from "@coppice/file";
 import { type CrashModel, type DiskImage, type DiskOperation, SimulatedDisk } from "@coppice/file/testing";
 import type { Backend, Batch, Entry } from "coppice";
-import { compareKeys, keyName, toHex } from "coppice";
+import { compareKeys, isCoppiceError, keyName, toHex } from "coppice";
 import { NaiveStore } from "coppice/conformance";
 import { type SeededRandom, seededRandom, simulatedEnv } from "coppice/testing";
 import { entriesOf } from "../../../test/support/stores.js";
@@ -91,6 +91,12 @@ export function statesOf(steps: readonly Step[]): string[][] {
   return states;
 }
 
+/** The steps without one of the commits. */
+export function without(steps: readonly Step[], commit: number): Step[] {
+  let count = 0;
+  return steps.filter(({ batch }) => batch === undefined || count++ !== commit);
+}
+
 function lines(naive: NaiveStore): string[] {
   return SPACES.flatMap((space) => naive.scan({ space }, {}))
     .sort((a, b) => compareKeys(a.key, b.key))
@@ -106,23 +112,47 @@ export function factoryOn(disk: Pick<SimulatedDisk, "files">, options: FileLogOp
 export interface Progress {
   acknowledged: number;
   submitted: number;
+  /** A commit that was surely not written: then the next one may be. */
+  refused?: number;
+  /** A commit that was acknowledged although one before it was in doubt. */
+  outOfOrder?: number;
 }
 
-/** Runs the steps; `progress` counts commits. */
+/** Runs the steps; `progress` counts commits. `ahead`: each is called while the one before it is under way. */
 export async function play(
   disk: SimulatedDisk,
   steps: readonly Step[],
   progress: Progress,
-  options: FileLogOptions = {},
+  { ahead = false, ...options }: FileLogOptions & { readonly ahead?: boolean } = {},
 ): Promise<void> {
   const factory = factoryOn(disk, options);
   const env = () => simulatedEnv(1, { autoAdvance: true });
   let backend = await factory.open(env());
-  for (const { batch, merge, reopen } of steps) {
-    if (batch !== undefined) {
-      progress.submitted++;
+  let before: Promise<void> | undefined;
+  const commit = async (batch: Batch): Promise<void> => {
+    const number = progress.submitted++;
+    try {
       await backend.commit(batch);
-      progress.acknowledged++;
+    } catch (error) {
+      const isSure = !isCoppiceError(error, "OUTCOME_UNKNOWN") && !isCoppiceError(error, "POISONED");
+      if (isSure) progress.refused ??= number;
+      throw error;
+    }
+    const before = progress.acknowledged + (progress.refused === undefined ? 0 : 1);
+    if (before !== number) progress.outOfOrder = number;
+    progress.acknowledged++;
+  };
+  for (const [i, { batch, merge, reopen }] of steps.entries()) {
+    const after = batch === undefined ? undefined : commit(batch);
+    after?.catch(() => undefined);
+    await before?.catch(async (error: unknown) => {
+      await after?.catch(() => undefined);
+      throw error;
+    });
+    before = after;
+    const isNext = ahead && steps[i + 1]?.batch !== undefined;
+    if (batch !== undefined) {
+      if (!isNext) await after;
     } else if (merge !== undefined) {
       await factory.merge({ force: merge === "all" });
     } else if (reopen === true) {
@@ -137,9 +167,10 @@ export async function play(
 export async function verify(
   image: DiskImage,
   states: readonly (readonly string[])[],
-  { acknowledged, submitted }: Progress,
+  { acknowledged, submitted, outOfOrder }: Progress,
   options: FileLogOptions = {},
 ): Promise<number> {
+  if (outOfOrder !== undefined) throw new Error(`commit ${outOfOrder} was acknowledged out of order`);
   const disk = new SimulatedDisk(image);
   const factory = factoryOn(disk, options);
   const first = await factory.open(simulatedEnv(2));
@@ -181,6 +212,7 @@ export async function explore(
   {
     stepCount = 40,
     merges = false,
+    ahead = false,
     keepsAcknowledged = true,
     options = {},
     budget = Number.POSITIVE_INFINITY,
@@ -206,7 +238,7 @@ export async function explore(
     }
   };
   let count = 0;
-  await play(disk, steps, progress, options);
+  await play(disk, steps, progress, { ...options, ahead });
   const stride = Math.max(1, images.length / budget);
   for (let i = 0; i < images.length; i += stride) {
     const { image, at, what } = images[Math.floor(i)]!;
@@ -229,6 +261,8 @@ export interface ExploreOptions {
   readonly keepsAcknowledged?: boolean;
   /** Merge after every second commit. */
   readonly merges?: boolean;
+  /** Call each commit while the one before it is under way. */
+  readonly ahead?: boolean;
   readonly options?: FileLogOptions;
   readonly budget?: number;
 }

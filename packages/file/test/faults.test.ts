@@ -10,7 +10,16 @@ import { isCoppiceError } from "coppice";
 import { seededRandom, simulatedEnv } from "coppice/testing";
 import { expect, test } from "vitest";
 import { begin, LONG, note, repetitions, SEED, TEST_MS_MAX } from "../../../test/crash/laboratory/effort.js";
-import { dump, factoryOn, play, randomSteps, statesOf, verify } from "./crash-tools.js";
+import {
+  dump,
+  factoryOn,
+  type Progress,
+  play,
+  randomSteps,
+  statesOf,
+  verify,
+  without,
+} from "./crash-tools.js";
 
 const SEEDS = 6;
 const FIRST = process.env.COPPICE_LAB_SEED === undefined ? 1 : SEED;
@@ -30,17 +39,24 @@ test("[FL9] an error at any operation, once or for ever, loses nothing acknowled
     await play(calm, steps, { acknowledged: 0, submitted: 0 });
     const random = seededRandom(seed);
     for (let at = 0; at < calm.operationCount; at += 1 + random.int(3)) {
-      for (const sticky of [false, true]) {
+      for (const [sticky, ahead] of [
+        [false, false],
+        [true, false],
+        [false, true],
+      ] as const) {
         const disk = new SimulatedDisk();
         const code = random.pick(CODES);
-        const progress = { acknowledged: 0, submitted: 0 };
+        const progress: Progress = { acknowledged: 0, submitted: 0 };
         disk.fault = ({ index }) => (index === at || (sticky && index > at) ? failure(code) : undefined);
-        const what = `seed ${seed}, ${code} at operation ${at}${sticky ? " and ever after" : ""}`;
-        await play(disk, steps, progress).catch((error: unknown) => {
+        const how = `${sticky ? " and ever after" : ""}${ahead ? ", commits called ahead" : ""}`;
+        const what = `seed ${seed}, ${code} at operation ${at}${how}`;
+        await play(disk, steps, progress, { ahead }).catch((error: unknown) => {
           if (!isCoppiceError(error)) throw new Error(`${what}: an error without a name`, { cause: error });
         });
+        const { refused } = progress;
+        const held = refused === undefined ? states : statesOf(without(steps, refused));
         for (const image of [disk.image(), disk.crash(random.pick(crashModels), random)]) {
-          await verify(image, states, progress).catch((error: Error) => {
+          await verify(image, held, progress).catch((error: Error) => {
             throw new Error(`${what}: ${error.message}`, { cause: error });
           });
           counts.states++;

@@ -8,7 +8,8 @@
  * and at once when others came until the last commit was done: the others' work is then done while the disk
  * does its own. Let x and y be the times that the halves need, and s a commit's: one after the other costs
  * x + y + s, side by side max(x, s) + max(y, s), which is less when x + y > s. Where commits hold up the
- * thread nothing is done beside them, and nobody is cut off.
+ * thread nothing is done beside them, and nobody is cut off. Where the next commit may be handed over while
+ * one is under way, that is done when the last of those who may come has come: it is prepared meanwhile.
  *
  * While a commit of many is under way the event loop turns and does not sleep, for as long as commits usually
  * take: a thread that sleeps needs tens of microseconds to wake, which is a good part of a commit.
@@ -25,6 +26,8 @@ import type { Env } from "./env.js";
 /** Fewer than these are not cut off from those behind them; and so many more until it is looked again. */
 const ENOUGH = 16;
 const STEP = 8;
+/** What is handed over ahead needs some of that time to be prepared. */
+const [CUT, AHEAD] = [2, 3];
 /** Commits to memory take no time, and many in one still cost less than many. */
 const COMMIT_MS_MIN = 0.1;
 /** Where commits take longer, waking costs little of it; and so many turns, where time stands still. */
@@ -36,6 +39,7 @@ const TURNLESS_MS_MAX = 5;
 export class Gathering {
   readonly #env: Env;
   readonly #begin: () => void;
+  readonly #ahead: (() => void) | undefined;
   #waiting = false;
   #since = 0;
   #begun = 0;
@@ -62,24 +66,31 @@ export class Gathering {
     if (this.#awake) this.#env.turn(this.#stayAwake);
   };
 
-  constructor(env: Env, begin: () => void) {
+  /** `ahead`: takes what waits while a commit is under way, to begin when that is done; see `goesOn`. */
+  constructor(env: Env, begin: () => void, ahead?: () => void) {
     this.#env = env;
+    this.#ahead = ahead;
     this.#begin = () => {
       if (!this.#waiting) return;
       this.#waiting = false;
-      this.#begun = env.elapsed();
-      if (this.#turnlessSince === undefined) {
-        this.#turnlessSince = this.#begun;
-        env.turn(this.#turned);
-      }
-      this.#underway = true;
-      this.#turnsLeft = AWAKE_TURNS_MAX;
-      if (!this.#awake && this.#expected >= ENOUGH && this.#commitMs < AWAKE_MS_MAX) {
-        this.#awake = true;
-        env.turn(this.#stayAwake);
-      }
+      this.#began();
       begin();
     };
+  }
+
+  #began(): void {
+    const env = this.#env;
+    this.#begun = env.elapsed();
+    if (this.#turnlessSince === undefined) {
+      this.#turnlessSince = this.#begun;
+      env.turn(this.#turned);
+    }
+    this.#underway = true;
+    this.#turnsLeft = AWAKE_TURNS_MAX;
+    if (!this.#awake && this.#expected >= ENOUGH && this.#commitMs < AWAKE_MS_MAX) {
+      this.#awake = true;
+      env.turn(this.#stayAwake);
+    }
   }
 
   /** Something is to be committed since `now`, and no commit is under way. */
@@ -101,14 +112,28 @@ export class Gathering {
     this.#begin();
   }
 
-  /** One more waits, for this commit or for the next; so many are they. */
-  joined(count: number): void {
-    if (count < ENOUGH || count % STEP !== 0) return;
+  /** One more waits, for this commit or for the next; so many are they, and so many are under way. */
+  joined(count: number, underway = 0): void {
+    if (count < ENOUGH) return;
+    const isLast = this.#ahead !== undefined && this.#underway && count + underway >= this.#expected;
+    if (!isLast && count % STEP !== 0) return;
     this.#lastJoined = this.#env.elapsed();
-    if (!this.#waiting || this.#held || 2 * count < this.#expected) return;
+    if (this.#held) return;
+    if (isLast && this.#isBusy(count, AHEAD)) this.#ahead?.();
+    if (!this.#waiting || 2 * count < this.#expected) return;
     if (this.#isOverdue(this.#lastJoined)) return;
     const allMs = ((this.#lastJoined - this.#since) * Math.max(count, this.#expected)) / count;
     if (allMs > this.#commitMs) this.#begin();
+  }
+
+  /** After a commit, when one that was taken ahead is under way now. */
+  goesOn(): void {
+    this.#began();
+  }
+
+  /** They needed more than this part of a commit's time to come. */
+  #isBusy(behind: number, part: number): boolean {
+    return behind >= ENOUGH && this.#lastJoined - this.#begun > this.#commitMs / part;
   }
 
   /** A commit of so many is done, and so many wait behind it. */
@@ -118,7 +143,7 @@ export class Gathering {
     this.#expected = count + behind;
     this.#done = this.#env.elapsed();
     this.#commitMs = Math.max(COMMIT_MS_MIN, this.#done - this.#begun);
-    this.#busy = behind >= ENOUGH && this.#lastJoined - this.#begun > this.#commitMs / 2;
+    this.#busy = this.#isBusy(behind, CUT);
   }
 
   /** Then what waits for a turn is not begun before. */

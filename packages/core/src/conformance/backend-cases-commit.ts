@@ -18,6 +18,7 @@ import {
   type BackendCase,
   backendCase,
   bytes,
+  pipelining,
   type Store,
 } from "./cases.js";
 
@@ -205,6 +206,12 @@ export const commitCases: readonly BackendCase[] = [
     },
     sharing,
   ),
+  backendCase(
+    "BK57",
+    "a commit that is called while one is under way does what it does after it",
+    ahead,
+    pipelining,
+  ),
 ];
 
 async function matrix(store: Store, expect: readonly Expectation[], holds: boolean): Promise<void> {
@@ -286,6 +293,38 @@ async function exactDeletions(store: Store): Promise<void> {
     await store.backend.commit(batch);
     assertLines(await store.dump(), naive.dump(), `after ${JSON.stringify(batch)}`);
   }
+}
+
+/** Two at a time on few documents, with expectations of what the one before may just have changed. */
+async function ahead({ backend, random, dump }: Store): Promise<void> {
+  const naive = new NaiveStore();
+  let conflictCount = 0;
+  const next = (): { batch: Batch; fails: boolean } => {
+    const key: Key = ["meta", `doc${random.below(3)}`];
+    const put: Entry[] = [{ key, value: bytes(`${random.below(4)}`) }];
+    if (random.chance(0.5)) put.push({ key: ["events", key[1], random.below(5)], value: bytes("event") });
+    const remove = random.chance(0.2) ? [{ space: "events", id: key[1], to: random.below(5) }] : [];
+    const about: Key = random.chance(0.7) ? key : ["meta", `doc${random.below(3)}`];
+    const value = random.chance(0.7) ? naive.get(about) : bytes(`${random.below(4)}`);
+    const batch = { put, delete: remove, expect: [{ key: about, value }] };
+    const fails = naive.commit(batch).length > 0;
+    return { batch, fails };
+  };
+  const commit = async ({ batch, fails }: { batch: Batch; fails: boolean }): Promise<void> => {
+    if (!fails) return backend.commit(batch);
+    conflictCount++;
+    await assertRejects("COMMIT_CONFLICT", "a commit that expects in vain", () => backend.commit(batch));
+  };
+  let before: Promise<void> = Promise.resolve();
+  for (let i = 0; i < 300; i++) {
+    const outcome = commit(next());
+    void outcome.catch(() => undefined);
+    await Promise.all([before, random.chance(0.1) ? outcome : undefined]);
+    before = outcome;
+  }
+  await before;
+  assertTried(conflictCount > 0, "no conflict was seen");
+  assertLines(await dump(backend), naive.dump(), "after 300 commits");
 }
 
 /** Each writer adds 1 to what it read, if that is still there. Twenty rounds. */

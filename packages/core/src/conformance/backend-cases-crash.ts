@@ -19,6 +19,7 @@ import {
   bytes,
   declared,
   fail,
+  pipelining,
   type Store,
   scanAll,
 } from "./cases.js";
@@ -57,6 +58,12 @@ export const crashCases: readonly BackendCase[] = ENDS.flatMap((end) => [
     "BK25",
     (name) => `after ${name} the store is free, and expectations meet what is there`,
     free,
+  ),
+  backendCase(
+    "BK57",
+    `of commits that are called while one is under way, ${NAMES[end]} leaves those up to some commit`,
+    (store) => ahead(store, end),
+    async (subject) => (await pipelining(subject)) ?? needs(subject, end, true),
   ),
 ]);
 
@@ -217,6 +224,42 @@ async function free(store: Store, end: End): Promise<void> {
       store.guard.commit({ put: [{ key, value: bytes("stale") }], expect: [{ key, value: old }] }),
     );
     assertBytes(await store.guard.get(key), now, "what was acknowledged before the crash");
+  }
+}
+
+/** Numbered commits on a few documents, always two of them at a time, until a moment of chance. */
+async function ahead(store: Store, end: End): Promise<void> {
+  const next = { number: 0, known: 0 };
+  const commit = async (): Promise<void> => {
+    const n = next.number++;
+    await store.backend.commit({ put: [{ key: ["events", `doc${n % 3}`, n], value: bytes(`${n}`) }] });
+    assert(next.known === n, `commit ${n} was acknowledged before commit ${next.known}`);
+    next.known++;
+  };
+  for (let round = 0; round < ROUNDS; round++) {
+    let before = commit();
+    for (let i = store.random.below(20); i >= 0; i--) {
+      const outcome = commit();
+      void outcome.catch(() => undefined);
+      await before;
+      before = outcome;
+    }
+    const { known, number } = next;
+    await store.crash(end);
+    const found: number[] = [];
+    for (let id = 0; id < 3; id++)
+      for (const { key } of await scanAll(store.backend, { space: "events", id: `doc${id}` }))
+        found.push(key[2]!);
+    found.sort((a, b) => a - b);
+    const last = found.length;
+    assert(
+      found.every((n, i) => n === i),
+      `there are [${found}], which is not all up to some commit`,
+    );
+    assert(last >= known, `lost ${known - last} acknowledged commits`);
+    assert(last <= number, `commit ${last} was never submitted`);
+    next.number = last;
+    next.known = last;
   }
 }
 

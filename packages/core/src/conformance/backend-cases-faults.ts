@@ -20,6 +20,7 @@ import {
   bytes,
   declared,
   fail,
+  pipelining,
   type Store,
 } from "./cases.js";
 
@@ -76,8 +77,21 @@ export const unknownOutcomeCases: readonly BackendCase[] = [true, false].flatMap
       (store) => behind(store, applied),
       losing,
     ),
+    backendCase(
+      "BK57",
+      `a commit that is called while one is under way that ${when}, and whose reply is lost, is not written`,
+      (store) => ahead(store, applied),
+      losingAhead,
+    ),
   ];
 });
+
+async function losingAhead(subject: BackendSubject): Promise<string | undefined> {
+  const why = (await pipelining(subject)) ?? (await losing(subject));
+  if (why !== undefined) return why;
+  const { poisonsItself } = (await declared(subject)).traits;
+  return poisonsItself ? undefined : "the backend goes on after a commit in doubt";
+}
 
 /** What happened to numbered commits, and whether the store shows just that. */
 class Told {
@@ -247,4 +261,21 @@ async function behind(store: Store, applied: boolean): Promise<void> {
     await store.reopen();
   }
   await told.verify(store, "after the reply was lost");
+}
+
+async function ahead(store: Store, applied: boolean): Promise<void> {
+  const commit = (id: string) =>
+    store.backend.commit({ put: [{ key: ["events", id, 0], value: bytes(id) }] });
+  await commit("before");
+  await store.subject.loseReply!(store.factory, applied);
+  const [first, second] = await Promise.allSettled([commit("first"), commit("second")]);
+  assertTried(first.status === "rejected", "no reply was lost");
+  assert(second.status === "rejected", "one that was called while it was under way was taken");
+  await store.reopen();
+  const found = await store.dump();
+  assert(
+    !found.some((line) => line.includes("second")),
+    "one that was called while it was under way is there",
+  );
+  assertTried(found.some((line) => line.includes("first")) === applied, "the fault was another one");
 }

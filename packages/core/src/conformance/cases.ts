@@ -191,6 +191,12 @@ export function declared(subject: BackendSubject): Promise<Declared> {
   return found;
 }
 
+/** Why a case about commits that are called ahead does not apply, if it does not. */
+export async function pipelining(subject: BackendSubject): Promise<string | undefined> {
+  const { traits } = await declared(subject);
+  return traits.pipelined === true ? undefined : "the backend takes one commit after the other";
+}
+
 /** A rule that was broken, told by a case. */
 export class CaseFailure extends Error {
   override readonly name = "CaseFailure";

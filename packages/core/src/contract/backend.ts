@@ -84,6 +84,12 @@ export interface Traits {
   /** Bytes of one value, and of all values of one commit, that are surely accepted. */
   readonly valueBytesMax: number;
   readonly commitBytesMax: number;
+  /**
+   * `true`: `commit` may be called while one commit is under way. What it needs is prepared meanwhile; it is
+   * written when that one is durable, as if it were called then, and not at all when that one ended in doubt.
+   * Absent: one after the other.
+   */
+  readonly pipelined?: boolean;
 }
 
 export interface Backend {

@@ -2,10 +2,13 @@
  * Group commit: while one commit is on its way to the disk, later ones gather and go down together as one
  * write and one sync.
  *
+ * A backend that takes the next commit ahead gets a group as soon as nobody else is about to join it, and
+ * prepares it while the disk works on the one before.
+ *
  * Invariants:
- * - one backend commit is in flight at a time;
- * - two members of a group never touch the same document, so no member's expectation can depend on another
- *   member of its own group;
+ * - one backend commit is in flight at a time, and at most one more is handed over ahead;
+ * - two members of a group, or of two that are handed over, never touch the same document, so no member's
+ *   expectation can depend on another;
  * - members of one document are committed in the order they came;
  * - a conflict fails only the member that expected in vain; any other failure fails every member.
  */
@@ -33,12 +36,20 @@ export class GroupCommit {
   readonly #limits: Limits;
   #queue: Member[] = [];
   #draining = false;
+  /** Groups that are handed over, their members, and the documents that they touch. */
+  #handed = 0;
+  #underway = 0;
+  readonly #touched = new Set<string>();
   #idle: (() => void)[] = [];
 
-  constructor(commit: (batch: Batch) => Promise<void>, env: Env, limits: Limits) {
+  /** `ahead`: the backend takes one commit more while one is under way. */
+  constructor(commit: (batch: Batch) => Promise<void>, env: Env, limits: Limits, ahead = false) {
     this.#commit = commit;
     this.#limits = limits;
-    this.#gathering = new Gathering(env, () => void this.#drain());
+    const next = () => {
+      if (this.#handed === 1) void this.#drain();
+    };
+    this.#gathering = new Gathering(env, () => void this.#drain(), ahead ? next : undefined);
   }
 
   /**
@@ -48,7 +59,7 @@ export class GroupCommit {
   submit(batch: Batch, done: () => void, failed: (error: unknown) => void): void {
     this.#queue.push(memberOf(batch, done, failed));
     if (this.#draining) {
-      this.#gathering.joined(this.#queue.length);
+      this.#gathering.joined(this.#queue.length, this.#underway);
       return;
     }
     this.#draining = true;
@@ -62,8 +73,16 @@ export class GroupCommit {
   }
 
   async #drain(): Promise<void> {
-    const committed = await this.#commitGroup(this.#takeGroup());
-    if (this.#queue.length === 0) this.#draining = false;
+    const group = this.#takeGroup();
+    if (group.length === 0) return;
+    this.#handed++;
+    this.#underway += group.length;
+    const committed = await this.#commitGroup(group);
+    this.#handed--;
+    this.#underway -= group.length;
+    for (const { ids } of group) for (const id of ids) this.#touched.delete(id);
+    if (this.#handed > 0) this.#gathering.goesOn();
+    else if (this.#queue.length === 0) this.#draining = false;
     else this.#gathering.next();
     // Those who are called back may submit again.
     const idle = this.#draining ? [] : this.#idle.splice(0);
@@ -71,10 +90,12 @@ export class GroupCommit {
     for (const resolve of idle) resolve();
   }
 
+  /** What goes in one commit; nothing, when all that waits must come after what is under way. */
   #takeGroup(): Member[] {
     const group: Member[] = [];
     const rest: Member[] = [];
-    const taken = new Set<string>();
+    const taken = this.#touched;
+    let behind: Set<string> | undefined;
     let bytes = 0;
     let operations = 0;
     for (const member of this.#queue) {
@@ -83,15 +104,15 @@ export class GroupCommit {
         (bytes + member.bytes <= this.#limits.groupBytesMax &&
           operations + member.operations <= this.#limits.groupOperationsMax);
       let apart = true;
-      for (const id of member.ids) {
-        if (taken.has(id)) apart = false;
-        else taken.add(id);
-      }
+      for (const id of member.ids) if (taken.has(id) || behind?.has(id)) apart = false;
       if (fits && apart) {
+        for (const id of member.ids) taken.add(id);
         group.push(member);
         bytes += member.bytes;
         operations += member.operations;
       } else {
+        behind ??= new Set();
+        for (const id of member.ids) behind.add(id);
         rest.push(member);
       }
     }
@@ -101,10 +122,11 @@ export class GroupCommit {
 
   /** The members whose commit it was; the others were told why not. */
   async #commitGroup(group: Member[]): Promise<readonly Member[]> {
+    const { length } = group;
     while (group.length > 0) {
       try {
         await this.#commit(group.length === 1 ? group[0]!.batch : merge(group));
-        this.#gathering.done(group.length, this.#queue.length);
+        this.#gathering.done(group.length, this.#queue.length + this.#underway - length);
         break;
       } catch (error) {
         const losers = isCoppiceError(error, "COMMIT_CONFLICT")

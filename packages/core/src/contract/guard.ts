@@ -40,6 +40,8 @@ export class Guard implements Backend {
   #closed: Promise<void> | undefined;
   #reclaiming: Promise<void> = Promise.resolve();
   #poison: CoppiceError | undefined;
+  /** When the last commit ended. */
+  #ended = 0;
 
   constructor(backend: Backend, env: Env, limits: Limits, onCommit?: CommitListener) {
     this.traits = backend.traits;
@@ -47,7 +49,8 @@ export class Guard implements Backend {
     this.#env = env;
     this.#limits = limits;
     this.#onCommit = onCommit;
-    this.#group = new GroupCommit((batch) => this.#commitNow(batch), env, limits);
+    const ahead = backend.traits.pipelined === true;
+    this.#group = new GroupCommit((batch) => this.#commitNow(batch), env, limits, ahead);
   }
 
   /** The failure that stopped all writes, until the backend is reopened. */
@@ -148,7 +151,7 @@ export class Guard implements Backend {
 
   async #commitNow(batch: Batch): Promise<void> {
     if (this.#poison !== undefined) throw poisoned(this.#poison);
-    const started = this.#env.elapsed();
+    const called = this.#env.elapsed();
     let failure: unknown;
     try {
       await this.#backend.commit(batch);
@@ -159,14 +162,19 @@ export class Guard implements Backend {
             cause: error,
           });
       if (this.traits.poisonsItself && !leavesAlive(error)) {
-        this.#poison = failure as CoppiceError;
+        // The one that was handed over behind it says no more than that.
+        if (this.#poison !== undefined) failure = poisoned(this.#poison);
+        else this.#poison = failure as CoppiceError;
       }
       throw failure;
     } finally {
+      // One that was handed over early has waited for the one before.
+      const started = Math.max(called, this.#ended);
+      this.#ended = this.#env.elapsed();
       this.#onCommit?.({
         operations: (batch.put?.length ?? 0) + (batch.delete?.length ?? 0),
         bytes: (batch.put ?? []).reduce((sum, entry) => sum + entry.value.length, 0),
-        durationMs: this.#env.elapsed() - started,
+        durationMs: this.#ended - started,
         error: failure,
       });
     }

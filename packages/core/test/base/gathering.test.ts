@@ -7,10 +7,16 @@ function harness() {
   let now = 0;
   let turns: (() => void)[] = [];
   let begun = 0;
+  let ahead = 0;
   const env: Env = { ...systemEnv(), elapsed: () => now, turn: (callback) => void turns.push(callback) };
   return {
-    gathering: new Gathering(env, () => begun++),
+    gathering: new Gathering(
+      env,
+      () => begun++,
+      () => ahead++,
+    ),
     begun: () => begun,
+    ahead: () => ahead,
     pass: (ms: number) => {
       now += ms;
     },
@@ -206,4 +212,47 @@ test("[BK55] after 5 ms of commits without a turn of the event loop the next wai
   expect(many.begun()).toBe(before + 1);
   many.turn();
   expect(many.begun()).toBe(before + 2);
+});
+
+/** A commit of 32 that took 2 ms and one turn, with 32 behind it who are under way now. */
+function halved(): Harness {
+  const it = harness();
+  committed(it);
+  it.gathering.done(32, 32);
+  it.gathering.goesOn();
+  it.turn();
+  return it;
+}
+
+test("[BK58] the last who may come takes all ahead, when they needed a third of a commit's time", () => {
+  const it = halved();
+  it.pass(0.5);
+  for (let count = 1; count <= 31; count++) it.gathering.joined(count, 32);
+  expect(it.ahead()).toBe(0);
+  it.pass(0.2);
+  it.gathering.joined(32, 32);
+  expect(it.ahead()).toBe(1);
+  const early = halved();
+  for (let count = 1; count <= 32; count++) early.gathering.joined(count, 32);
+  expect(early.ahead()).toBe(0);
+});
+
+test("[BK58] few are not taken ahead, nor anybody where commits hold up the thread", () => {
+  const few = harness();
+  committed(few);
+  few.gathering.done(32, 15);
+  few.gathering.goesOn();
+  few.turn();
+  few.pass(1.9);
+  few.gathering.joined(15, 32);
+  expect(few.ahead()).toBe(0);
+  const held = harness();
+  committed(held);
+  held.gathering.goesOn();
+  held.gathering.done(32, 32);
+  held.gathering.goesOn();
+  held.turn();
+  held.pass(1.9);
+  held.gathering.joined(32, 32);
+  expect(held.ahead()).toBe(0);
 });

@@ -76,6 +76,27 @@ export const contractMutants: readonly Mutant[] = [
     }),
   },
   {
+    defect: "compares what a commit expects before the one that is under way has ended",
+    rule: "BK57",
+    title: "does what it does after it",
+    reason: /mutant|should reject with COMMIT_CONFLICT, but resolved/,
+    traits: { pipelined: true },
+    wrap: (inner) => {
+      let last: Promise<unknown> = Promise.resolve();
+      return {
+        commit: async (batch) => {
+          const wrong = await wrongExpectation(inner, batch);
+          if (wrong !== undefined) throw conflict(wrong);
+          const written = last
+            .then(pause)
+            .then(() => inner.commit({ put: batch.put ?? [], delete: batch.delete ?? [] }));
+          last = written;
+          await written;
+        },
+      };
+    },
+  },
+  {
     defect: "applies a batch key by key",
     rule: "BK3",
     title: "a conflict on the last of many keys",

@@ -54,6 +54,35 @@ export const faultMutants: readonly Mutant[] = [
     }),
   },
   {
+    defect: "acknowledges a commit with the one that was under way when it was called",
+    rule: "BK57",
+    title: "a loss of power leaves those up to some commit",
+    reason: /lost .* acknowledged|was acknowledged before/,
+    traits: { pipelined: true },
+    simulated: {},
+    wrap: (inner) => {
+      let underway = 0;
+      let last: Promise<void> = Promise.resolve();
+      return {
+        commit: async (batch) => {
+          const before = last;
+          const written = before.then(() => inner.commit(batch)).finally(() => underway--);
+          last = written.catch(() => undefined);
+          await (underway++ > 0 ? before : written);
+        },
+      };
+    },
+  },
+  {
+    defect: "writes a commit after one in doubt",
+    rule: "BK57",
+    title: "that did not take effect, and whose reply is lost, is not written",
+    reason: /was taken/,
+    traits: { pipelined: true },
+    simulated: {},
+    wrap: same,
+  },
+  {
     defect: "lets the disk reorder what it has not synced",
     rule: "BK25",
     title: `a loss of power ${PREFIX}`,

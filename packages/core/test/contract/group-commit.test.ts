@@ -120,3 +120,68 @@ test("[BK23] idle resolves when nothing is queued or in flight", async () => {
   expect(settledCount).toBe(10);
   expect(groups).toHaveLength(10);
 });
+
+/** Writers who come back when they are told, with a backend that may be handed one group more; work takes time. */
+async function handedOver(ahead: boolean, answer: (batch: Batch) => Promise<void> = async () => undefined) {
+  const groups: Batch[] = [];
+  const underway: Batch[] = [];
+  let together = 0;
+  let last: Promise<unknown> = Promise.resolve();
+  const commit = async (batch: Batch) => {
+    groups.push(batch);
+    underway.push(batch);
+    together = Math.max(together, underway.length);
+    expect(underway.length).toBeLessThanOrEqual(2);
+    const ids = underway.flatMap(keysOf).map((key) => key[1]);
+    expect(new Set(ids).size).toBe(ids.length);
+    const turn = last.then(() => new Promise((resolve) => setImmediate(resolve))).then(() => answer(batch));
+    last = turn.catch(() => undefined);
+    try {
+      await turn;
+    } finally {
+      underway.splice(underway.indexOf(batch), 1);
+    }
+  };
+  let ticks = 0;
+  const env = { ...systemEnv(), elapsed: () => (ticks += 0.02) };
+  const group = new GroupCommit(commit, env, LIMITS, ahead);
+  const told: string[] = [];
+  const submit = (id: string, n: number) =>
+    new Promise<void>((resolve, reject) => group.submit(put(id, n), resolve, reject)).then(
+      () => told.push(`${id} ${n}`),
+      (error: Error) => told.push(`${id} ${n} ${error.message}`),
+    );
+  // Eight documents have two writers, whose calls must never go beside each other.
+  const writer = async (w: number) => {
+    for (let n = w; n < 4 * 48; n += 48) await submit(`doc${w % 40}`, n);
+  };
+  await Promise.all(Array.from({ length: 48 }, (_, w) => writer(w)));
+  await group.idle();
+  return { groups, together, told };
+}
+
+test("[BK58] a backend that takes a group ahead gets one at most, of other documents, in each one's order", async () => {
+  const { groups, together, told } = await handedOver(true);
+  expect(together).toBe(2);
+  expect(told).toHaveLength(4 * 48);
+  for (let d = 0; d < 40; d++) {
+    const seqs = groups.flatMap(keysOf).filter((key) => key[1] === `doc${d}`);
+    const toldOf = told.filter((line) => line.startsWith(`doc${d} `));
+    expect(toldOf).toEqual(seqs.map((key) => `doc${d} ${key[2]}`));
+    const calls = d < 8 ? [d, d + 40] : [d];
+    expect(seqs.map((key) => key[2])).toEqual([0, 48, 96, 144].flatMap((n) => calls.map((w) => n + w)));
+  }
+  expect((await handedOver(false)).together).toBe(1);
+});
+
+test("[BK58] a failure of the group under way, or of the one ahead, fails its members alone, and the rest goes on", async () => {
+  for (const failing of [2, 3, 4]) {
+    let number = 0;
+    const { groups, told } = await handedOver(true, async () => {
+      if (++number === failing) throw new Error("disk full");
+    });
+    const failed = told.filter((line) => line.endsWith("disk full"));
+    expect(failed).toHaveLength(keysOf(groups[failing - 1]!).length);
+    expect(told).toHaveLength(4 * 48);
+  }
+});

@@ -1,0 +1,212 @@
+/**
+ * Commits that are called while one is under way: prepared while that one is being synced, written when it is durable.
+ *
+ * Crashes and errors at every operation of single writers that do so are in `crash.test.ts` and `faults.test.ts`.
+ */
+
+import { crashModels, type DiskImage, failure, SimulatedDisk } from "@coppice/file/testing";
+import { type Backend, type Batch, type Entry, Guard, isCoppiceError, LIMITS, systemEnv } from "coppice";
+import { seededRandom, simulatedEnv } from "coppice/testing";
+import { expect, test } from "vitest";
+import { bytes } from "../../../test/support/stores.js";
+import type { OpenFiles } from "../src/files.js";
+import { dump, factoryOn, play, randomSteps, statesOf } from "./crash-tools.js";
+
+const put = (id: string, seq = 0, length = 100): Batch => ({
+  put: [{ key: ["events", id, seq], value: bytes(length, seq % 255) }],
+});
+
+/** What is written to segments, and what is told to callers. */
+async function watched(): Promise<{ disk: SimulatedDisk; backend: Backend; seen: string[] }> {
+  const disk = new SimulatedDisk();
+  const backend = await factoryOn(disk).open(simulatedEnv(1));
+  await backend.commit(put("first"));
+  const seen: string[] = [];
+  disk.onOperation = ({ kind, name }) => {
+    if (name.endsWith(".seg")) seen.push(kind);
+  };
+  return { disk, backend, seen };
+}
+
+function told(seen: string[], name: string, commit: Promise<void>): Promise<unknown> {
+  return commit.then(
+    () => seen.push(name),
+    (error: unknown) => seen.push(`${name} ${isCoppiceError(error) ? error.code : String(error)}`),
+  );
+}
+
+/** Calls two commits at once; whether the second was prepared then, which is when its value is looked at. */
+async function isPrepared(backend: Backend, first: Batch, second: Batch): Promise<boolean> {
+  let looked = false;
+  const [entry] = second.put!;
+  const watching: Entry = {
+    key: entry!.key,
+    get value() {
+      looked = true;
+      return entry!.value;
+    },
+  };
+  const before = backend.commit(first);
+  const after = backend.commit({ ...second, put: [watching] });
+  const atOnce = looked;
+  await Promise.all([before, after]);
+  return atOnce;
+}
+
+test("[FL24] a commit that is called ahead is prepared at once, and written when the one before it is durable", async () => {
+  const { backend, seen } = await watched();
+  expect(await isPrepared(backend, put("a"), put("b"))).toBe(true);
+  expect(await isPrepared(backend, { expect: [] }, put("c"))).toBe(false);
+  expect(seen).toEqual(["write", "sync", "write", "sync", "write", "sync"]);
+  expect(await dump(backend)).toHaveLength(4);
+  await backend.close();
+});
+
+test("[FL24] what expects or deletes what the commit before it may change is not prepared", async () => {
+  const key = ["events", "a", 0] as const;
+  const followers: readonly Batch[] = [
+    { ...put("b"), expect: [{ key, value: bytes(100, 0) }] },
+    { ...put("b"), delete: [key] },
+    { ...put("b"), delete: [{ space: "events", id: "a" }] },
+  ];
+  for (const batch of followers) {
+    const { backend } = await watched();
+    expect(await isPrepared(backend, put("a"), batch)).toBe(false);
+    expect((await backend.get(key)) === undefined).toBe(batch.delete !== undefined);
+    await backend.close();
+  }
+  const { backend, seen } = await watched();
+  const inVain = { ...put("b"), expect: [{ key: ["meta", "b"] as const, value: bytes(1, 1) }] };
+  await Promise.all([told(seen, "a", backend.commit(put("a"))), told(seen, "b", backend.commit(inVain))]);
+  expect(seen.filter((what) => what.length > 5)).toEqual(["b COMMIT_CONFLICT"]);
+  expect(await backend.get(["events", "b", 0])).toBeUndefined();
+  await backend.close();
+});
+
+test("[FL24] when a sync or write fails, what was called ahead rejects and is not written", async () => {
+  for (const kind of ["sync", "write"] as const) {
+    const { disk, backend, seen } = await watched();
+    disk.fault = (operation) => {
+      disk.fault = operation.kind === kind ? undefined : disk.fault;
+      return operation.kind === kind ? failure("EIO") : undefined;
+    };
+    await Promise.all(["a", "b", "c"].map((id) => told(seen, id, backend.commit(put(id)))));
+    expect(seen.filter((what) => what.length > 5).sort()).toEqual([
+      "a OUTCOME_UNKNOWN",
+      "b POISONED",
+      "c POISONED",
+    ]);
+    expect(seen.filter((what) => what === "write").length).toBeLessThanOrEqual(1);
+    await backend.close();
+    const again = await factoryOn(new SimulatedDisk(disk.image())).open(simulatedEnv(2));
+    expect(await again.get(["events", "b", 0])).toBeUndefined();
+    await again.close();
+  }
+});
+
+test("[FL24] short writes, segments that end, and large frames change nothing of what commits ahead do", async () => {
+  for (let seed = 1; seed <= 20; seed++) {
+    const steps = randomSteps(seededRandom(seed), 60);
+    const states = statesOf(steps);
+    const disk = new SimulatedDisk();
+    disk.writeBytesMax = seed % 2 === 0 ? 700 : Number.POSITIVE_INFINITY;
+    await play(disk, steps, { acknowledged: 0, submitted: 0 }, { ahead: true });
+    const backend = await factoryOn(new SimulatedDisk(disk.image())).open(simulatedEnv(2));
+    expect(await dump(backend)).toEqual(states.at(-1));
+    await backend.close();
+  }
+  const disk = new SimulatedDisk();
+  const backend = await factoryOn(disk).open(simulatedEnv(1));
+  const random = seededRandom(1);
+  const lengths = Array.from({ length: 60 }, () => random.pick([100, 9_000, 30_000, 70_000]));
+  let before: Promise<void> | undefined;
+  for (const [seq, length] of lengths.entries()) {
+    const commit = backend.commit(put(`d${seq % 2}`, seq, length));
+    await before;
+    before = commit;
+  }
+  await before;
+  const lines = await dump(backend);
+  expect(lines).toHaveLength(60);
+  await backend.close();
+  const again = await factoryOn(new SimulatedDisk(disk.image())).open(simulatedEnv(2));
+  expect(await dump(again)).toEqual(lines);
+  await again.close();
+});
+
+test("[FL24] without the sync of each commit none is taken ahead", async () => {
+  const backend = await factoryOn(new SimulatedDisk(), { durability: "process" }).open(simulatedEnv(1));
+  expect(backend.traits.pipelined).toBe(false);
+  await backend.close();
+});
+
+/** A sync takes a turn of the event loop, as on a real disk. */
+function slowSyncs(disk: SimulatedDisk): OpenFiles {
+  return async (create) => {
+    const files = await disk.files(create);
+    const open = files.open.bind(files);
+    files.open = async (name, mode) => {
+      const file = await open(name, mode);
+      const sync = file.sync.bind(file);
+      file.sync = async () => {
+        await new Promise((resolve) => setImmediate(resolve));
+        await sync();
+      };
+      return file;
+    };
+    return files;
+  };
+}
+
+test("[FL24] forty writers whose groups go ahead lose nothing acknowledged in a crash, and leave no hole", async () => {
+  const disk = new SimulatedDisk();
+  const backend = await factoryOn({ files: slowSyncs(disk) }).open(simulatedEnv(1));
+  let underway = 0;
+  const together: number[] = [];
+  const inner = backend.commit.bind(backend);
+  backend.commit = async (batch) => {
+    together.push(++underway);
+    try {
+      await inner(batch);
+    } finally {
+      underway--;
+    }
+  };
+  // Work takes time here, which is what makes groups go ahead.
+  let ticks = 0;
+  const guard = new Guard(backend, { ...systemEnv(), elapsed: () => (ticks += 0.02) }, LIMITS);
+  const known = new Map<string, number>();
+  const random = seededRandom(1);
+  const images: { image: DiskImage; known: ReadonlyMap<string, number> }[] = [];
+  disk.onOperation = () => {
+    if (random.int(3) > 0) return;
+    images.push({ image: disk.crash(random.pick(crashModels), random), known: new Map(known) });
+  };
+  const write = async (id: string): Promise<void> => {
+    for (let n = 0; n < 25; n++) {
+      const key = ["meta", id] as const;
+      const expected = n === 0 ? undefined : bytes(1, n - 1);
+      await guard.commit({
+        put: [...put(id, n).put!, { key, value: bytes(1, n) }],
+        expect: [{ key, value: expected }],
+      });
+      known.set(id, n + 1);
+    }
+  };
+  await Promise.all(Array.from({ length: 40 }, (_, i) => write(`d${i}`)));
+  expect(Math.max(...together)).toBe(2);
+  expect(together.filter((count) => count === 2).length).toBeGreaterThan(5);
+  await guard.close();
+  expect(images.length).toBeGreaterThan(20);
+  for (const { image, known: acknowledged } of images) {
+    const left = await factoryOn(new SimulatedDisk(image)).open(simulatedEnv(2));
+    for (let i = 0; i < 40; i++) {
+      const meta = await left.get(["meta", `d${i}`]);
+      const last = meta === undefined ? 0 : meta[0]! + 1;
+      expect(last).toBeGreaterThanOrEqual(acknowledged.get(`d${i}`) ?? 0);
+      for (let n = 0; n < 26; n++)
+        expect((await left.get(["events", `d${i}`, n])) !== undefined).toBe(n < last);
+    }
+    await left.close();
+  }
+});
