@@ -273,25 +273,32 @@ export function readRecord(
 }
 
 /**
- * The mask of the value of the record at `at`, when it is a put of these lengths that was written at this
+ * The value of the record at `at`, where it lies, when it is a put of these lengths that was written at this
  * position of this segment; else `undefined`.
  */
-export function checkPut(
+export function putValue(
   bytes: Uint8Array,
   at: number,
   position: number,
   salt: number,
   keyLength: number,
   valueBytes: number,
-): number | undefined {
-  const end = at + RECORD_HEADER_BYTES + keyLength + valueBytes;
-  const good =
-    end <= bytes.length &&
-    bytes[at + 4] === PUT &&
-    bytes[at + 6]! + 256 * bytes[at + 7]! === keyLength &&
-    uint32At(bytes, at + 8) === valueBytes &&
-    crc32(bytes, seedOf(salt, position), at + 4, end) === uint32At(bytes, at);
-  return good ? bytes[at + 5]! : undefined;
+): Uint8Array | undefined {
+  const start = at + RECORD_HEADER_BYTES + keyLength;
+  if (
+    start + valueBytes > bytes.length ||
+    bytes[at + 4] !== PUT ||
+    bytes[at + 6]! + 256 * bytes[at + 7]! !== keyLength ||
+    uint32At(bytes, at + 8) !== valueBytes
+  )
+    return undefined;
+  // One view for the checksum and the caller; views cost as much as checking a few hundred bytes.
+  const value = new Uint8Array(bytes.buffer, bytes.byteOffset + start, valueBytes);
+  const before = crc32(bytes, seedOf(salt, position), at + 4, start);
+  if (crc32(value, before) !== uint32At(bytes, at)) return undefined;
+  const mask = bytes[at + 5]!;
+  if (mask !== 0) unmask(value, 0, valueBytes, mask);
+  return value;
 }
 
 /** The value of a record, in memory of its own. */

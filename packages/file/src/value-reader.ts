@@ -10,7 +10,7 @@
  */
 
 import { CoppiceError } from "coppice";
-import { checkPut, RECORD_HEADER_BYTES, unfilled, unmask } from "./frame.js";
+import { putValue, RECORD_HEADER_BYTES, unfilled } from "./frame.js";
 import { type IndexEntry, POSITIONS } from "./key-index.js";
 import { keyBytes } from "./key-names.js";
 import { damaged, type Segment, segmentName } from "./segment.js";
@@ -274,12 +274,10 @@ function valueAt(
   keyLength: number,
   valueBytes: number,
 ): Uint8Array {
-  const mask = checkPut(bytes, at, position, segment.salt, keyLength, valueBytes);
-  if (mask === undefined)
+  const value = putValue(bytes, at, position, segment.salt, keyLength, valueBytes);
+  if (value === undefined)
     throw damaged("holds a record that fails its checksum", segmentName(segment.number), position);
-  const start = at + RECORD_HEADER_BYTES + keyLength;
-  if (mask !== 0) unmask(bytes, start, start + valueBytes, mask);
-  return bytes.subarray(start, start + valueBytes);
+  return value;
 }
 
 function unreadable(cause: unknown): CoppiceError {
