@@ -48,6 +48,18 @@ test("[CL30] import y-leveldb moves a directory over, and may be repeated", asyn
   ]);
 });
 
+test("[CL31] a directory that y-leveldb wrote is no empty store, and is left as it is", async () => {
+  const before = await contentOf(source);
+  const store = ["--store", `level:${source}`];
+  for (const args of [["ls"], ["check"], ["serve", "--port", "0"]]) {
+    const { code, stdout, stderr } = await coppice([...args, ...store]);
+    expect([code, stdout]).toEqual([1, ""]);
+    expect(stderr).toContain("coppice import y-leveldb");
+    expect(stderr).toContain("Nothing was written.");
+  }
+  expect(await contentOf(source)).toEqual(before);
+});
+
 test("[CL30] what does not move is said, and decides the exit code", async () => {
   const location = join(await temporaryDirectory(), "data");
   const none = ["import", "y-leveldb", join(location, "nowhere"), "--store", `level:${location}`];
