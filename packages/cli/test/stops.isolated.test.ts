@@ -9,6 +9,7 @@ import { filesHolding } from "../../../test/support/files.js";
 import {
   cleanUp,
   coppice,
+  damage,
   entry,
   fileBytes,
   keystrokes,
@@ -36,6 +37,22 @@ async function makeMany(): Promise<TestStore> {
   const store = await makeStore(fillMany);
   await (await openStore(store.location)).close();
   return store;
+}
+
+/** What `coppice … | head -n 1` shows, and then the exit codes of both. */
+async function intoHead(args: readonly string[]): Promise<{ stdout: string; stderr: string }> {
+  const line = `"$0" "$@" | head -n 1; echo "codes: \${PIPESTATUS[*]}"`;
+  const child = spawn("bash", ["-c", line, process.execPath, await entry(), ...args]);
+  let stdout = "";
+  let stderr = "";
+  child.stdout.on("data", (data) => {
+    stdout += data;
+  });
+  child.stderr.on("data", (data) => {
+    stderr += data;
+  });
+  await once(child, "close");
+  return { stdout, stderr };
 }
 
 let small: TestStore;
@@ -178,20 +195,22 @@ describe("a reader that goes away", () => {
       ["ls", "-s", url],
       ["ls", "--long", "--json", "-s", url],
     ]) {
-      const line = `"$0" "$@" | head -n 1; echo "codes: \${PIPESTATUS[*]}"`;
-      const child = spawn("bash", ["-c", line, process.execPath, await entry(), ...args]);
-      let stdout = "";
-      let stderr = "";
-      child.stdout.on("data", (data) => {
-        stdout += data;
-      });
-      child.stderr.on("data", (data) => {
-        stderr += data;
-      });
-      await once(child, "close");
+      const { stdout, stderr } = await intoHead(args);
       expect(stderr).toBe("");
       expect(stdout).toMatch(/^.*doc-00000.*\ncodes: 0 0\n$/);
     }
+  });
+
+  test("[CL71] problems that were found decide the exit code, also when nobody reads on", async () => {
+    const { location, url } = await makeMany();
+    await damage(location);
+    const whole = await coppice(["check", "-s", url]);
+    // More than a pipe holds, so that the command writes on after its reader is gone.
+    expect(whole.stdout.length).toBeGreaterThan(70_000);
+    expect(whole.code).toBe(1);
+    const { stdout, stderr } = await intoHead(["check", "-s", url]);
+    expect(stderr).toBe("");
+    expect(stdout).toMatch(/^problem .*\ncodes: 1 0\n$/);
   });
 });
 

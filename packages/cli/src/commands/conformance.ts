@@ -14,7 +14,7 @@ import { EXIT, type ExitCode } from "../errors.js";
 import { type CommonOptions, examples, plainCommand } from "../options.js";
 import { count, duration, printable } from "../output.js";
 import { Progress } from "../progress.js";
-import { abortable, type Runtime } from "../runtime.js";
+import { abortable, type Runtime, unlessPipeClosed } from "../runtime.js";
 import { loadBackend, parseStore } from "../store.js";
 
 export function conformanceCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
@@ -50,7 +50,7 @@ async function run(runtime: Runtime, url: string, options: CommonOptions): Promi
     };
     const report = await abortable(signal, runCases(backendCases, subject, { onResult }));
     progress.finish();
-    await (options.json ? out.json(withoutErrors(report)) : tell(runtime, report));
+    await unlessPipeClosed(() => (options.json ? out.json(withoutErrors(report)) : tell(runtime, report)));
     return report.failed + report.inconclusive > 0 ? EXIT.failed : EXIT.ok;
   } finally {
     progress.finish();

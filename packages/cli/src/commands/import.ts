@@ -14,7 +14,7 @@ import { CommandError, EXIT, type ExitCode } from "../errors.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
 import { count, printable } from "../output.js";
 import { Progress } from "../progress.js";
-import type { Runtime } from "../runtime.js";
+import { type Runtime, unlessPipeClosed } from "../runtime.js";
 import { loadPackage, withStorage } from "../store.js";
 import { importDocumentCommand } from "./export.js";
 
@@ -63,7 +63,7 @@ async function importFrom(runtime: Runtime, directory: string, options: StoreOpt
         details: { directory: resolve(directory) },
       });
     }
-    await (options.json ? out.json(report) : tell(runtime, report));
+    await unlessPipeClosed(() => (options.json ? out.json(report) : tell(runtime, report)));
     if (report.problems.some(({ outcome }) => outcome === "damaged")) return EXIT.corrupt;
     return report.problems.length > 0 ? EXIT.failed : EXIT.ok;
   } finally {
