@@ -108,14 +108,15 @@ export async function loadBackend(
 
 /**
  * Opens the store, hands it over, and closes it whatever happens. `create`: make it where it does not
- * exist.
+ * exist; `use` is told whether it was made now.
  */
 export async function withStorage<T>(
   runtime: Runtime,
   options: OpenStoreOptions,
-  use: (storage: DocumentStorage) => Promise<T>,
+  use: (storage: DocumentStorage, isNew: boolean) => Promise<T>,
 ): Promise<T> {
   const address = parseStore(options.store);
+  const isNew = address.scheme !== "memory" && options.create === true && !(await holdsStore(address));
   if (address.scheme !== "memory") {
     if (!options.create) await assertStore(address, options.store);
   } else if (!options.json) {
@@ -124,8 +125,11 @@ export async function withStorage<T>(
   const storage = await openWaiting(runtime, address, options);
   let result: T;
   try {
-    result = await use(storage);
+    result = await use(storage, isNew);
   } catch (error) {
+    if (isNew && !options.json) {
+      await runtime.err.line(`note: there was no store at ${printable(options.store)}; a new one was made`);
+    }
     // The first failure is the one to tell; closing a store that failed may fail too.
     await storage.close().catch(() => undefined);
     throw error;
@@ -235,6 +239,10 @@ const FILES = {
     mended: "try `coppice check --repair`",
   },
 } as const;
+
+async function holdsStore({ scheme, location }: LocatedStore): Promise<boolean> {
+  return (await namesIn(location)).includes(FILES[scheme].head);
+}
 
 /** Throws when the directory holds a store of the other kind, before anything is made in it. */
 export async function refuseOtherScheme({ scheme, location }: LocatedStore): Promise<void> {

@@ -2,6 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { DocumentStorage } from "coppice";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -155,6 +156,23 @@ describe("signals", () => {
     await expectSound(location);
   });
 });
+
+test("[CL14] conformance leaves no store behind after Ctrl-C either, whenever it comes", async () => {
+  const outcomes = [5, 20, 35, 50].map(async (stores) => {
+    const directory = await temporaryDirectory();
+    const run = await start(["conformance", `level:${directory}`]);
+    const hasMade = async () => {
+      const [home] = await readdir(directory);
+      const made = home === undefined ? [] : await readdir(join(directory, home));
+      return made.some((name) => Number(name) >= stores);
+    };
+    await until(`${stores} stores are made`, hasMade);
+    run.child.kill("SIGINT");
+    const { code } = await run.ended;
+    return { code, left: await readdir(directory) };
+  });
+  for (const outcome of await Promise.all(outcomes)) expect(outcome).toEqual({ code: 130, left: [] });
+}, 120_000);
 
 test("[CL46] Ctrl-C during copy ends with 130, and the next copy goes on with what is missing", async () => {
   const { url } = await makeMany();
