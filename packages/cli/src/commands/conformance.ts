@@ -65,7 +65,7 @@ async function temporaryHome(directory: string): Promise<string> {
 }
 
 async function memorySubject(): Promise<BackendSubject> {
-  return { name: "memory", create: () => loadBackend({ scheme: "memory" }, true) };
+  return { name: "memory", create: () => loadBackend({ scheme: "memory" }) };
 }
 
 /** Every store is a directory of its own below `home`. */
@@ -73,7 +73,7 @@ function directorySubject(scheme: "level" | "file", home: string): BackendSubjec
   const stores = new Map<BackendFactory, { readonly location: string; readonly opened: Backend[] }>();
   let made = 0;
   const create = async (location = join(home, String(++made))): Promise<BackendFactory> => {
-    const inner = await loadBackend({ scheme, location }, true);
+    const inner = await loadBackend({ scheme, location }, { create: true });
     const opened: Backend[] = [];
     const factory: BackendFactory = {
       name: inner.name,
