@@ -124,6 +124,9 @@ function exitCodeOf(kind: string, code: string): ExitCode {
 /** Where LevelDB itself refuses, a check cannot open the store either. */
 const DAMAGED_DIRECTORY = "No file was changed. Restore a copy of the directory.";
 
+/** The message says how data move over. */
+const OTHER_DATA = "Nothing was written. Name another directory with --store.";
+
 /** What a document of a model needs that does not come with this package. */
 const MODEL_PACKAGES: Readonly<Record<string, string>> = {
   automerge: "@coppice/automerge @automerge/automerge",
@@ -132,6 +135,7 @@ const MODEL_PACKAGES: Readonly<Record<string, string>> = {
 
 function hintOf(kind: string, code: string, details: Readonly<Record<string, unknown>>): string | undefined {
   if (code === "CORRUPT" && "location" in details) return DAMAGED_DIRECTORY;
+  if (code === "UNAVAILABLE" && details.foreign === true) return OTHER_DATA;
   if (code !== "MODEL_UNKNOWN") return hintFor(kind, code);
   const packages = MODEL_PACKAGES[String(details.model)];
   if (packages !== undefined) return `Install its model beside this command: npm install ${packages}`;

@@ -9,7 +9,7 @@ import type { FileLogReport } from "@coppice/file";
 import { isCoppiceError } from "coppice";
 import type { StoreOptions } from "./options.js";
 import { count, plural, printable } from "./output.js";
-import type { Runtime } from "./runtime.js";
+import { type Runtime, unlessPipeClosed } from "./runtime.js";
 import { loadFileLog, parseStore, waiting } from "./store.js";
 
 const DOCUMENTS_SHOWN_MAX = 20;
@@ -28,7 +28,9 @@ export async function checkFiles(
     if (isCoppiceError(error, "UNAVAILABLE")) return undefined;
     throw error;
   });
-  if (report !== undefined && report.damage.length > 0 && !options.json) await tell(runtime, report);
+  if (report !== undefined && report.damage.length > 0 && !options.json) {
+    await unlessPipeClosed(() => tell(runtime, report));
+  }
   return report;
 }
 

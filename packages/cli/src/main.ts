@@ -7,7 +7,7 @@
  */
 
 import { fileURLToPath } from "node:url";
-import { CommanderError } from "commander";
+import { type Command, CommanderError } from "commander";
 import { CommandError, describeError, EXIT, type ExitCode } from "./errors.js";
 import { printable } from "./output.js";
 import { makeProgram } from "./program.js";
@@ -34,7 +34,12 @@ async function fail(given: Runtime, argv: readonly string[], error: unknown): Pr
   if (error instanceof PipeClosed) return EXIT.ok;
   if (error instanceof CommanderError && error.exitCode === 0) return EXIT.ok;
   if (error instanceof CommanderError && error.code === "commander.help") {
-    await err.write(makeProgram(given, () => undefined).helpInformation());
+    await err.write(
+      namedIn(
+        argv,
+        makeProgram(given, () => undefined),
+      ).helpInformation(),
+    );
     return EXIT.usage;
   }
   const shown = error instanceof CommanderError ? usageError(error) : error;
@@ -46,6 +51,17 @@ async function fail(given: Runtime, argv: readonly string[], error: unknown): Pr
     if (hint !== undefined) await err.line(hint);
   }
   return exitCode;
+}
+
+/** The command that the words name, as far as they name one. */
+function namedIn(argv: readonly string[], program: Command): Command {
+  let command = program;
+  for (const word of argv.slice(2)) {
+    const next = command.commands.find((each) => each.name() === word);
+    if (next === undefined) break;
+    command = next;
+  }
+  return command;
 }
 
 /** Commander's `error: message` and, on a second line, what may have been meant. */

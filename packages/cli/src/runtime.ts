@@ -49,6 +49,18 @@ export function processRuntime(entry: string): Runtime {
 }
 
 /**
+ * Writes what was found or done, once that is decided: a reader that went away changes nothing about the exit
+ * code then.
+ */
+export async function unlessPipeClosed(write: () => Promise<void>): Promise<void> {
+  try {
+    await write();
+  } catch (error) {
+    if (!(error instanceof PipeClosed)) throw error;
+  }
+}
+
+/**
  * Rejects with the signal's reason at once, for calls that take no signal; what they still do ends by itself.
  */
 export async function abortable<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {

@@ -45,9 +45,17 @@ const RETRY_MS = 200;
 export interface OpenStoreOptions extends StoreOptions {
   /** Make the store where it does not exist. */
   readonly create?: boolean;
+  /** Nothing is written: a file log that another process has open is read beside it. */
+  readonly onlyReads?: boolean;
   /** `false`: damage in table files was found already, and what is readable beside it is wanted. */
   readonly verifyTables?: boolean;
   readonly observer?: Observer;
+}
+
+interface BackendOptions {
+  readonly create?: boolean;
+  readonly verifyTables?: boolean;
+  readonly readOnly?: boolean;
 }
 
 /**
@@ -90,17 +98,19 @@ export async function ifInstalled<T>(load: () => Promise<T>): Promise<T | undefi
   }
 }
 
-/** `create`: make the store where it does not exist. `verifyTables: false`: that was done already. */
+/**
+ * `create`: make the store where it does not exist. `verifyTables: false`: that was done already. `readOnly`
+ * is for file logs: beside the process that has it open.
+ */
 export async function loadBackend(
   address: StoreAddress,
-  create: boolean,
-  verifyTables = true,
+  { create = false, verifyTables = true, readOnly = false }: BackendOptions = {},
 ): Promise<BackendFactory> {
   if (address.scheme === "memory") return memoryBackend();
   await refuseOtherScheme(address);
   if (address.scheme === "file") {
     const { fileLogBackend } = await loadFileLog();
-    return fileLogBackend(address.location, { createIfMissing: create });
+    return fileLogBackend(address.location, readOnly ? { readOnly } : { createIfMissing: create });
   }
   const { levelBackend } = await loadPackage("@coppice/level", () => import("@coppice/level"));
   return levelBackend(address.location, { createIfMissing: create, verifyTables });
@@ -108,14 +118,15 @@ export async function loadBackend(
 
 /**
  * Opens the store, hands it over, and closes it whatever happens. `create`: make it where it does not
- * exist.
+ * exist; `use` is told whether it was made now.
  */
 export async function withStorage<T>(
   runtime: Runtime,
   options: OpenStoreOptions,
-  use: (storage: DocumentStorage) => Promise<T>,
+  use: (storage: DocumentStorage, isNew: boolean) => Promise<T>,
 ): Promise<T> {
   const address = parseStore(options.store);
+  const isNew = address.scheme !== "memory" && options.create === true && !(await holdsStore(address));
   if (address.scheme !== "memory") {
     if (!options.create) await assertStore(address, options.store);
   } else if (!options.json) {
@@ -124,8 +135,11 @@ export async function withStorage<T>(
   const storage = await openWaiting(runtime, address, options);
   let result: T;
   try {
-    result = await use(storage);
+    result = await use(storage, isNew);
   } catch (error) {
+    if (isNew && !options.json) {
+      await runtime.err.line(`note: there was no store at ${printable(options.store)}; a new one was made`);
+    }
     // The first failure is the one to tell; closing a store that failed may fail too.
     await storage.close().catch(() => undefined);
     throw error;
@@ -168,14 +182,25 @@ async function openWaiting(
   address: StoreAddress,
   options: OpenStoreOptions,
 ): Promise<DocumentStorage> {
-  const create = options.create === true;
-  const [backend, models] = await Promise.all([
-    loadBackend(address, create, options.verifyTables),
-    loadModels(),
-  ]);
-  const { observer } = options;
+  const models = await loadModels();
+  const { create = false, verifyTables = true, observer } = options;
   const wanted = observer === undefined ? {} : { observer };
-  return waiting(runtime, address, options, () => DocumentStorage.open({ backend, models, ...wanted }));
+  const open = async (readOnly = false) => {
+    const backend = await loadBackend(address, { create, verifyTables, readOnly });
+    return DocumentStorage.open({ backend, models, ...wanted });
+  };
+  const attempt = options.onlyReads && address.scheme === "file" ? () => besideOwner(open) : open;
+  return waiting(runtime, address, options, () => attempt());
+}
+
+/** Opens a file log that is open elsewhere to read only, which takes no lock. */
+export async function besideOwner<T>(open: (readOnly: boolean) => Promise<T>): Promise<T> {
+  try {
+    return await open(false);
+  } catch (error) {
+    if (!isCoppiceError(error, "LOCKED")) throw error;
+    return open(true);
+  }
 }
 
 /** Tries again while somebody else has the store open, for as long as `--wait` says. */
@@ -235,6 +260,10 @@ const FILES = {
     mended: "try `coppice check --repair`",
   },
 } as const;
+
+async function holdsStore({ scheme, location }: LocatedStore): Promise<boolean> {
+  return (await namesIn(location)).includes(FILES[scheme].head);
+}
 
 /** Throws when the directory holds a store of the other kind, before anything is made in it. */
 export async function refuseOtherScheme({ scheme, location }: LocatedStore): Promise<void> {

@@ -95,6 +95,18 @@ describe("looking", () => {
     expect((await on(store, "read", "notes/a", "--json")).stdout.split("\n")).toHaveLength(6);
   });
 
+  test("[CL74] read says when there can be no such events, and prints none at the very end", async () => {
+    for (const range of [
+      ["--from", "99"],
+      ["--from", "3", "--to", "2"],
+    ]) {
+      const { code, stdout, stderr } = await on(store, "read", "notes/a", ...range);
+      expect([code, stdout]).toEqual([2, ""]);
+      expect(stderr).toContain("there are no such events");
+    }
+    expect(await on(store, "read", "notes/a", "--from", "5")).toEqual({ code: 0, stdout: "", stderr: "" });
+  });
+
   test("[CL11] the events of a tree are read as they are, and its log is compacted and checked", async () => {
     const location = join(await temporaryDirectory(), "data");
     const storage = await DocumentStorage.open({ backend: levelBackend(location), models: [tree()] });

@@ -51,6 +51,26 @@ test("[CL50] frames lists the commits, also beside the process that has the stor
   expect((await coppice(["frames", "-s", "memory:"])).code).toBe(2);
 });
 
+test("[CL75] what only reads works beside the process that has a file log open, and sees what it commits", async () => {
+  const { url, location } = await makeStore();
+  const storage = await openStorage(location);
+  await storage.append("notes/a", [keystrokes("!")[0]!]);
+  await storage.tag("notes/a", "v1");
+  const before = await readdir(location);
+  const on = async (...args: string[]) => coppice([...args, "-s", url]);
+  expect(jsonLines((await on("read", "notes/a")).stdout)).toHaveLength(6);
+  expect((await on("history", "notes/a")).stdout.split("\n")).toHaveLength(9);
+  expect((await on("tags", "notes/a")).stdout).toMatch(/^v1 +6 /m);
+  expect((await on("dump", "notes/a")).stdout).toMatch(/^events +notes\/a +5 /m);
+  expect((await on("export", "notes/a", join(location, "..", "a.coppice"))).code).toBe(0);
+  expect((await on("graph", "notes/a")).stderr).toContain("is no event graph");
+  expect(await on("tag", "notes/a", "v2")).toMatchObject({ code: 4 });
+  expect(await readdir(location)).toEqual(before);
+  await storage.append("notes/a", [keystrokes("?")[0]!]);
+  expect((await storage.check()).problems).toEqual([]);
+  await storage.close();
+});
+
 test("[CL51] check finds damaged frames, --repair sets the file aside, and says which documents lost what", async () => {
   const { url, location } = await makeStore();
   const frames = jsonLines((await coppice(["frames", "-s", url, "--json"])).stdout) as {

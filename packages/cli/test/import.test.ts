@@ -1,3 +1,4 @@
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { ClassicLevel } from "classic-level";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -46,6 +47,40 @@ test("[CL30] import y-leveldb moves a directory over, and may be repeated", asyn
     { id: "notes", outcome: "present", updates: 5, metas: 1 },
     { documents: 2, present: 2, problems: [] },
   ]);
+});
+
+test("[CL31] a directory that y-leveldb wrote is no empty store, and is left as it is", async () => {
+  const before = await contentOf(source);
+  const store = ["--store", `level:${source}`];
+  for (const args of [["ls"], ["check"], ["serve", "--port", "0"]]) {
+    const { code, stdout, stderr } = await coppice([...args, ...store]);
+    expect([code, stdout]).toEqual([1, ""]);
+    expect(stderr).toContain("coppice import y-leveldb");
+    expect(stderr).toContain("Nothing was written.");
+  }
+  expect(await contentOf(source)).toEqual(before);
+});
+
+test("[CL73] import says its own help, what may have been meant, and that two directories are one", async () => {
+  const help = await coppice(["import"]);
+  expect([help.code, help.stdout]).toEqual([2, ""]);
+  expect(help.stderr).toContain("Usage: coppice import [options] [command]");
+  const meant = await coppice(["import", "notes.coppice", "--store", "level:./new"]);
+  expect(meant.code).toBe(2);
+  expect(meant.stderr).toContain("coppice import document notes.coppice");
+  const same = await coppice(["import", "y-leveldb", `${source}/`, "--store", `level:${source}`]);
+  expect([same.code, same.stderr.includes("and these are one")]).toEqual([2, true]);
+});
+
+test("[CL72] a failed import says that it has made a new store", async () => {
+  const directory = await temporaryDirectory();
+  const file = join(directory, "cut.coppice");
+  await writeFile(file, "no export");
+  const args = ["import", "document", file, "--store", `level:${join(directory, "new")}`];
+  const first = await coppice(args);
+  expect([first.code, first.stderr.includes("a new one was made")]).toEqual([5, true]);
+  const second = await coppice(args);
+  expect([second.code, second.stderr.includes("a new one was made")]).toEqual([5, false]);
 });
 
 test("[CL30] what does not move is said, and decides the exit code", async () => {

@@ -2,6 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { DocumentStorage } from "coppice";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -9,6 +10,7 @@ import { filesHolding } from "../../../test/support/files.js";
 import {
   cleanUp,
   coppice,
+  damage,
   entry,
   fileBytes,
   keystrokes,
@@ -36,6 +38,22 @@ async function makeMany(): Promise<TestStore> {
   const store = await makeStore(fillMany);
   await (await openStore(store.location)).close();
   return store;
+}
+
+/** What `coppice … | head -n 1` shows, and then the exit codes of both. */
+async function intoHead(args: readonly string[]): Promise<{ stdout: string; stderr: string }> {
+  const line = `"$0" "$@" | head -n 1; echo "codes: \${PIPESTATUS[*]}"`;
+  const child = spawn("bash", ["-c", line, process.execPath, await entry(), ...args]);
+  let stdout = "";
+  let stderr = "";
+  child.stdout.on("data", (data) => {
+    stdout += data;
+  });
+  child.stderr.on("data", (data) => {
+    stderr += data;
+  });
+  await once(child, "close");
+  return { stdout, stderr };
 }
 
 let small: TestStore;
@@ -139,6 +157,23 @@ describe("signals", () => {
   });
 });
 
+test("[CL14] conformance leaves no store behind after Ctrl-C either, whenever it comes", async () => {
+  const outcomes = [5, 20, 35, 50].map(async (stores) => {
+    const directory = await temporaryDirectory();
+    const run = await start(["conformance", `level:${directory}`]);
+    const hasMade = async () => {
+      const [home] = await readdir(directory);
+      const made = home === undefined ? [] : await readdir(join(directory, home));
+      return made.some((name) => Number(name) >= stores);
+    };
+    await until(`${stores} stores are made`, hasMade);
+    run.child.kill("SIGINT");
+    const { code } = await run.ended;
+    return { code, left: await readdir(directory) };
+  });
+  for (const outcome of await Promise.all(outcomes)) expect(outcome).toEqual({ code: 130, left: [] });
+}, 120_000);
+
 test("[CL46] Ctrl-C during copy ends with 130, and the next copy goes on with what is missing", async () => {
   const { url } = await makeMany();
   const target = join(await temporaryDirectory(), "copy");
@@ -178,20 +213,22 @@ describe("a reader that goes away", () => {
       ["ls", "-s", url],
       ["ls", "--long", "--json", "-s", url],
     ]) {
-      const line = `"$0" "$@" | head -n 1; echo "codes: \${PIPESTATUS[*]}"`;
-      const child = spawn("bash", ["-c", line, process.execPath, await entry(), ...args]);
-      let stdout = "";
-      let stderr = "";
-      child.stdout.on("data", (data) => {
-        stdout += data;
-      });
-      child.stderr.on("data", (data) => {
-        stderr += data;
-      });
-      await once(child, "close");
+      const { stdout, stderr } = await intoHead(args);
       expect(stderr).toBe("");
       expect(stdout).toMatch(/^.*doc-00000.*\ncodes: 0 0\n$/);
     }
+  });
+
+  test("[CL71] problems that were found decide the exit code, also when nobody reads on", async () => {
+    const { location, url } = await makeMany();
+    await damage(location);
+    const whole = await coppice(["check", "-s", url]);
+    // More than a pipe holds, so that the command writes on after its reader is gone.
+    expect(whole.stdout.length).toBeGreaterThan(70_000);
+    expect(whole.code).toBe(1);
+    const { stdout, stderr } = await intoHead(["check", "-s", url]);
+    expect(stderr).toBe("");
+    expect(stdout).toMatch(/^problem .*\ncodes: 1 0\n$/);
   });
 });
 

@@ -11,12 +11,17 @@
  */
 
 import type { AbstractLevel } from "abstract-level";
-import { CoppiceError, type Durability } from "coppice";
+import type { ClassicLevel } from "classic-level";
+import { CoppiceError, type Durability, decodeKey } from "coppice";
 import { type Claim, claim } from "./claims.js";
 import type { DirectorySync } from "./directory.js";
 import type { LevelDamage } from "./examination.js";
 import { codeOf, locked, openFailure, readFailure } from "./failures.js";
 import { COMMIT_KEY, Ledger, readMark } from "./ledger.js";
+
+const HOLDS_OTHER_DATA =
+  "this LevelDB directory holds other data, and no documents of ours: take another directory. " +
+  "What y-leveldb wrote moves over with `coppice import y-leveldb`";
 
 /** What is used of any abstract-level database, with keys and values as bytes. */
 export type Database = AbstractLevel<unknown, Uint8Array, Uint8Array> & {
@@ -108,6 +113,9 @@ export async function openDirectory(location: string, options: DirectoryOptions)
     await db.open();
     const stored = await storedMark(() => db.get(COMMIT_KEY), options.verifyTables);
     const ledger = new Ledger(stored, logged, anchor);
+    if (found.holdsStore && stored === undefined && (await isOthers(db, options.verifyTables))) {
+      throw new CoppiceError("UNAVAILABLE", HOLDS_OTHER_DATA, { details: { location, foreign: true } });
+    }
     const directory = durable ? await files.DirectorySync.open(found.path, true) : undefined;
     if (directory !== undefined) undo.push(() => directory.close());
     await directory?.sync();
@@ -215,6 +223,35 @@ async function storedMark(
   } catch (error) {
     if (strict || codeOf(error) !== "LEVEL_CORRUPTION") throw readFailure(error);
     return undefined;
+  }
+}
+
+/**
+ * Whether a database without a number of a commit has keys, and none of ours, as the directories of
+ * y-leveldb have: it would look like an empty store. Reads keys up to the first of ours. In a store whose
+ * tables are not verified a damaged one decides nothing.
+ */
+async function isOthers(db: ClassicLevel<Uint8Array, Uint8Array>, strict: boolean): Promise<boolean> {
+  let others = false;
+  try {
+    for await (const key of db.keys()) {
+      if (isOurs(key)) return false;
+      others = true;
+    }
+    return others;
+  } catch (error) {
+    if (strict || codeOf(error) !== "LEVEL_CORRUPTION") throw readFailure(error);
+    return false;
+  }
+}
+
+function isOurs(key: Uint8Array): boolean {
+  try {
+    decodeKey(key);
+    return true;
+  } catch (error) {
+    if (error instanceof TypeError) return false;
+    throw error;
   }
 }
 

@@ -360,6 +360,35 @@ describe("opening", () => {
     await open(factory);
   });
 
+  test("[BK57] a directory that holds data of others alone is refused, and left as it is", async () => {
+    const location = await temporaryDirectory();
+    const theirs = new ClassicLevel<string, string>(location);
+    for (let n = 0; n < 3; n++) await theirs.put(`setting ${n}`, "dark");
+    await theirs.close();
+    for (const options of [{}, { durability: "process" }, { verifyTables: false }] as const) {
+      await expect(levelBackend(location, options).open(env)).rejects.toMatchObject({
+        code: "UNAVAILABLE",
+        message: expect.stringContaining("coppice import y-leveldb"),
+        details: { location, foreign: true },
+      });
+    }
+    await theirs.open();
+    expect((await theirs.keys().all()).length).toBe(3);
+
+    // A store that shares its database, and one from before commits had numbers.
+    const shared = await open(levelBackend(theirs));
+    await shared.commit({ put: [{ key: ["meta", "doc"], value: bytes(1, 1) }] });
+    await close(shared);
+    await theirs.close();
+    const backend = await open(levelBackend(location));
+    expect(await backend.get(["meta", "doc"])).toEqual(bytes(1, 1));
+    await close(backend);
+    await theirs.open();
+    await theirs.clear();
+    await theirs.close();
+    await open(levelBackend(location));
+  });
+
   test("[BK51] options reach LevelDB, and mistakes in them are TypeErrors", async () => {
     const location = await temporaryDirectory();
     const backend = await open(levelBackend(location, { writeBufferBytes: 65_536, compression: false }));

@@ -18,7 +18,7 @@ import { checkFiles } from "../file-check.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
 import { count, type Output, plural, printable } from "../output.js";
 import { Progress } from "../progress.js";
-import type { Runtime } from "../runtime.js";
+import { type Runtime, unlessPipeClosed } from "../runtime.js";
 import { assertStore, noteOwner, parseStore, refuseOtherScheme, type Store, withStorage } from "../store.js";
 import { existing } from "./document.js";
 
@@ -77,7 +77,7 @@ async function checkFileLog(runtime: Runtime, id: string | undefined, options: O
   if (files === undefined || files.damage.length === 0 || files.repaired) {
     return checkHere(runtime, id, options, files);
   }
-  if (options.json) await runtime.out.json({ clean: false, fileLog: files });
+  if (options.json) await unlessPipeClosed(() => runtime.out.json({ clean: false, fileLog: files }));
   return EXIT.corrupt;
 }
 
@@ -122,7 +122,7 @@ async function report(
   if (id !== undefined && found.documents === 0 && found.problems.length === 0) await existing(storage, id);
   const ofFiles = fileLog === undefined ? {} : { fileLog };
   const all = files.length === 0 ? { ...found, ...ofFiles } : { ...found, files, clean: false };
-  await (options.json ? out.json(all) : tell(out, found, files, repair));
+  await unlessPipeClosed(() => (options.json ? out.json(all) : tell(out, found, files, repair)));
   if (files.length > 0) return EXIT.corrupt;
   return found.clean ? EXIT.ok : EXIT.failed;
 }

@@ -27,7 +27,7 @@ import {
 } from "../options.js";
 import { byteSize, count, duration, printable } from "../output.js";
 import { Progress } from "../progress.js";
-import { delay, type Runtime } from "../runtime.js";
+import { delay, type Runtime, unlessPipeClosed } from "../runtime.js";
 import { type Store, withStore } from "../store.js";
 import { noDocument } from "./document.js";
 
@@ -130,8 +130,10 @@ async function compactAll(runtime: Runtime, storage: Store, options: Options): P
     onProgress: ({ seen, failed }) => progress.update(seen, failed > 0 ? `${failed} failed` : ""),
   };
   const result = await compactAlone(runtime, storage, all, options).finally(() => progress.finish());
-  await (options.json ? out.json(summary(result, options)) : tell(runtime, result, options));
-  signal.throwIfAborted();
+  await unlessPipeClosed(async () => {
+    await (options.json ? out.json(summary(result, options)) : tell(runtime, result, options));
+    signal.throwIfAborted();
+  });
   return worst(
     result.failures.map(({ error }) =>
       isCoppiceError(error) && error.kind === "corrupt" ? EXIT.corrupt : EXIT.failed,

@@ -14,7 +14,7 @@ import { CommandError, EXIT, type ExitCode, worst } from "../errors.js";
 import { type CommonOptions, examples, parseDuration, parsePositive, plainCommand } from "../options.js";
 import { byteSize, count, duration, plural, printable } from "../output.js";
 import { Progress } from "../progress.js";
-import type { Runtime } from "../runtime.js";
+import { type Runtime, unlessPipeClosed } from "../runtime.js";
 import { parseStore, withStorage } from "../store.js";
 
 interface Options extends CommonOptions {
@@ -69,8 +69,10 @@ function copy(runtime: Runtime, from: string, to: string, options: Options): Pro
           onProgress: ({ seen, failed }) => progress.update(seen, failed > 0 ? `${failed} failed` : ""),
         })
         .finally(() => progress.finish());
-      await (json ? out.json(summary(result)) : tell(runtime, result));
-      signal.throwIfAborted();
+      await unlessPipeClosed(async () => {
+        await (json ? out.json(summary(result)) : tell(runtime, result));
+        signal.throwIfAborted();
+      });
       return worst(
         result.failures.map(({ error }) => (error.kind === "corrupt" ? EXIT.corrupt : EXIT.failed)),
       );

@@ -11,7 +11,7 @@ import { CommandError, EXIT, type ExitCode } from "../errors.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
 import { byteSize, count, printable, Table } from "../output.js";
 import type { Runtime } from "../runtime.js";
-import { assertStore, loadBackend, parseStore } from "../store.js";
+import { assertStore, besideOwner, loadBackend, parseStore } from "../store.js";
 import { noDocument } from "./document.js";
 
 /** What a stored value says of itself: see docs/format.md. */
@@ -60,8 +60,9 @@ async function dump(runtime: Runtime, id: string | undefined, options: StoreOpti
   const address = parseStore(options.store);
   if (address.scheme !== "memory") await assertStore(address, options.store);
   const env = systemEnv();
-  const factory = await loadBackend(address, false);
-  const backend: Backend = await factory.open(env).catch((error: { code?: string; message?: string }) => {
+  const open = async (readOnly = false) => (await loadBackend(address, { readOnly })).open(env);
+  const opening = address.scheme === "file" ? besideOwner(open) : open();
+  const backend: Backend = await opening.catch((error: { code?: string; message?: string }) => {
     if (error.code !== "LOCKED") throw error;
     throw new CommandError("LOCKED", `${printable(options.store)} is open in another process`, {
       hint: "dump reads the store itself: stop that process, or dump a copy.",

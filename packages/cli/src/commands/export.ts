@@ -60,7 +60,7 @@ function exportOne(runtime: Runtime, id: string, file: string, options: ExportOp
   const at = options.at === undefined ? {} : { at: options.at };
   const force = options.force === true;
   if (file !== "-" && !force && existsSync(file)) throw existsError(file);
-  return withStorage(runtime, options, async (storage) => {
+  return withStorage(runtime, { ...options, onlyReads: true }, async (storage) => {
     await existing(storage, id);
     const stream = storage.export(id, { ...at, signal });
     const bytes = file === "-" ? await toOutput(runtime, stream) : await toFile(file, stream, force);

@@ -14,8 +14,8 @@ import { CommandError, EXIT, type ExitCode } from "../errors.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
 import { count, printable } from "../output.js";
 import { Progress } from "../progress.js";
-import type { Runtime } from "../runtime.js";
-import { loadPackage, withStorage } from "../store.js";
+import { type Runtime, unlessPipeClosed } from "../runtime.js";
+import { loadPackage, parseStore, withStorage } from "../store.js";
 import { importDocumentCommand } from "./export.js";
 
 export function importCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
@@ -34,11 +34,22 @@ export function importCommand(runtime: Runtime, done: (code: ExitCode) => void):
   return new Command("import")
     .description("move documents in: one from an export, or all from another store")
     .addCommand(importDocumentCommand(runtime, done))
-    .addCommand(yLeveldb);
+    .addCommand(yLeveldb)
+    .on("command:*", ([word = ""]: string[]) => {
+      throw new CommandError("USAGE", `import does not know what ${printable(word)} is`, {
+        hint: `coppice import document ${printable(word)}, or coppice import y-leveldb ${printable(word)}?`,
+      });
+    });
 }
 
 async function importFrom(runtime: Runtime, directory: string, options: StoreOptions): Promise<ExitCode> {
   const { out, err, signal } = runtime;
+  const target = parseStore(options.store).location;
+  if (target !== undefined && resolve(target) === resolve(directory)) {
+    throw new CommandError("USAGE", "import y-leveldb wants two directories, and these are one", {
+      hint: "Name another one for the documents: --store level:<directory>",
+    });
+  }
   const { importYLeveldb } = await loadPackage("@coppice/yjs", () => import("@coppice/yjs/y-leveldb"));
   await assertDatabase(directory);
   const source = await openSource(directory);
@@ -63,7 +74,7 @@ async function importFrom(runtime: Runtime, directory: string, options: StoreOpt
         details: { directory: resolve(directory) },
       });
     }
-    await (options.json ? out.json(report) : tell(runtime, report));
+    await unlessPipeClosed(() => (options.json ? out.json(report) : tell(runtime, report)));
     if (report.problems.some(({ outcome }) => outcome === "damaged")) return EXIT.corrupt;
     return report.problems.length > 0 ? EXIT.failed : EXIT.ok;
   } finally {

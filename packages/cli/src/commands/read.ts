@@ -5,8 +5,9 @@
 
 import type { Command } from "commander";
 import { toHex } from "coppice";
-import { EXIT, type ExitCode } from "../errors.js";
+import { CommandError, EXIT, type ExitCode } from "../errors.js";
 import { examples, parseCount, type StoreOptions, storeCommand } from "../options.js";
+import { printable } from "../output.js";
 import type { Runtime } from "../runtime.js";
 import { withStorage } from "../store.js";
 import { existing } from "./document.js";
@@ -38,11 +39,21 @@ writer gave none. event is null where its bytes were damaged and set aside by a 
     .action(async (id: string, options: Options) => done(await read(runtime, id, options)));
 }
 
+function noEvents(why: string): CommandError {
+  return new CommandError("USAGE", `there are no such events: ${why}`, {
+    hint: "`coppice info` shows from which clock to which events are kept.",
+  });
+}
+
 function read(runtime: Runtime, id: string, { from, to, ...options }: Options): Promise<ExitCode> {
   const { out, signal } = runtime;
-  return withStorage(runtime, options, async (storage) => {
+  return withStorage(runtime, { ...options, onlyReads: true }, async (storage) => {
     const info = await existing(storage, id);
     const first = info.archivedClock ?? info.oldestClock;
+    if (from !== undefined && from > info.clock)
+      throw noEvents(`"${printable(id)}" ends at clock ${info.clock}`);
+    if (to !== undefined && to < (from ?? first))
+      throw noEvents(`clock ${to} is before clock ${from ?? first}`);
     const range = { from: from ?? first, ...(to === undefined ? {} : { to }), signal };
     for await (const { clock, time, commitId, info: said, event } of storage.read(id, range)) {
       await out.json({ clock, time, commitId: commitId && toHex(commitId), info: said, event });

@@ -76,7 +76,8 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
   const metrics = new ServerMetrics();
   const { location } = parseStore(options.store);
   const supervisor = supervisorOf(options);
-  await withStorage(runtime, { ...options, create: true, observer: metrics.observer }, async (storage) => {
+  const wanted = { ...options, create: true, observer: metrics.observer };
+  await withStorage(runtime, wanted, async (storage, isNew) => {
     const server = await serve({
       storage,
       metrics,
@@ -96,7 +97,7 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
     });
     const control = location === undefined ? undefined : await offer(runtime, options, storage, location);
     try {
-      await tellStart(runtime, options, server, authorize !== undefined);
+      await tellStart(runtime, options, server, { hasTokens: authorize !== undefined, isNew });
       await untilStopped(runtime, options, storage);
     } finally {
       await control?.close();
@@ -129,10 +130,11 @@ function describeRefusal(error: unknown, { host, port }: Options): unknown {
       cause: error,
     });
   if (error instanceof TypeError && error.message.includes("without authentication"))
-    return new CommandError("FAILED", `refusing to listen on ${printable(host)} without authentication`, {
-      hint: "Other machines can reach it: name who may do what with --tokens <file>.",
+    return new CommandError("USAGE", `refusing to listen on ${printable(host)} without authentication`, {
+      hint:
+        "Other machines can reach it: name who may do what with --tokens <file>, " +
+        "or say --allow-anyone-to-read-and-change-everything.",
       details: { host },
-      cause: error,
     });
   return error;
 }
@@ -210,15 +212,16 @@ async function hasRoom(location: string): Promise<boolean> {
 }
 
 async function tellStart(
-  { out }: Runtime,
+  { out, err }: Runtime,
   options: Options,
   { url }: CoppiceServer,
-  hasTokens: boolean,
+  { hasTokens, isNew }: { readonly hasTokens: boolean; readonly isNew: boolean },
 ): Promise<void> {
   if (options.json) {
-    await out.json({ event: "listening", url, store: options.store, tokens: hasTokens });
+    await out.json({ event: "listening", url, store: options.store, created: isNew, tokens: hasTokens });
     return;
   }
+  if (isNew) await err.line(`note: ${printable(options.store)} is new and empty`);
   await out.line(`serving ${printable(options.store)} at ${out.style("bold", url)}`);
   await out.pairs([
     ["sync", `${url.replace(/^http/, "ws")}/sync/<id>`],

@@ -74,7 +74,7 @@ function tag(runtime: Runtime, id: string, name: string, { at, ...options }: Tag
 
 function tags(runtime: Runtime, id: string, options: StoreOptions): Promise<ExitCode> {
   const { out } = runtime;
-  return withStorage(runtime, options, async (storage) => {
+  return withStorage(runtime, { ...options, onlyReads: true }, async (storage) => {
     await existing(storage, id);
     const found = await storage.tags(id);
     if (options.json) {

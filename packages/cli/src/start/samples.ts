@@ -63,7 +63,7 @@ const LIST = "trees";
 /** Fills the store with what is missing; `[]` when it holds all samples, or documents of others. */
 export async function writeSamples(runtime: Runtime, options: StoreOptions): Promise<Sample[]> {
   const address = parseStore(options.store);
-  const backend = await loadBackend(address, true);
+  const backend = await loadBackend(address, { create: true });
   const { yjs } = await loadPackage("@coppice/yjs", () => import("@coppice/yjs"));
   const storage = await waiting(runtime, address, options, () =>
     DocumentStorage.open({ backend, models: [yjs(), tree()] }),

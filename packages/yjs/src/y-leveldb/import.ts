@@ -66,6 +66,7 @@ type Target = YjsStorage & Pick<DocumentStorage, "read">;
 
 const SLICE_EVENTS = 1000;
 const SLICE_BYTES = 4 * 1024 * 1024;
+const DOCUMENTS = { gte: encodeLevelKey(["v1"]), lt: encodeLevelKey(["v2"]) };
 const model = yjs();
 
 /**
@@ -93,11 +94,17 @@ export async function importYLeveldb(
   return { ...report, problems };
 }
 
+/** Whether there is a document or a meta of y-leveldb. */
+export async function holdsYLeveldb(source: YLeveldbSource): Promise<boolean> {
+  for await (const _ of source.iterator({ ...DOCUMENTS, keyEncoding: "view", valueEncoding: "view" }))
+    return true;
+  return false;
+}
+
 /** Documents lie together: their keys begin with their names. */
 async function* documentsOf(source: YLeveldbSource): AsyncGenerator<Found> {
   let found: Found | undefined;
-  const range = { gte: encodeLevelKey(["v1"]), lt: encodeLevelKey(["v2"]) };
-  const entries = source.iterator({ ...range, keyEncoding: "buffer", valueEncoding: "buffer" });
+  const entries = source.iterator({ ...DOCUMENTS, keyEncoding: "buffer", valueEncoding: "buffer" });
   for await (const [bytes, value] of entries) {
     const [, id, kind, last] = decodeLevelKey(bytes);
     if (typeof id !== "string") continue;

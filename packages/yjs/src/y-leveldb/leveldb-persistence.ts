@@ -10,11 +10,12 @@
  */
 
 import { type AnyLevel, type LevelOptions, levelBackend } from "@coppice/level";
-import { CoppiceError, DocumentStorage, isCoppiceError } from "coppice";
+import { type BackendFactory, CoppiceError, DocumentStorage, isCoppiceError } from "coppice";
 import { encodeAny } from "lib0/buffer";
 import * as Y from "yjs";
 import { loadInto, MODEL, NOTHING_KNOWN, storedUpdate } from "../dropins/loading.js";
 import { yjs } from "../index.js";
+import { holdsYLeveldb, type YLeveldbSource } from "./import.js";
 import { encodeStateVectorRecord } from "./keys.js";
 import { type LevelEntry, type LevelView, levelView, updateKey } from "./level-view.js";
 import { assertNotMetaId, changeMetas, isMetaId, metaId, readMetas } from "./metas.js";
@@ -52,18 +53,19 @@ export class LeveldbPersistence {
 
   /**
    * Opens a LevelDB directory, created when missing; calls made before it is open wait. When it cannot be
-   * opened each of them rejects, with `LOCKED` when another process has it. Or takes an open storage, on any
-   * backend, that has the model `yjs()`; it stays the caller's to close.
+   * opened each of them rejects: with `LOCKED` when another process has it, with `UNAVAILABLE` when it is one
+   * that y-leveldb wrote. Or takes an open storage, on any backend, that has the model `yjs()`; it stays the
+   * caller's to close.
    */
   constructor(location: string | DocumentStorage, options: LeveldbPersistenceOptions = {}) {
     this.#onError = options.onError;
     this.#shared = typeof location !== "string";
     if (typeof location === "string") {
-      const { backend, close } = backendOf(location, options);
-      this.#opened = DocumentStorage.open({ backend, models: [yjs()] });
+      const { backend, level } = backendOf(location, options);
+      this.#opened = openOwn(backend, level);
       this.#release = async () => {
         await (await this.#opened).close();
-        await close();
+        await level?.close();
       };
     } else {
       this.#opened = Promise.resolve(location);
@@ -275,8 +277,36 @@ function stateVectorOf(update: Uint8Array | undefined): Uint8Array {
 function backendOf(location: string, { Level, levelOptions = {} }: LeveldbPersistenceOptions) {
   if (Level !== undefined) {
     const level = new Level(location, { ...levelOptions, keyEncoding: "view", valueEncoding: "view" });
-    return { backend: levelBackend(level), close: () => level.close() };
+    return { backend: levelBackend(level), level };
   }
   const options = Object.entries(levelOptions).map(([name, value]) => [TUNING[name] ?? name, value] as const);
-  return { backend: levelBackend(location, Object.fromEntries(options)), close: async () => undefined };
+  return { backend: levelBackend(location, Object.fromEntries(options)) };
+}
+
+async function isEmpty(storage: DocumentStorage): Promise<boolean> {
+  for await (const _ of storage.list()) return false;
+  return true;
+}
+
+/** An instance may hold data of others, but not those of y-leveldb alone: they would seem to be lost. */
+async function openOwn(backend: BackendFactory, level: AnyLevel | undefined): Promise<DocumentStorage> {
+  let storage: DocumentStorage | undefined;
+  try {
+    storage = await DocumentStorage.open({ backend, models: [yjs()] });
+    if (
+      level === undefined ||
+      !(await isEmpty(storage)) ||
+      !(await holdsYLeveldb(level as unknown as YLeveldbSource))
+    )
+      return storage;
+    throw new CoppiceError(
+      "UNAVAILABLE",
+      "y-leveldb wrote this database: move it to another one with `coppice import y-leveldb`",
+      { details: { foreign: true } },
+    );
+  } catch (error) {
+    await storage?.close();
+    await level?.close();
+    throw error;
+  }
 }

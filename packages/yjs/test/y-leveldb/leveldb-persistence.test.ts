@@ -4,15 +4,18 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { ClassicLevel } from "classic-level";
 import { DocumentStorage, isCoppiceError, memoryBackend } from "coppice";
 import { simulatedBackend } from "coppice/testing";
 import { expect, onTestFinished, test } from "vitest";
+import { LeveldbPersistence as YLeveldb } from "y-leveldb";
 import * as Y from "yjs";
 import { yjs } from "../../src/index.js";
 import {
   getLevelBulkEntries,
   getLevelUpdatesEntries,
   LeveldbPersistence,
+  type LeveldbPersistenceOptions,
 } from "../../src/y-leveldb/index.js";
 import { decodeLevelKey, encodeLevelKey } from "../../src/y-leveldb/keys.js";
 
@@ -65,6 +68,33 @@ test("[DI21] a second owner of the directory is told LOCKED by every call", asyn
   expect(textOf(await third.getYDoc("doc"))).toBe("a");
   await third.destroy();
   expect(() => new LeveldbPersistence(location, { levelOptions: { nonsense: 1 } })).toThrow(TypeError);
+});
+
+test("[DI28] a database of y-leveldb is refused as it is, on a class of abstract-level that is passed too", async () => {
+  const location = folder();
+  const theirs = new YLeveldb(location);
+  for (const update of typed("a", "b").updates) await theirs.storeUpdate("doc", update);
+  await theirs.destroy();
+  const Level = ClassicLevel as unknown as NonNullable<LeveldbPersistenceOptions["Level"]>;
+  for (const options of [{}, { Level }]) {
+    const ours = new LeveldbPersistence(location, options);
+    const calls = [ours.getAllDocNames(), ours.storeUpdate("doc", typed("c").updates[0]!), ours.destroy()];
+    for (const result of await Promise.allSettled(calls)) {
+      const reason = { code: "UNAVAILABLE", message: expect.stringContaining("coppice import y-leveldb") };
+      expect(result).toMatchObject({ status: "rejected", reason });
+    }
+  }
+  const again = new YLeveldb(location);
+  expect(textOf(await again.getYDoc("doc"))).toBe("ab");
+  await again.destroy();
+
+  const fresh = folder();
+  for (const names of [[], ["doc"]]) {
+    const ours = new LeveldbPersistence(fresh, { Level });
+    expect(await ours.getAllDocNames()).toEqual(names);
+    await ours.storeUpdate("doc", typed("a").updates[0]!);
+    await ours.destroy();
+  }
 });
 
 test("[DI21] what cannot be stored rejects, and onError makes it safe to look away", async () => {
