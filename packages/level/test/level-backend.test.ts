@@ -360,7 +360,7 @@ describe("opening", () => {
     await open(factory);
   });
 
-  test("[BK57] a directory that holds data of others alone is refused, and left as it is", async () => {
+  test("[BK59] a directory that holds data of others alone is refused, and left as it is", async () => {
     const location = await temporaryDirectory();
     const theirs = new ClassicLevel<string, string>(location);
     for (let n = 0; n < 3; n++) await theirs.put(`setting ${n}`, "dark");
