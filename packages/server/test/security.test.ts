@@ -169,6 +169,27 @@ describe("permissions", () => {
     ])
       expect(() => bearerTokens([grant as Parameters<typeof bearerTokens>[0][number]])).toThrow(TypeError);
   });
+
+  test("[SV77] what a grant does not know or cannot mean is refused: a misspelt key opened the whole store", () => {
+    const token = "a".repeat(16);
+    for (const [grant, says] of [
+      [{ document: ["team/*"] }, "a grant has no document; it has token, sha256, action, documents, expires"],
+      [{ expire: 1 }, "a grant has no expire"],
+      [{ documents: "team/*" }, "a list of ids"],
+      [{ documents: [] }, "a list of ids"],
+      [{ documents: [1] }, "a list of ids"],
+      [{ documents: [""] }, "a list of ids"],
+      [{ documents: ["notes", "te*am"] }, '"te*am" has a * that is not its end'],
+      [{ expires: 1_798_761_600 }, "in ms since 1970, not 1798761600"],
+      [{ expires: "2027-01-01" }, "in ms since 1970"],
+      [{ action: "toString" }, "read, write or admin"],
+    ] as const)
+      expect(() => bearerTokens([{ token, action: "admin", ...grant } as never])).toThrow(says);
+    expect(() => bearerTokens([])).toThrow("there is no grant");
+    expect(() => bearerTokens([null] as never)).toThrow("must be an object");
+    for (const documents of [["*"], ["notes", "team/*"]])
+      expect(bearerTokens([{ token, action: "admin", documents, expires: 1e11 }])).toBeTypeOf("function");
+  });
 });
 
 describe("other sites", () => {
