@@ -28,11 +28,11 @@ export interface AccessRequest {
 }
 
 /** `document` is `undefined` for what concerns the whole store: lists, metrics, compaction of all. */
-export type Authorize = (
-  request: AccessRequest,
-  document: string | undefined,
-  action: Action,
-) => boolean | Promise<boolean>;
+export interface Authorize {
+  (request: AccessRequest, document: string | undefined, action: Action): boolean | Promise<boolean>;
+  /** Whether the token is one of somebody, who may do something; `false` lets a refusal ask for another. */
+  readonly isKnown?: (request: AccessRequest) => boolean;
+}
 
 export interface TokenGrant {
   /** The token itself, or its SHA-256 in hexadecimal. */
@@ -71,18 +71,19 @@ interface KnownGrant {
 export function bearerTokens(grants: readonly TokenGrant[]): Authorize {
   if (grants.length === 0) throw new TypeError("there is no grant: nobody could do anything");
   const known = grants.map(knownGrant);
-  return ({ token }, document, action) => {
-    if (token === undefined) return false;
+  const grantsOf = ({ token }: AccessRequest): KnownGrant[] => {
+    if (token === undefined) return [];
     const digest = digestOf(token);
-    let allowed = false;
-    for (const grant of known) {
+    return known.filter((grant) => {
       const same = timingSafeEqual(digest, grant.digest);
-      const valid = grant.expires === undefined || Date.now() < grant.expires;
-      if (same && valid && RANK[grant.action] >= RANK[action] && isGranted(grant.documents, document))
-        allowed = true;
-    }
-    return allowed;
+      return same && (grant.expires === undefined || Date.now() < grant.expires);
+    });
   };
+  const authorize: Authorize = (request, document, action) =>
+    grantsOf(request).some(
+      (grant) => RANK[grant.action] >= RANK[action] && isGranted(grant.documents, document),
+    );
+  return Object.assign(authorize, { isKnown: (request: AccessRequest) => grantsOf(request).length > 0 });
 }
 
 function knownGrant(grant: TokenGrant): KnownGrant {

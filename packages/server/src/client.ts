@@ -11,6 +11,7 @@
  */
 
 export type {
+  ActionsAnswer,
   BareDocument,
   ChangeAnswer,
   CompactAllAnswer,
