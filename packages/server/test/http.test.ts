@@ -1,4 +1,5 @@
 // The HTTP API, over real requests.
+import { readFileSync } from "node:fs";
 import { simulatedBackend } from "coppice/testing";
 import { afterEach, describe, expect, test } from "vitest";
 import * as Y from "yjs";
@@ -294,6 +295,26 @@ describe("the HTTP API", () => {
         const { status } = await call(running, method.toUpperCase(), path.replace(/\{\w+\}/g, "notes"));
         expect([method, path, status === 401]).toEqual([method, path, action !== undefined]);
       }
+  });
+
+  test("[SV34] the page of the server names exactly these, with their parameters", async () => {
+    const running = await run();
+    const { paths } = (await call(running, "GET", "/api/openapi.json")).body as {
+      paths: Record<string, Record<string, { parameters: { in: string; name: string }[] }>>;
+    };
+    const there = Object.entries(paths).flatMap(([path, methods]) =>
+      Object.entries(methods).map(([method, { parameters }]) => {
+        const query = parameters.filter((parameter) => parameter.in === "query").map(({ name }) => name);
+        return `${method.toUpperCase()} ${path}${query.length === 0 ? "" : "?"}${query.join("&")}`;
+      }),
+    );
+    const page = readFileSync(new URL("../../../docs/server.md", import.meta.url), "utf8");
+    const rows = page
+      .split("\n")
+      .filter((line) => /^\| `[A-Z]+[ `]/.test(line))
+      .join("\n");
+    const named = [...rows.matchAll(/`((?:GET|PUT|POST|DELETE) \/[^`]*)`/g)].map(([, name]) => name);
+    expect([...new Set([...named, "GET /api/openapi.json"])].sort()).toEqual(there.sort());
   });
 
   test("[SV79] a parameter that there is not is refused, by its name: a misspelt dryRun would trim", async () => {
