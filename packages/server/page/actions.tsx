@@ -4,19 +4,20 @@
  * One thing is done at a time. What takes long can be cancelled, and is when the view is left.
  */
 
-import type { DocumentAnswer } from "@coppice/server/client";
+import type { CompactAnswer, DocumentAnswer } from "@coppice/server/client";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { type ApiError, api } from "./api.js";
 import { Compacted, type Compaction, CompactionSteps, compact } from "./compaction.js";
-import { asApiError, linkTo } from "./hooks.js";
-import { Failure } from "./parts.js";
-import { bytes, count } from "./words.js";
+import { type Action, asApiError, linkTo } from "./hooks.js";
+import { Ask, Failure } from "./parts.js";
+import { bytes, count, counted } from "./words.js";
 
 interface Props {
   readonly id: string;
   readonly facts: DocumentAnswer;
   /** The clock that is travelled to; `undefined`: now. */
   readonly at: number | undefined;
+  readonly allows: (action: Action) => boolean;
   readonly onChange: () => void;
 }
 
@@ -29,7 +30,8 @@ interface Said {
 }
 
 export function Actions(props: Props) {
-  const { id, onChange } = props;
+  const { id, facts, allows, onChange } = props;
+  const [asked, setAsked] = useState<CompactAnswer>();
   const [running, setRunning] = useState<string>();
   const [said, setSaid] = useState<Said>();
   const [error, setError] = useState<ApiError>();
@@ -41,6 +43,7 @@ export function Actions(props: Props) {
     setError(undefined);
     setSaid(undefined);
     setCompaction(undefined);
+    setAsked(undefined);
     try {
       setSaid(await work());
     } catch (failure) {
@@ -65,18 +68,29 @@ export function Actions(props: Props) {
         };
       }
     });
+  const askFirst = async () => {
+    let would: CompactAnswer | undefined;
+    await act("looking what would go", async () => {
+      would = await api.wouldCompact(id);
+      return undefined;
+    });
+    if (would === undefined) return;
+    if (would.eventsTrimmed > would.eventsArchived) setAsked(would);
+    else await compactNow();
+  };
   const busy = running !== undefined;
+  const isOwner = allows("admin");
   return (
     <div class="actions">
       <div class="row">
         <button
           type="button"
-          disabled={busy}
+          disabled={busy || !isOwner}
           onClick={() => void act("taking a snapshot", () => snapshot(id))}
         >
           Snapshot
         </button>
-        <button type="button" disabled={busy} onClick={() => void compactNow()}>
+        <button type="button" disabled={busy || !isOwner} onClick={() => void askFirst()}>
           Compact
         </button>
         <OfVersion {...props} busy={busy} act={act} />
@@ -86,6 +100,20 @@ export function Actions(props: Props) {
           </span>
         )}
       </div>
+      {!isOwner && (
+        <p class="quiet">
+          This token allows {allows("write") ? "reading and writing" : "reading"} here: snapshots and
+          compactions need the action admin.
+        </p>
+      )}
+      {asked !== undefined && (
+        <Ask
+          question={loss(facts.oldestClock + asked.eventsTrimmed)}
+          verb={`Trim ${counted(asked.eventsTrimmed, "event")}`}
+          onYes={() => void compactNow()}
+          onNo={() => setAsked(undefined)}
+        />
+      )}
       {error !== undefined && <Failure error={error} />}
       {compaction !== undefined &&
         (compaction.result === undefined ? (
@@ -105,7 +133,14 @@ export function Actions(props: Props) {
 type Act = (name: string, work: () => Promise<Said | undefined>) => Promise<void>;
 
 /** What is done with the version that is looked at. */
-function OfVersion({ id, facts, at, busy, act }: Props & { readonly busy: boolean; readonly act: Act }) {
+function OfVersion({
+  id,
+  facts,
+  at,
+  allows,
+  busy,
+  act,
+}: Props & { readonly busy: boolean; readonly act: Act }) {
   const where = at === undefined ? "now" : `at clock ${count(at)}`;
   const tag = (name: string) =>
     act("tagging", async () => {
@@ -123,7 +158,13 @@ function OfVersion({ id, facts, at, busy, act }: Props & { readonly busy: boolea
     });
   return (
     <>
-      <Named verb="Tag" what="name of the version" where={where} busy={busy} onName={tag} />
+      <Named
+        verb="Tag"
+        what="name of the version"
+        where={where}
+        busy={busy || !allows("write")}
+        onName={tag}
+      />
       <Named verb="Fork" what="id of the new document" where={where} busy={busy} onName={fork} />
       {facts.model === "yjs" && (
         <button
@@ -182,6 +223,10 @@ function Named(props: {
       </button>
     </form>
   );
+}
+
+function loss(clock: number): string {
+  return `Versions before clock ${count(clock)} will be gone for good, except tagged ones.`;
 }
 
 async function snapshot(id: string): Promise<Said> {
