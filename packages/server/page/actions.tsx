@@ -101,7 +101,7 @@ export function Actions(props: Props) {
         )}
       </div>
       {!isOwner && (
-        <p class="quiet">
+        <p class="quiet after">
           This token allows {allows("write") ? "reading and writing" : "reading"} here: snapshots and
           compactions need the action admin.
         </p>

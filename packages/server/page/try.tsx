@@ -55,7 +55,7 @@ export function TryView({ id, live }: { id: string; live: Live }) {
       </div>
       {refusal !== undefined && <Refused id={id} refusal={refusal} locked={live.locked} />}
       {refusal === undefined && isReader && (
-        <p class="notice">This token does not allow editing here: what others type is shown.</p>
+        <p class="notice steps">This token does not allow editing here: what others type is shown.</p>
       )}
       {(refusal === undefined || !isEmpty) && (
         <>
@@ -67,7 +67,7 @@ export function TryView({ id, live }: { id: string; live: Live }) {
           <Strip keystrokes={keystrokes} />
         </>
       )}
-      {supervisor.value?.supervised === true && (
+      {supervisor.value?.supervised === true && refusal === undefined && (
         <Kill people={people} keystrokes={keystrokes} live={live} stored={() => storedText(id)} />
       )}
     </section>
