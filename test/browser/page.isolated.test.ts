@@ -279,11 +279,17 @@ describe("the page", () => {
     const held = new Promise<void>((resolve) => {
       letGo = resolve;
     });
+    let isLookHeld = true;
     await page.route("**/compact*", async (route) => {
-      if (!route.request().url().includes("dryRun")) await held;
+      if (isLookHeld || !route.request().url().includes("dryRun")) await held;
       // The page may have given it up by then.
       await route.continue().catch(() => undefined);
     });
+    await page.getByRole("button", { name: "Compact" }).click();
+    await page.getByText("looking what would go …").waitFor();
+    await page.getByRole("button", { name: "Cancel" }).click();
+    await page.getByText("cancelled", { exact: true }).waitFor();
+    isLookHeld = false;
     await page.getByRole("button", { name: "Compact" }).click();
     const keep = page.getByRole("button", { name: "Keep them" });
     await keep.waitFor();

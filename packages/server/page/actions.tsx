@@ -4,7 +4,7 @@
  * One thing is done at a time. What takes long can be cancelled, and is when the view is left.
  */
 
-import type { CompactAnswer, DocumentAnswer } from "@coppice/server/client";
+import type { DocumentAnswer } from "@coppice/server/client";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { type ApiError, api } from "./api.js";
 import { Compacted, type Compaction, CompactionSteps, compact } from "./compaction.js";
@@ -24,14 +24,22 @@ interface Props {
 /** The browser reads the bytes after the click. */
 const REVOKE_MS = 10_000;
 
+const LOOKING = "looking what would go";
+
+interface Loss {
+  /** The oldest version that stays. */
+  readonly clock: number;
+  readonly events: number;
+}
+
 interface Said {
   readonly text: string;
   readonly link?: { readonly href: string; readonly name: string };
 }
 
 export function Actions(props: Props) {
-  const { id, facts, allows, onChange } = props;
-  const [asked, setAsked] = useState<CompactAnswer>();
+  const { id, allows, onChange } = props;
+  const [asked, setAsked] = useState<Loss>();
   const [running, setRunning] = useState<string>();
   const [said, setSaid] = useState<Said>();
   const [error, setError] = useState<ApiError>();
@@ -52,30 +60,34 @@ export function Actions(props: Props) {
     setRunning(undefined);
     onChange();
   };
-  const compactNow = () =>
-    act("compacting", async () => {
-      stop.current = new AbortController();
-      const { signal } = stop.current;
-      try {
-        setCompaction({ sizes: undefined, result: undefined, step: undefined });
-        await compact(id, setCompaction, signal);
-        return undefined;
-      } catch (failure) {
-        setCompaction(undefined);
-        if (!signal.aborted) throw failure;
-        return {
-          text: "cancelled: nothing is lost; it is as before, or compacted where that had just ended",
-        };
-      }
-    });
-  const askFirst = async () => {
-    let would: CompactAnswer | undefined;
-    await act("looking what would go", async () => {
-      would = await api.wouldCompact(id);
+  const cancellable = async (work: (signal: AbortSignal) => Promise<void>, otherwise: string) => {
+    stop.current = new AbortController();
+    const { signal } = stop.current;
+    try {
+      await work(signal);
       return undefined;
-    });
-    if (would === undefined) return;
-    if (would.eventsTrimmed > would.eventsArchived) setAsked(would);
+    } catch (failure) {
+      setCompaction(undefined);
+      if (!signal.aborted) throw failure;
+      return { text: otherwise };
+    }
+  };
+  const compactNow = () =>
+    act("compacting", () =>
+      cancellable((signal) => {
+        setCompaction({ sizes: undefined, result: undefined, step: undefined });
+        return compact(id, setCompaction, signal);
+      }, "cancelled: nothing is lost; it is as before, or compacted where that had just ended"),
+    );
+  const askFirst = async () => {
+    let loss: Loss | undefined;
+    await act(LOOKING, () =>
+      cancellable(async (signal) => {
+        loss = await lossOf(id, signal);
+      }, "cancelled"),
+    );
+    if (loss === undefined) return;
+    if (loss.events > 0) setAsked(loss);
     else await compactNow();
   };
   const busy = running !== undefined;
@@ -99,6 +111,11 @@ export function Actions(props: Props) {
             <progress aria-label={running} /> {running} …
           </span>
         )}
+        {running === LOOKING && (
+          <button type="button" onClick={() => stop.current?.abort()}>
+            Cancel
+          </button>
+        )}
       </div>
       {!isOwner && (
         <p class="quiet after">
@@ -108,8 +125,8 @@ export function Actions(props: Props) {
       )}
       {asked !== undefined && (
         <Ask
-          question={loss(facts.oldestClock + asked.eventsTrimmed)}
-          verb={`Trim ${counted(asked.eventsTrimmed, "event")}`}
+          question={questionOf(asked)}
+          verb={`Trim ${counted(asked.events, "event")}`}
           onYes={() => void compactNow()}
           onNo={() => setAsked(undefined)}
         />
@@ -225,8 +242,15 @@ function Named(props: {
   );
 }
 
-function loss(clock: number): string {
+function questionOf({ clock }: Loss): string {
   return `Versions before clock ${count(clock)} will be gone for good, except tagged ones.`;
+}
+
+/** What a compaction would do away with. */
+async function lossOf(id: string, signal: AbortSignal): Promise<Loss> {
+  const { oldestClock } = await api.document(id, signal);
+  const { eventsTrimmed, eventsArchived } = await api.wouldCompact(id, signal);
+  return { clock: oldestClock + eventsTrimmed, events: eventsTrimmed - eventsArchived };
 }
 
 async function snapshot(id: string): Promise<Said> {

@@ -74,8 +74,13 @@ export const api = {
   kill: () => send<unknown>("POST", "api/supervisor/kill"),
   snapshot: (id: string) => send<SnapshotAnswer>("POST", `${pathOf(id)}/snapshots`),
   /** What a compaction would do. */
-  wouldCompact: (id: string) =>
-    send<CompactAnswer>("POST", `${pathOf(id)}/compact`, { force: true, dryRun: true }),
+  wouldCompact: (id: string, signal: AbortSignal) =>
+    run<CompactAnswer, unknown>(
+      `${pathOf(id)}/compact`,
+      { force: true, dryRun: true },
+      () => undefined,
+      signal,
+    ),
   compact: (id: string, query: Query, onStep: (step: CompactStepAnswer) => void, signal: AbortSignal) =>
     run<CompactAnswer, CompactStepAnswer>(`${pathOf(id)}/compact`, query, onStep, signal),
   /** Every document; or, dry, what that would do. */
