@@ -8,20 +8,29 @@ import type { DocumentAnswer } from "@coppice/server/client";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { type ApiError, api } from "./api.js";
 import { Compacted, type Compaction, CompactionSteps, compact } from "./compaction.js";
-import { asApiError, linkTo } from "./hooks.js";
-import { Failure } from "./parts.js";
-import { bytes, count } from "./words.js";
+import { type Action, asApiError, linkTo } from "./hooks.js";
+import { Ask, Failure } from "./parts.js";
+import { bytes, count, counted } from "./words.js";
 
 interface Props {
   readonly id: string;
   readonly facts: DocumentAnswer;
   /** The clock that is travelled to; `undefined`: now. */
   readonly at: number | undefined;
+  readonly allows: (action: Action) => boolean;
   readonly onChange: () => void;
 }
 
 /** The browser reads the bytes after the click. */
 const REVOKE_MS = 10_000;
+
+const LOOKING = "looking what would go";
+
+interface Loss {
+  /** The oldest version that stays. */
+  readonly clock: number;
+  readonly events: number;
+}
 
 interface Said {
   readonly text: string;
@@ -29,7 +38,8 @@ interface Said {
 }
 
 export function Actions(props: Props) {
-  const { id, onChange } = props;
+  const { id, allows, onChange } = props;
+  const [asked, setAsked] = useState<Loss>();
   const [running, setRunning] = useState<string>();
   const [said, setSaid] = useState<Said>();
   const [error, setError] = useState<ApiError>();
@@ -41,6 +51,7 @@ export function Actions(props: Props) {
     setError(undefined);
     setSaid(undefined);
     setCompaction(undefined);
+    setAsked(undefined);
     try {
       setSaid(await work());
     } catch (failure) {
@@ -49,34 +60,49 @@ export function Actions(props: Props) {
     setRunning(undefined);
     onChange();
   };
+  const cancellable = async (work: (signal: AbortSignal) => Promise<void>, otherwise: string) => {
+    stop.current = new AbortController();
+    const { signal } = stop.current;
+    try {
+      await work(signal);
+      return undefined;
+    } catch (failure) {
+      setCompaction(undefined);
+      if (!signal.aborted) throw failure;
+      return { text: otherwise };
+    }
+  };
   const compactNow = () =>
-    act("compacting", async () => {
-      stop.current = new AbortController();
-      const { signal } = stop.current;
-      try {
+    act("compacting", () =>
+      cancellable((signal) => {
         setCompaction({ sizes: undefined, result: undefined, step: undefined });
-        await compact(id, setCompaction, signal);
-        return undefined;
-      } catch (failure) {
-        setCompaction(undefined);
-        if (!signal.aborted) throw failure;
-        return {
-          text: "cancelled: nothing is lost; it is as before, or compacted where that had just ended",
-        };
-      }
-    });
+        return compact(id, setCompaction, signal);
+      }, "cancelled: nothing is lost; it is as before, or compacted where that had just ended"),
+    );
+  const askFirst = async () => {
+    let loss: Loss | undefined;
+    await act(LOOKING, () =>
+      cancellable(async (signal) => {
+        loss = await lossOf(id, signal);
+      }, "cancelled"),
+    );
+    if (loss === undefined) return;
+    if (loss.events > 0) setAsked(loss);
+    else await compactNow();
+  };
   const busy = running !== undefined;
+  const isOwner = allows("admin");
   return (
     <div class="actions">
       <div class="row">
         <button
           type="button"
-          disabled={busy}
+          disabled={busy || !isOwner}
           onClick={() => void act("taking a snapshot", () => snapshot(id))}
         >
           Snapshot
         </button>
-        <button type="button" disabled={busy} onClick={() => void compactNow()}>
+        <button type="button" disabled={busy || !isOwner} onClick={() => void askFirst()}>
           Compact
         </button>
         <OfVersion {...props} busy={busy} act={act} />
@@ -85,7 +111,26 @@ export function Actions(props: Props) {
             <progress aria-label={running} /> {running} …
           </span>
         )}
+        {running === LOOKING && (
+          <button type="button" onClick={() => stop.current?.abort()}>
+            Cancel
+          </button>
+        )}
       </div>
+      {!isOwner && (
+        <p class="quiet after">
+          This token allows {allows("write") ? "reading and writing" : "reading"} here: snapshots and
+          compactions need the action admin.
+        </p>
+      )}
+      {asked !== undefined && (
+        <Ask
+          question={questionOf(asked)}
+          verb={`Trim ${counted(asked.events, "event")}`}
+          onYes={() => void compactNow()}
+          onNo={() => setAsked(undefined)}
+        />
+      )}
       {error !== undefined && <Failure error={error} />}
       {compaction !== undefined &&
         (compaction.result === undefined ? (
@@ -105,7 +150,14 @@ export function Actions(props: Props) {
 type Act = (name: string, work: () => Promise<Said | undefined>) => Promise<void>;
 
 /** What is done with the version that is looked at. */
-function OfVersion({ id, facts, at, busy, act }: Props & { readonly busy: boolean; readonly act: Act }) {
+function OfVersion({
+  id,
+  facts,
+  at,
+  allows,
+  busy,
+  act,
+}: Props & { readonly busy: boolean; readonly act: Act }) {
   const where = at === undefined ? "now" : `at clock ${count(at)}`;
   const tag = (name: string) =>
     act("tagging", async () => {
@@ -123,7 +175,13 @@ function OfVersion({ id, facts, at, busy, act }: Props & { readonly busy: boolea
     });
   return (
     <>
-      <Named verb="Tag" what="name of the version" where={where} busy={busy} onName={tag} />
+      <Named
+        verb="Tag"
+        what="name of the version"
+        where={where}
+        busy={busy || !allows("write")}
+        onName={tag}
+      />
       <Named verb="Fork" what="id of the new document" where={where} busy={busy} onName={fork} />
       {facts.model === "yjs" && (
         <button
@@ -182,6 +240,17 @@ function Named(props: {
       </button>
     </form>
   );
+}
+
+function questionOf({ clock }: Loss): string {
+  return `Versions before clock ${count(clock)} will be gone for good, except tagged ones.`;
+}
+
+/** What a compaction would do away with. */
+async function lossOf(id: string, signal: AbortSignal): Promise<Loss> {
+  const { oldestClock } = await api.document(id, signal);
+  const { eventsTrimmed, eventsArchived } = await api.wouldCompact(id, signal);
+  return { clock: oldestClock + eventsTrimmed, events: eventsTrimmed - eventsArchived };
 }
 
 async function snapshot(id: string): Promise<Said> {

@@ -8,6 +8,7 @@
  */
 
 import type {
+  ActionsAnswer,
   ChangeAnswer,
   CompactAllAnswer,
   CompactAllStepAnswer,
@@ -64,10 +65,22 @@ export const api = {
   content: (id: string, at: number | undefined, signal?: AbortSignal) =>
     get<ContentAnswer>(`${pathOf(id)}/content`, { at }, signal),
   graph: (id: string, signal: AbortSignal) => get<GraphAnswer>(`${pathOf(id)}/graph`, { limit: 300 }, signal),
+  /** What the token allows, with a document or with the whole store. */
+  actions: (id: string | undefined, signal: AbortSignal) =>
+    get<ActionsAnswer>(`${id === undefined ? "api" : pathOf(id)}/actions`, {}, signal),
+  health: (signal: AbortSignal) => call("GET", "healthz", {}, { signal }),
   figures: (signal: AbortSignal) => get<FiguresAnswer>("api/figures", {}, signal),
   supervisor: (signal: AbortSignal) => get<SupervisorAnswer>("api/supervisor", {}, signal),
   kill: () => send<unknown>("POST", "api/supervisor/kill"),
   snapshot: (id: string) => send<SnapshotAnswer>("POST", `${pathOf(id)}/snapshots`),
+  /** What a compaction would do. */
+  wouldCompact: (id: string, signal: AbortSignal) =>
+    run<CompactAnswer, unknown>(
+      `${pathOf(id)}/compact`,
+      { force: true, dryRun: true },
+      () => undefined,
+      signal,
+    ),
   compact: (id: string, query: Query, onStep: (step: CompactStepAnswer) => void, signal: AbortSignal) =>
     run<CompactAnswer, CompactStepAnswer>(`${pathOf(id)}/compact`, query, onStep, signal),
   /** Every document; or, dry, what that would do. */

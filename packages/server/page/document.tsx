@@ -9,17 +9,20 @@
 import type { DocumentAnswer, TimelineAnswer } from "@coppice/server/client";
 import { useState } from "preact/hooks";
 import { Actions } from "./actions.js";
-import { api } from "./api.js";
+import { type ApiError, api } from "./api.js";
 import { EventGraph } from "./event-graph.js";
+import type { Live, Locked } from "./figures.js";
 import { Growth } from "./growth.js";
-import { linkTo, useLatest, usePolled } from "./hooks.js";
+import { linkTo, useAllowed, useLatest, usePolled } from "./hooks.js";
 import { Failure, Tile, Waiting } from "./parts.js";
+import { TokenForm } from "./token.js";
 import { Travel } from "./travel.js";
 import { age, bytes, count, counted, timestamp } from "./words.js";
 
 const INTERVAL_MS = 2_000;
 
-export function DocumentView({ id }: { id: string }) {
+export function DocumentView({ id, live }: { id: string; live: Live }) {
+  const allows = useAllowed(id);
   const {
     value: facts,
     error,
@@ -43,8 +46,10 @@ export function DocumentView({ id }: { id: string }) {
     refresh();
     setAgain((before) => before + 1);
   };
-  if (error?.code === "NOT_FOUND") return <Missing id={id} error={error} />;
-  if (facts === undefined) return error === undefined ? <Waiting /> : <Missing id={id} error={error} />;
+  const isRefused = error?.status === 401 || error?.status === 403;
+  if (error !== undefined && (isRefused || error.code === "NOT_FOUND" || facts === undefined))
+    return <Missing id={id} error={error} isRefused={isRefused} locked={live.locked} />;
+  if (facts === undefined) return <Waiting />;
   const first = latest?.points[0]?.[1] ?? facts.oldestClock;
   // A tag keeps a snapshot of its own, also where the events around it are gone.
   const isTag = latest?.marks.some(({ kind, clock: at }) => kind === "tag" && at === chosen) === true;
@@ -60,12 +65,18 @@ export function DocumentView({ id }: { id: string }) {
         <span class="spacer" />
         {facts.model === "yjs" && (
           <a class="button" href={linkTo("try", id)}>
-            Edit
+            {allows("write") ? "Edit" : "Watch"}
           </a>
         )}
       </div>
       <Facts facts={facts} timeline={latest} />
-      <Actions id={id} facts={facts} at={chosen === undefined ? undefined : clock} onChange={changed} />
+      <Actions
+        id={id}
+        facts={facts}
+        at={chosen === undefined ? undefined : clock}
+        allows={allows}
+        onChange={changed}
+      />
       {latest !== undefined && facts.clock > 0 && (
         <div class="panel">
           <Growth timeline={latest} facts={facts} clock={clock} onPick={setChosen} />
@@ -85,16 +96,25 @@ export function DocumentView({ id }: { id: string }) {
   );
 }
 
-function Missing({ id, error }: { id: string; error: Parameters<typeof Failure>[0]["error"] }) {
+function Missing(props: {
+  readonly id: string;
+  readonly error: ApiError;
+  readonly isRefused: boolean;
+  readonly locked: Locked;
+}) {
+  const { id, error, isRefused, locked } = props;
   return (
     <section>
       <div class="heading">
         <h1>{id}</h1>
       </div>
       <Failure error={error} />
-      <p class="after">
-        <a href={linkTo("try", id)}>Write it</a>, or see <a href={linkTo("documents")}>all documents</a>
-      </p>
+      {!isRefused && (
+        <p class="after">
+          <a href={linkTo("try", id)}>Write it</a>, or see <a href={linkTo("documents")}>all documents</a>
+        </p>
+      )}
+      {isRefused && locked !== "no" && <TokenForm why={locked} />}
     </section>
   );
 }

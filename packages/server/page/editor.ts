@@ -28,6 +28,14 @@ export interface PersonFacts {
   readonly writable: boolean;
   readonly pending: number;
   readonly clock: number | undefined;
+  /** Why the server ended the connection for good. */
+  readonly refusal: Refusal | undefined;
+}
+
+export interface Refusal {
+  /** A close code from 4400 to 4499. */
+  readonly code: number;
+  readonly reason: string;
 }
 
 export interface Colours {
@@ -45,6 +53,7 @@ export class Person {
   readonly provider: WebsocketProvider;
   readonly undo: Y.UndoManager = new Y.UndoManager(this.text);
   readonly #watch: DurabilityWatch;
+  #refusal: Refusal | undefined;
   readonly #onChange: () => void;
   readonly #onKeystroke: (keystroke: Keystroke) => void;
 
@@ -70,6 +79,10 @@ export class Person {
     this.#watch.subscribe(this.#onChange);
     this.provider.on("status", this.#onChange);
     this.provider.on("sync", this.#onChange);
+    this.provider.on("closed", (refusal: Refusal) => {
+      this.#refusal = refusal;
+      this.#onChange();
+    });
     this.text.observe((event, { local }) => {
       if (local) this.#typed(event, options.next());
       this.#onChange();
@@ -79,7 +92,7 @@ export class Person {
   get facts(): PersonFacts {
     const { wsconnected, synced } = this.provider;
     const { writable, pendingCount, clock } = this.#watch;
-    return { connected: wsconnected, synced, writable, pending: pendingCount, clock };
+    return { connected: wsconnected, synced, writable, pending: pendingCount, clock, refusal: this.#refusal };
   }
 
   /** Everything that was typed here is durable. */

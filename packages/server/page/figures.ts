@@ -11,7 +11,7 @@
 
 import type { FiguresAnswer as Figures, HistogramAnswer as Histogram } from "@coppice/server/client";
 import { useEffect, useState } from "preact/hooks";
-import { api } from "./api.js";
+import { api, token } from "./api.js";
 import { stream } from "./changes.js";
 
 export interface Sample {
@@ -23,13 +23,15 @@ export interface Sample {
   readonly p99: number | undefined;
 }
 
+export type Locked = "no" | "needed" | "unknown" | "partly";
+
 export interface Live {
   readonly figures: Figures | undefined;
   readonly samples: readonly Sample[];
   /** Whether the last request was answered. */
   readonly reachable: boolean;
-  /** Whether a token is asked for, or the one that was given does not open the whole store. */
-  readonly locked: "no" | "needed" | "refused";
+  /** Whether a token is asked for, is one that nobody has, or does not open the whole store. */
+  readonly locked: Locked;
 }
 
 const INTERVAL_MS = 1_000;
@@ -43,6 +45,8 @@ export function useFigures(): Live {
     const stop = new AbortController();
     const recent: Figures[] = [];
     let isAsking = false;
+    // Figures are of the whole store: with a token of some documents only the server's health is asked for.
+    let isPartly = false;
     const show = (figures: Figures) => {
       const last = recent.at(-1);
       if (last !== undefined && isRestarted(last, figures)) recent.length = 0;
@@ -59,12 +63,13 @@ export function useFigures(): Live {
       if (isAsking || document.hidden || stream.state === "live") return;
       isAsking = true;
       try {
-        show(await api.figures(stop.signal));
+        if (isPartly) await api.health(stop.signal);
+        else show(await api.figures(stop.signal));
         stream.hurry();
       } catch (error) {
         if (stop.signal.aborted) return;
-        const { status } = error as { status?: number };
-        const locked = status === 401 ? "needed" : status === 403 ? "refused" : "no";
+        const locked = lockedBy((error as { status?: number }).status);
+        isPartly = locked === "partly";
         setLive((before) => ({ ...before, reachable: locked !== "no", locked }));
       } finally {
         isAsking = false;
@@ -80,6 +85,11 @@ export function useFigures(): Live {
     };
   }, []);
   return live;
+}
+
+function lockedBy(status: number | undefined): Locked {
+  if (status === 401) return token() === undefined ? "needed" : "unknown";
+  return status === 403 ? "partly" : "no";
 }
 
 function isRestarted(before: Figures, after: Figures): boolean {

@@ -6,9 +6,9 @@
  * stands under another key than the one it was asked for; what takes long is asked for less often.
  */
 
-import type { ChangeAnswer } from "@coppice/server/client";
+import type { ActionsAnswer, ChangeAnswer } from "@coppice/server/client";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { ApiError } from "./api.js";
+import { ApiError, api } from "./api.js";
 import { stream } from "./changes.js";
 
 export interface Polled<T> {
@@ -21,6 +21,12 @@ export interface Polled<T> {
 /** While changes are told, what is shown is asked for again so often all the same: a hint may be lost. */
 const LIVE_MS = 15_000;
 const RETRY_MS = 2_000;
+/** Another token reloads the page. */
+const REFUSED_MS = 30_000;
+const ACTIONS_MS = 60_000;
+
+export type Action = ActionsAnswer["actions"][number];
+
 /** Of the time that the last answer took. */
 const REST_TIMES = 4;
 
@@ -64,6 +70,12 @@ export function usePolled<T>(
   }, [key, intervalMs, restMs]);
   const current: typeof state = state.key === key ? state : { key };
   return { value: current.value, error: current.error, refresh: () => again.current() };
+}
+
+/** Whether the token allows it, with a document or the whole store; until the server has said, it does. */
+export function useAllowed(id: string | undefined): (action: Action) => boolean {
+  const { value } = usePolled(`actions ${id ?? ""}`, ACTIONS_MS, (signal) => api.actions(id, signal));
+  return (action) => value?.actions.includes(action) ?? true;
 }
 
 /** One question, asked again and again; never twice at once. */
@@ -119,20 +131,23 @@ class Asking<T> {
     const began = performance.now();
     this.#isAsking = true;
     this.#isStale = false;
-    let hasFailed = false;
+    let failure: ApiError | undefined;
     try {
       const value = await this.#ask(signal);
       if (!signal.aborted) this.#onValue(value);
     } catch (error) {
-      hasFailed = true;
-      if (!signal.aborted) this.#onError(asApiError(error));
+      failure = asApiError(error);
+      if (!signal.aborted) this.#onError(failure);
     }
     this.#isAsking = false;
     const ended = performance.now();
     const restMs = Math.max(this.#restMs, REST_TIMES * (ended - began));
     this.#restUntil = ended + restMs;
     // Nothing would tell of an answer that only this request did not get.
-    const nextMs = hasFailed ? Math.min(RETRY_MS, this.#intervalMs()) : this.#intervalMs();
+    const isRefused = failure?.status === 401 || failure?.status === 403;
+    const intervalMs = this.#intervalMs();
+    const failedMs = isRefused ? REFUSED_MS : Math.min(RETRY_MS, intervalMs);
+    const nextMs = failure === undefined ? intervalMs : failedMs;
     this.#later(this.#isStale ? restMs : nextMs);
   }
 

@@ -57,14 +57,15 @@ function Page() {
             </a>
           ))}
         </nav>
-        <Status live={live} />
+        <Status live={live} isOfDocument={id !== undefined} />
       </header>
       <main id="main" tabIndex={-1}>
         {/* A token of some documents opens these, and not the list of all. */}
-        {(live.locked === "no" || (live.locked === "refused" && id !== undefined)) && (
+        {live.locked === "no" || (live.locked === "partly" && id !== undefined) ? (
           <View where={where} id={id} live={live} />
+        ) : (
+          <TokenForm why={live.locked} />
         )}
-        {live.locked !== "no" && <TokenForm refused={live.locked === "refused"} />}
       </main>
     </>
   );
@@ -73,16 +74,17 @@ function Page() {
 function View({ where, id, live }: { where: string; id: string | undefined; live: Live }) {
   if (where === "storage") return <StorageView live={live} />;
   if (where === "try") return <TryView key={id ?? TRIED} id={id ?? TRIED} live={live} />;
-  if (where === "documents" && id !== undefined) return <DocumentView key={id} id={id} />;
+  if (where === "documents" && id !== undefined) return <DocumentView key={id} id={id} live={live} />;
   return <DocumentsView />;
 }
 
-function Status({ live: { reachable, locked, figures } }: { live: Live }) {
+function Status(props: { readonly live: Live; readonly isOfDocument: boolean }) {
+  const { reachable, locked, figures } = props.live;
   const changes = useStreamState();
   const isFull = figures?.gauges.coppice_writable === 0;
   const [state, words, means] = !reachable
     ? ["bad", "reconnecting …", "the server does not answer"]
-    : locked !== "no"
+    : locked !== "no" && !(locked === "partly" && props.isOfDocument)
       ? ["warn", "token needed", "the server wants a token, or another one"]
       : isFull
         ? ["warn", "takes no edits", "the storage refuses writes, and is tried again"]

@@ -13,7 +13,12 @@ import { yCollab, yUndoManagerKeymap } from "y-codemirror.next";
 import type { Person, PersonFacts } from "./editor.js";
 import { count } from "./words.js";
 
-export function Pane({ person, facts }: { person: Person; facts: PersonFacts }) {
+export function Pane(props: {
+  readonly person: Person;
+  readonly facts: PersonFacts;
+  readonly mayWrite: boolean;
+}) {
+  const { person, facts, mayWrite } = props;
   const place = useRef<HTMLDivElement>(null);
   useEffect(() => {
     const view = new EditorView({
@@ -23,7 +28,8 @@ export function Pane({ person, facts }: { person: Person; facts: PersonFacts }) 
         extensions: [
           drawSelection(),
           EditorView.lineWrapping,
-          placeholder("Type here …"),
+          EditorState.readOnly.of(!mayWrite),
+          placeholder(mayWrite ? "Type here …" : ""),
           EditorView.contentAttributes.of({ "aria-label": `Text of ${person.name}` }),
           keymap.of([...yUndoManagerKeymap, ...defaultKeymap]),
           yCollab(person.text, person.provider.awareness, { undoManager: person.undo }),
@@ -31,15 +37,9 @@ export function Pane({ person, facts }: { person: Person; facts: PersonFacts }) 
       }),
     });
     return () => view.destroy();
-  }, [person]);
-  const { connected, synced, writable, pending, clock } = facts;
-  const [state, words] = !connected
-    ? ["bad", "connecting again …"]
-    : !synced
-      ? ["warn", "loading …"]
-      : !writable
-        ? ["warn", "takes no edits"]
-        : ["good", "connected"];
+  }, [person, mayWrite]);
+  const { pending, clock } = facts;
+  const [state, words] = stateOf(facts, mayWrite);
   return (
     <section class="pane" aria-label={person.name} data-person={person.name}>
       <header>
@@ -58,4 +58,12 @@ export function Pane({ person, facts }: { person: Person; facts: PersonFacts }) 
       <div class="editor" ref={place} />
     </section>
   );
+}
+
+function stateOf(facts: PersonFacts, mayWrite: boolean): readonly [state: string, words: string] {
+  if (facts.refusal !== undefined) return ["bad", "closed"];
+  if (!facts.connected) return ["bad", "connecting again …"];
+  if (!facts.synced) return ["warn", "loading …"];
+  if (!mayWrite) return ["warn", "read only"];
+  return facts.writable ? ["good", "connected"] : ["warn", "takes no edits"];
 }

@@ -6,6 +6,7 @@
  */
 
 import type { ComponentChildren } from "preact";
+import { useEffect, useRef } from "preact/hooks";
 import type { ApiError } from "./api.js";
 
 export function Failure({ error }: { error: ApiError }) {
@@ -18,6 +19,34 @@ export function Failure({ error }: { error: ApiError }) {
 
 export function Waiting() {
   return <p class="empty quiet">asking the server …</p>;
+}
+
+/** A question before what cannot be undone; the answer that undoes nothing has the focus. */
+export function Ask(props: {
+  readonly question: string;
+  readonly verb: string;
+  readonly onYes: () => void;
+  readonly onNo: () => void;
+}) {
+  const no = useRef<HTMLButtonElement>(null);
+  useEffect(() => no.current?.focus(), []);
+  return (
+    <div
+      class="notice steps"
+      role="alertdialog"
+      aria-label={props.question}
+      onKeyDown={(event) => event.key === "Escape" && props.onNo()}
+    >
+      <p>{props.question}</p>
+      <span class="spacer" />
+      <button type="button" onClick={props.onYes}>
+        {props.verb}
+      </button>
+      <button type="button" ref={no} onClick={props.onNo}>
+        Keep them
+      </button>
+    </div>
+  );
 }
 
 /** A figure with its name, and what it means below. */

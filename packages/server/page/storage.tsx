@@ -11,8 +11,8 @@ import type {
 import { useEffect, useRef, useState } from "preact/hooks";
 import { type ApiError, api } from "./api.js";
 import { counter, histogram, type Live, percentile, type Sample } from "./figures.js";
-import { asApiError } from "./hooks.js";
-import { Failure, Tile, Waiting } from "./parts.js";
+import { asApiError, useAllowed } from "./hooks.js";
+import { Ask, Failure, Tile, Waiting } from "./parts.js";
 import { Plot } from "./plot.js";
 import { bytes, count, counted, duration, rate } from "./words.js";
 
@@ -114,6 +114,8 @@ function Compaction({ diskBytes }: { diskBytes: number | undefined }) {
   const [error, setError] = useState<ApiError>();
   const [reclaim, setReclaim] = useState(false);
   const [isStopped, setIsStopped] = useState(false);
+  const [isAsked, setIsAsked] = useState(false);
+  const allows = useAllowed(undefined);
   const stop = useRef(new AbortController());
   useEffect(() => () => stop.current.abort(), []);
   const start = async (dryRun: boolean) => {
@@ -121,6 +123,7 @@ function Compaction({ diskBytes }: { diskBytes: number | undefined }) {
     const { signal } = stop.current;
     setError(undefined);
     setIsStopped(false);
+    setIsAsked(false);
     setRun({ dryRun, documents: 0, bytes: 0 });
     const onStep = ({ seen, bytesTrimmed }: CompactAllStepAnswer) =>
       setRun((before) => before && { ...before, documents: seen, bytes: bytesTrimmed });
@@ -134,13 +137,16 @@ function Compaction({ diskBytes }: { diskBytes: number | undefined }) {
       else setError(asApiError(failure));
     }
   };
-  const isRunning = run !== undefined && run.result === undefined;
+  const isOff = (run !== undefined && run.result === undefined) || !allows("admin");
   return (
     <div class="panel">
       <div class="row">
         <div>
           <h2>Compaction</h2>
-          <p class="quiet">a snapshot of each document, then trim what it covers</p>
+          <p class="quiet">
+            a snapshot of each document, then trim what it covers
+            {!allows("admin") && ": this needs a token with the action admin"}
+          </p>
         </div>
         <span class="spacer" />
         <label class="quiet" title="LevelDB frees what was trimmed when it next merges its files, or now">
@@ -151,13 +157,21 @@ function Compaction({ diskBytes }: { diskBytes: number | undefined }) {
           />{" "}
           rewrite the files too
         </label>
-        <button type="button" disabled={isRunning} onClick={() => void start(true)}>
+        <button type="button" disabled={isOff} onClick={() => void start(true)}>
           What would it free?
         </button>
-        <button type="button" disabled={isRunning} onClick={() => void start(false)}>
+        <button type="button" disabled={isOff} onClick={() => setIsAsked(true)}>
           Compact all
         </button>
       </div>
+      {isAsked && (
+        <Ask
+          question="Versions before the older of two snapshots will be gone for good, except tagged ones."
+          verb="Trim them"
+          onYes={() => void start(false)}
+          onNo={() => setIsAsked(false)}
+        />
+      )}
       {error !== undefined && <Failure error={error} />}
       {isStopped && (
         <p class="notice" role="status">

@@ -5,8 +5,19 @@
 
 import { useState } from "preact/hooks";
 import { setToken } from "./api.js";
+import type { Locked } from "./figures.js";
 
-export function TokenForm({ refused }: { readonly refused: boolean }) {
+const SAYS: Readonly<Record<Exclude<Locked, "no">, readonly [title: string, text: string]>> = {
+  needed: ["This server wants a token", "It needs the action read; for compacting and deleting, admin."],
+  unknown: ["This token is not known", "It is wrong, or has expired."],
+  partly: [
+    "This token does not open the whole store",
+    "It is of some documents: these open at #/documents/ and their id.",
+  ],
+};
+
+export function TokenForm({ why }: { readonly why: Exclude<Locked, "no"> }) {
+  const [title, text] = SAYS[why];
   const [value, setValue] = useState("");
   const enter = (event: Event) => {
     event.preventDefault();
@@ -15,12 +26,9 @@ export function TokenForm({ refused }: { readonly refused: boolean }) {
   };
   return (
     <section class="panel narrow">
-      <h1>{refused ? "This token does not open the whole store" : "This server wants a token"}</h1>
-      <p class="quiet" role={refused ? "alert" : undefined}>
-        {refused
-          ? "It is wrong, has expired, or is of some documents: these open at #/documents/ and their id. "
-          : "It needs the action read; for compacting and deleting, admin. "}
-        It is kept in this tab alone.
+      <h1>{title}</h1>
+      <p class="quiet" role={why === "needed" ? undefined : "alert"}>
+        {text} It is kept in this tab alone.
       </p>
       <form class="row" onSubmit={enter}>
         <input

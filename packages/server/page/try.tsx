@@ -5,12 +5,13 @@
 
 import { useEffect, useMemo, useReducer, useRef, useState } from "preact/hooks";
 import { api } from "./api.js";
-import { type Colours, type Keystroke, Person, TEXT_NAME } from "./editor.js";
-import type { Live } from "./figures.js";
-import { linkTo, usePolled } from "./hooks.js";
+import { type Colours, type Keystroke, Person, type Refusal, TEXT_NAME } from "./editor.js";
+import type { Live, Locked } from "./figures.js";
+import { linkTo, useAllowed, usePolled } from "./hooks.js";
 import { Kill } from "./kill.js";
 import { Pane } from "./pane.js";
 import { Strip } from "./strip.js";
+import { TokenForm } from "./token.js";
 
 const COLOURS: readonly Colours[] = [
   { color: "#2f8f5b", colorLight: "#2f8f5b33" },
@@ -19,11 +20,20 @@ const COLOURS: readonly Colours[] = [
 const NAMES = ["Ann", "Ben"] as const;
 const KEYSTROKES_MAX = 5_000;
 const TYPING_MS = 45;
+/** Close codes of the server. */
+const NO_YJS = 4415;
+const ONLY_YJS = "only Yjs documents can be edited here";
+const NO_TOKEN: readonly number[] = [4401, 4403];
 const SENTENCE = "Cut back to the stump, a tree grows again; cut back to a snapshot, so does a document. ";
 
 export function TryView({ id, live }: { id: string; live: Live }) {
   const { people, keystrokes } = usePeople(id);
-  const [isTyping, setIsTyping] = useTyping(people);
+  const refusal = people.find(({ facts }) => facts.refusal !== undefined)?.facts.refusal;
+  const isReader = !useAllowed(id)("write");
+  const mayWrite = !isReader && refusal === undefined;
+  const [isTyping, setIsTyping] = useTyping(people, mayWrite);
+  // What somebody has typed stays in sight, though nobody takes it any more.
+  const isEmpty = people.every(({ text }) => text.length === 0);
   const supervisor = usePolled("supervisor", 60_000, (signal) => api.supervisor(signal));
   return (
     <section>
@@ -34,20 +44,52 @@ export function TryView({ id, live }: { id: string; live: Live }) {
         </p>
         <span class="spacer" />
         <Open id={id} />
-        <button type="button" aria-pressed={isTyping} onClick={() => setIsTyping(!isTyping)}>
+        <button
+          type="button"
+          aria-pressed={isTyping}
+          disabled={!mayWrite}
+          onClick={() => setIsTyping(!isTyping)}
+        >
           {isTyping ? "Stop typing" : "Type for me"}
         </button>
       </div>
-      <div class="panes">
-        {people.map((person) => (
-          <Pane key={person.name} person={person} facts={person.facts} />
-        ))}
-      </div>
-      <Strip keystrokes={keystrokes} />
-      {supervisor.value?.supervised === true && (
+      {refusal !== undefined && <Refused id={id} refusal={refusal} locked={live.locked} />}
+      {refusal === undefined && isReader && (
+        <p class="notice steps">This token does not allow editing here: what others type is shown.</p>
+      )}
+      {(refusal === undefined || !isEmpty) && (
+        <>
+          <div class="panes">
+            {people.map((person) => (
+              <Pane key={person.name} person={person} facts={person.facts} mayWrite={mayWrite} />
+            ))}
+          </div>
+          <Strip keystrokes={keystrokes} />
+        </>
+      )}
+      {supervisor.value?.supervised === true && refusal === undefined && (
         <Kill people={people} keystrokes={keystrokes} live={live} stored={() => storedText(id)} />
       )}
     </section>
+  );
+}
+
+/** Why nobody can edit here, and what would help. */
+function Refused(props: { readonly id: string; readonly refusal: Refusal; readonly locked: Locked }) {
+  const { id, refusal, locked } = props;
+  const facts = usePolled(`model ${id}`, 3_600_000, (signal) =>
+    refusal.code === NO_YJS ? api.document(id, signal) : Promise.resolve(undefined),
+  );
+  const model = facts.value?.model;
+  return (
+    <>
+      <p class="notice bad" role="alert">
+        {refusal.code === NO_YJS
+          ? `${id} is of ${model === undefined ? "another model" : `the model ${model}`}; ${ONLY_YJS}`
+          : `The server has closed the connections for good: ${refusal.reason} (${refusal.code}).`}
+      </p>
+      {NO_TOKEN.includes(refusal.code) && locked !== "no" && <TokenForm why={locked} />}
+    </>
   );
 }
 
@@ -85,8 +127,9 @@ function usePeople(id: string): { people: readonly Person[]; keystrokes: readonl
 }
 
 /** Both type, each at an end of the text. */
-function useTyping(people: readonly Person[]): [boolean, (isTyping: boolean) => void] {
-  const [isTyping, setIsTyping] = useState(false);
+function useTyping(people: readonly Person[], mayWrite: boolean): [boolean, (isTyping: boolean) => void] {
+  const [isWanted, setIsTyping] = useState(false);
+  const isTyping = isWanted && mayWrite;
   useEffect(() => {
     if (!isTyping) return;
     let at = 0;

@@ -28,18 +28,18 @@ export interface AccessRequest {
 }
 
 /** `document` is `undefined` for what concerns the whole store: lists, metrics, compaction of all. */
-export type Authorize = (
-  request: AccessRequest,
-  document: string | undefined,
-  action: Action,
-) => boolean | Promise<boolean>;
+export interface Authorize {
+  (request: AccessRequest, document: string | undefined, action: Action): boolean | Promise<boolean>;
+  /** Whether the token is one of somebody, who may do something; `false` lets a refusal ask for another. */
+  readonly isKnown?: (request: AccessRequest) => boolean;
+}
 
 export interface TokenGrant {
   /** The token itself, or its SHA-256 in hexadecimal. */
   readonly token?: string;
   readonly sha256?: string;
   readonly action: Action;
-  /** Ids, or beginnings of ids that end with `*`; absent: every document, and the whole store. */
+  /** Ids, or beginnings that end with `*`, at least one; absent: every document, and the whole store. */
   readonly documents?: readonly string[];
   /** Wall time in ms since 1970 from which on it is refused. */
   readonly expires?: number;
@@ -47,40 +47,76 @@ export interface TokenGrant {
 
 const RANK: Record<Action, number> = { read: 0, write: 1, admin: 2 };
 const TOKEN_CHARACTERS_MIN = 16;
+/** In 1973; what is less was meant in seconds. */
+const EXPIRES_MIN = 100_000_000_000;
+const GRANT: Readonly<Record<keyof TokenGrant, true>> = {
+  token: true,
+  sha256: true,
+  action: true,
+  documents: true,
+  expires: true,
+};
+
+interface KnownGrant {
+  readonly digest: Buffer;
+  readonly action: Action;
+  readonly documents: readonly string[] | undefined;
+  readonly expires: number | undefined;
+}
 
 /**
- * An `authorize` for fixed tokens. Throws a `TypeError` for a grant that could never be used, or is too weak.
+ * An `authorize` for fixed tokens. Throws a `TypeError` for no grants at all, and for a grant that could
+ * never be used, is too weak, or says what nobody would look at.
  */
 export function bearerTokens(grants: readonly TokenGrant[]): Authorize {
-  const known = grants.map(({ token, sha256, action, documents, expires }) => {
-    if ((token === undefined) === (sha256 === undefined))
-      throw new TypeError("a grant needs token or sha256, one of them");
-    if (token !== undefined && token.length < TOKEN_CHARACTERS_MIN)
-      throw new TypeError(`a token needs at least ${TOKEN_CHARACTERS_MIN} characters`);
-    if (sha256 !== undefined && !/^[0-9a-f]{64}$/i.test(sha256))
-      throw new TypeError("sha256 must be 64 hexadecimal digits");
-    if (!(action in RANK)) throw new TypeError(`an action is read, write or admin, not ${String(action)}`);
-    if (expires !== undefined && !Number.isFinite(expires))
-      throw new TypeError("expires must be a time in ms since 1970");
-    return {
-      digest: token === undefined ? Buffer.from(sha256!, "hex") : digestOf(token),
-      action,
-      documents,
-      expires,
-    };
-  });
-  return ({ token }, document, action) => {
-    if (token === undefined) return false;
+  if (grants.length === 0) throw new TypeError("there is no grant: nobody could do anything");
+  const known = grants.map(knownGrant);
+  const grantsOf = ({ token }: AccessRequest): KnownGrant[] => {
+    if (token === undefined) return [];
     const digest = digestOf(token);
-    let allowed = false;
-    for (const grant of known) {
+    return known.filter((grant) => {
       const same = timingSafeEqual(digest, grant.digest);
-      const valid = grant.expires === undefined || Date.now() < grant.expires;
-      if (same && valid && RANK[grant.action] >= RANK[action] && isGranted(grant.documents, document))
-        allowed = true;
-    }
-    return allowed;
+      return same && (grant.expires === undefined || Date.now() < grant.expires);
+    });
   };
+  const authorize: Authorize = (request, document, action) =>
+    grantsOf(request).some(
+      (grant) => RANK[grant.action] >= RANK[action] && isGranted(grant.documents, document),
+    );
+  return Object.assign(authorize, { isKnown: (request: AccessRequest) => grantsOf(request).length > 0 });
+}
+
+function knownGrant(grant: TokenGrant): KnownGrant {
+  if (typeof grant !== "object" || grant === null) throw new TypeError("a grant must be an object");
+  // What nobody looks at would leave the whole store open, for ever.
+  for (const name of Object.keys(grant)) {
+    if (!Object.hasOwn(GRANT, name))
+      throw new TypeError(`a grant has no ${name}; it has ${Object.keys(GRANT).join(", ")}`);
+  }
+  const { token, sha256, action, documents, expires } = grant;
+  if ((token === undefined) === (sha256 === undefined))
+    throw new TypeError("a grant needs token or sha256, one of them");
+  if (token !== undefined && (typeof token !== "string" || token.length < TOKEN_CHARACTERS_MIN))
+    throw new TypeError(`a token needs at least ${TOKEN_CHARACTERS_MIN} characters`);
+  if (sha256 !== undefined && !/^[0-9a-f]{64}$/i.test(sha256))
+    throw new TypeError("sha256 must be 64 hexadecimal digits");
+  if (!Object.hasOwn(RANK, action))
+    throw new TypeError(`an action is read, write or admin, not ${String(action)}`);
+  if (documents !== undefined) checkDocuments(documents);
+  if (expires !== undefined && !(Number.isFinite(expires) && expires >= EXPIRES_MIN))
+    throw new TypeError(`expires must be a time in ms since 1970, not ${String(expires)}`);
+  const digest = token === undefined ? Buffer.from(sha256!, "hex") : digestOf(token);
+  return { digest, action, documents, expires };
+}
+
+function checkDocuments(documents: readonly string[]): void {
+  if (!Array.isArray(documents) || documents.length === 0)
+    throw new TypeError('documents must be a list of ids, as in ["notes", "team/*"]');
+  for (const id of documents as readonly unknown[]) {
+    if (typeof id !== "string" || id === "") throw new TypeError("documents must be a list of ids");
+    if (id.slice(0, -1).includes("*"))
+      throw new TypeError(`${JSON.stringify(id)} has a * that is not its end, where it says "and so on"`);
+  }
 }
 
 function isGranted(documents: readonly string[] | undefined, document: string | undefined): boolean {

@@ -11,6 +11,7 @@
  */
 
 export type {
+  ActionsAnswer,
   BareDocument,
   ChangeAnswer,
   CompactAllAnswer,
@@ -43,11 +44,30 @@ export interface ProviderLike {
   readonly ws: { readonly readyState: number; send(bytes: Uint8Array<ArrayBuffer>): void } | null;
   readonly messageHandlers: unknown[];
   readonly synced: boolean;
-  on(name: "sync", listener: (synced: boolean) => void): void;
-  off(name: "sync", listener: (synced: boolean) => void): void;
+  on(name: "sync", listener: SyncListener): void;
+  on(name: "status", listener: StatusListener): void;
+  on(name: "connection-close", listener: CloseListener): void;
+  off(name: "sync", listener: SyncListener): void;
+  off(name: "status", listener: StatusListener): void;
+  off(name: "connection-close", listener: CloseListener): void;
+  destroy(): void;
 }
 
 type Listener = (update: Uint8Array, origin: unknown) => void;
+type SyncListener = (synced: boolean) => void;
+type StatusListener = (event: { readonly status: string }) => void;
+type CloseListener = (event: { readonly code: number; readonly reason: string } | null) => void;
+
+/** Why `settled` rejects where the server ended the connection for good. */
+export class ConnectionRefused extends Error {
+  /** The close code of the server, from 4400 to 4499. */
+  readonly code: number;
+
+  constructor(code: number, reason: string) {
+    super(`the server ended the connection for good: ${code} ${reason}`);
+    this.code = code;
+  }
+}
 
 export interface Durability {
   /** The clock up to which the server has the document durably; `undefined` before it has said. */
@@ -67,6 +87,8 @@ interface Waiting {
 const MESSAGE = 100;
 const OPEN = 1;
 const RETRY_MS = 250;
+/** The first of a hundred close codes that say: trying again will not help. */
+const REFUSED = 4400;
 
 export class DurabilityWatch implements Durability {
   readonly #provider: ProviderLike;
@@ -82,13 +104,19 @@ export class DurabilityWatch implements Durability {
   #scheduled = false;
   #synced = false;
   #retry: ReturnType<typeof setTimeout> | undefined;
+  /** Why nothing will be answered; the provider may try again after a refusal. */
+  #over: Error | undefined;
+  readonly #unwrap: () => void;
 
   constructor(provider: ProviderLike) {
     this.#provider = provider;
+    this.#unwrap = beforeDestroy(provider, () => this.#end(new Error("the provider was destroyed")));
     provider.messageHandlers[MESSAGE] = (_encoder: unknown, decoder: { arr: Uint8Array; pos: number }) =>
       this.#receive(decoder);
     provider.doc.on("update", this.#edited);
     provider.on("sync", this.#syncChanged);
+    provider.on("status", this.#statusChanged);
+    provider.on("connection-close", this.#closed);
     if (provider.synced) this.#syncChanged(true);
   }
 
@@ -112,10 +140,12 @@ export class DurabilityWatch implements Durability {
 
   /**
    * Resolves, with a durable clock of the document, when all edits before the call are durable; it waits
-   * through lost connections. Rejects when the watch is stopped, or the server says that this client may
-   * not write.
+   * through lost connections. Rejects with a `ConnectionRefused` when the server ends the connection for good
+   * (it deleted the document, say), and with another `Error` when it says that this client may not write,
+   * when the provider is destroyed, and when the watch is stopped. The document still has the edits then.
    */
   settled(): Promise<number> {
+    if (this.#over !== undefined) return Promise.reject(this.#over);
     return new Promise((resolve, reject) => {
       this.#waiting.push({ mark: this.#mark + 1, resolve, reject });
       this.#askSoon();
@@ -123,11 +153,19 @@ export class DurabilityWatch implements Durability {
   }
 
   stop(): void {
-    clearTimeout(this.#retry);
+    this.#unwrap();
     this.#provider.doc.off("update", this.#edited);
     this.#provider.off("sync", this.#syncChanged);
+    this.#provider.off("status", this.#statusChanged);
+    this.#provider.off("connection-close", this.#closed);
     delete this.#provider.messageHandlers[MESSAGE];
-    for (const { reject } of this.#waiting.splice(0)) reject(new Error("the watch was stopped"));
+    this.#end(new Error("the watch was stopped"));
+  }
+
+  #end(why: Error): void {
+    clearTimeout(this.#retry);
+    this.#over = why;
+    for (const { reject } of this.#waiting.splice(0)) reject(why);
   }
 
   readonly #edited: Listener = (_update, origin) => {
@@ -135,6 +173,16 @@ export class DurabilityWatch implements Durability {
     this.#edits++;
     this.#askSoon();
     this.#tell();
+  };
+
+  readonly #closed: CloseListener = (event) => {
+    if (event !== null && event.code >= REFUSED && event.code < REFUSED + 100)
+      this.#end(new ConnectionRefused(event.code, event.reason));
+  };
+
+  /** With another token, or in y-websocket 2 always, it tries again after a refusal. */
+  readonly #statusChanged: StatusListener = ({ status }) => {
+    if (status === "connecting") this.#over = undefined;
   };
 
   readonly #syncChanged = (synced: boolean): void => {
@@ -200,6 +248,19 @@ export class DurabilityWatch implements Durability {
   #tell(): void {
     for (const listener of this.#listeners) listener(this);
   }
+}
+
+/** A provider tells nobody that it is destroyed. Returns how to leave it as it was. */
+function beforeDestroy(provider: ProviderLike, tell: () => void): () => void {
+  const { destroy } = provider;
+  const wrapped = () => {
+    tell();
+    destroy.call(provider);
+  };
+  provider.destroy = wrapped;
+  return () => {
+    if (provider.destroy === wrapped) provider.destroy = destroy;
+  };
 }
 
 function varint(value: number): number[] {

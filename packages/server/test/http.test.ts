@@ -1,5 +1,5 @@
 // The HTTP API, over real requests.
-import { bearerTokens } from "@coppice/server";
+import { readFileSync } from "node:fs";
 import { simulatedBackend } from "coppice/testing";
 import { afterEach, describe, expect, test } from "vitest";
 import * as Y from "yjs";
@@ -276,7 +276,7 @@ describe("the HTTP API", () => {
   });
 
   test("[SV34] the OpenAPI document names exactly the routes that there are, and their actions", async () => {
-    const running = await run({ authorize: bearerTokens([]) });
+    const running = await run({ authorize: () => false });
     const { paths } = (await call(running, "GET", "/api/openapi.json")).body as {
       paths: Record<string, Record<string, { "x-action"?: string }>>;
     };
@@ -295,6 +295,92 @@ describe("the HTTP API", () => {
         const { status } = await call(running, method.toUpperCase(), path.replace(/\{\w+\}/g, "notes"));
         expect([method, path, status === 401]).toEqual([method, path, action !== undefined]);
       }
+  });
+
+  test("[SV34] the page of the server names exactly these, with their parameters", async () => {
+    const running = await run();
+    const { paths } = (await call(running, "GET", "/api/openapi.json")).body as {
+      paths: Record<string, Record<string, { parameters: { in: string; name: string }[] }>>;
+    };
+    const there = Object.entries(paths).flatMap(([path, methods]) =>
+      Object.entries(methods).map(([method, { parameters }]) => {
+        const query = parameters.filter((parameter) => parameter.in === "query").map(({ name }) => name);
+        return `${method.toUpperCase()} ${path}${query.length === 0 ? "" : "?"}${query.join("&")}`;
+      }),
+    );
+    const page = readFileSync(new URL("../../../docs/server.md", import.meta.url), "utf8");
+    const rows = page
+      .split("\n")
+      .filter((line) => /^\| `[A-Z]+[ `]/.test(line))
+      .join("\n");
+    const named = [...rows.matchAll(/`((?:GET|PUT|POST|DELETE) \/[^`]*)`/g)].map(([, name]) => name);
+    expect([...new Set([...named, "GET /api/openapi.json"])].sort()).toEqual(there.sort());
+  });
+
+  test("[SV79] a parameter that there is not is refused, by its name: a misspelt dryRun would trim", async () => {
+    const running = await filled();
+    const { paths } = (await call(running, "GET", "/api/openapi.json")).body as {
+      paths: Record<
+        string,
+        Record<string, { "x-action"?: string; parameters: { in: string; name: string }[] }>
+      >;
+    };
+    for (const [path, methods] of Object.entries(paths))
+      for (const [method, { "x-action": action, parameters }] of Object.entries(methods)) {
+        if (action === undefined) continue;
+        const query = parameters.filter((parameter) => parameter.in === "query").map(({ name }) => name);
+        const address = `${path.replace(/\{\w+\}/g, "notes")}?dryrun=true`;
+        const { status, body } = await call(running, method.toUpperCase(), address);
+        const there = query.length === 0 ? "none" : query.join(", ");
+        expect([method, path, status, body.error]).toEqual([
+          method,
+          path,
+          400,
+          {
+            code: "ARGUMENT_INVALID",
+            kind: "http",
+            message: `there is no parameter dryrun here; there are: ${there}`,
+          },
+        ]);
+      }
+    expect((await running.storage.info("notes"))?.oldestClock).toBe(0);
+    expect((await running.storage.list()[Symbol.asyncIterator]().next()).value).toBe("a/b");
+    expect((await fetch(`${running.server.url}/api/documents?lmit=1`, { method: "HEAD" })).status).toBe(400);
+    expect((await fetch(`${running.server.url}/api/documents?limit=1`, { method: "HEAD" })).status).toBe(200);
+  });
+
+  test("[SV80] an address that does not take a method says which ones it takes", async () => {
+    const running = await filled();
+    for (const [method, path, allow] of [
+      ["POST", "/api/documents/a%2Fb", "GET, PUT, DELETE, HEAD"],
+      ["GET", "/api/documents/notes/tags/x", "PUT, DELETE"],
+      ["PATCH", "/api/compact", "POST"],
+      ["DELETE", "/healthz", "GET, HEAD"],
+    ] as const) {
+      const { status, body, response } = await call(running, method, path);
+      expect([path, status, response.headers.get("allow"), body]).toMatchObject([
+        path,
+        405,
+        allow,
+        { error: { code: "METHOD_UNKNOWN" } },
+      ]);
+    }
+    expect((await call(running, "GET", "/api/documents/notes/tag/x")).status).toBe(404);
+  });
+
+  test("[SV81] a time is a date with its zone, or ms since 1970, and the refusal says so", async () => {
+    const running = await filled();
+    const path = "/api/documents/notes/content";
+    const clockAt = async (time: string) =>
+      (await call(running, "GET", `${path}?time=${encodeURIComponent(time)}`)).body.clock;
+    const later = Date.now() + 86_400_000;
+    for (const time of [`${later}`, new Date(later).toISOString(), "2999-01-31", "2999-01-31T18:00+01:00"])
+      expect([time, await clockAt(time)]).toEqual([time, 3]);
+    for (const time of ["2026-13-01", "2026-01-31T18:00", "yesterday", "", "-1", "99999999999999999"]) {
+      const { status, body } = await call(running, "GET", `${path}?time=${time}`);
+      expect([time, status, body.error]).toMatchObject([time, 400, { code: "ARGUMENT_INVALID" }]);
+      expect(body.error).toMatchObject({ message: /a date as in .*, or ms since 1970$/ });
+    }
   });
 
   test("[SV35] without a built page the root says where the API is, and headers forbid framing and sniffing", async () => {

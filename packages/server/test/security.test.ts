@@ -45,11 +45,11 @@ describe("permissions", () => {
     const cases: readonly (readonly [query: string, code: number])[] = [
       ["", 4401],
       ["?token=", 4401],
-      ["?token=wrong", 4403],
-      [`?token=${TOKENS.expired}`, 4403],
+      ["?token=wrong", 4401],
+      [`?token=${TOKENS.expired}`, 4401],
       [`?token=${TOKENS.notes}`, 4403],
       [`?token=${TOKENS.team}`, 4403],
-      [`?token=${TOKENS.reader}x`, 4403],
+      [`?token=${TOKENS.reader}x`, 4401],
     ];
     for (const [query, code] of cases) {
       const raw = new RawClient(`${running.syncUrl}/secret${query}`);
@@ -152,9 +152,46 @@ describe("permissions", () => {
     expect(await status("POST", "/api/documents/notes/fork?as=team/x", TOKENS.notes)).toBe(403);
     expect(await status("POST", "/api/documents/notes/fork?as=team/x", TOKENS.reader)).toBe(403);
     expect(await status("POST", "/api/documents/notes/erase", TOKENS.writer)).toBe(403);
-    expect(await status("DELETE", "/api/documents/notes", TOKENS.expired)).toBe(403);
+    expect(await status("DELETE", "/api/documents/notes", TOKENS.expired)).toBe(401);
     expect(await status("DELETE", "/api/documents/notes", TOKENS.writer)).toBe(403);
     expect(await status("DELETE", "/api/documents/notes", TOKENS.admin)).toBe(200);
+  });
+
+  test("[SV82] a client can ask what it may do, with the store and with a document, be it there or not", async () => {
+    const running = await run({ authorize });
+    const actions = async (path: string, token?: string) => {
+      const headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
+      const response = await fetch(`${running.server.url}${path}`, { headers });
+      return [response.status, ((await response.json()) as { actions?: unknown }).actions];
+    };
+    expect(await actions("/api/actions", TOKENS.reader)).toEqual([200, ["read"]]);
+    expect(await actions("/api/actions", TOKENS.writer)).toEqual([200, ["read", "write"]]);
+    expect(await actions("/api/actions", TOKENS.admin)).toEqual([200, ["read", "write", "admin"]]);
+    expect(await actions("/api/documents/none/actions", TOKENS.notes)).toEqual([403, undefined]);
+    expect(await actions("/api/documents/notes/actions", TOKENS.notes)).toEqual([200, ["read", "write"]]);
+    expect(await actions("/api/actions", TOKENS.notes)).toEqual([403, undefined]);
+    expect(await actions("/api/actions")).toEqual([401, undefined]);
+    const open = await run();
+    const response = await fetch(`${open.server.url}/api/documents/a%2Fb/actions`);
+    expect(await response.json()).toEqual({ id: "a/b", actions: ["read", "write", "admin"] });
+  });
+
+  test("[SV83] a token that nobody has is told from one that does not allow it, and the refusal names what it lacks", async () => {
+    const running = await run({ authorize });
+    const refusal = async (token: string) => {
+      const headers = { authorization: `Bearer ${token}` };
+      const response = await fetch(`${running.server.url}/api/compact`, { method: "POST", headers });
+      const { error } = (await response.json()) as { error: { code: string; message: string } };
+      return [response.status, error.code, error.message];
+    };
+    const unknown = [401, "UNAUTHENTICATED", "this token is not known, or has expired"];
+    for (const token of [`${TOKENS.admin}x`, TOKENS.expired]) expect(await refusal(token)).toEqual(unknown);
+    for (const token of [TOKENS.writer, TOKENS.notes])
+      expect(await refusal(token)).toEqual([
+        403,
+        "FORBIDDEN",
+        "the token lacks the action admin for the whole store",
+      ]);
   });
 
   test("[SV43] a grant that could never be used, or is too weak, is a mistake", () => {
@@ -168,6 +205,27 @@ describe("permissions", () => {
       { token: long, action: "read", expires: Number.NaN },
     ])
       expect(() => bearerTokens([grant as Parameters<typeof bearerTokens>[0][number]])).toThrow(TypeError);
+  });
+
+  test("[SV77] what a grant does not know or cannot mean is refused: a misspelt key opened the whole store", () => {
+    const token = "a".repeat(16);
+    for (const [grant, says] of [
+      [{ document: ["team/*"] }, "a grant has no document; it has token, sha256, action, documents, expires"],
+      [{ expire: 1 }, "a grant has no expire"],
+      [{ documents: "team/*" }, "a list of ids"],
+      [{ documents: [] }, "a list of ids"],
+      [{ documents: [1] }, "a list of ids"],
+      [{ documents: [""] }, "a list of ids"],
+      [{ documents: ["notes", "te*am"] }, '"te*am" has a * that is not its end'],
+      [{ expires: 1_798_761_600 }, "in ms since 1970, not 1798761600"],
+      [{ expires: "2027-01-01" }, "in ms since 1970"],
+      [{ action: "toString" }, "read, write or admin"],
+    ] as const)
+      expect(() => bearerTokens([{ token, action: "admin", ...grant } as never])).toThrow(says);
+    expect(() => bearerTokens([])).toThrow("there is no grant");
+    expect(() => bearerTokens([null] as never)).toThrow("must be an object");
+    for (const documents of [["*"], ["notes", "team/*"]])
+      expect(bearerTokens([{ token, action: "admin", documents, expires: 1e11 }])).toBeTypeOf("function");
   });
 });
 

@@ -1,11 +1,13 @@
 // Two y-websocket clients as they are, over real sockets, against a server on a real storage.
-import { DurabilityWatch } from "@coppice/server/client";
-import { memoryBackend } from "coppice";
+import { ConnectionRefused, DurabilityWatch } from "@coppice/server/client";
+import { yjs } from "@coppice/yjs";
+import { memoryBackend, tree } from "coppice";
 import { simulatedBackend } from "coppice/testing";
 import { afterEach, describe, expect, test } from "vitest";
 import * as Y from "yjs";
 import {
   atEnd,
+  type Client,
   cleanUp,
   connect,
   levelStore,
@@ -170,6 +172,50 @@ describe("sync", () => {
     await later;
     expect(watch.pendingCount).toBe(0);
     expect(await storedText(running.storage, "notes")).toBe("offline x");
+  });
+
+  test("[SV78] settled rejects when the server ends the connection for good, with its close code", async () => {
+    const running = await run({ storageOptions: { models: [yjs(), tree()] } as never });
+    await running.storage.open("board", { model: "tree" });
+    const [board, notes] = ["board", "notes"].map((id) => connect(running, id)) as [Client, Client];
+    const watches = [board, notes].map(({ provider }) => new DurabilityWatch(provider));
+    for (const watch of watches) atEnd(() => watch.stop());
+    const [ofBoard, ofNotes] = watches as [DurabilityWatch, DurabilityWatch];
+    await expect(ofBoard.settled()).rejects.toMatchObject({ code: 4415 });
+    // Nobody tries again: a later question is answered at once.
+    await expect(ofBoard.settled()).rejects.toBeInstanceOf(ConnectionRefused);
+    notes.text.insert(0, "x");
+    expect(await ofNotes.settled()).toBe(1);
+    const closed = new Promise((resolve) => notes.provider.on("closed", resolve));
+    await running.storage.delete("notes");
+    notes.text.insert(0, "y");
+    await expect(ofNotes.settled()).rejects.toMatchObject({ code: 4410 });
+    expect(await closed).toMatchObject({ code: 4410 });
+    // A deliberate new attempt is waited for, until it is refused as well.
+    notes.provider.connect();
+    await expect(ofNotes.settled()).rejects.toMatchObject({ code: 4410 });
+  });
+
+  test("[SV78] settled rejects when its provider is destroyed, connected or not, and when it is stopped", async () => {
+    const running = await run();
+    for (const isConnected of [true, false]) {
+      const client = connect(running, "notes", { connect: isConnected });
+      const { provider, doc } = isConnected ? await synced(client) : client;
+      const watch = new DurabilityWatch(provider);
+      const waiting = watch.settled();
+      provider.destroy();
+      await expect(waiting).rejects.toThrow("the provider was destroyed");
+      doc.getText("text").insert(0, "x");
+      await expect(watch.settled()).rejects.toThrow("the provider was destroyed");
+    }
+    const { provider } = connect(running, "notes", { connect: false });
+    const { destroy } = provider;
+    const watch = new DurabilityWatch(provider);
+    const waiting = watch.settled();
+    watch.stop();
+    await expect(waiting).rejects.toThrow("the watch was stopped");
+    await expect(watch.settled()).rejects.toThrow("the watch was stopped");
+    expect(provider.destroy).toBe(destroy);
   });
 
   test("[SV6] a client that comes back with nothing new adds nothing to the log", async () => {

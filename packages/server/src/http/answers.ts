@@ -14,6 +14,12 @@ export interface Failed {
   readonly message: string;
 }
 
+/** `GET /api/actions`, of the whole store (`id: null`), and `GET /api/documents/{id}/actions`. */
+export interface ActionsAnswer {
+  readonly id: string | null;
+  readonly actions: readonly ("read" | "write" | "admin")[];
+}
+
 /** `GET /api/documents/{id}`. */
 export interface DocumentAnswer extends Omit<DocumentInfo, "snapshotClock" | "snapshotTime"> {
   readonly snapshotClock: number | null;

@@ -8,10 +8,11 @@
 import { Hono } from "hono";
 import { isHostLocal, isOriginAllowed } from "../access.js";
 import type { Gauges } from "../metrics.js";
+import { addActionRoutes } from "./action-routes.js";
 import { addChangeRoutes } from "./change-routes.js";
 import { addDocumentRoutes } from "./document-routes.js";
 import { answerOf, HttpFailure } from "./failures.js";
-import { openApi } from "./openapi.js";
+import { methodsOf, openApi } from "./openapi.js";
 import { addPage } from "./page.js";
 import type { AppContext, AppEnv, Site } from "./requests.js";
 import { addStoreRoutes } from "./store-routes.js";
@@ -56,17 +57,23 @@ export function makeApp(options: AppOptions): Hono<AppEnv> {
     options.ready() ? context.text("ready\n") : context.text("the storage takes no writes\n", 503),
   );
   app.get("/api/openapi.json", (context) => context.json(openApi()));
+  addActionRoutes(app, options);
   addDocumentRoutes(app, options);
   addViewRoutes(app, options);
   addStoreRoutes(app, options, options.gauges);
   addChangeRoutes(app, options);
   addSupervisorRoutes(app, options, options.supervisor);
   addPage(app, options.pageDirectory);
-  app.notFound((context) =>
-    failed(context, new HttpFailure(404, "NOT_FOUND", "there is no such address"), options),
-  );
+  app.notFound((context) => failed(context, nothingThere(context), options));
   app.onError((error, context) => failed(context, error, options));
   return app;
+}
+
+function nothingThere(context: AppContext): HttpFailure {
+  const methods = methodsOf(new URL(context.req.url).pathname);
+  if (methods.length === 0) return new HttpFailure(404, "NOT_FOUND", "there is no such address");
+  context.header("Allow", methods.join(", "));
+  return new HttpFailure(405, "METHOD_UNKNOWN", `this address takes ${methods.join(", ")}`);
 }
 
 function failed(context: AppContext, error: unknown, { onError, metrics }: AppOptions): Response {

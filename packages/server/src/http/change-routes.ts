@@ -10,7 +10,7 @@ import type { Hono } from "hono";
 import { streamSSE } from "hono/streaming";
 import type { ChangeAnswer } from "./answers.js";
 import { HttpFailure } from "./failures.js";
-import { type AppContext, type AppEnv, assertAllowed, flagOf, permit, type Site } from "./requests.js";
+import { type AppContext, type AppEnv, flagOf, isAllowed, permit, type Site } from "./requests.js";
 
 export function addChangeRoutes(app: Hono<AppEnv>, site: Site): void {
   app.get("/api/changes", permit(site, "read"), (context) => watch(site, context));
@@ -34,7 +34,7 @@ function watch(site: Site, context: AppContext): Response {
           if (isCut) socket.destroy();
           resolve();
         },
-        mayGoOn: () => isAllowed(site, context),
+        mayGoOn: () => isAllowed(site, context, undefined, "read"),
       };
       const leave = changes.watch(port, wantsFigures);
       if (leave === undefined) resolve();
@@ -45,14 +45,4 @@ function watch(site: Site, context: AppContext): Response {
         });
     });
   });
-}
-
-async function isAllowed(site: Site, context: AppContext): Promise<boolean> {
-  try {
-    await assertAllowed(site, context, undefined, "read");
-    return true;
-  } catch (error) {
-    if (error instanceof HttpFailure) return false;
-    throw error;
-  }
 }

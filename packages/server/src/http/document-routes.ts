@@ -25,6 +25,7 @@ import {
   permit,
   type Site,
   textOf,
+  timeOf,
 } from "./requests.js";
 
 const PATH = "/api/documents/:id";
@@ -216,12 +217,9 @@ async function events(site: Site, context: AppContext): Promise<Response> {
   return context.json({ id, events: found, next: end < clock ? end : null });
 }
 
-/** `at`: a clock; `tag`: a name; `time`: ms since 1970. */
+/** `at`: a clock; `tag`: a name; `time`: a date, or ms since 1970. */
 export function momentOf(context: AppContext): number | string | Date | undefined {
-  const time = numberOf(context, "time");
-  return (
-    numberOf(context, "at") ?? textOf(context, "tag") ?? (time === undefined ? undefined : new Date(time))
-  );
+  return numberOf(context, "at") ?? textOf(context, "tag") ?? timeOf(context, "time");
 }
 
 async function diff(site: Site, id: string, stateVector: Uint8Array): Promise<Uint8Array> {

@@ -15,7 +15,7 @@
 
 import { type CoppiceError, type ErrorKind, isCoppiceError } from "coppice";
 
-export type FailureStatus = 400 | 401 | 403 | 404 | 409 | 410 | 413 | 422 | 500 | 503;
+export type FailureStatus = 400 | 401 | 403 | 404 | 405 | 409 | 410 | 413 | 422 | 500 | 503;
 
 /** A failure that the HTTP side itself finds. */
 export class HttpFailure extends Error {

@@ -1,5 +1,6 @@
 /**
- * The OpenAPI document of the HTTP API. A test holds it against the routes that there are.
+ * The OpenAPI document of the HTTP API. A test holds it against the routes that there are. It is also what
+ * requests are held against: their query, and the methods of a path.
  *
  * It is written by hand, because what a reader wants to know of an operation is its sentence, and not its
  * types.
@@ -20,7 +21,7 @@ const PARAMETERS = {
   to: ["below this clock", count],
   at: ["at this clock: after so many events", count],
   tag: ["as it was when it was given this name", text],
-  time: ["as it was at this time, in ms since 1970", count],
+  time: ["as it was at this time: a date as in 2026-01-31T18:00:00Z, or ms since 1970", text],
   recreate: ["begin anew when the id was deleted", flag],
   force: ["also when nothing is new", flag],
   dryRun: ["change nothing, say what would be done", flag],
@@ -83,6 +84,8 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
     action: "admin",
     answers: "events",
   },
+  "GET /api/actions": { says: "What this client may do with the whole store.", action: "read" },
+  [`GET ${DOCUMENT}/actions`]: { says: "What this client may do with the document.", action: "read" },
   [`GET ${DOCUMENT}`]: { says: "Clocks, sizes and times of a document.", action: "read" },
   [`PUT ${DOCUMENT}`]: {
     says: "Creates the document unless it exists.",
@@ -174,6 +177,21 @@ const ERROR = {
   description: "The request failed: a stable code, and a sentence.",
   content: { "application/json": { schema: { $ref: "#/components/schemas/Error" } } },
 };
+
+/** The names that the query of a request to this route may have. */
+export function queryNamesOf(method: string, route: string): readonly string[] {
+  return OPERATIONS[`${method} ${route}`]?.query ?? [];
+}
+
+/** The methods that an address has; none: there is no such address. */
+export function methodsOf(pathname: string): readonly string[] {
+  const found: string[] = [];
+  for (const key of Object.keys(OPERATIONS)) {
+    const [method = "", route = ""] = key.split(" ");
+    if (new RegExp(`^${route.replace(/\{\w+\}/g, "[^/]+")}$`).test(pathname)) found.push(method);
+  }
+  return found.includes("GET") ? [...found, "HEAD"] : found;
+}
 
 export function openApi(): Schema {
   const paths: Record<string, Record<string, unknown>> = {};

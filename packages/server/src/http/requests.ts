@@ -5,12 +5,14 @@
 
 import type { DocumentStorage } from "coppice";
 import type { Context, MiddlewareHandler } from "hono";
+import { routePath } from "hono/route";
 import { type Action, type Authorize, accessOf } from "../access.js";
 import type { Changes } from "../changes.js";
 import type { ServerLimits } from "../limits.js";
 import type { ServerMetrics } from "../metrics.js";
 import type { LiveDocuments } from "../sync/live-documents.js";
 import { HttpFailure } from "./failures.js";
+import { queryNamesOf } from "./openapi.js";
 
 export type AppEnv = {
   Bindings: { readonly incoming: import("node:http").IncomingMessage };
@@ -29,35 +31,62 @@ export interface Site {
   readonly onError: (error: unknown, facts: { readonly document?: string }) => void;
 }
 
-/** Lets a request through that may do `action` on its document, or on the whole store. */
+/**
+ * Lets a request through that may do `action` on its document, or on the whole store, and says nothing that
+ * nobody would look at: a misspelt `dryRun` would trim.
+ */
 export function permit(site: Site, action: Action): MiddlewareHandler<AppEnv> {
   return async (context, next) => {
-    await assertAllowed(site, context, "id" in context.req.param() ? idOf(context) : undefined, action);
+    await assertAllowed(site, context, documentOf(context), action);
+    checkQuery(context);
     return next();
   };
 }
 
+/** The document that the path names; `undefined`: the request concerns the whole store. */
+export function documentOf(context: AppContext): string | undefined {
+  return "id" in context.req.param() ? idOf(context) : undefined;
+}
+
+function checkQuery(context: AppContext): void {
+  const method = context.req.method === "HEAD" ? "GET" : context.req.method;
+  const known = queryNamesOf(method, routePath(context).replace(/:(\w+)/g, "{$1}"));
+  for (const name of Object.keys(context.req.query())) {
+    if (known.includes(name)) continue;
+    const there = known.length === 0 ? "none" : known.join(", ");
+    const message = `there is no parameter ${name.slice(0, 100)} here; there are: ${there}`;
+    throw new HttpFailure(400, "ARGUMENT_INVALID", message);
+  }
+}
+
 export async function assertAllowed(
-  { authorize, onError }: Site,
+  site: Site,
   context: AppContext,
   document: string | undefined,
   action: Action,
 ): Promise<void> {
-  if (authorize === undefined) return;
+  if (await isAllowed(site, context, document, action)) return;
   const access = accessOf(context.env.incoming, "http");
-  let allowed = false;
+  if (access.token === undefined) throw new HttpFailure(401, "UNAUTHENTICATED", "a valid token is needed");
+  if (site.authorize?.isKnown?.(access) === false)
+    throw new HttpFailure(401, "UNAUTHENTICATED", "this token is not known, or has expired");
+  const what = document === undefined ? "the whole store" : JSON.stringify(document.slice(0, 100));
+  throw new HttpFailure(403, "FORBIDDEN", `the token lacks the action ${action} for ${what}`);
+}
+
+export async function isAllowed(
+  { authorize, onError }: Site,
+  context: AppContext,
+  document: string | undefined,
+  action: Action,
+): Promise<boolean> {
+  if (authorize === undefined) return true;
   try {
-    allowed = (await authorize(access, document, action)) === true;
+    return (await authorize(accessOf(context.env.incoming, "http"), document, action)) === true;
   } catch (error) {
     onError(error, document === undefined ? {} : { document });
+    return false;
   }
-  if (allowed) return;
-  if (access.token === undefined) throw new HttpFailure(401, "UNAUTHENTICATED", "a valid token is needed");
-  throw new HttpFailure(
-    403,
-    "FORBIDDEN",
-    `this token is not known, has expired, or does not allow to ${action} here`,
-  );
 }
 
 /** The id in the path, percent-decoded once. */
@@ -87,6 +116,17 @@ export function numberOf(context: AppContext, name: string): number | undefined 
   if (!/^\d{1,16}$/.test(text) || !Number.isSafeInteger(value))
     throw new HttpFailure(400, "ARGUMENT_INVALID", `${name} must be a whole number from 0`);
   return value;
+}
+
+/** A date of ISO 8601, or ms since 1970. A time of day names its zone: the server's would be no use. */
+export function timeOf(context: AppContext, name: string): Date | undefined {
+  const text = context.req.query(name);
+  if (text === undefined) return undefined;
+  const isDate = /^\d{4}-\d\d-\d\d(?:T.*(?:Z|[+-]\d\d:?\d\d))?$/.test(text);
+  const date = new Date(isDate ? text : /^\d{1,16}$/.test(text) ? Number(text) : Number.NaN);
+  if (!Number.isNaN(date.getTime())) return date;
+  const message = `${name} must be a date as in 2026-01-31T18:00:00Z, or ms since 1970`;
+  throw new HttpFailure(400, "ARGUMENT_INVALID", message);
 }
 
 export function textOf(context: AppContext, name: string): string | undefined {

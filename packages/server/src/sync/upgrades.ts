@@ -129,9 +129,9 @@ export class Upgrades {
   }
 
   async #start(connection: Connection, access: AccessRequest): Promise<void> {
-    const { documents, limits } = this.#options;
-    if (!(await this.#permit(connection, access.token === undefined ? "unauthenticated" : "forbidden")))
-      return;
+    const { documents, limits, authorize } = this.#options;
+    const isKnown = access.token !== undefined && authorize?.isKnown?.(access) !== false;
+    if (!(await this.#permit(connection, isKnown ? "forbidden" : "unauthenticated"))) return;
     try {
       let document = await documents.open(connection.id);
       // Another load may have taken its place in memory before anybody had joined it.
