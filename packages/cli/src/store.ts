@@ -126,8 +126,9 @@ export async function withStorage<T>(
   try {
     result = await use(storage);
   } catch (error) {
-    // The first failure is the one to tell; closing a store that failed may fail too.
-    await storage.close().catch(() => undefined);
+    // The first failure is the one to tell; closing a store that failed may fail too. What a command has
+    // half done is not to be saved.
+    await storage.close({ discard: true }).catch(() => undefined);
     throw error;
   }
   await storage.close();

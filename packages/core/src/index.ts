@@ -75,7 +75,7 @@ export type { EraseOptions, EraseResult } from "./storage/deletion.js";
 export type { AppendResult } from "./storage/document-log.js";
 export type { Folder } from "./storage/folding.js";
 export type { ForkOptions, ForkResult } from "./storage/fork.js";
-export { DocumentHandle, type HandleOptions, type Received } from "./storage/handle.js";
+export { DocumentHandle } from "./storage/handle.js";
 export { ABSENT } from "./storage/head.js";
 export type { HeldEvent } from "./storage/loader.js";
 export type { Moment } from "./storage/moments.js";
@@ -83,9 +83,12 @@ export type { Observer } from "./storage/observer.js";
 export type {
   AppendInfo,
   AppendOptions,
+  CloseOptions,
   DocOf,
+  HandleOptions,
   LoadOptions,
   OpenOptions,
+  Received,
   RecoverReport,
   SettledCommit,
   StorageOptions,

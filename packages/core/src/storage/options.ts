@@ -9,9 +9,8 @@ import type { Env } from "../base/env.js";
 import { CoppiceError } from "../base/errors.js";
 import type { Limits } from "../base/limits.js";
 import type { BackendFactory } from "../contract/backend.js";
-import type { AnyModel, Model } from "../contract/model.js";
+import type { AnyModel, Model, Refusal } from "../contract/model.js";
 import type { Folder } from "./folding.js";
-import type { HandleOptions } from "./handle.js";
 import { packRecord } from "./meta.js";
 import type { Moment } from "./moments.js";
 import type { Observer } from "./observer.js";
@@ -39,6 +38,35 @@ export interface StorageOptions<Models extends readonly AnyModel[]> {
   readonly limits?: Partial<Limits>;
   /** Where folds and verifications run; default: large ones in a thread, where there are threads. */
   readonly folder?: Folder;
+}
+
+export interface HandleOptions {
+  /**
+   * Save by itself whenever events were captured or received; `flush` and `close` of the storage, and `close`
+   * of the handle, save what is left.
+   */
+  readonly autoSave?: boolean;
+  /** A name for people and logs; never an identity. */
+  readonly replica?: string;
+  /**
+   * Told when `autoSave` failed. The events stay with the handle for the next save. Without it a failure is
+   * raised as an uncaught error, which ends a Node process.
+   */
+  readonly onError?: (error: unknown) => void;
+}
+
+/** What `receive` did. Refused events were not staged; held ones were. */
+export interface Received {
+  readonly applied: number;
+  readonly held: number;
+  readonly refused: readonly Refusal[];
+}
+
+export interface CloseOptions {
+  /**
+   * Drop what is unsaved. Without it a storage saves that; a handle with `autoSave` does, others refuse.
+   */
+  readonly discard?: boolean;
 }
 
 export interface LoadOptions extends HandleOptions {

@@ -41,12 +41,14 @@ import type { AppendResult, DocumentLog, UnknownCommit } from "./document-log.js
 import type { Folder } from "./folding.js";
 import { type ForkOptions, type ForkResult, forkDocument } from "./fork.js";
 import { DocumentHandle } from "./handle.js";
+import { Handles, unsavedError } from "./handles.js";
 import { type Head, statsOf } from "./head.js";
 import { loadDocument } from "./loader.js";
 import { Logs } from "./logs.js";
 import { checkMoment, type Moment } from "./moments.js";
 import {
   type AppendOptions,
+  type CloseOptions,
   copyForMoment,
   type DocOf,
   initialEvents,
@@ -55,7 +57,6 @@ import {
   type OpenOptions,
   packInfo,
   type RecoverReport,
-  type SettledCommit,
   type StorageOptions,
 } from "./options.js";
 import { defaultPolicy, type SnapshotPolicy } from "./policy.js";
@@ -70,7 +71,7 @@ import {
   readEvents,
   type StoredEvent,
 } from "./queries.js";
-import { openGuard, wasApplied } from "./recovery.js";
+import { openGuard, settleCommits } from "./recovery.js";
 import { Pulse, type SubscribeOptions, subscribe } from "./subscription.js";
 import { checkTagName, listTags, type Tag } from "./tag-index.js";
 import { tagDocument, untagDocument } from "./tags.js";
@@ -92,9 +93,9 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   readonly #logs: Logs;
   readonly #maintenance = new Lanes();
   readonly #background: BackgroundSnapshots;
-  readonly #handles = new Set<WeakRef<DocumentHandle<unknown>>>();
+  readonly #handles = new Handles();
   readonly #pulse = new Pulse();
-  #unknown: UnknownCommit[] = [];
+  readonly #unknown: UnknownCommit[] = [];
   /**
    * Calls of `recover` meanwhile share it, and `close` waits for it: else the reopened backend stays open.
    */
@@ -158,7 +159,9 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     if (at !== undefined) checkMoment(id, at);
     const loaded = await loadDocument(this.#context, id, at);
     if (loaded === undefined) return undefined;
-    return this.#handle(new DocumentHandle<Doc>(this.#owner, id, loaded, at === undefined, options));
+    const handle = new DocumentHandle<Doc>(this.#owner, id, loaded, at === undefined, options);
+    this.#handles.add(handle);
+    return handle;
   }
 
   /**
@@ -428,11 +431,14 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   /**
    * Resolves when everything handed in before the call is durable or has failed, background snapshots
-   * included.
+   * included, and what handles with `autoSave` had unsaved is durable. Rejects like `save` when that could
+   * not be saved, and names the documents in `details.ids`.
    */
   async flush(): Promise<void> {
     this.#assertReady();
+    const unsaved = await this.#handles.save(({ savesItself }) => savesItself);
     await this.#settled();
+    if (unsaved.length > 0) throw unsavedError(unsaved);
   }
 
   /**
@@ -442,20 +448,27 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    */
   async recover(): Promise<RecoverReport> {
     this.#assertOpen();
-    this.#recovering ??= this.#reopen().finally(() => {
-      this.#recovering = undefined;
-      this.#pulse.beat();
-    });
+    this.#recovering ??= this.#reopen()
+      .finally(() => {
+        this.#recovering = undefined;
+        this.#pulse.beat();
+      })
+      .then((report) => {
+        for (const handle of this.#handles) handle.resume();
+        return report;
+      });
     return this.#recovering;
   }
 
   /**
-   * Waits for what is in flight and releases the backend. Unsaved events of open handles are not saved: save
-   * them before. Rejects with what closing the backend rejects with; the lock is free all the same.
+   * Saves what handles have unsaved, unless told to `discard` it, waits for what is in flight, and releases
+   * the backend. Rejects with the code of the failure when something could not be saved, and names the
+   * documents in `details.ids`; else with what closing the backend rejects with. The lock is free all the
+   * same.
    */
-  close(): Promise<void> {
+  close({ discard = false }: CloseOptions = {}): Promise<void> {
     if (this.#closing === undefined) {
-      this.#closing = this.#release();
+      this.#closing = this.#release(discard);
       this.#pulse.beat();
     }
     return this.#closing;
@@ -470,27 +483,15 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
       context: this.#context,
       policy: this.#policy,
       pulse: this.#pulse,
+      handles: this.#handles,
+      isReady: () => this.#closing === undefined && this.#recovering === undefined,
       assertOpen: () => this.#assertOpen(),
+      assertReady: () => this.#assertReady(),
       log: (id: string) => this.#logs.get(id),
       snapshot: (id: string, live: LiveSource) => this.#maintain(id, (site) => snapshotDocument(site, live)),
       snapshotLater: (id: string, live: LiveSource) => this.#snapshotLater(id, live),
       compact: (id: string, options?: CompactOptions) => this.compact(id, options),
-      released: (handle: DocumentHandle<unknown>) => this.#forgetHandles(handle),
     };
-  }
-
-  #handle<Doc>(handle: DocumentHandle<Doc>): DocumentHandle<Doc> {
-    if (this.#handles.size % 1024 === 1023) this.#forgetHandles();
-    this.#handles.add(new WeakRef(handle as DocumentHandle<unknown>));
-    return handle;
-  }
-
-  /** Drops references to handles that were collected, and to the one that closed. */
-  #forgetHandles(closed?: DocumentHandle<unknown>): void {
-    for (const reference of this.#handles) {
-      const handle = reference.deref();
-      if (handle === undefined || handle === closed) this.#handles.delete(reference);
-    }
   }
 
   async #reopen(): Promise<RecoverReport> {
@@ -500,30 +501,21 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     await this.#context.guard.close().catch(() => undefined);
     this.#context.guard = await openGuard(this.#factory, env, limits, observer);
     this.#logs.forget();
-    const settled: SettledCommit[] = [];
-    for (let commit = this.#unknown[0]; commit !== undefined; commit = this.#unknown[0]) {
-      const { id, clock, end, commitId } = commit;
-      const applied = await wasApplied(this.#context, commit);
-      this.#unknown.shift();
-      if (applied === undefined) continue;
-      settled.push({ id, commitId: new Uint8Array(commitId), clock, end, applied });
-      for (const reference of this.#handles) {
-        const handle = reference.deref();
-        if (handle?.id === id) handle.settle(commitId, applied ? end : undefined);
-      }
-    }
-    return { settled };
+    return { settled: await settleCommits(this.#context, this.#unknown, this.#handles) };
   }
 
-  async #release(): Promise<void> {
+  async #release(discard: boolean): Promise<void> {
     await this.#recovering?.catch(() => undefined);
-    try {
-      await this.#idle();
-      await this.#folder.close();
-    } finally {
-      await this.#context.guard.close();
-      for (const reference of this.#handles) reference.deref()?.abandon();
-    }
+    const failed = discard ? [] : await this.#handles.save(() => true);
+    const failures: unknown[] = [];
+    const note = (error: unknown) => void failures.push(error);
+    await this.#idle().catch(note);
+    await this.#folder.close().catch(note);
+    // From here on nothing is taken. What was edited while the rest ended is unsaved as well.
+    const left = this.#handles.abandon(failed);
+    await this.#context.guard.close().catch(note);
+    if (!discard && left.length > 0) throw unsavedError(left);
+    if (failures.length > 0) throw failures[0];
   }
 
   /** What was handed in before is durable or has failed; others may go on meanwhile. */

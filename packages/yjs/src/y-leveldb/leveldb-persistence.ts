@@ -62,8 +62,11 @@ export class LeveldbPersistence {
       const { backend, close } = backendOf(location, options);
       this.#opened = DocumentStorage.open({ backend, models: [yjs()] });
       this.#release = async () => {
-        await (await this.#opened).close();
-        await close();
+        try {
+          await (await this.#opened).close();
+        } finally {
+          await close();
+        }
       };
     } else {
       this.#opened = Promise.resolve(location);
