@@ -14,6 +14,7 @@ export {
   isCoppiceError,
 } from "./base/errors.js";
 export { GRAPH_LIMITS, LIMITS, type Limits } from "./base/limits.js";
+export { checkOptions, type OptionNames } from "./base/options.js";
 export type {
   Backend,
   BackendFactory,
@@ -90,6 +91,7 @@ export type {
   OpenOptions,
   Received,
   RecoverReport,
+  SaveOptions,
   SettledCommit,
   StorageOptions,
 } from "./storage/options.js";

@@ -231,3 +231,11 @@ function syncUpdate(name: string, update: Uint8Array): Uint8Array<ArrayBuffer> {
   encoding.writeVarUint8Array(encoder, update);
   return new Uint8Array(encoding.toUint8Array(encoder));
 }
+
+test("[ST97] the extension refuses options that there are not", async () => {
+  const { storage } = await open();
+  const options = { anounceMs: 1 } as never;
+  expect(() => hocuspocusPersistence(storage, options)).toThrow(
+    "hocuspocusPersistence has no option anounceMs",
+  );
+});

@@ -22,6 +22,7 @@ import type { Handles } from "./handles.js";
 import { statsOf } from "./head.js";
 import { type HeldEvent, LOST_REASON, type Loaded } from "./loader.js";
 import type { Meta } from "./meta.js";
+import { assertOptions } from "./option-names.js";
 import {
   type AppendInfo,
   type CloseOptions,
@@ -29,6 +30,7 @@ import {
   type HandleOptions,
   packInfo,
   type Received,
+  type SaveOptions,
 } from "./options.js";
 import type { SnapshotPolicy, SnapshotStats } from "./policy.js";
 import { type Pulled, pullEvents } from "./pulling.js";
@@ -218,20 +220,22 @@ export class DocumentHandle<Doc> {
    * the handle for the next save (after `OUTCOME_UNKNOWN` under the same commit id). `info` goes with the
    * cut; calls that share one add to it, the later ones over the earlier.
    */
-  save({ info }: { info?: AppendInfo } = {}): Promise<number> {
+  save(options: SaveOptions = {}): Promise<number> {
     try {
+      assertOptions("save", options);
       this.#assertWritable();
       this.#owner.assertReady();
-      const merged = info && { ...this.#info, ...info };
+      const merged = options.info && { ...this.#info, ...options.info };
       packInfo(this.id, merged, this.#owner.context.limits.infoBytesMax);
       this.#info = merged ?? this.#info;
     } catch (error) {
       return Promise.reject(error);
     }
-    return this.#save();
+    return this.finish();
   }
 
-  #save(): Promise<number> {
+  /** Saves what is unsaved, also while the storage closes. @internal */
+  finish(): Promise<number> {
     if (this.#saving === undefined) {
       this.#saving = this.#saveCut().finally(() => {
         this.#saving = undefined;
@@ -240,7 +244,7 @@ export class DocumentHandle<Doc> {
     }
     const again = () => {
       this.#following = undefined;
-      return this.#save();
+      return this.finish();
     };
     this.#following ??= this.#saving.then(again, again);
     return this.#following;
@@ -251,9 +255,11 @@ export class DocumentHandle<Doc> {
    * a `refresh` that saw what others appended. Rejects with the signal's reason when aborted, and with
    * `CLOSED` when the handle or the storage closes first.
    */
-  waitDurable(clock: number, { signal }: { signal?: AbortSignal } = {}): Promise<void> {
-    if (clock <= this.durableClock) return Promise.resolve();
-    if (this.#closed || this.#owner.handles.abandoned) return Promise.reject(this.#closedError());
+  async waitDurable(clock: number, options: { signal?: AbortSignal } = {}): Promise<void> {
+    assertOptions("waitDurable", options);
+    const { signal } = options;
+    if (clock <= this.durableClock) return;
+    if (this.#closed || this.#owner.handles.abandoned) throw this.#closedError();
     return new Promise((resolve, reject) => {
       const end = (settle: () => void) => {
         stop();
@@ -320,10 +326,11 @@ export class DocumentHandle<Doc> {
    * Releases the document; with `autoSave` it saves before. Rejects with `BUSY`, and releases nothing, while
    * events are unsaved, unless told to `discard` them.
    */
-  async close({ discard = false }: CloseOptions = {}): Promise<void> {
-    if (!discard && !this.#closed) {
+  async close(options: CloseOptions = {}): Promise<void> {
+    assertOptions("close", options);
+    if (!options.discard && !this.#closed) {
       let cause: unknown;
-      const saving = this.savesItself && this.mustSave ? this.#save() : this.#saving;
+      const saving = this.savesItself && this.mustSave ? this.finish() : this.#saving;
       await saving?.catch((error: unknown) => {
         cause = error;
       });
@@ -344,11 +351,6 @@ export class DocumentHandle<Doc> {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
-  }
-
-  /** @internal */
-  finish(): Promise<unknown> {
-    return this.#save();
   }
 
   /** @internal */

@@ -14,6 +14,7 @@ import type { Folder } from "./folding.js";
 import { packRecord } from "./meta.js";
 import type { Moment } from "./moments.js";
 import type { Observer } from "./observer.js";
+import { assertOptions } from "./option-names.js";
 import type { SnapshotPolicy } from "./policy.js";
 import type { HistoryPolicy } from "./trimming.js";
 
@@ -99,6 +100,11 @@ export interface AppendOptions {
   readonly info?: AppendInfo;
 }
 
+export interface SaveOptions {
+  /** Goes with the cut, and is shown with its events. */
+  readonly info?: AppendInfo;
+}
+
 export interface SettledCommit {
   readonly id: string;
   /** As in the details of the rejection: `commitId`, or `batch` for appends that chose none. */
@@ -157,17 +163,6 @@ export function copyForMoment<Event>(event: Event): Event {
   return event instanceof Uint8Array ? (pooledCopy(event) as Event) : event;
 }
 
-const OPTIONS: Readonly<Record<keyof StorageOptions<readonly AnyModel[]>, true>> = {
-  backend: true,
-  models: true,
-  snapshotPolicy: true,
-  history: true,
-  observer: true,
-  env: true,
-  limits: true,
-  folder: true,
-};
-
 /** The models by their names; the first one is the default. Throws a `TypeError` for what is no use. */
 export function namedModels(options: StorageOptions<readonly AnyModel[]>): {
   readonly models: ReadonlyMap<string, AnyModel>;
@@ -183,9 +178,7 @@ export function namedModels(options: StorageOptions<readonly AnyModel[]>): {
   if (snapshotPolicy !== undefined && typeof snapshotPolicy !== "function") {
     throw new TypeError("snapshotPolicy must be a function, like everyEvents(1000) or never");
   }
-  for (const name of Object.keys(options)) {
-    if (!(name in OPTIONS)) throw new TypeError(`DocumentStorage.open has no option ${name}`);
-  }
+  assertOptions("DocumentStorage.open", options);
   const models = new Map<string, AnyModel>();
   for (const model of list as readonly AnyModel[]) {
     if (typeof model?.create !== "function" || typeof model.codec?.encode !== "function") {

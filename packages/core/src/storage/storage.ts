@@ -46,6 +46,7 @@ import { type Head, statsOf } from "./head.js";
 import { loadDocument } from "./loader.js";
 import { Logs } from "./logs.js";
 import { checkMoment, type Moment } from "./moments.js";
+import { assertOptions, type Call } from "./option-names.js";
 import {
   type AppendOptions,
   type CloseOptions,
@@ -85,6 +86,8 @@ import {
 } from "./transfer.js";
 import { checkHistory } from "./trimming.js";
 
+const NO_OPTIONS = {};
+
 export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyModel[]> {
   readonly #context: Context;
   readonly #factory: BackendFactory;
@@ -96,9 +99,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   readonly #handles = new Handles();
   readonly #pulse = new Pulse();
   readonly #unknown: UnknownCommit[] = [];
-  /**
-   * Calls of `recover` meanwhile share it, and `close` waits for it: else the reopened backend stays open.
-   */
+  /** Calls of `recover` share it, and `close` waits for it: else the reopened backend stays open. */
   #recovering: Promise<RecoverReport> | undefined;
   #closing: Promise<void> | undefined;
 
@@ -154,6 +155,11 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     id: string,
     options: LoadOptions = {},
   ): Promise<DocumentHandle<Doc> | undefined> {
+    this.#assertUsable(id, "load", options);
+    return this.#load<Doc>(id, options);
+  }
+
+  async #load<Doc>(id: string, options: LoadOptions): Promise<DocumentHandle<Doc> | undefined> {
     this.#assertUsable(id);
     const { at } = options;
     if (at !== undefined) checkMoment(id, at);
@@ -173,8 +179,9 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     id: string,
     options: OpenOptions<Doc> = {},
   ): Promise<DocumentHandle<Doc>> {
+    assertOptions("open", options);
     for (;;) {
-      const loaded = await this.load<Doc>(id, options);
+      const loaded = await this.#load<Doc>(id, options);
       if (loaded !== undefined) {
         if (options.model !== undefined && options.model !== loaded.model) {
           await loaded.close();
@@ -211,11 +218,12 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   append(
     id: string,
     events: readonly (Models[number] extends Model<infer _Doc, infer Event> ? Event : never)[],
-    options: AppendOptions = {},
+    options: AppendOptions = NO_OPTIONS,
   ): Promise<AppendResult> {
     // Not an async function: each would make three promises of one, and appends are many.
     try {
       this.#assertReady();
+      if (options !== NO_OPTIONS) assertOptions("append", options);
       const { limits, env } = this.#context;
       checkId(id, limits.idBytesMax);
       if (!Array.isArray(events)) throw new TypeError("events must be an array");
@@ -246,7 +254,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * yields nothing for a document that does not exist.
    */
   read(id: string, range: EventRange = {}): AsyncGenerator<StoredEvent> {
-    this.#assertUsable(id);
+    this.#assertUsable(id, "read", range);
     return readEvents(this.#context, id, range);
   }
 
@@ -258,7 +266,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * `return()` or by the signal. Shared backends are also asked once a second.
    */
   subscribe(id: string, options: SubscribeOptions = {}): AsyncIterableIterator<StoredEvent> {
-    this.#assertUsable(id);
+    this.#assertUsable(id, "subscribe", options);
     return subscribe(this.#owner, id, options);
   }
 
@@ -293,7 +301,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   /** Ids in the order of their UTF-8 bytes; deleted ones are left out. Costs one page at a time. */
   list(options: ListOptions = {}): AsyncGenerator<string> {
-    this.#assertReady();
+    this.#assertReady("list", options);
     return listDocuments(this.#context, options);
   }
 
@@ -323,6 +331,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * document once; appends and loads go on.
    */
   async compact(id: string, options: CompactOptions = {}): Promise<CompactResult> {
+    assertOptions("compact", options);
     const result = await this.#maintain(id, (site) => compactDocument(site, options));
     if (options.reclaim && !options.dryRun) await this.#context.guard.reclaim();
     return result;
@@ -330,7 +339,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   /** `compact` for many documents, with bounded memory and concurrency. See `CompactAllOptions`. */
   async compactAll(options: CompactAllOptions = {}): Promise<CompactAllResult> {
-    this.#assertReady();
+    this.#assertReady("compactAll", options);
     const result = await compactAll(this.#context.env, options, {
       list: (prefix) => this.list(prefix === undefined ? {} : { prefix }),
       info: (id) => this.info(id),
@@ -360,7 +369,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * when its meta is damaged: repair it first. Reclaiming costs up to the whole store, read and written.
    */
   async erase(id: string, options: EraseOptions = {}): Promise<EraseResult> {
-    this.#assertUsable(id);
+    this.#assertUsable(id, "erase", options);
     const result = await eraseDocument(this.#removal(id));
     if (options.reclaim !== false) await this.#context.guard.reclaim();
     return result;
@@ -376,6 +385,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * Then there is no fork. With `OUTCOME_UNKNOWN` there may be one: `recover()`, and look.
    */
   async fork(id: string, newId: string, options: ForkOptions = {}): Promise<ForkResult | undefined> {
+    assertOptions("fork", options);
     checkId(newId, this.#context.limits.idBytesMax);
     return this.#maintain(id, () => forkDocument(this.#context, id, this.#logs.get(newId), options));
   }
@@ -386,7 +396,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * `CORRUPT`, `DELETED` when the document goes away meanwhile, and with `at` like `fork`.
    */
   export(id: string, options: ExportOptions = {}): AsyncGenerator<Uint8Array> {
-    this.#assertUsable(id);
+    this.#assertUsable(id, "export", options);
     return exportDocument(this.#context, id, options);
   }
 
@@ -397,7 +407,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * throws, and like `fork`: then there is no document.
    */
   async import(stream: AsyncIterable<Uint8Array>, options: ImportOptions = {}): Promise<ImportResult> {
-    this.#assertReady();
+    this.#assertReady("import", options);
     const { limits } = this.#context;
     if (options.id !== undefined) checkId(options.id, limits.idBytesMax);
     return importDocument(this.#context, (id) => this.#logs.get(id), stream, options);
@@ -411,7 +421,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * and stops no other; rejects when a storage fails or is closed.
    */
   async copyTo(target: DocumentStorage<readonly AnyModel[]>, options: CopyOptions = {}): Promise<CopyResult> {
-    this.#assertReady();
+    this.#assertReady("copyTo", options);
     if (!(#context in target) || target.#context === this.#context) {
       throw new TypeError("copyTo needs another storage of this copy of the package");
     }
@@ -421,7 +431,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   /** Verifies every invariant of one document or of all; changes nothing unless told to `repair`. */
   async check(options: CheckOptions = {}): Promise<CheckReport> {
-    this.#assertReady();
+    this.#assertReady("check", options);
     if (options.id !== undefined) checkId(options.id, this.#context.limits.idBytesMax);
     await this.#settled();
     const report = await checkStorage(this.#context, this.#folder, options);
@@ -466,11 +476,10 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * documents in `details.ids`; else with what closing the backend rejects with. The lock is free all the
    * same.
    */
-  close({ discard = false }: CloseOptions = {}): Promise<void> {
-    if (this.#closing === undefined) {
-      this.#closing = this.#release(discard);
-      this.#pulse.beat();
-    }
+  async close(options: CloseOptions = {}): Promise<void> {
+    assertOptions("close", options);
+    this.#closing ??= this.#release(options.discard === true);
+    this.#pulse.beat();
     return this.#closing;
   }
 
@@ -573,12 +582,13 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     return name === undefined ? this.#context.defaultModel : modelOf(this.#context, name, id);
   }
 
-  #assertUsable(id: string): void {
-    this.#assertReady();
+  #assertUsable(id: string, call?: Call, options?: object): void {
+    this.#assertReady(call, options);
     checkId(id, this.#context.limits.idBytesMax);
   }
 
-  #assertReady(): void {
+  #assertReady(call?: Call, options?: object): void {
+    if (call !== undefined) assertOptions(call, options ?? NO_OPTIONS);
     this.#assertOpen();
     if (this.#recovering === undefined) return;
     throw new CoppiceError("BUSY", "recover() is under way; nothing was done; call again when it has ended");

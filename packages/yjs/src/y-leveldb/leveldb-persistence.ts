@@ -10,7 +10,7 @@
  */
 
 import { type AnyLevel, type LevelOptions, levelBackend } from "@coppice/level";
-import { CoppiceError, DocumentStorage, isCoppiceError } from "coppice";
+import { CoppiceError, checkOptions, DocumentStorage, isCoppiceError, type OptionNames } from "coppice";
 import { encodeAny } from "lib0/buffer";
 import * as Y from "yjs";
 import { loadInto, MODEL, NOTHING_KNOWN, storedUpdate } from "../dropins/loading.js";
@@ -35,6 +35,8 @@ export interface LeveldbPersistenceOptions {
   readonly onError?: (error: unknown) => void;
 }
 
+const OPTIONS: OptionNames<LeveldbPersistenceOptions> = { Level: true, levelOptions: true, onError: true };
+
 /** Names of classic-level's options that `levelBackend` has under others. */
 const TUNING: Readonly<Record<string, keyof LevelOptions>> = {
   cacheSize: "cacheBytes",
@@ -56,6 +58,7 @@ export class LeveldbPersistence {
    * backend, that has the model `yjs()`; it stays the caller's to close.
    */
   constructor(location: string | DocumentStorage, options: LeveldbPersistenceOptions = {}) {
+    checkOptions("LeveldbPersistence", options, OPTIONS);
     this.#onError = options.onError;
     this.#shared = typeof location !== "string";
     if (typeof location === "string") {
