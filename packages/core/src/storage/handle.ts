@@ -355,7 +355,7 @@ export class DocumentHandle<Doc> {
 
   /** @internal */
   resume(): void {
-    if (this.savesItself && this.mustSave) this.#autoSave.soon();
+    if (this.savesItself && this.writable) this.#autoSave.soon();
   }
 
   /** Called when the storage closes: nothing more will become durable through this handle. @internal */
@@ -464,7 +464,7 @@ export class DocumentHandle<Doc> {
       const index = held.clock === undefined ? events.indexOf(held.event) : -1;
       return index < 0 ? held : { ...held, clock: from + index };
     });
-    if (!this.unsaved) this.#owner.handles.letGo(this);
+    this.#owner.handles.letGo(this);
   }
 
   /** Moves `clock` over own events that now follow it directly. */

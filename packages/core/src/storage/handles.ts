@@ -55,9 +55,9 @@ export class Handles {
     this.#unsaved.add(handle);
   }
 
-  /** It has nothing unsaved any more. */
+  /** It was saved: unless something is unsaved again, it need not be kept. */
   letGo(handle: OpenHandle): void {
-    this.#unsaved.delete(handle);
+    if (!mustSave(handle)) this.#unsaved.delete(handle);
   }
 
   remove(handle: OpenHandle): void {
@@ -65,19 +65,19 @@ export class Handles {
     this.#forget(handle);
   }
 
-  /** Saves those that `which` names. Resolves with what failed. */
+  /** Saves those that `which` names. Resolves with what failed, and never rejects. */
   async save(which: (handle: OpenHandle) => boolean): Promise<readonly Unsaved[]> {
     const failed: Unsaved[] = [];
     const save = (handle: OpenHandle) =>
       handle.finish().catch((error: unknown) => void failed.push({ id: handle.id, error }));
-    await Promise.all([...this].filter((handle) => handle.mustSave && which(handle)).map(save));
+    await Promise.all([...this].filter((handle) => which(handle) && mustSave(handle)).map(save));
     return failed;
   }
 
   /** Nothing more becomes durable. Returns what is unsaved, with why it is: one of those that `failed`. */
   abandon(failed: readonly Unsaved[]): readonly Unsaved[] {
     this.#abandoned = true;
-    const unsaved = [...this].filter(({ mustSave }) => mustSave).map(({ id }) => id);
+    const unsaved = [...this].filter(mustSave).map(({ id }) => id);
     for (const handle of this) handle.abandon();
     this.#unsaved.clear();
     const late = new CoppiceError("CLOSED", "it was edited while the storage closed");
@@ -90,6 +90,15 @@ export class Handles {
       const handle = reference.deref();
       if (handle === undefined || handle === closed) this.#open.delete(reference);
     }
+  }
+}
+
+/** A document that cannot even be asked (its library panicked) has something that cannot be saved. */
+function mustSave(handle: OpenHandle): boolean {
+  try {
+    return handle.mustSave;
+  } catch {
+    return true;
   }
 }
 
