@@ -6,9 +6,19 @@
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { CoppiceError, DocumentHandle, DocumentStorage, ERROR_CODES, LIMITS } from "coppice";
+import {
+  CoppiceError,
+  DocumentHandle,
+  DocumentStorage,
+  ERROR_CODES,
+  LIMITS,
+  memoryBackend,
+  tree,
+} from "coppice";
 import { expect, test } from "vitest";
 import { ROOT } from "../support/docs.js";
+
+type Calls = Record<string, (...given: unknown[]) => unknown>;
 
 const read = (path: string) => readFileSync(join(ROOT, path), "utf8");
 
@@ -48,7 +58,8 @@ test("[DOC5] the page of guarantees has every public call of a storage and of a 
     Object.entries(Object.getOwnPropertyDescriptors(prototype))
       .filter(
         ([name, { value }]) =>
-          typeof value === "function" && !["constructor", "settle", "abandon"].includes(name),
+          typeof value === "function" &&
+          !["constructor", "settle", "abandon", "finish", "resume"].includes(name),
       )
       .map(([name]) => name);
   const missing = [
@@ -56,6 +67,39 @@ test("[DOC5] the page of guarantees has every public call of a storage and of a 
     ...calls(DocumentHandle.prototype).map((name) => `handle.${name}`),
   ].filter((name) => !new RegExp(`\`${name.replace(".", "\\.")}\\b`).test(page));
   expect(missing).toEqual([]);
+});
+
+test("[DOC9] the page of options has every option of each call, and no other", async () => {
+  const told = new Map<string, Set<string>>();
+  let calls: string[] = [];
+  for (const [call = "", options = ""] of rowsOf(read("docs/options.md"))) {
+    if (call !== "") calls = [...call.matchAll(/`([\w.]+)`/g)].map(([, name = ""]) => name);
+    for (const name of calls) {
+      const names = told.get(name) ?? new Set();
+      for (const [, option = ""] of options.matchAll(/`(\w+)`/g)) names.add(option);
+      told.set(name, names);
+    }
+  }
+  const backend = memoryBackend();
+  const models = [tree()] as const;
+  const storage = await DocumentStorage.open({ backend, models });
+  const handle = await storage.open("d");
+  /** What comes before the options. */
+  const given: Readonly<Record<string, readonly unknown[]>> = {
+    ...{ open: ["d"], load: ["d"], append: ["d", []], read: ["d"], subscribe: ["d"], list: [], check: [] },
+    ...{ compact: ["d"], compactAll: [], erase: ["d"], fork: ["d", "e"], export: ["d"], import: [[]] },
+    ...{ copyTo: [storage], close: [] },
+    ...{ "handle.save": [], "handle.waitDurable": [0], "handle.close": [], "handle.compact": [] },
+  };
+  expect([...told.keys()].sort()).toEqual(Object.keys(given).sort());
+  for (const [call, before] of Object.entries(given)) {
+    const [name, target] = call.startsWith("handle.") ? [call.slice(7), handle] : [call, storage];
+    const run = async () => (target as unknown as Calls)[name]!(...before, { misspelt: 1 });
+    const { message } = (await run().catch((error: unknown) => error)) as Error;
+    const there = / has no option misspelt; there are (.*)$/.exec(message)?.[1]?.split(", ");
+    expect([...told.get(call)!].sort(), call).toEqual(there?.sort());
+  }
+  await storage.close();
 });
 
 test("[DOC8] each fault on the page of guarantees names rules that there are, or is said not to be survived", () => {

@@ -15,7 +15,7 @@
  * acknowledged.
  */
 
-import type { DocumentStorage } from "coppice";
+import { checkOptions, type DocumentStorage, type OptionNames } from "coppice";
 import { encodeHeads } from "./heads.js";
 import type { AutomergeModel } from "./model.js";
 import type { RepoChunk, RepoKey } from "./repo-keys.js";
@@ -43,6 +43,8 @@ export interface AutomergeRepoDocumentsOptions {
   readonly idPrefix?: string;
 }
 
+const OPTIONS: OptionNames<AutomergeRepoDocumentsOptions> = { idPrefix: true };
+
 /** A `StorageAdapterInterface` of automerge-repo. */
 export class AutomergeRepoDocuments {
   readonly #storage: DocumentStorage<readonly AutomergeModel[]>;
@@ -60,12 +62,13 @@ export class AutomergeRepoDocuments {
   constructor(
     storage: DocumentStorage<readonly AutomergeModel[]>,
     others: RepoStorage,
-    { idPrefix = "" }: AutomergeRepoDocumentsOptions = {},
+    options: AutomergeRepoDocumentsOptions = {},
   ) {
+    checkOptions("AutomergeRepoDocuments", options, OPTIONS);
     this.#storage = storage;
     this.#log = new RepoLog(storage);
     this.#others = others;
-    this.#idPrefix = idPrefix;
+    this.#idPrefix = options.idPrefix ?? "";
   }
 
   async load(key: RepoKey): Promise<Uint8Array | undefined> {

@@ -16,11 +16,13 @@
 import {
   type BackendFactory,
   CoppiceError,
+  checkOptions,
   type Deletion,
   type Entry,
   type Env,
   Guard,
   LIMITS,
+  type OptionNames,
   Reader,
   systemEnv,
   Writer,
@@ -35,6 +37,8 @@ const READS_MAX = 16;
 export interface AutomergeRepoStorageOptions {
   readonly env?: Env;
 }
+
+const OPTIONS: OptionNames<AutomergeRepoStorageOptions> = { env: true };
 
 /** A `StorageAdapterInterface` of automerge-repo. */
 export class AutomergeRepoStorage {
@@ -57,8 +61,10 @@ export class AutomergeRepoStorage {
    */
   static async open(
     backend: BackendFactory,
-    { env = systemEnv() }: AutomergeRepoStorageOptions = {},
+    options: AutomergeRepoStorageOptions = {},
   ): Promise<AutomergeRepoStorage> {
+    checkOptions("AutomergeRepoStorage.open", options, OPTIONS);
+    const { env = systemEnv() } = options;
     const { guard, opening } = await openGuard(backend, env);
     return new AutomergeRepoStorage(backend, env, guard, opening);
   }

@@ -309,3 +309,16 @@ test("[AM28] a torn increment: the file adapter silently shows less, ours reject
     code: "CORRUPT",
   });
 });
+
+test("[ST97] both adapters refuse options that there are not", async () => {
+  const loose = (options: object) => options as never;
+  await expect(AutomergeRepoStorage.open(memoryBackend(), loose({ evn: systemEnv() }))).rejects.toThrow(
+    "AutomergeRepoStorage.open has no option evn",
+  );
+  const storage = await DocumentStorage.open({ backend: memoryBackend(), models: [automerge()] });
+  const others = await AutomergeRepoStorage.open(memoryBackend());
+  expect(() => new AutomergeRepoDocuments(storage, others, loose({ idPrefx: "a/" }))).toThrow(
+    "AutomergeRepoDocuments has no option idPrefx",
+  );
+  await new AutomergeRepoDocuments(storage, others, { idPrefix: "a/" }).close();
+});

@@ -137,11 +137,12 @@ export async function withStorage<T>(
   try {
     result = await use(storage, isNew);
   } catch (error) {
+    // The first failure is the one to tell; closing a store that failed may fail too. What a command has
+    // half done is not to be saved.
+    await storage.close({ discard: true }).catch(() => undefined);
     if (isNew && !options.json) {
       await runtime.err.line(`note: there was no store at ${printable(options.store)}; a new one was made`);
     }
-    // The first failure is the one to tell; closing a store that failed may fail too.
-    await storage.close().catch(() => undefined);
     throw error;
   }
   await storage.close();

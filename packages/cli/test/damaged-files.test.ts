@@ -17,11 +17,11 @@ afterEach(cleanUp);
 const DOCUMENTS = 400;
 
 /** A store whose documents are in table files, not compressed, in several blocks. */
-async function tables(): Promise<{ location: string; url: string; table: string }> {
+async function tables(compression = false): Promise<{ location: string; url: string; table: string }> {
   const location = join(await temporaryDirectory(), "data");
   for (let opening = 0; opening < 2; opening++) {
     const storage = await DocumentStorage.open({
-      backend: levelBackend(location, { compression: false }),
+      backend: levelBackend(location, { compression }),
       models: [yjs()],
       snapshotPolicy: never,
     });
@@ -89,6 +89,28 @@ describe("check", () => {
     const report = JSON.parse(stdout);
     expect(report.documents).toBeGreaterThanOrEqual(DOCUMENTS - 40);
     expect(report.problems.length).toBeGreaterThan(0);
+  });
+
+  test("[LB6] damage at the very start of a table is named, and everything else is checked", async () => {
+    const { url, table } = await tables(true);
+    const bytes = await readFile(table);
+    bytes.write("XXXX", 200);
+    await writeFile(table, bytes);
+    const one = `doc-${DOCUMENTS - 1}`.replace("doc-", "doc-0");
+    for (const args of [[], ["--repair"], [one]]) {
+      const { code, stdout, stderr } = await coppice(["check", "--json", ...args, "-s", url]);
+      expect([code, stderr]).toEqual([5, ""]);
+      const report = JSON.parse(stdout);
+      expect(report.files).toMatchObject([{ offset: 0, what: expect.any(String) }]);
+      expect(report.documents).toBe(args[0] === one ? 1 : DOCUMENTS);
+      const unread = report.problems.map(({ code: problem, message }: { code: string; message: string }) => [
+        problem,
+        message.includes("erased ids"),
+      ]);
+      expect(unread).toContainEqual(["unreadable", true]);
+    }
+    const plain = await coppice(["check", "-s", url]);
+    expect(plain.stdout).toMatch(/^damaged {2}\d+\.ldb at byte 0: /);
   });
 
   test("[LB7] bytes over which LevelDB ends its process are a report and exit code 5", async () => {

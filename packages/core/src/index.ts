@@ -14,6 +14,7 @@ export {
   isCoppiceError,
 } from "./base/errors.js";
 export { GRAPH_LIMITS, LIMITS, type Limits } from "./base/limits.js";
+export { checkOptions, type OptionNames } from "./base/options.js";
 export type {
   Backend,
   BackendFactory,
@@ -75,7 +76,7 @@ export type { EraseOptions, EraseResult } from "./storage/deletion.js";
 export type { AppendResult } from "./storage/document-log.js";
 export type { Folder } from "./storage/folding.js";
 export type { ForkOptions, ForkResult } from "./storage/fork.js";
-export { DocumentHandle, type HandleOptions, type Received } from "./storage/handle.js";
+export { DocumentHandle } from "./storage/handle.js";
 export { ABSENT } from "./storage/head.js";
 export type { HeldEvent } from "./storage/loader.js";
 export type { Moment } from "./storage/moments.js";
@@ -83,10 +84,14 @@ export type { Observer } from "./storage/observer.js";
 export type {
   AppendInfo,
   AppendOptions,
+  CloseOptions,
   DocOf,
+  HandleOptions,
   LoadOptions,
   OpenOptions,
+  Received,
   RecoverReport,
+  SaveOptions,
   SettledCommit,
   StorageOptions,
 } from "./storage/options.js";

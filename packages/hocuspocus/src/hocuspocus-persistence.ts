@@ -23,6 +23,7 @@ import {
   type Durability,
 } from "@coppice/yjs/dropins";
 import type { Document, Extension } from "@hocuspocus/server";
+import { checkOptions, type OptionNames } from "coppice";
 
 export interface HocuspocusPersistenceOptions {
   /** Told of each failure, also of those that are tried again. Must not throw. */
@@ -40,6 +41,15 @@ export interface HocuspocusPersistenceOptions {
   /** As of any Hocuspocus extension: higher runs earlier. Default 100. */
   readonly priority?: number;
 }
+
+const OPTIONS: OptionNames<HocuspocusPersistenceOptions> = {
+  onError: true,
+  onDurable: true,
+  retryMsMin: true,
+  retryMsMax: true,
+  announceMs: true,
+  priority: true,
+};
 
 /** `type` of the stateless messages that this extension sends. */
 export const DURABLE_MESSAGE = "coppice/durable";
@@ -63,6 +73,7 @@ export function hocuspocusPersistence(
   storage: YjsStorage,
   options: HocuspocusPersistenceOptions = {},
 ): Extension {
+  checkOptions("hocuspocusPersistence", options, OPTIONS);
   const bindings = new Map<Document, DocBinding>();
   /** Loaded by us, and not yet by all extensions. */
   const loading = new Map<string, DocBinding>();

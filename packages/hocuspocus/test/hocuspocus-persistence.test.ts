@@ -221,6 +221,32 @@ describe("Hocuspocus", () => {
     await until("it is unloaded", () => server.hocuspocus.documents.size === 0);
     expect(await storage.load("notes")).toBeUndefined();
   });
+
+  test("[HP18] a server whose storage was closed before it ends all the same, and says what is not stored", async () => {
+    for (const edited of [false, true]) {
+      const { storage } = await open();
+      const errors: unknown[] = [];
+      const onError = (error: unknown) => errors.push(error);
+      const server = await listen([hocuspocusPersistence(storage, { onError })], 60_000);
+      const ann = connect(server);
+      await until("synced", () => ann.provider.isSynced);
+      ann.type("before");
+      await until("stored", async () => (await stored(storage)) === "before");
+      await storage.close();
+      if (edited) {
+        ann.type(" too late");
+        await until("told", () => errors.some((error) => isCoppiceError(error, "CLOSED")));
+      }
+      let ended = false;
+      const ending = server.destroy().then(() => {
+        ended = true;
+      });
+      await until("it has ended", () => ended);
+      await ending;
+      ann.leave();
+      expect(errors).toHaveLength(edited ? 1 : 0);
+    }
+  });
 });
 
 function syncUpdate(name: string, update: Uint8Array): Uint8Array<ArrayBuffer> {
@@ -231,3 +257,11 @@ function syncUpdate(name: string, update: Uint8Array): Uint8Array<ArrayBuffer> {
   encoding.writeVarUint8Array(encoder, update);
   return new Uint8Array(encoding.toUint8Array(encoder));
 }
+
+test("[ST97] the extension refuses options that there are not", async () => {
+  const { storage } = await open();
+  const options = { anounceMs: 1 } as never;
+  expect(() => hocuspocusPersistence(storage, options)).toThrow(
+    "hocuspocusPersistence has no option anounceMs",
+  );
+});

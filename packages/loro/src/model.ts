@@ -5,7 +5,7 @@
  * pending updates, because storage keeps those; a shallow snapshot is cut at a critical version only.
  */
 
-import { binaryCodec, equalBytes, type Folded, type Model } from "coppice";
+import { binaryCodec, checkOptions, equalBytes, type Folded, type Model, type OptionNames } from "coppice";
 import { LoroDoc } from "loro-crdt";
 import { applyEvents, forgetOrigin, rememberOrigin } from "./apply.js";
 import { diffStored } from "./diff.js";
@@ -24,6 +24,8 @@ export interface LoroOptions {
   readonly shallow?: { readonly keepOps: number };
 }
 
+const OPTIONS: OptionNames<LoroOptions> = { shallow: true };
+
 /** The model that `loro()` makes. */
 export type LoroModel = Model<LoroDoc, Uint8Array>;
 
@@ -32,6 +34,7 @@ export type LoroModel = Model<LoroDoc, Uint8Array>;
  * `doc.import`. Throws a `RangeError` for `keepOps` that is not a count.
  */
 export function loro(options: LoroOptions = {}): LoroModel {
+  checkOptions("loro", options, OPTIONS);
   const keepOps = options.shallow?.keepOps;
   if (keepOps !== undefined && (!Number.isSafeInteger(keepOps) || keepOps < 0)) {
     throw new RangeError("shallow.keepOps must be a safe integer from 0");

@@ -135,3 +135,7 @@ test("[LO5] how much history to keep must be a count", () => {
   for (const keepOps of [-1, 1.5, Number.NaN])
     expect(() => loro({ shallow: { keepOps } })).toThrow(RangeError);
 });
+
+test("[ST97] the model refuses options that there are not", () => {
+  expect(() => loro({ shalow: { keepOps: 1 } } as never)).toThrow("loro has no option shalow");
+});

@@ -6,7 +6,7 @@
  * itself; every document that is handed out writes under a client id that none of its structs has.
  */
 
-import { binaryCodec, type Folded, type Model } from "coppice";
+import { binaryCodec, checkOptions, type Folded, type Model, type OptionNames } from "coppice";
 import * as Y from "yjs";
 import { applyEvents, applySnapshot } from "./apply.js";
 import { diffStored } from "./diff.js";
@@ -21,6 +21,8 @@ export interface YjsOptions {
   readonly gc?: boolean;
 }
 
+const OPTIONS: OptionNames<YjsOptions> = { gc: true };
+
 /** The model that `yjs()` makes. */
 export type YjsModel = Model<Y.Doc, Uint8Array>;
 
@@ -29,6 +31,7 @@ export type YjsModel = Model<Y.Doc, Uint8Array>;
  * `Y.applyUpdate`.
  */
 export function yjs(options: YjsOptions = {}): YjsModel {
+  checkOptions("yjs", options, OPTIONS);
   const gc = options.gc ?? true;
   const create = () => {
     const doc = new Y.Doc({ gc, gcFilter: isCollectable });

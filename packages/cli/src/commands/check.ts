@@ -10,9 +10,9 @@
 
 import type { FileLogReport } from "@coppice/file";
 import type { Command } from "commander";
-import { type CheckProblem, type CheckReport, isCoppiceError } from "coppice";
+import { type CheckProblem, type CheckReport, type CoppiceError, isCoppiceError } from "coppice";
 import { findOwner } from "coppice/control";
-import { EXIT, type ExitCode } from "../errors.js";
+import { CommandError, EXIT, type ExitCode } from "../errors.js";
 import { examineFiles, type FileDamage, followParent, placed, runInChild } from "../examination.js";
 import { checkFiles } from "../file-check.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
@@ -115,16 +115,31 @@ async function report(
 ): Promise<ExitCode> {
   const { out, err, signal } = runtime;
   const repair = options.repair === true;
+  if (!options.json) {
+    for (const file of files) await out.line(`${out.style("red", "damaged ")} ${placed(file)}`);
+  }
   const progress = new Progress(err, repair ? "repairing" : "checking");
   const onProgress = (done: number) => progress.update(done, "documents");
   const work = storage.check({ ...(id === undefined ? {} : { id }), repair, signal, onProgress });
-  const found = await work.finally(() => progress.finish());
+  const found = await work
+    .finally(() => progress.finish())
+    .catch((error: unknown) => {
+      throw files.length > 0 && isCoppiceError(error, "CORRUPT") ? unreadable(error, files) : error;
+    });
   if (id !== undefined && found.documents === 0 && found.problems.length === 0) await existing(storage, id);
   const ofFiles = fileLog === undefined ? {} : { fileLog };
   const all = files.length === 0 ? { ...found, ...ofFiles } : { ...found, files, clean: false };
   await unlessPipeClosed(() => (options.json ? out.json(all) : tell(out, found, files, repair)));
   if (files.length > 0) return EXIT.corrupt;
   return found.clean ? EXIT.ok : EXIT.failed;
+}
+
+/** What is known of the files is told, whatever else fails. */
+function unreadable(error: CoppiceError, files: readonly FileDamage[]): CommandError {
+  return new CommandError("CORRUPT", error.message, {
+    hint: "Keep a copy of the directory as it is; then restore a backup, or copy what can be read.",
+    details: { ...error.details, files },
+  });
 }
 
 async function tell(
@@ -134,7 +149,6 @@ async function tell(
   repair: boolean,
 ): Promise<void> {
   const { problems, documents, events, quarantined, garbageKeys } = report;
-  for (const file of files) await out.line(`${out.style("red", "damaged ")} ${placed(file)}`);
   for (const problem of problems) await out.line(sentence(out, problem));
   const left = problems.filter(({ repaired }) => !repaired).length;
   const mark =

@@ -16,6 +16,7 @@
 import { equalBytes } from "../base/bytes.js";
 import type { Env } from "../base/env.js";
 import { CoppiceError } from "../base/errors.js";
+import { checkOptions, type OptionNames } from "../base/options.js";
 import type {
   Backend,
   BackendFactory,
@@ -37,11 +38,14 @@ export interface MemoryBackendOptions {
   readonly durability?: Durability;
 }
 
+const OPTIONS: OptionNames<MemoryBackendOptions> = { shared: true, durability: true };
+
 /**
  * A factory whose opens share one set of data. Unless `shared`, a second open while one is open rejects with
  * `LOCKED`. Looking up, inserting and deleting take time logarithmic in the number of keys.
  */
 export function memoryBackend(options: MemoryBackendOptions = {}): BackendFactory {
+  checkOptions("memoryBackend", options, OPTIONS);
   const shared = options.shared ?? false;
   const traits: Traits = {
     durability: options.durability ?? "none",

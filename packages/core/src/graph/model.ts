@@ -7,6 +7,7 @@
  */
 
 import { type Env, systemEnv } from "../base/env.js";
+import { checkOptions, type OptionNames } from "../base/options.js";
 import type { Applied, Folded, Model } from "../contract/model.js";
 import { decodeEvents, encodeEvents } from "./codec.js";
 import { diffStored, readAnswer } from "./diff.js";
@@ -55,6 +56,18 @@ export interface GraphOptions<State, Payload> {
   readonly env?: Pick<Env, "now" | "random">;
 }
 
+const OPTIONS: OptionNames<GraphOptions<unknown, unknown>> = {
+  name: true,
+  initial: true,
+  apply: true,
+  check: true,
+  version: true,
+  upcast: true,
+  upcastState: true,
+  window: true,
+  env: true,
+};
+
 /** The model that `graph()` makes. */
 export interface GraphModel<
   State,
@@ -82,6 +95,7 @@ export interface GraphParts<State, Payload, Doc> {
 
 /** Throws a `TypeError` for a window or version that cannot be. */
 export function graph<State, Payload>(options: GraphOptions<State, Payload>): GraphModel<State, Payload> {
+  checkOptions("graph", options, OPTIONS);
   const { name = "graph", initial, apply, check, upcast, upcastState, version = 1 } = options;
   if (!Number.isSafeInteger(version) || version < 1 || version > VERSION_MAX) {
     throw new TypeError(`version must be an integer from 1 to ${VERSION_MAX}`);

@@ -14,7 +14,7 @@ import type { Key } from "../contract/backend.js";
 import { compareKeys, keyName } from "../contract/keys.js";
 import { type Examination, type Finding, settledExamination } from "./check-document.js";
 import { repairDocument } from "./check-repair.js";
-import { examineUnreadable, type Gap, scanAround } from "./check-unreadable.js";
+import { examineUnreadable, type Gap, type Scan, scanAround } from "./check-unreadable.js";
 import type { Context } from "./context.js";
 import { abandon } from "./deletion.js";
 import type { Folder } from "./folding.js";
@@ -196,7 +196,12 @@ async function checkDocument(
 /** A damaged record of an erased id keeps that id from being used; nothing can make it again. */
 async function checkErased(context: Context, { id, signal }: CheckOptions, tally: Tally): Promise<void> {
   const range = id === undefined ? { space: ERASED_SPACE } : { space: ERASED_SPACE, id: erasedKey(id)[1] };
-  for await (const page of context.guard.scan(range, signal === undefined ? {} : { signal })) {
+  const scan: Scan = (options) => context.guard.scan(range, options);
+  const onGap = ({ cause }: Gap) => {
+    const message = `records of erased ids, if there are any, cannot be read: ${cause.message}`;
+    tally.problems.push({ id: id ?? "", code: "unreadable", message, repaired: false });
+  };
+  for await (const page of scanAround(scan, signal === undefined ? {} : { signal }, onGap)) {
     for (const { key, value } of page) {
       try {
         unsealErased(key, value);
@@ -262,7 +267,13 @@ async function wasListed({ guard }: Context, id: string, gaps: readonly Gap[]): 
       (after === undefined || compareKeys(key, after) > 0) &&
       (before === undefined || compareKeys(key, before) < 0),
   );
-  return !unread && (await guard.get(key)) !== undefined;
+  if (unread) return false;
+  try {
+    return (await guard.get(key)) !== undefined;
+  } catch (error) {
+    if (!isCoppiceError(error, "CORRUPT")) throw error;
+    return false;
+  }
 }
 
 async function quarantineCount(context: Context, { id, signal }: CheckOptions): Promise<number> {

@@ -13,24 +13,38 @@
 
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { AnyModel, Applied, Refusal, Tracker } from "../contract/model.js";
-import { readableFrom, scanLog } from "./archive.js";
+import { AutoSave } from "./auto-save.js";
 import { newCommitId } from "./commit-id.js";
 import type { CompactOptions, CompactResult } from "./compaction.js";
 import { type Context, observe, snapshotFailed } from "./context.js";
 import type { DocumentLog } from "./document-log.js";
-import { deletedError, statsOf } from "./head.js";
+import type { Handles } from "./handles.js";
+import { statsOf } from "./head.js";
 import { type HeldEvent, LOST_REASON, type Loaded } from "./loader.js";
 import type { Meta } from "./meta.js";
-import { type AppendInfo, copyEvent, packInfo } from "./options.js";
+import { assertOptions } from "./option-names.js";
+import {
+  type AppendInfo,
+  type CloseOptions,
+  copyEvent,
+  type HandleOptions,
+  packInfo,
+  type Received,
+  type SaveOptions,
+} from "./options.js";
 import type { SnapshotPolicy, SnapshotStats } from "./policy.js";
-import { assertNotDeleted, trimmed, withRestarts } from "./reader.js";
+import { type Pulled, pullEvents } from "./pulling.js";
 import type { SnapshotSource } from "./snapshots.js";
-import { decodeBatch } from "./state.js";
 
 /** What a handle needs of the storage it belongs to. */
 export interface HandleOwner {
   readonly context: Context;
   readonly policy: SnapshotPolicy;
+  readonly handles: Handles;
+  /** It takes calls: it neither closes nor recovers. */
+  isReady(): boolean;
+  /** Throws `CLOSED` or `BUSY`. */
+  assertReady(): void;
   log(id: string): DocumentLog;
   snapshot(
     id: string,
@@ -38,22 +52,6 @@ export interface HandleOwner {
   ): Promise<number | undefined>;
   snapshotLater(id: string, live: (meta: Meta) => Promise<SnapshotSource | undefined>): void;
   compact(id: string, options?: CompactOptions): Promise<CompactResult>;
-  released(handle: DocumentHandle<unknown>): void;
-}
-
-export interface HandleOptions {
-  /** Save by itself whenever events were captured or received. Failures reach `onError`. */
-  readonly autoSave?: boolean;
-  /** A name for people and logs; never an identity. */
-  readonly replica?: string;
-  readonly onError?: (error: unknown) => void;
-}
-
-/** What `receive` did. Refused events were not staged; held ones were. */
-export interface Received {
-  readonly applied: number;
-  readonly held: number;
-  readonly refused: readonly Refusal[];
 }
 
 interface Cut {
@@ -72,11 +70,13 @@ export class DocumentHandle<Doc> {
   readonly replica: string | undefined;
   /** False for a document loaded at a past clock, which cannot be saved. */
   readonly writable: boolean;
+  /** @internal */
+  readonly savesItself: boolean;
   readonly #owner: HandleOwner;
   readonly #model: AnyModel;
   readonly #tracker: Tracker<Doc, unknown>;
   readonly #incarnation: string;
-  readonly #options: HandleOptions;
+  readonly #autoSave: AutoSave;
   #doc: Doc;
   #clock: number;
   #durable: number;
@@ -92,7 +92,6 @@ export class DocumentHandle<Doc> {
   /** A refused event, which is not stored, may have left parts of itself in the document. */
   #strayed = false;
   readonly #waits = new Set<(error: unknown) => void>();
-  #scheduled = false;
   #closed = false;
 
   constructor(owner: HandleOwner, id: string, loaded: Loaded, writable: boolean, options: HandleOptions) {
@@ -100,7 +99,8 @@ export class DocumentHandle<Doc> {
     this.replica = options.replica;
     this.writable = writable;
     this.#owner = owner;
-    this.#options = options;
+    this.savesItself = options.autoSave === true;
+    this.#autoSave = new AutoSave(owner, id, options, async () => this.#closed || this.save());
     this.#model = loaded.model;
     this.#doc = loaded.doc as Doc;
     this.#incarnation = loaded.meta.incarnation;
@@ -112,7 +112,7 @@ export class DocumentHandle<Doc> {
     this.#branched = this.#isBranched();
     this.#tracker.onEvent?.(() => {
       this.#noticeBranches();
-      if (options.autoSave) this.#saveLater();
+      this.#edited();
     });
   }
 
@@ -146,6 +146,11 @@ export class DocumentHandle<Doc> {
     return this.#cut !== undefined || this.#staged.length > 0 || this.#tracker.pending(this.#doc);
   }
 
+  /** @internal */
+  get mustSave(): boolean {
+    return this.writable && !this.#closed && this.unsaved;
+  }
+
   /** Events between the newest snapshot known to this handle and its clock. */
   get eventsSinceSnapshot(): number {
     return Math.max(0, this.#clock - this.#snapshotClock);
@@ -156,7 +161,7 @@ export class DocumentHandle<Doc> {
     this.#assertWritable();
     this.#doc = this.#model.change(this.#doc, fn as (doc: unknown) => unknown) as Doc;
     this.#noticeBranches();
-    if (this.#options.autoSave && this.#tracker.pending(this.#doc)) this.#saveLater();
+    if (this.#tracker.pending(this.#doc)) this.#edited();
     return this.#doc;
   }
 
@@ -203,7 +208,7 @@ export class DocumentHandle<Doc> {
       result.refused.filter(({ index }) => index < before.length),
     );
     this.#noticeBranches();
-    if (this.#options.autoSave) this.#saveLater();
+    if (this.unsaved) this.#edited();
     if (thrown !== undefined) throw thrown.error;
     const held = result.held.filter((index) => index >= before.length).length;
     return { applied: copies.length - held - refused.length, held, refused };
@@ -215,15 +220,22 @@ export class DocumentHandle<Doc> {
    * the handle for the next save (after `OUTCOME_UNKNOWN` under the same commit id). `info` goes with the
    * cut; calls that share one add to it, the later ones over the earlier.
    */
-  save({ info }: { info?: AppendInfo } = {}): Promise<number> {
+  save(options: SaveOptions = {}): Promise<number> {
     try {
+      assertOptions("save", options);
       this.#assertWritable();
-      const merged = info && { ...this.#info, ...info };
+      this.#owner.assertReady();
+      const merged = options.info && { ...this.#info, ...options.info };
       packInfo(this.id, merged, this.#owner.context.limits.infoBytesMax);
       this.#info = merged ?? this.#info;
     } catch (error) {
       return Promise.reject(error);
     }
+    return this.finish();
+  }
+
+  /** Saves what is unsaved, also while the storage closes. @internal */
+  finish(): Promise<number> {
     if (this.#saving === undefined) {
       this.#saving = this.#saveCut().finally(() => {
         this.#saving = undefined;
@@ -232,7 +244,7 @@ export class DocumentHandle<Doc> {
     }
     const again = () => {
       this.#following = undefined;
-      return this.save();
+      return this.finish();
     };
     this.#following ??= this.#saving.then(again, again);
     return this.#following;
@@ -243,9 +255,11 @@ export class DocumentHandle<Doc> {
    * a `refresh` that saw what others appended. Rejects with the signal's reason when aborted, and with
    * `CLOSED` when the handle or the storage closes first.
    */
-  waitDurable(clock: number, { signal }: { signal?: AbortSignal } = {}): Promise<void> {
-    if (clock <= this.durableClock) return Promise.resolve();
-    if (this.#closed) return Promise.reject(this.#closedError());
+  async waitDurable(clock: number, options: { signal?: AbortSignal } = {}): Promise<void> {
+    assertOptions("waitDurable", options);
+    const { signal } = options;
+    if (clock <= this.durableClock) return;
+    if (this.#closed || this.#owner.handles.abandoned) throw this.#closedError();
     return new Promise((resolve, reject) => {
       const end = (settle: () => void) => {
         stop();
@@ -271,32 +285,13 @@ export class DocumentHandle<Doc> {
    */
   async refresh(): Promise<number> {
     this.#assertOpen();
-    const { context } = this.#owner;
-    const pulled = await withRestarts(
-      () => context.guard,
-      this.id,
-      async (meta, metaBytes) => {
-        if (meta === undefined || meta.deleted !== undefined || meta.incarnation !== this.#incarnation) {
-          throw deletedError(this.id);
-        }
-        const from = this.#clock;
-        if (from < readableFrom(meta)) throw trimmed(this.id, from, readableFrom(meta));
-        const found: { clock: number; event: unknown }[] = [];
-        const lost: number[] = [];
-        let end = from;
-        for await (const batch of scanLog(context.guard, this.id, meta, { from })) {
-          if (batch.header.lost) for (let clock = batch.clock; clock < batch.end; clock++) lost.push(clock);
-          const events = batch.header.lost ? [] : decodeBatch(this.#model, this.id, batch);
-          for (const [index, event] of events.entries()) {
-            const clock = batch.clock + index;
-            if (clock >= from && !this.#isOwn(clock)) found.push({ clock, event });
-          }
-          end = batch.end;
-        }
-        await assertNotDeleted(context.guard, this.id, meta, metaBytes);
-        return { found, lost, end, meta };
-      },
-    );
+    const pulled = await pullEvents(this.#owner.context, {
+      id: this.id,
+      model: this.#model,
+      incarnation: this.#incarnation,
+      from: () => this.#clock,
+      isOwn: (clock) => this.#isOwn(clock),
+    });
     const known = new Set(this.#held.map((held) => held.clock));
     const lost = pulled.lost.filter((clock) => clock >= this.#clock && !known.has(clock));
     if (this.#clock < pulled.end) this.#applyPulled(pulled.found, pulled.end);
@@ -328,28 +323,39 @@ export class DocumentHandle<Doc> {
   }
 
   /**
-   * Releases the document. Rejects with `BUSY`, and releases nothing, while events are unsaved, unless told
-   * to `discard` them.
+   * Releases the document; with `autoSave` it saves before. Rejects with `BUSY`, and releases nothing, while
+   * events are unsaved, unless told to `discard` them.
    */
-  async close({ discard = false }: { discard?: boolean } = {}): Promise<void> {
-    if (this.#closed) return;
-    if (!discard) {
-      await this.#saving?.catch(() => undefined);
-      if (this.writable && this.unsaved) {
+  async close(options: CloseOptions = {}): Promise<void> {
+    assertOptions("close", options);
+    if (!options.discard && !this.#closed) {
+      let cause: unknown;
+      const saving = this.savesItself && this.mustSave ? this.finish() : this.#saving;
+      await saving?.catch((error: unknown) => {
+        cause = error;
+      });
+      if (this.mustSave) {
         throw new CoppiceError("BUSY", "the document has unsaved events; save, or close with discard: true", {
+          cause,
           details: { id: this.id },
         });
       }
     }
+    if (this.#closed) return;
     this.#closed = true;
     this.abandon();
     this.#tracker.stop();
     this.#model.dispose?.(this.#doc);
-    this.#owner.released(this as DocumentHandle<unknown>);
+    this.#owner.handles.remove(this);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  /** @internal */
+  resume(): void {
+    if (this.savesItself && this.writable) this.#autoSave.soon();
   }
 
   /** Called when the storage closes: nothing more will become durable through this handle. @internal */
@@ -373,6 +379,7 @@ export class DocumentHandle<Doc> {
     if (this.#cut === undefined) {
       if (this.#staged.length === 0) {
         this.#info = undefined;
+        this.#owner.handles.letGo(this);
         return this.#durable;
       }
       const commitId = newCommitId(this.#owner.context.env);
@@ -442,17 +449,10 @@ export class DocumentHandle<Doc> {
     for (const event of this.#tracker.take(this.#doc)) this.#staged.push(event);
   }
 
-  #saveLater(): void {
-    if (this.#scheduled) return;
-    this.#scheduled = true;
-    this.#owner.context.env.turn(() => {
-      this.#scheduled = false;
-      if (this.#closed) return;
-      this.save().catch((error: unknown) => {
-        if (this.#options.onError === undefined) throw error;
-        this.#options.onError(error);
-      });
-    });
+  /** Something is unsaved. */
+  #edited(): void {
+    if (this.writable) this.#owner.handles.hold(this);
+    if (this.savesItself) this.#autoSave.soon();
   }
 
   #stored(events: readonly unknown[], clock: number): void {
@@ -464,6 +464,7 @@ export class DocumentHandle<Doc> {
       const index = held.clock === undefined ? events.indexOf(held.event) : -1;
       return index < 0 ? held : { ...held, clock: from + index };
     });
+    this.#owner.handles.letGo(this);
   }
 
   /** Moves `clock` over own events that now follow it directly. */
@@ -478,7 +479,7 @@ export class DocumentHandle<Doc> {
     return this.#own.some(({ from, to }) => from <= clock && clock < to);
   }
 
-  #applyPulled(found: readonly { clock: number; event: unknown }[], end: number): void {
+  #applyPulled(found: Pulled["found"], end: number): void {
     this.#capture();
     const news = found.filter(({ clock }) => clock >= this.#clock && !this.#isOwn(clock));
     const before = this.#held.filter((held) => held.reason === undefined && held.event !== undefined);

@@ -9,12 +9,12 @@ import type { Env } from "../base/env.js";
 import { CoppiceError } from "../base/errors.js";
 import type { Limits } from "../base/limits.js";
 import type { BackendFactory } from "../contract/backend.js";
-import type { AnyModel, Model } from "../contract/model.js";
+import type { AnyModel, Model, Refusal } from "../contract/model.js";
 import type { Folder } from "./folding.js";
-import type { HandleOptions } from "./handle.js";
 import { packRecord } from "./meta.js";
 import type { Moment } from "./moments.js";
 import type { Observer } from "./observer.js";
+import { assertOptions } from "./option-names.js";
 import type { SnapshotPolicy } from "./policy.js";
 import type { HistoryPolicy } from "./trimming.js";
 
@@ -39,6 +39,35 @@ export interface StorageOptions<Models extends readonly AnyModel[]> {
   readonly limits?: Partial<Limits>;
   /** Where folds and verifications run; default: large ones in a thread, where there are threads. */
   readonly folder?: Folder;
+}
+
+export interface HandleOptions {
+  /**
+   * Save by itself whenever events were captured or received; `flush` and `close` of the storage, and `close`
+   * of the handle, save what is left.
+   */
+  readonly autoSave?: boolean;
+  /** A name for people and logs; never an identity. */
+  readonly replica?: string;
+  /**
+   * Told when `autoSave` failed. The events stay with the handle for the next save. Without it a failure is
+   * raised as an uncaught error, which ends a Node process.
+   */
+  readonly onError?: (error: unknown) => void;
+}
+
+/** What `receive` did. Refused events were not staged; held ones were. */
+export interface Received {
+  readonly applied: number;
+  readonly held: number;
+  readonly refused: readonly Refusal[];
+}
+
+export interface CloseOptions {
+  /**
+   * Drop what is unsaved. Without it a storage saves that; a handle with `autoSave` does, others refuse.
+   */
+  readonly discard?: boolean;
 }
 
 export interface LoadOptions extends HandleOptions {
@@ -68,6 +97,11 @@ export interface AppendOptions {
   readonly expected?: string;
   /** From `newCommitId()`: repeating the call with it writes nothing twice. */
   readonly commitId?: Uint8Array | string;
+  readonly info?: AppendInfo;
+}
+
+export interface SaveOptions {
+  /** Goes with the cut, and is shown with its events. */
   readonly info?: AppendInfo;
 }
 
@@ -129,17 +163,6 @@ export function copyForMoment<Event>(event: Event): Event {
   return event instanceof Uint8Array ? (pooledCopy(event) as Event) : event;
 }
 
-const OPTIONS: Readonly<Record<keyof StorageOptions<readonly AnyModel[]>, true>> = {
-  backend: true,
-  models: true,
-  snapshotPolicy: true,
-  history: true,
-  observer: true,
-  env: true,
-  limits: true,
-  folder: true,
-};
-
 /** The models by their names; the first one is the default. Throws a `TypeError` for what is no use. */
 export function namedModels(options: StorageOptions<readonly AnyModel[]>): {
   readonly models: ReadonlyMap<string, AnyModel>;
@@ -155,9 +178,7 @@ export function namedModels(options: StorageOptions<readonly AnyModel[]>): {
   if (snapshotPolicy !== undefined && typeof snapshotPolicy !== "function") {
     throw new TypeError("snapshotPolicy must be a function, like everyEvents(1000) or never");
   }
-  for (const name of Object.keys(options)) {
-    if (!(name in OPTIONS)) throw new TypeError(`DocumentStorage.open has no option ${name}`);
-  }
+  assertOptions("DocumentStorage.open", options);
   const models = new Map<string, AnyModel>();
   for (const model of list as readonly AnyModel[]) {
     if (typeof model?.create !== "function" || typeof model.codec?.encode !== "function") {

@@ -1,7 +1,7 @@
 /**
- * Opening a backend behind its guard, and what a recovery asks of what is stored then.
+ * Opening a backend behind its guard, and settling the commits whose outcome was unknown by what is stored.
  *
- * It settles nothing itself: whose commits are unknown, and which handles hear of it, `storage.ts` knows.
+ * When to reopen, and which commits are unknown, `storage.ts` knows.
  */
 
 import { equalBytes } from "../base/bytes.js";
@@ -12,8 +12,10 @@ import type { BackendFactory } from "../contract/backend.js";
 import { Guard } from "../contract/guard.js";
 import type { Context } from "./context.js";
 import { isWritten, type UnknownCommit } from "./document-log.js";
+import type { OpenHandle } from "./handles.js";
 import { readCommitIds, readHead } from "./head.js";
 import { type Observer, report } from "./observer.js";
+import type { SettledCommit } from "./options.js";
 import type { StoredBatch } from "./reader.js";
 
 export async function openGuard(
@@ -26,8 +28,28 @@ export async function openGuard(
   return new Guard(backend, env, limits, (commit) => report(env, () => observer.commit?.(commit)));
 }
 
+/** Settles them, and tells the handles. What is settled, or what nobody can tell of, leaves the list. */
+export async function settleCommits(
+  context: Context,
+  unknown: UnknownCommit[],
+  handles: Iterable<OpenHandle>,
+): Promise<readonly SettledCommit[]> {
+  const settled: SettledCommit[] = [];
+  for (let commit = unknown[0]; commit !== undefined; commit = unknown[0]) {
+    const { id, clock, end, commitId } = commit;
+    const applied = await wasApplied(context, commit);
+    unknown.shift();
+    if (applied === undefined) continue;
+    settled.push({ id, commitId: new Uint8Array(commitId), clock, end, applied });
+    for (const handle of handles) {
+      if (handle.id === id) handle.settle(commitId, applied ? end : undefined);
+    }
+  }
+  return settled;
+}
+
 /** Whether a commit of unknown outcome was applied. `undefined`: nobody can tell any more. */
-export async function wasApplied(
+async function wasApplied(
   context: Context,
   { id, clock, commitId }: UnknownCommit,
 ): Promise<boolean | undefined> {

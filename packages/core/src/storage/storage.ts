@@ -41,12 +41,15 @@ import type { AppendResult, DocumentLog, UnknownCommit } from "./document-log.js
 import type { Folder } from "./folding.js";
 import { type ForkOptions, type ForkResult, forkDocument } from "./fork.js";
 import { DocumentHandle } from "./handle.js";
+import { Handles, unsavedError } from "./handles.js";
 import { type Head, statsOf } from "./head.js";
 import { loadDocument } from "./loader.js";
 import { Logs } from "./logs.js";
 import { checkMoment, type Moment } from "./moments.js";
+import { assertOptions, type Call } from "./option-names.js";
 import {
   type AppendOptions,
+  type CloseOptions,
   copyForMoment,
   type DocOf,
   initialEvents,
@@ -55,7 +58,6 @@ import {
   type OpenOptions,
   packInfo,
   type RecoverReport,
-  type SettledCommit,
   type StorageOptions,
 } from "./options.js";
 import { defaultPolicy, type SnapshotPolicy } from "./policy.js";
@@ -70,7 +72,7 @@ import {
   readEvents,
   type StoredEvent,
 } from "./queries.js";
-import { openGuard, wasApplied } from "./recovery.js";
+import { openGuard, settleCommits } from "./recovery.js";
 import { Pulse, type SubscribeOptions, subscribe } from "./subscription.js";
 import { checkTagName, listTags, type Tag } from "./tag-index.js";
 import { tagDocument, untagDocument } from "./tags.js";
@@ -84,6 +86,8 @@ import {
 } from "./transfer.js";
 import { checkHistory } from "./trimming.js";
 
+const NO_OPTIONS = {};
+
 export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyModel[]> {
   readonly #context: Context;
   readonly #factory: BackendFactory;
@@ -92,12 +96,10 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   readonly #logs: Logs;
   readonly #maintenance = new Lanes();
   readonly #background: BackgroundSnapshots;
-  readonly #handles = new Set<WeakRef<DocumentHandle<unknown>>>();
+  readonly #handles = new Handles();
   readonly #pulse = new Pulse();
-  #unknown: UnknownCommit[] = [];
-  /**
-   * Calls of `recover` meanwhile share it, and `close` waits for it: else the reopened backend stays open.
-   */
+  readonly #unknown: UnknownCommit[] = [];
+  /** Calls of `recover` share it, and `close` waits for it: else the reopened backend stays open. */
   #recovering: Promise<RecoverReport> | undefined;
   #closing: Promise<void> | undefined;
 
@@ -153,12 +155,19 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     id: string,
     options: LoadOptions = {},
   ): Promise<DocumentHandle<Doc> | undefined> {
+    this.#assertUsable(id, "load", options);
+    return this.#load<Doc>(id, options);
+  }
+
+  async #load<Doc>(id: string, options: LoadOptions): Promise<DocumentHandle<Doc> | undefined> {
     this.#assertUsable(id);
     const { at } = options;
     if (at !== undefined) checkMoment(id, at);
     const loaded = await loadDocument(this.#context, id, at);
     if (loaded === undefined) return undefined;
-    return this.#handle(new DocumentHandle<Doc>(this.#owner, id, loaded, at === undefined, options));
+    const handle = new DocumentHandle<Doc>(this.#owner, id, loaded, at === undefined, options);
+    this.#handles.add(handle);
+    return handle;
   }
 
   /**
@@ -170,8 +179,9 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     id: string,
     options: OpenOptions<Doc> = {},
   ): Promise<DocumentHandle<Doc>> {
+    assertOptions("open", options);
     for (;;) {
-      const loaded = await this.load<Doc>(id, options);
+      const loaded = await this.#load<Doc>(id, options);
       if (loaded !== undefined) {
         if (options.model !== undefined && options.model !== loaded.model) {
           await loaded.close();
@@ -208,11 +218,12 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   append(
     id: string,
     events: readonly (Models[number] extends Model<infer _Doc, infer Event> ? Event : never)[],
-    options: AppendOptions = {},
+    options: AppendOptions = NO_OPTIONS,
   ): Promise<AppendResult> {
     // Not an async function: each would make three promises of one, and appends are many.
     try {
       this.#assertReady();
+      if (options !== NO_OPTIONS) assertOptions("append", options);
       const { limits, env } = this.#context;
       checkId(id, limits.idBytesMax);
       if (!Array.isArray(events)) throw new TypeError("events must be an array");
@@ -243,7 +254,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * yields nothing for a document that does not exist.
    */
   read(id: string, range: EventRange = {}): AsyncGenerator<StoredEvent> {
-    this.#assertUsable(id);
+    this.#assertUsable(id, "read", range);
     return readEvents(this.#context, id, range);
   }
 
@@ -255,7 +266,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * `return()` or by the signal. Shared backends are also asked once a second.
    */
   subscribe(id: string, options: SubscribeOptions = {}): AsyncIterableIterator<StoredEvent> {
-    this.#assertUsable(id);
+    this.#assertUsable(id, "subscribe", options);
     return subscribe(this.#owner, id, options);
   }
 
@@ -290,7 +301,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   /** Ids in the order of their UTF-8 bytes; deleted ones are left out. Costs one page at a time. */
   list(options: ListOptions = {}): AsyncGenerator<string> {
-    this.#assertReady();
+    this.#assertReady("list", options);
     return listDocuments(this.#context, options);
   }
 
@@ -320,6 +331,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * document once; appends and loads go on.
    */
   async compact(id: string, options: CompactOptions = {}): Promise<CompactResult> {
+    assertOptions("compact", options);
     const result = await this.#maintain(id, (site) => compactDocument(site, options));
     if (options.reclaim && !options.dryRun) await this.#context.guard.reclaim();
     return result;
@@ -327,7 +339,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   /** `compact` for many documents, with bounded memory and concurrency. See `CompactAllOptions`. */
   async compactAll(options: CompactAllOptions = {}): Promise<CompactAllResult> {
-    this.#assertReady();
+    this.#assertReady("compactAll", options);
     const result = await compactAll(this.#context.env, options, {
       list: (prefix) => this.list(prefix === undefined ? {} : { prefix }),
       info: (id) => this.info(id),
@@ -357,7 +369,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * when its meta is damaged: repair it first. Reclaiming costs up to the whole store, read and written.
    */
   async erase(id: string, options: EraseOptions = {}): Promise<EraseResult> {
-    this.#assertUsable(id);
+    this.#assertUsable(id, "erase", options);
     const result = await eraseDocument(this.#removal(id));
     if (options.reclaim !== false) await this.#context.guard.reclaim();
     return result;
@@ -373,6 +385,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * Then there is no fork. With `OUTCOME_UNKNOWN` there may be one: `recover()`, and look.
    */
   async fork(id: string, newId: string, options: ForkOptions = {}): Promise<ForkResult | undefined> {
+    assertOptions("fork", options);
     checkId(newId, this.#context.limits.idBytesMax);
     return this.#maintain(id, () => forkDocument(this.#context, id, this.#logs.get(newId), options));
   }
@@ -383,7 +396,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * `CORRUPT`, `DELETED` when the document goes away meanwhile, and with `at` like `fork`.
    */
   export(id: string, options: ExportOptions = {}): AsyncGenerator<Uint8Array> {
-    this.#assertUsable(id);
+    this.#assertUsable(id, "export", options);
     return exportDocument(this.#context, id, options);
   }
 
@@ -394,7 +407,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * throws, and like `fork`: then there is no document.
    */
   async import(stream: AsyncIterable<Uint8Array>, options: ImportOptions = {}): Promise<ImportResult> {
-    this.#assertReady();
+    this.#assertReady("import", options);
     const { limits } = this.#context;
     if (options.id !== undefined) checkId(options.id, limits.idBytesMax);
     return importDocument(this.#context, (id) => this.#logs.get(id), stream, options);
@@ -408,7 +421,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * and stops no other; rejects when a storage fails or is closed.
    */
   async copyTo(target: DocumentStorage<readonly AnyModel[]>, options: CopyOptions = {}): Promise<CopyResult> {
-    this.#assertReady();
+    this.#assertReady("copyTo", options);
     if (!(#context in target) || target.#context === this.#context) {
       throw new TypeError("copyTo needs another storage of this copy of the package");
     }
@@ -418,7 +431,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   /** Verifies every invariant of one document or of all; changes nothing unless told to `repair`. */
   async check(options: CheckOptions = {}): Promise<CheckReport> {
-    this.#assertReady();
+    this.#assertReady("check", options);
     if (options.id !== undefined) checkId(options.id, this.#context.limits.idBytesMax);
     await this.#settled();
     const report = await checkStorage(this.#context, this.#folder, options);
@@ -428,11 +441,14 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   /**
    * Resolves when everything handed in before the call is durable or has failed, background snapshots
-   * included.
+   * included, and what handles with `autoSave` had unsaved is durable. Rejects like `save` when that could
+   * not be saved, and names the documents in `details.ids`.
    */
   async flush(): Promise<void> {
     this.#assertReady();
+    const unsaved = await this.#handles.save(({ savesItself }) => savesItself);
     await this.#settled();
+    if (unsaved.length > 0) throw unsavedError(unsaved);
   }
 
   /**
@@ -442,22 +458,28 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    */
   async recover(): Promise<RecoverReport> {
     this.#assertOpen();
-    this.#recovering ??= this.#reopen().finally(() => {
-      this.#recovering = undefined;
-      this.#pulse.beat();
-    });
+    this.#recovering ??= this.#reopen()
+      .finally(() => {
+        this.#recovering = undefined;
+        this.#pulse.beat();
+      })
+      .then((report) => {
+        for (const handle of this.#handles) handle.resume();
+        return report;
+      });
     return this.#recovering;
   }
 
   /**
-   * Waits for what is in flight and releases the backend. Unsaved events of open handles are not saved: save
-   * them before. Rejects with what closing the backend rejects with; the lock is free all the same.
+   * Saves what handles have unsaved, unless told to `discard` it, waits for what is in flight, and releases
+   * the backend. Rejects with the code of the failure when something could not be saved, and names the
+   * documents in `details.ids`; else with what closing the backend rejects with. The lock is free all the
+   * same.
    */
-  close(): Promise<void> {
-    if (this.#closing === undefined) {
-      this.#closing = this.#release();
-      this.#pulse.beat();
-    }
+  async close(options: CloseOptions = {}): Promise<void> {
+    assertOptions("close", options);
+    this.#closing ??= this.#release(options.discard === true);
+    this.#pulse.beat();
     return this.#closing;
   }
 
@@ -470,27 +492,15 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
       context: this.#context,
       policy: this.#policy,
       pulse: this.#pulse,
+      handles: this.#handles,
+      isReady: () => this.#closing === undefined && this.#recovering === undefined,
       assertOpen: () => this.#assertOpen(),
+      assertReady: () => this.#assertReady(),
       log: (id: string) => this.#logs.get(id),
       snapshot: (id: string, live: LiveSource) => this.#maintain(id, (site) => snapshotDocument(site, live)),
       snapshotLater: (id: string, live: LiveSource) => this.#snapshotLater(id, live),
       compact: (id: string, options?: CompactOptions) => this.compact(id, options),
-      released: (handle: DocumentHandle<unknown>) => this.#forgetHandles(handle),
     };
-  }
-
-  #handle<Doc>(handle: DocumentHandle<Doc>): DocumentHandle<Doc> {
-    if (this.#handles.size % 1024 === 1023) this.#forgetHandles();
-    this.#handles.add(new WeakRef(handle as DocumentHandle<unknown>));
-    return handle;
-  }
-
-  /** Drops references to handles that were collected, and to the one that closed. */
-  #forgetHandles(closed?: DocumentHandle<unknown>): void {
-    for (const reference of this.#handles) {
-      const handle = reference.deref();
-      if (handle === undefined || handle === closed) this.#handles.delete(reference);
-    }
   }
 
   async #reopen(): Promise<RecoverReport> {
@@ -500,30 +510,21 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     await this.#context.guard.close().catch(() => undefined);
     this.#context.guard = await openGuard(this.#factory, env, limits, observer);
     this.#logs.forget();
-    const settled: SettledCommit[] = [];
-    for (let commit = this.#unknown[0]; commit !== undefined; commit = this.#unknown[0]) {
-      const { id, clock, end, commitId } = commit;
-      const applied = await wasApplied(this.#context, commit);
-      this.#unknown.shift();
-      if (applied === undefined) continue;
-      settled.push({ id, commitId: new Uint8Array(commitId), clock, end, applied });
-      for (const reference of this.#handles) {
-        const handle = reference.deref();
-        if (handle?.id === id) handle.settle(commitId, applied ? end : undefined);
-      }
-    }
-    return { settled };
+    return { settled: await settleCommits(this.#context, this.#unknown, this.#handles) };
   }
 
-  async #release(): Promise<void> {
+  async #release(discard: boolean): Promise<void> {
     await this.#recovering?.catch(() => undefined);
-    try {
-      await this.#idle();
-      await this.#folder.close();
-    } finally {
-      await this.#context.guard.close();
-      for (const reference of this.#handles) reference.deref()?.abandon();
-    }
+    const failed = discard ? [] : await this.#handles.save(() => true);
+    const failures: unknown[] = [];
+    const note = (error: unknown) => void failures.push(error);
+    await this.#idle().catch(note);
+    await this.#folder.close().catch(note);
+    // From here on nothing is taken. What was edited while the rest ended is unsaved as well.
+    const left = this.#handles.abandon(failed);
+    await this.#context.guard.close().catch(note);
+    if (!discard && left.length > 0) throw unsavedError(left);
+    if (failures.length > 0) throw failures[0];
   }
 
   /** What was handed in before is durable or has failed; others may go on meanwhile. */
@@ -581,12 +582,13 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     return name === undefined ? this.#context.defaultModel : modelOf(this.#context, name, id);
   }
 
-  #assertUsable(id: string): void {
-    this.#assertReady();
+  #assertUsable(id: string, call?: Call, options?: object): void {
+    this.#assertReady(call, options);
     checkId(id, this.#context.limits.idBytesMax);
   }
 
-  #assertReady(): void {
+  #assertReady(call?: Call, options?: object): void {
+    if (call !== undefined) assertOptions(call, options ?? NO_OPTIONS);
     this.#assertOpen();
     if (this.#recovering === undefined) return;
     throw new CoppiceError("BUSY", "recover() is under way; nothing was done; call again when it has ended");

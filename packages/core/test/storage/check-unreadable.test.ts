@@ -51,10 +51,10 @@ async function filled(): Promise<BackendFactory> {
   return backend;
 }
 
-function check(backend: BackendFactory, repair = false) {
+function check(backend: BackendFactory, repair = false, id?: string) {
   return DocumentStorage.open({ backend, models: [nameSet()], snapshotPolicy: never }).then(
     async (storage) => {
-      const report = await storage.check({ repair });
+      const report = await storage.check({ repair, ...(id === undefined ? {} : { id }) });
       await storage.close();
       return report;
     },
@@ -118,5 +118,27 @@ describe("a backend that cannot read", () => {
       },
     };
     await expect(check(failing)).rejects.toMatchObject({ code: "UNAVAILABLE" });
+  });
+
+  test("[LB8] where records of erased ids cannot be read, that is told, and all else is checked and repaired", async () => {
+    const inner = await filled();
+    const storage = await DocumentStorage.open({
+      backend: inner,
+      models: [nameSet()],
+      snapshotPolicy: never,
+    });
+    await storage.erase("d");
+    await storage.close();
+    const backend = damagedAt(inner, ([space, id, seq]) => space === "erased" || (id === "c" && seq === 2));
+    for (const repair of [false, true]) {
+      const report = await check(backend, repair);
+      expect(report).toMatchObject({ documents: 4, clean: false });
+      expect(report.problems).toMatchObject([
+        { id: "c", code: "unreadable", repaired: false },
+        { id: "", code: "unreadable", message: expect.stringContaining("erased ids"), repaired: false },
+      ]);
+    }
+    const one = await check(backend, false, "d");
+    expect(one.problems).toMatchObject([{ id: "d", code: "unreadable" }]);
   });
 });

@@ -11,7 +11,7 @@
  * - nothing rejects that nobody waits for: failures go to `onError`.
  */
 
-import { isCoppiceError } from "coppice";
+import { checkOptions, isCoppiceError, type OptionNames } from "coppice";
 import * as Y from "yjs";
 import { scanUpdate } from "../scanner.js";
 import { trackDoc } from "../tracker.js";
@@ -54,6 +54,14 @@ export interface BindingOptions {
   readonly paused?: boolean;
 }
 
+const OPTIONS: OptionNames<BindingOptions> = {
+  onError: true,
+  onDurable: true,
+  retryMsMin: true,
+  retryMsMax: true,
+  paused: true,
+};
+
 interface Waiter {
   /** Captured events that must be settled. */
   readonly upTo: number;
@@ -70,8 +78,8 @@ const newest = new WeakMap<YjsStorage, Map<string, DocBinding>>();
 
 /**
  * Binds a Y.Doc to a document of the storage: loads what is stored into it, and appends whatever changes it
- * from now on. Throws nothing; `loaded` says how loading went. Content that the Y.Doc has already is stored
- * as well, if it is new.
+ * from now on. `loaded` says how loading went; only an option that there is not throws, a `TypeError`.
+ * Content that the Y.Doc has already is stored as well, if it is new.
  */
 export function bindDoc(
   storage: YjsStorage,
@@ -79,6 +87,7 @@ export function bindDoc(
   doc: Y.Doc,
   options: BindingOptions = {},
 ): DocBinding {
+  checkOptions("bindDoc", options, OPTIONS);
   return new DocBinding(storage, id, doc, options);
 }
 

@@ -10,11 +10,19 @@
  * only when everything is durable. It opens no socket.
  */
 
+import { checkOptions, type OptionNames } from "coppice";
 import type * as Y from "yjs";
 import { type BindingOptions, bindDoc, type DocBinding } from "./binding.js";
 import type { YjsStorage } from "./loading.js";
 
 export type WebsocketPersistenceOptions = Omit<BindingOptions, "paused">;
+
+const OPTIONS: OptionNames<WebsocketPersistenceOptions> = {
+  onError: true,
+  onDurable: true,
+  retryMsMin: true,
+  retryMsMax: true,
+};
 
 /** For `setPersistence`, and what a server may do besides. */
 export interface WebsocketPersistence {
@@ -48,6 +56,7 @@ export function websocketPersistence(
   storage: YjsStorage,
   options: WebsocketPersistenceOptions = {},
 ): WebsocketPersistence {
+  checkOptions("websocketPersistence", options, OPTIONS);
   const byName = new Map<string, DocBinding>();
   const byDoc = new WeakMap<Y.Doc, DocBinding>();
   const live = new Set<DocBinding>();

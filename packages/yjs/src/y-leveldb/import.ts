@@ -7,7 +7,14 @@
  * never taken for moved.
  */
 
-import { type DocumentStorage, equalBytes, isCoppiceError, toHex } from "coppice";
+import {
+  checkOptions,
+  type DocumentStorage,
+  equalBytes,
+  isCoppiceError,
+  type OptionNames,
+  toHex,
+} from "coppice";
 import { decodeAny } from "lib0/buffer";
 import type * as Y from "yjs";
 import { checkUpdate } from "../dropins/check.js";
@@ -64,6 +71,7 @@ interface Found {
 
 type Target = YjsStorage & Pick<DocumentStorage, "read">;
 
+const OPTIONS: OptionNames<ImportOptions> = { onDocument: true, signal: true };
 const SLICE_EVENTS = 1000;
 const SLICE_BYTES = 4 * 1024 * 1024;
 const DOCUMENTS = { gte: encodeLevelKey(["v1"]), lt: encodeLevelKey(["v2"]) };
@@ -76,8 +84,10 @@ const model = yjs();
 export async function importYLeveldb(
   source: YLeveldbSource,
   storage: Target,
-  { onDocument, signal }: ImportOptions = {},
+  options: ImportOptions = {},
 ): Promise<ImportReport> {
+  checkOptions("importYLeveldb", options, OPTIONS);
+  const { onDocument, signal } = options;
   const report = { documents: 0, imported: 0, present: 0, updates: 0, appended: 0 };
   const problems: ImportedDocument[] = [];
   for await (const found of documentsOf(source)) {

@@ -10,7 +10,14 @@
  */
 
 import { type AnyLevel, type LevelOptions, levelBackend } from "@coppice/level";
-import { type BackendFactory, CoppiceError, DocumentStorage, isCoppiceError } from "coppice";
+import {
+  type BackendFactory,
+  CoppiceError,
+  checkOptions,
+  DocumentStorage,
+  isCoppiceError,
+  type OptionNames,
+} from "coppice";
 import { encodeAny } from "lib0/buffer";
 import * as Y from "yjs";
 import { loadInto, MODEL, NOTHING_KNOWN, storedUpdate } from "../dropins/loading.js";
@@ -36,6 +43,8 @@ export interface LeveldbPersistenceOptions {
   readonly onError?: (error: unknown) => void;
 }
 
+const OPTIONS: OptionNames<LeveldbPersistenceOptions> = { Level: true, levelOptions: true, onError: true };
+
 /** Names of classic-level's options that `levelBackend` has under others. */
 const TUNING: Readonly<Record<string, keyof LevelOptions>> = {
   cacheSize: "cacheBytes",
@@ -58,14 +67,18 @@ export class LeveldbPersistence {
    * caller's to close.
    */
   constructor(location: string | DocumentStorage, options: LeveldbPersistenceOptions = {}) {
+    checkOptions("LeveldbPersistence", options, OPTIONS);
     this.#onError = options.onError;
     this.#shared = typeof location !== "string";
     if (typeof location === "string") {
       const { backend, level } = backendOf(location, options);
       this.#opened = openOwn(backend, level);
       this.#release = async () => {
-        await (await this.#opened).close();
-        await level?.close();
+        try {
+          await (await this.#opened).close();
+        } finally {
+          await level?.close();
+        }
       };
     } else {
       this.#opened = Promise.resolve(location);
@@ -305,7 +318,7 @@ async function openOwn(backend: BackendFactory, level: AnyLevel | undefined): Pr
       { details: { foreign: true } },
     );
   } catch (error) {
-    await storage?.close();
+    await storage?.close().catch(() => undefined);
     await level?.close();
     throw error;
   }

@@ -1,0 +1,122 @@
+/**
+ * The handles of one storage that are open, and which of them have something unsaved.
+ *
+ * It saves when told to, and names what could not be saved; when to save by itself a handle knows.
+ *
+ * Invariant: a handle that nobody refers to any more can be collected, unless it has unsaved events: then it
+ * is kept until they are saved or discarded, so that `flush` and `close` do not depend on the collector.
+ */
+
+import { CoppiceError, isCoppiceError } from "../base/errors.js";
+
+/** What a storage asks of its handles. */
+export interface OpenHandle {
+  readonly id: string;
+  /** It was opened with `autoSave`. */
+  readonly savesItself: boolean;
+  /** It can be saved, and a save would write something. */
+  readonly mustSave: boolean;
+  /** Saves what is unsaved now, also while the storage closes. */
+  finish(): Promise<unknown>;
+  /** After a recovery: goes on to save by itself. */
+  resume(): void;
+  settle(commitId: Uint8Array, clock: number | undefined): void;
+  /** The storage has closed. */
+  abandon(): void;
+}
+
+/** So many ids are named at most. */
+const NAMED_MAX = 100;
+
+export class Handles {
+  readonly #open = new Set<WeakRef<OpenHandle>>();
+  readonly #unsaved = new Set<OpenHandle>();
+  #abandoned = false;
+
+  /** The storage has closed. */
+  get abandoned(): boolean {
+    return this.#abandoned;
+  }
+
+  *[Symbol.iterator](): Generator<OpenHandle> {
+    for (const reference of this.#open) {
+      const handle = reference.deref();
+      if (handle !== undefined) yield handle;
+    }
+  }
+
+  add(handle: OpenHandle): void {
+    if (this.#open.size % 1024 === 1023) this.#forget();
+    this.#open.add(new WeakRef(handle));
+  }
+
+  /** It has something unsaved. */
+  hold(handle: OpenHandle): void {
+    this.#unsaved.add(handle);
+  }
+
+  /** It was saved: unless something is unsaved again, it need not be kept. */
+  letGo(handle: OpenHandle): void {
+    if (!mustSave(handle)) this.#unsaved.delete(handle);
+  }
+
+  remove(handle: OpenHandle): void {
+    this.#unsaved.delete(handle);
+    this.#forget(handle);
+  }
+
+  /** Saves those that `which` names. Resolves with what failed, and never rejects. */
+  async save(which: (handle: OpenHandle) => boolean): Promise<readonly Unsaved[]> {
+    const failed: Unsaved[] = [];
+    const save = (handle: OpenHandle) =>
+      handle.finish().catch((error: unknown) => void failed.push({ id: handle.id, error }));
+    await Promise.all([...this].filter((handle) => which(handle) && mustSave(handle)).map(save));
+    return failed;
+  }
+
+  /** Nothing more becomes durable. Returns what is unsaved, with why it is: one of those that `failed`. */
+  abandon(failed: readonly Unsaved[]): readonly Unsaved[] {
+    this.#abandoned = true;
+    const unsaved = [...this].filter(mustSave).map(({ id }) => id);
+    for (const handle of this) handle.abandon();
+    this.#unsaved.clear();
+    const late = new CoppiceError("CLOSED", "it was edited while the storage closed");
+    return unsaved.map((id) => failed.find((failure) => failure.id === id) ?? { id, error: late });
+  }
+
+  /** Drops references to handles that were collected, and to the one that closed. */
+  #forget(closed?: OpenHandle): void {
+    for (const reference of this.#open) {
+      const handle = reference.deref();
+      if (handle === undefined || handle === closed) this.#open.delete(reference);
+    }
+  }
+}
+
+/** A document that cannot even be asked (its library panicked) has something that cannot be saved. */
+function mustSave(handle: OpenHandle): boolean {
+  try {
+    return handle.mustSave;
+  } catch {
+    return true;
+  }
+}
+
+export interface Unsaved {
+  readonly id: string;
+  readonly error: unknown;
+}
+
+/** The error that names them, with the code of the first failure, or of one that may have written. */
+export function unsavedError(
+  unsaved: readonly Unsaved[],
+  message = "events of these documents were not saved",
+): CoppiceError {
+  const cause = (unsaved.find(({ error }) => isCoppiceError(error, "OUTCOME_UNKNOWN")) ?? unsaved[0])?.error;
+  const ids = [...new Set(unsaved.map(({ id }) => id))];
+  const code = isCoppiceError(cause) ? cause.code : "EVENT_INVALID";
+  return new CoppiceError(code, message, {
+    cause,
+    details: { ids: ids.slice(0, NAMED_MAX), documents: ids.length },
+  });
+}

@@ -1,0 +1,26 @@
+import { LeveldbPersistence } from "@coppice/yjs/y-leveldb";
+import { DocumentStorage, memoryBackend } from "coppice";
+import { expect, test } from "vitest";
+import * as Y from "yjs";
+import { bindDoc, websocketPersistence } from "../../src/dropins/index.js";
+import { yjs } from "../../src/index.js";
+import { importYLeveldb } from "../../src/y-leveldb/import.js";
+
+test("[ST97] the drop-ins and the model refuse options that there are not", async () => {
+  const storage = await DocumentStorage.open({ backend: memoryBackend(), models: [yjs()] });
+  const loose = (options: object) => options as never;
+  const onEror = () => undefined;
+  expect(() => yjs(loose({ cg: false }))).toThrow("yjs has no option cg");
+  expect(() => bindDoc(storage, "d", new Y.Doc(), loose({ onEror }))).toThrow("bindDoc has no option onEror");
+  expect(() => websocketPersistence(storage, loose({ onEror }))).toThrow(
+    "websocketPersistence has no option onEror",
+  );
+  expect(() => new LeveldbPersistence(storage, loose({ onEror }))).toThrow(
+    "LeveldbPersistence has no option onEror",
+  );
+  const source = (async function* () {})();
+  await expect(importYLeveldb(loose(source), storage, loose({ singal: undefined }))).rejects.toThrow(
+    "importYLeveldb has no option singal",
+  );
+  await storage.close();
+});
