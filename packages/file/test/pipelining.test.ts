@@ -210,3 +210,79 @@ test("[FL24] forty writers whose groups go ahead lose nothing acknowledged in a 
     await left.close();
   }
 });
+
+/** A door that whoever comes waits at, once it is shut. */
+function door() {
+  let shut = false;
+  let open: (error?: Error) => void = () => undefined;
+  let came: () => void = () => undefined;
+  return {
+    /** Resolves when somebody waits. */
+    shut: () => {
+      shut = true;
+      return new Promise<void>((resolve) => {
+        came = resolve;
+      });
+    },
+    open: (error?: Error) => open(error),
+    pass: () => {
+      if (!shut) return Promise.resolve();
+      shut = false;
+      came();
+      return new Promise<void>((resolve, reject) => {
+        open = (error) => (error === undefined ? resolve() : reject(error));
+      });
+    },
+  };
+}
+
+test("[FL24] when a merge fails to write the manifest, what is POISONED is not written, whenever that is", async () => {
+  const codes = new Set<string>();
+  for (let delay = -12; delay <= 12; delay++) {
+    const disk = new SimulatedDisk();
+    const [syncs, renames] = [door(), door()];
+    const open: OpenFiles = async (create) => {
+      const files = await disk.files(create);
+      const [inner, rename] = [files.open.bind(files), files.rename.bind(files)];
+      files.rename = (from, to) => renames.pass().then(() => rename(from, to));
+      files.open = async (name, mode) => {
+        const file = await inner(name, mode);
+        const sync = file.sync.bind(file);
+        file.sync = () => syncs.pass().then(() => sync());
+        return file;
+      };
+      return files;
+    };
+    const factory = factoryOn({ files: open }, { mergeDeadRatioMin: 1 });
+    const backend = await factory.open(simulatedEnv(1, { autoAdvance: true }));
+    await backend.commit(put("first"));
+    await factory.merge({ force: true });
+    const switching = renames.shut();
+    const merging = factory.merge({ force: true }).catch(() => undefined);
+    await switching;
+    const syncing = syncs.shut();
+    const told: string[] = [];
+    const commits = ["a", "b"].map((id) =>
+      backend.commit(put(id)).then(
+        () => told.push(`${id} there`),
+        (error: Error) => told.push(`${id} ${isCoppiceError(error) ? error.code : String(error)}`),
+      ),
+    );
+    await syncing;
+    if (delay < 0) renames.open(failure("EIO"));
+    for (let i = 0; i > delay; i--) await undefined;
+    syncs.open();
+    for (let i = 0; i < delay; i++) await undefined;
+    renames.open(failure("EIO"));
+    await Promise.all([...commits, merging]);
+    await backend.close();
+    const again = await factoryOn(new SimulatedDisk(disk.image())).open(simulatedEnv(2));
+    for (const id of ["a", "b"]) {
+      const isThere = (await again.get(["events", id, 0])) !== undefined;
+      expect(told, `delay ${delay}`).toContain(`${id} ${isThere ? "there" : "POISONED"}`);
+    }
+    await again.close();
+    for (const line of told) codes.add(line);
+  }
+  expect([...codes].sort()).toEqual(["a there", "b POISONED", "b there"]);
+});
