@@ -75,6 +75,14 @@ test("[FL24] what expects or deletes what the commit before it may change is not
     expect((await backend.get(key)) === undefined).toBe(batch.delete !== undefined);
     await backend.close();
   }
+  for (const deletion of [key, { space: "events", id: "a" }] as const) {
+    const { backend } = await watched();
+    await backend.commit(put("a"));
+    const follower = { ...put("b"), expect: [{ key, value: undefined }] };
+    expect(await isPrepared(backend, { delete: [deletion] }, follower)).toBe(false);
+    expect(await backend.get(["events", "b", 0])).toBeDefined();
+    await backend.close();
+  }
   const { backend, seen } = await watched();
   const inVain = { ...put("b"), expect: [{ key: ["meta", "b"] as const, value: bytes(1, 1) }] };
   await Promise.all([told(seen, "a", backend.commit(put("a"))), told(seen, "b", backend.commit(inVain))]);
@@ -132,6 +140,36 @@ test("[FL24] short writes, segments that end, and large frames change nothing of
   const again = await factoryOn(new SimulatedDisk(disk.image())).open(simulatedEnv(2));
   expect(await dump(again)).toEqual(lines);
   await again.close();
+});
+
+test("[FL24] nothing is prepared while the system still reads the frame before it", async () => {
+  const disk = new SimulatedDisk();
+  const written: (() => void)[] = [];
+  let isSlow = false;
+  const files: OpenFiles = async (create) => {
+    const opened = await disk.files(create);
+    const open = opened.open.bind(opened);
+    opened.open = async (name, mode) => {
+      const file = await open(name, mode);
+      const write = file.write.bind(file);
+      file.write = (...how) =>
+        isSlow
+          ? new Promise<void>((resolve) => written.push(resolve)).then(() => write(...how))
+          : write(...how);
+      return file;
+    };
+    return opened;
+  };
+  const backend = await factoryOn({ files }).open(simulatedEnv(1));
+  await backend.commit(put("first"));
+  isSlow = true;
+  const both = isPrepared(backend, put("a", 1), put("b", 2));
+  isSlow = false;
+  for (const resolve of written) resolve();
+  expect(await both).toBe(false);
+  expect(await backend.get(["events", "a", 1])).toEqual(bytes(100, 1));
+  expect(await backend.get(["events", "b", 2])).toEqual(bytes(100, 2));
+  await backend.close();
 });
 
 test("[FL24] without the sync of each commit none is taken ahead", async () => {

@@ -5,8 +5,8 @@
  * Invariants:
  * - after `close` every call rejects with `CLOSED`, and the backend is called no more;
  * - a backend that `poisonsItself` gets no further commit after one that failed for any reason but a
- *   conflict or `STORE_FULL`: all waiting and later ones reject with `POISONED` until it is reopened. Reads
- *   go on: they only show what was committed;
+ *   conflict or `STORE_FULL`: all waiting and later ones reject with `POISONED` until it is reopened, and one
+ *   that it has already ends as it says. Reads go on: they only show what was committed;
  * - a commit that fails with an error the contract does not name counts as `OUTCOME_UNKNOWN`;
  * - what a backend returns is a plain `Uint8Array`.
  */
