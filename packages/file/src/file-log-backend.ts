@@ -337,7 +337,8 @@ class FileLog implements Backend {
 
   async #commitNow(batch: Batch, frame: Frame | undefined): Promise<void> {
     const { failure } = this.#writer;
-    if (failure !== undefined) throw poisoned(failure);
+    // A frame that is on its way already, when merging failed, is no less written.
+    if (failure !== undefined && frame?.durable === undefined) throw poisoned(failure);
     if (frame === undefined) {
       this.#assertExpected(batch);
       await this.#writer.write(batch);

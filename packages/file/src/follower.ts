@@ -176,6 +176,8 @@ export class Follower implements Backend {
     if (pinned > PINNED_RATIO_MAX * whole) return false;
     const next = manifest.segments.slice(at + 1);
     if (next.length > 0 && active !== undefined && active.end !== manifest.segments[at]!.end) return false;
+    // Its frames have numbers of their own, which are no place to go on from.
+    if (next.some(({ kind }) => kind === "merged")) return false;
     for (const row of next) {
       if (!(await this.#open(state, row))) return false;
     }

@@ -75,6 +75,14 @@ test("[FL24] what expects or deletes what the commit before it may change is not
     expect((await backend.get(key)) === undefined).toBe(batch.delete !== undefined);
     await backend.close();
   }
+  for (const deletion of [key, { space: "events", id: "a" }] as const) {
+    const { backend } = await watched();
+    await backend.commit(put("a"));
+    const follower = { ...put("b"), expect: [{ key, value: undefined }] };
+    expect(await isPrepared(backend, { delete: [deletion] }, follower)).toBe(false);
+    expect(await backend.get(["events", "b", 0])).toBeDefined();
+    await backend.close();
+  }
   const { backend, seen } = await watched();
   const inVain = { ...put("b"), expect: [{ key: ["meta", "b"] as const, value: bytes(1, 1) }] };
   await Promise.all([told(seen, "a", backend.commit(put("a"))), told(seen, "b", backend.commit(inVain))]);
@@ -132,6 +140,36 @@ test("[FL24] short writes, segments that end, and large frames change nothing of
   const again = await factoryOn(new SimulatedDisk(disk.image())).open(simulatedEnv(2));
   expect(await dump(again)).toEqual(lines);
   await again.close();
+});
+
+test("[FL24] nothing is prepared while the system still reads the frame before it", async () => {
+  const disk = new SimulatedDisk();
+  const written: (() => void)[] = [];
+  let isSlow = false;
+  const files: OpenFiles = async (create) => {
+    const opened = await disk.files(create);
+    const open = opened.open.bind(opened);
+    opened.open = async (name, mode) => {
+      const file = await open(name, mode);
+      const write = file.write.bind(file);
+      file.write = (...how) =>
+        isSlow
+          ? new Promise<void>((resolve) => written.push(resolve)).then(() => write(...how))
+          : write(...how);
+      return file;
+    };
+    return opened;
+  };
+  const backend = await factoryOn({ files }).open(simulatedEnv(1));
+  await backend.commit(put("first"));
+  isSlow = true;
+  const both = isPrepared(backend, put("a", 1), put("b", 2));
+  isSlow = false;
+  for (const resolve of written) resolve();
+  expect(await both).toBe(false);
+  expect(await backend.get(["events", "a", 1])).toEqual(bytes(100, 1));
+  expect(await backend.get(["events", "b", 2])).toEqual(bytes(100, 2));
+  await backend.close();
 });
 
 test("[FL24] without the sync of each commit none is taken ahead", async () => {
@@ -209,4 +247,80 @@ test("[FL24] forty writers whose groups go ahead lose nothing acknowledged in a 
     }
     await left.close();
   }
+});
+
+/** A door that whoever comes waits at, once it is shut. */
+function door() {
+  let shut = false;
+  let open: (error?: Error) => void = () => undefined;
+  let came: () => void = () => undefined;
+  return {
+    /** Resolves when somebody waits. */
+    shut: () => {
+      shut = true;
+      return new Promise<void>((resolve) => {
+        came = resolve;
+      });
+    },
+    open: (error?: Error) => open(error),
+    pass: () => {
+      if (!shut) return Promise.resolve();
+      shut = false;
+      came();
+      return new Promise<void>((resolve, reject) => {
+        open = (error) => (error === undefined ? resolve() : reject(error));
+      });
+    },
+  };
+}
+
+test("[FL24] when a merge fails to write the manifest, what is POISONED is not written, whenever that is", async () => {
+  const codes = new Set<string>();
+  for (let delay = -12; delay <= 12; delay++) {
+    const disk = new SimulatedDisk();
+    const [syncs, renames] = [door(), door()];
+    const open: OpenFiles = async (create) => {
+      const files = await disk.files(create);
+      const [inner, rename] = [files.open.bind(files), files.rename.bind(files)];
+      files.rename = (from, to) => renames.pass().then(() => rename(from, to));
+      files.open = async (name, mode) => {
+        const file = await inner(name, mode);
+        const sync = file.sync.bind(file);
+        file.sync = () => syncs.pass().then(() => sync());
+        return file;
+      };
+      return files;
+    };
+    const factory = factoryOn({ files: open }, { mergeDeadRatioMin: 1 });
+    const backend = await factory.open(simulatedEnv(1, { autoAdvance: true }));
+    await backend.commit(put("first"));
+    await factory.merge({ force: true });
+    const switching = renames.shut();
+    const merging = factory.merge({ force: true }).catch(() => undefined);
+    await switching;
+    const syncing = syncs.shut();
+    const told: string[] = [];
+    const commits = ["a", "b"].map((id) =>
+      backend.commit(put(id)).then(
+        () => told.push(`${id} there`),
+        (error: Error) => told.push(`${id} ${isCoppiceError(error) ? error.code : String(error)}`),
+      ),
+    );
+    await syncing;
+    if (delay < 0) renames.open(failure("EIO"));
+    for (let i = 0; i > delay; i--) await undefined;
+    syncs.open();
+    for (let i = 0; i < delay; i++) await undefined;
+    renames.open(failure("EIO"));
+    await Promise.all([...commits, merging]);
+    await backend.close();
+    const again = await factoryOn(new SimulatedDisk(disk.image())).open(simulatedEnv(2));
+    for (const id of ["a", "b"]) {
+      const isThere = (await again.get(["events", id, 0])) !== undefined;
+      expect(told, `delay ${delay}`).toContain(`${id} ${isThere ? "there" : "POISONED"}`);
+    }
+    await again.close();
+    for (const line of told) codes.add(line);
+  }
+  expect([...codes].sort()).toEqual(["a there", "b POISONED", "b there"]);
 });

@@ -89,6 +89,25 @@ test("[FL13] a read-only open follows the writer over rotations, merges and reop
   }
 });
 
+test("[FL13] a read-only open of a store that was never written to follows it, though its first commits were merged since", async () => {
+  for (const mergedCount of [1, 3]) {
+    const disk = new SimulatedDisk();
+    const factory = factoryOn(disk, { mergeDeadRatioMin: 1 });
+    const writer = await factory.open(simulatedEnv(1, { autoAdvance: true }));
+    const reader = await factoryOn(disk, { readOnly: true }).open(simulatedEnv(2));
+    const commit = (seq: number) =>
+      writer.commit({ put: [{ key: ["events", "d", seq], value: bytes(10, seq) }] });
+    for (let seq = 0; seq < mergedCount; seq++) await commit(seq);
+    await factory.merge({ force: true });
+    for (let seq = mergedCount; seq < 6; seq++) {
+      await commit(seq);
+      expect(await dump(reader)).toEqual(await dump(writer));
+    }
+    await reader.close();
+    await writer.close();
+  }
+});
+
 test("[FL13] a read-only open does without a writer, watches, and refuses where there is no store", async () => {
   const disk = new SimulatedDisk();
   await expect(factoryOn(disk, { readOnly: true }).open(simulatedEnv(1))).rejects.toMatchObject({

@@ -118,10 +118,9 @@ export class Gathering {
     const isLast = this.#ahead !== undefined && this.#underway && count + underway >= this.#expected;
     if (!isLast && count % STEP !== 0) return;
     this.#lastJoined = this.#env.elapsed();
-    if (this.#held) return;
+    if (this.#held || this.#isOverdue(this.#lastJoined)) return;
     if (isLast && this.#isBusy(count, AHEAD)) this.#ahead?.();
     if (!this.#waiting || 2 * count < this.#expected) return;
-    if (this.#isOverdue(this.#lastJoined)) return;
     const allMs = ((this.#lastJoined - this.#since) * Math.max(count, this.#expected)) / count;
     if (allMs > this.#commitMs) this.#begin();
   }

@@ -5,8 +5,8 @@
  * Invariants:
  * - after `close` every call rejects with `CLOSED`, and the backend is called no more;
  * - a backend that `poisonsItself` gets no further commit after one that failed for any reason but a
- *   conflict or `STORE_FULL`: all waiting and later ones reject with `POISONED` until it is reopened. Reads
- *   go on: they only show what was committed;
+ *   conflict or `STORE_FULL`: all waiting and later ones reject with `POISONED` until it is reopened, and one
+ *   that it has already ends as it says. Reads go on: they only show what was committed;
  * - a commit that fails with an error the contract does not name counts as `OUTCOME_UNKNOWN`;
  * - what a backend returns is a plain `Uint8Array`.
  */
@@ -40,7 +40,7 @@ export class Guard implements Backend {
   #closed: Promise<void> | undefined;
   #reclaiming: Promise<void> = Promise.resolve();
   #poison: CoppiceError | undefined;
-  /** When the last commit ended. */
+  /** When the last commit was done. */
   #ended = 0;
 
   constructor(backend: Backend, env: Env, limits: Limits, onCommit?: CommitListener) {
@@ -162,19 +162,20 @@ export class Guard implements Backend {
             cause: error,
           });
       if (this.traits.poisonsItself && !leavesAlive(error)) {
-        // The one that was handed over behind it says no more than that.
-        if (this.#poison !== undefined) failure = poisoned(this.#poison);
-        else this.#poison = failure as CoppiceError;
+        if (this.#poison === undefined) this.#poison = failure as CoppiceError;
+        // Of two that were handed over either may fail first, and what is in doubt stays in doubt.
+        else if (isCoppiceError(failure, "POISONED")) failure = poisoned(this.#poison);
       }
       throw failure;
     } finally {
-      // One that was handed over early has waited for the one before.
+      // One that was handed over early has waited for the one before, unless it failed before that was done.
       const started = Math.max(called, this.#ended);
-      this.#ended = this.#env.elapsed();
+      const ended = this.#env.elapsed();
+      if (failure === undefined) this.#ended = ended;
       this.#onCommit?.({
         operations: (batch.put?.length ?? 0) + (batch.delete?.length ?? 0),
         bytes: (batch.put ?? []).reduce((sum, entry) => sum + entry.value.length, 0),
-        durationMs: this.#ended - started,
+        durationMs: ended - started,
         error: failure,
       });
     }

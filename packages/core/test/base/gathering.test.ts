@@ -237,6 +237,18 @@ test("[BK58] the last who may come takes all ahead, when they needed a third of 
   expect(early.ahead()).toBe(0);
 });
 
+test("[BK55] after 5 ms of commits without a turn of the event loop nobody is taken ahead before there was one", () => {
+  const it = halved();
+  // One that was taken ahead has failed already.
+  it.gathering.goesOn();
+  it.pass(5.1);
+  it.gathering.joined(32, 32);
+  expect(it.ahead()).toBe(0);
+  it.turn();
+  it.gathering.joined(32, 32);
+  expect(it.ahead()).toBe(1);
+});
+
 test("[BK58] few are not taken ahead, nor anybody where commits hold up the thread", () => {
   const few = harness();
   committed(few);

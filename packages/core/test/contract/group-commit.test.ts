@@ -185,3 +185,41 @@ test("[BK58] a failure of the group under way, or of the one ahead, fails its me
     expect(told).toHaveLength(4 * 48);
   }
 });
+
+test("[BK55] those who try again at once until another commit is done do not keep it from being done", async () => {
+  let isDone = false;
+  let underway: Promise<unknown> = Promise.resolve();
+  const commit = async (batch: Batch) => {
+    const [inVain] = batch.expect ?? [];
+    if (inVain !== undefined && !isDone) throw commitConflict(inVain.key);
+    underway = underway.then(() => new Promise((resolve) => setImmediate(resolve)));
+    await underway;
+    isDone ||= keysOf(batch).some((key) => key[1] === "last");
+  };
+  let ticks = 0;
+  const env = { ...systemEnv(), elapsed: () => (ticks += 0.01) };
+  const group = new GroupCommit(commit, env, LIMITS, true);
+  const submit = (batch: Batch) =>
+    new Promise<void>((resolve, reject) => group.submit(batch, resolve, reject));
+  for (let n = 0; n < 2; n++)
+    await Promise.all(Array.from({ length: 64 }, (_, i) => submit(put(`doc${i}`, n))));
+  let tries = 0;
+  const wait = async (id: string) => {
+    const batch: Batch = { ...put(id, 0), expect: [{ key: ["meta", id], value: undefined }] };
+    while (!isDone && tries++ < 50_000) {
+      if (
+        await submit(batch).then(
+          () => true,
+          () => false,
+        )
+      )
+        return;
+      // Some work before it tries again, so that the last of them comes late.
+      for (let reaction = 0; reaction < 200; reaction++) await undefined;
+    }
+  };
+  const last = submit(put("last", 0));
+  await new Promise((resolve) => setImmediate(resolve));
+  await Promise.all([last, ...Array.from({ length: 64 }, (_, i) => wait(`waiting${i}`))]);
+  expect(tries).toBeLessThan(50_000);
+});

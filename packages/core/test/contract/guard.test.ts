@@ -200,3 +200,60 @@ test("[BK7] ending a guarded scan early, by abort too, ends the backend's scan",
   await expect(scan.next()).rejects.toThrow("enough");
   expect(returned).toBe(2);
 });
+
+/**
+ * What 40 writers are told whose groups go ahead, of the first two that are handed over together: each is as the backend
+ * says. `failsFirst`: the second rejects before the first.
+ */
+async function twoFail(
+  codes: readonly ("OUTCOME_UNKNOWN" | "UNAVAILABLE" | "POISONED")[],
+  failsFirst: boolean,
+) {
+  const inner = await memoryBackend().open(systemEnv());
+  const turn = () => new Promise((resolve) => setImmediate(resolve));
+  const two: Batch[] = [];
+  let underway: Batch | undefined;
+  const commit = async (batch: Batch): Promise<void> => {
+    const fail = (i: number) => new CoppiceError(codes[i]!, "simulated");
+    if (underway !== undefined) {
+      two.push(underway, batch);
+      if (!failsFirst) for (let i = 0; i < 5; i++) await turn();
+      throw fail(1);
+    }
+    underway = batch;
+    await turn();
+    underway = undefined;
+    if (two.length > 0) throw fail(0);
+  };
+  const traits: Traits = { ...inner.traits, poisonsItself: true, pipelined: true };
+  // Work takes time here, which is what makes groups go ahead.
+  let ticks = 0;
+  const env = { ...systemEnv(), elapsed: () => (ticks += 0.02) };
+  const guard = new Guard({ ...inner, traits, commit, close: () => inner.close() }, env, LIMITS);
+  const told = new Map<string, unknown>();
+  const writer = async (id: string): Promise<void> => {
+    for (let n = 0; n < 50; n++) {
+      const key: Key = ["events", id, n];
+      const error: unknown = await guard
+        .commit({ put: [{ key, value: Uint8Array.of(n) }] })
+        .catch((failure: unknown) => failure);
+      if (isCoppiceError(error)) return void told.set(String(key), error.code);
+    }
+  };
+  await Promise.all(Array.from({ length: 40 }, (_, i) => writer(`doc${i}`)));
+  await expect(guard.commit(PUT)).rejects.toThrow(code("POISONED"));
+  await guard.close();
+  return two.map(({ put }) => [...new Set(put!.map(({ key }) => told.get(String(key))))]);
+}
+
+test("[BK57] of two that are handed over together, each that may have been written is in doubt, whichever fails first", async () => {
+  expect(await twoFail(["OUTCOME_UNKNOWN", "UNAVAILABLE"], true)).toEqual([
+    ["OUTCOME_UNKNOWN"],
+    ["UNAVAILABLE"],
+  ]);
+  expect(await twoFail(["UNAVAILABLE", "OUTCOME_UNKNOWN"], false)).toEqual([
+    ["UNAVAILABLE"],
+    ["OUTCOME_UNKNOWN"],
+  ]);
+  expect(await twoFail(["OUTCOME_UNKNOWN", "POISONED"], false)).toEqual([["OUTCOME_UNKNOWN"], ["POISONED"]]);
+});
