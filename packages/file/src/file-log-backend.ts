@@ -18,9 +18,11 @@ import {
   type BackendFactory,
   type Batch,
   CoppiceError,
+  checkOptions,
   commitConflict,
   type Env,
   isCoppiceError,
+  type OptionNames,
   type Traits,
 } from "coppice";
 import { nodeFiles, type OpenFiles, type StoreFiles } from "./files.js";
@@ -136,23 +138,21 @@ interface Settings {
   readonly files: OpenFiles;
 }
 
-const NAMES: readonly string[] = [
-  "durability",
-  "blocking",
-  "createIfMissing",
-  "segmentBytesMax",
-  "segmentsMax",
-  "storeBytesMax",
-  "readBytesMax",
-  "mergeDeadRatioMin",
-  "readOnly",
-  "files",
-];
+const OPTIONS: OptionNames<FileLogOptions> = {
+  durability: true,
+  blocking: true,
+  createIfMissing: true,
+  segmentBytesMax: true,
+  segmentsMax: true,
+  storeBytesMax: true,
+  readBytesMax: true,
+  mergeDeadRatioMin: true,
+  readOnly: true,
+  files: true,
+};
 
 function checked(directory: string, options: FileLogOptions): Settings {
-  for (const name of Object.keys(options)) {
-    if (!NAMES.includes(name)) throw new TypeError(`fileLogBackend has no option ${name}`);
-  }
+  checkOptions("fileLogBackend", options, OPTIONS);
   if (typeof directory !== "string" || directory === "")
     throw new TypeError("the directory must not be empty");
   const { durability = "power", mergeDeadRatioMin = 0.5 } = options;
@@ -336,14 +336,14 @@ class FileLog implements Backend {
   }
 
   async #commitNow(batch: Batch, frame: Frame | undefined): Promise<void> {
-    const { failure } = this.#writer;
-    // A frame that is on its way already, when merging failed, is no less written.
-    if (failure !== undefined && frame?.durable === undefined) throw poisoned(failure);
-    if (frame === undefined) {
+    if (frame !== undefined) {
+      // Whatever has failed meanwhile: one that is on its way is no less written.
+      await this.#writer.finish(frame);
+    } else {
+      const { failure } = this.#writer;
+      if (failure !== undefined) throw poisoned(failure);
       this.#assertExpected(batch);
       await this.#writer.write(batch);
-    } else {
-      await this.#writer.finish(frame);
     }
     this.#reader.noteWritten(batch.put ?? []);
     if ((batch.delete?.length ?? 0) > 0) this.#merger.wake();

@@ -20,6 +20,7 @@ import {
   type BackendFactory,
   type Batch,
   CoppiceError,
+  checkOptions,
   commitConflict,
   compareBytes,
   decodeKey,
@@ -30,6 +31,7 @@ import {
   isCoppiceError,
   isRangeDeletion,
   type Key,
+  type OptionNames,
   type Range,
   type ScanOptions,
   type Traits,
@@ -47,7 +49,16 @@ const PAGE_ENTRIES_MAX = 1000;
 const PAGE_ENTRIES_FIRST = 16;
 const PAGE_BYTES = 1024 * 1024;
 const WRITE_BUFFER_BYTES = 16 * 1024 * 1024;
-const TUNING: readonly string[] = ["cacheBytes", "writeBufferBytes", "tableBytesMax", "compression"];
+const OPTIONS: OptionNames<LevelOptions> = {
+  durability: true,
+  createIfMissing: true,
+  verifyTables: true,
+  anchor: true,
+  cacheBytes: true,
+  writeBufferBytes: true,
+  tableBytesMax: true,
+  compression: true,
+};
 /** Expectations read without leaving the thread (1–2 µs each): more would hold up everything else. */
 const SYNC_READS_MAX = 256;
 const VALUE_BYTES_MAX = 64 * 1024 * 1024;
@@ -118,9 +129,7 @@ export function levelBackend(location: string, options?: LevelOptions): BackendF
 export function levelBackend(database: AnyLevel, options?: InstanceOptions): BackendFactory;
 export function levelBackend(target: string | AnyLevel, options: LevelOptions = {}): BackendFactory {
   const { durability, createIfMissing = true, verifyTables = true, anchor, ...tuning } = options;
-  for (const name of Object.keys(tuning)) {
-    if (!TUNING.includes(name)) throw new TypeError(`levelBackend has no option ${name}`);
-  }
+  checkOptions("levelBackend", options, OPTIONS);
   if (durability !== undefined && durability !== "power" && durability !== "process") {
     throw new TypeError('durability must be "power" or "process"');
   }

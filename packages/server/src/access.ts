@@ -13,6 +13,7 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { IncomingHttpHeaders, IncomingMessage } from "node:http";
 import { isIP } from "node:net";
+import { checkOptions, type OptionNames } from "coppice";
 
 /** `read`: see; `write`: also edit and create; `admin`: also compact, delete, check. */
 export type Action = "read" | "write" | "admin";
@@ -49,7 +50,7 @@ const RANK: Record<Action, number> = { read: 0, write: 1, admin: 2 };
 const TOKEN_CHARACTERS_MIN = 16;
 /** In 1973; what is less was meant in seconds. */
 const EXPIRES_MIN = 100_000_000_000;
-const GRANT: Readonly<Record<keyof TokenGrant, true>> = {
+const GRANT: OptionNames<TokenGrant> = {
   token: true,
   sha256: true,
   action: true,
@@ -89,10 +90,7 @@ export function bearerTokens(grants: readonly TokenGrant[]): Authorize {
 function knownGrant(grant: TokenGrant): KnownGrant {
   if (typeof grant !== "object" || grant === null) throw new TypeError("a grant must be an object");
   // What nobody looks at would leave the whole store open, for ever.
-  for (const name of Object.keys(grant)) {
-    if (!Object.hasOwn(GRANT, name))
-      throw new TypeError(`a grant has no ${name}; it has ${Object.keys(GRANT).join(", ")}`);
-  }
+  checkOptions("a grant", grant, GRANT);
   const { token, sha256, action, documents, expires } = grant;
   if ((token === undefined) === (sha256 === undefined))
     throw new TypeError("a grant needs token or sha256, one of them");

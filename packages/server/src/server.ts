@@ -15,7 +15,7 @@ import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { getRequestListener } from "@hono/node-server";
-import type { DocumentStorage } from "coppice";
+import { checkOptions, type DocumentStorage, type OptionNames } from "coppice";
 import { type Authorize, isLoopback } from "./access.js";
 import { Changes } from "./changes.js";
 import { makeApp } from "./http/app.js";
@@ -53,7 +53,7 @@ export interface ServerOptions {
   readonly onError?: (error: unknown, facts: { readonly document?: string }) => void;
 }
 
-const OPTIONS: Readonly<Record<keyof ServerOptions, true>> = {
+const OPTIONS: OptionNames<ServerOptions> = {
   storage: true,
   host: true,
   port: true,
@@ -115,9 +115,7 @@ export class CoppiceServer {
 
   constructor(options: ServerOptions) {
     // Without types: an `authorise` that nobody looks at would leave everything open.
-    for (const name of Object.keys(options)) {
-      if (!(name in OPTIONS)) throw new TypeError(`a server has no option ${name}`);
-    }
+    checkOptions("a server", options, OPTIONS);
     const { storage, authorize, origins = [], mayRecover, pageDirectory = PAGE_DIRECTORY } = options;
     this.#options = options;
     this.#limits = serverLimits(options.limits);

@@ -210,8 +210,11 @@ describe("permissions", () => {
   test("[SV77] what a grant does not know or cannot mean is refused: a misspelt key opened the whole store", () => {
     const token = "a".repeat(16);
     for (const [grant, says] of [
-      [{ document: ["team/*"] }, "a grant has no document; it has token, sha256, action, documents, expires"],
-      [{ expire: 1 }, "a grant has no expire"],
+      [
+        { document: ["team/*"] },
+        "a grant has no option document; there are token, sha256, action, documents, expires",
+      ],
+      [{ expire: 1 }, "a grant has no option expire"],
       [{ documents: "team/*" }, "a list of ids"],
       [{ documents: [] }, "a list of ids"],
       [{ documents: [1] }, "a list of ids"],

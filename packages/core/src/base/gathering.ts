@@ -26,8 +26,11 @@ import type { Env } from "./env.js";
 /** Fewer than these are not cut off from those behind them; and so many more until it is looked again. */
 const ENOUGH = 16;
 const STEP = 8;
-/** What is handed over ahead needs some of that time to be prepared. */
-const [CUT, AHEAD] = [2, 3];
+/**
+ * Of a commit's time, the part that those behind it must have needed to be cut off, and to go ahead: these
+ * are prepared as well, in time that is not measured.
+ */
+const [CUT_PART, AHEAD_PART] = [1 / 2, 1 / 3];
 /** Commits to memory take no time, and many in one still cost less than many. */
 const COMMIT_MS_MIN = 0.1;
 /** Where commits take longer, waking costs little of it; and so many turns, where time stands still. */
@@ -66,19 +69,20 @@ export class Gathering {
     if (this.#awake) this.#env.turn(this.#stayAwake);
   };
 
-  /** `ahead`: takes what waits while a commit is under way, to begin when that is done; see `goesOn`. */
+  /** `ahead`: takes what waits while a commit is under way, to begin when that is done; see `began`. */
   constructor(env: Env, begin: () => void, ahead?: () => void) {
     this.#env = env;
     this.#ahead = ahead;
     this.#begin = () => {
       if (!this.#waiting) return;
       this.#waiting = false;
-      this.#began();
+      this.began();
       begin();
     };
   }
 
-  #began(): void {
+  /** A commit is under way: `begin` was called, or one that was taken ahead is next. */
+  began(): void {
     const env = this.#env;
     this.#begun = env.elapsed();
     if (this.#turnlessSince === undefined) {
@@ -119,20 +123,15 @@ export class Gathering {
     if (!isLast && count % STEP !== 0) return;
     this.#lastJoined = this.#env.elapsed();
     if (this.#held || this.#isOverdue(this.#lastJoined)) return;
-    if (isLast && this.#isBusy(count, AHEAD)) this.#ahead?.();
+    if (isLast && this.#isBusy(count, AHEAD_PART)) this.#ahead?.();
     if (!this.#waiting || 2 * count < this.#expected) return;
     const allMs = ((this.#lastJoined - this.#since) * Math.max(count, this.#expected)) / count;
     if (allMs > this.#commitMs) this.#begin();
   }
 
-  /** After a commit, when one that was taken ahead is under way now. */
-  goesOn(): void {
-    this.#began();
-  }
-
   /** They needed more than this part of a commit's time to come. */
   #isBusy(behind: number, part: number): boolean {
-    return behind >= ENOUGH && this.#lastJoined - this.#begun > this.#commitMs / part;
+    return behind >= ENOUGH && this.#lastJoined - this.#begun > this.#commitMs * part;
   }
 
   /** A commit of so many is done, and so many wait behind it. */
@@ -142,7 +141,7 @@ export class Gathering {
     this.#expected = count + behind;
     this.#done = this.#env.elapsed();
     this.#commitMs = Math.max(COMMIT_MS_MIN, this.#done - this.#begun);
-    this.#busy = this.#isBusy(behind, CUT);
+    this.#busy = this.#isBusy(behind, CUT_PART);
   }
 
   /** Then what waits for a turn is not begun before. */

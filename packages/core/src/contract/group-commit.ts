@@ -81,7 +81,7 @@ export class GroupCommit {
     this.#handed--;
     this.#underway -= group.length;
     for (const { ids } of group) for (const id of ids) this.#touched.delete(id);
-    if (this.#handed > 0) this.#gathering.goesOn();
+    if (this.#handed > 0) this.#gathering.began();
     else if (this.#queue.length === 0) this.#draining = false;
     else this.#gathering.next();
     // Those who are called back may submit again.

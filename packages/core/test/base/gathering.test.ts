@@ -214,12 +214,13 @@ test("[BK55] after 5 ms of commits without a turn of the event loop the next wai
   expect(many.begun()).toBe(before + 2);
 });
 
-/** A commit of 32 that took 2 ms and one turn, with 32 behind it who are under way now. */
-function halved(): Harness {
+/** A commit of 32 that took 2 ms, with others behind it who are under way now; `held`: without a turn meanwhile. */
+function halved(behind = 32, held = false): Harness {
   const it = harness();
   committed(it);
-  it.gathering.done(32, 32);
-  it.gathering.goesOn();
+  if (held) it.gathering.began();
+  it.gathering.done(32, behind);
+  it.gathering.began();
   it.turn();
   return it;
 }
@@ -240,7 +241,7 @@ test("[BK58] the last who may come takes all ahead, when they needed a third of 
 test("[BK55] after 5 ms of commits without a turn of the event loop nobody is taken ahead before there was one", () => {
   const it = halved();
   // One that was taken ahead has failed already.
-  it.gathering.goesOn();
+  it.gathering.began();
   it.pass(5.1);
   it.gathering.joined(32, 32);
   expect(it.ahead()).toBe(0);
@@ -250,20 +251,11 @@ test("[BK55] after 5 ms of commits without a turn of the event loop nobody is ta
 });
 
 test("[BK58] few are not taken ahead, nor anybody where commits hold up the thread", () => {
-  const few = harness();
-  committed(few);
-  few.gathering.done(32, 15);
-  few.gathering.goesOn();
-  few.turn();
+  const few = halved(15);
   few.pass(1.9);
   few.gathering.joined(15, 32);
   expect(few.ahead()).toBe(0);
-  const held = harness();
-  committed(held);
-  held.gathering.goesOn();
-  held.gathering.done(32, 32);
-  held.gathering.goesOn();
-  held.turn();
+  const held = halved(32, true);
   held.pass(1.9);
   held.gathering.joined(32, 32);
   expect(held.ahead()).toBe(0);
