@@ -7,7 +7,16 @@ import { DocumentStorage, type TreeDocument, tree } from "coppice";
 import type { Page } from "playwright-core";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
 import * as Y from "yjs";
-import { cleanUp, closeBrowser, noBrowserReason, start, tab, temporaryStore, until } from "./support.js";
+import {
+  cleanUp,
+  closeBrowser,
+  eventually,
+  noBrowserReason,
+  start,
+  tab,
+  temporaryStore,
+  until,
+} from "./support.js";
 
 afterEach(cleanUp);
 afterAll(closeBrowser);
@@ -110,7 +119,7 @@ describe("the page", () => {
     for (const clock of [12, 30, 3]) {
       await slider.fill(String(clock));
       await until(`clock ${clock}`, async () => (await then.getAttribute("data-clock")) === String(clock));
-      expect(await then.textContent()).toBe(states[clock]);
+      await eventually(() => then.textContent()).toBe(states[clock]);
     }
     await slider.focus();
     await page.keyboard.press("ArrowRight");
@@ -128,8 +137,10 @@ describe("the page", () => {
     await page.getByLabel("id of the new document").fill("a fork");
     await page.keyboard.press("Enter");
     await page.getByRole("link", { name: "a fork" }).click();
+    await page.getByRole("heading", { name: "a fork" }).waitFor();
     await until("the fork", async () => (await then.textContent()) === states[4]);
     await page.goBack();
+    await page.getByRole("heading", { name: "a/b c" }).waitFor();
     await page.getByRole("button", { name: "Compact" }).click();
     const asked = await page.getByText(/^Versions before clock/).textContent();
     await page.getByRole("button", { name: /^Trim/ }).click();
@@ -138,7 +149,7 @@ describe("the page", () => {
     // A tag is the way to what is older than the cut.
     await page.getByRole("button", { name: "early" }).click();
     await until("the tag", async () => (await then.getAttribute("data-clock")) === "4");
-    expect(await then.textContent()).toBe(states[4]);
+    await eventually(() => then.textContent()).toBe(states[4]);
     expect(await stop()).toBe(0);
     const storage = await openStore(location);
     const { oldestClock } = (await storage.info("a/b c"))!;
@@ -161,7 +172,7 @@ describe("the page", () => {
     await page.getByRole("button", { name: "Compact all" }).click();
     await page.getByText(/gone for good, except tagged ones/).waitFor();
     await page.keyboard.press("Enter");
-    expect(await page.getByText(/gone for good/).count()).toBe(0);
+    await eventually(() => page.getByText(/gone for good/).count()).toBe(0);
     await page.getByRole("button", { name: "Compact all" }).click();
     await page.getByRole("button", { name: "Trim them" }).click();
     const did = await page.getByText(/Trimmed .* freed in/).textContent();
@@ -197,7 +208,7 @@ describe("the page", () => {
     await page.keyboard.press("Enter");
     await page.keyboard.type("by hand");
     await page.keyboard.press("Escape");
-    expect(await page.getByLabel("name of the version").count()).toBe(0);
+    await eventually(() => page.getByLabel("name of the version").count()).toBe(0);
     await page.goto(`${url}/#/try/notes`);
     // What is typed before the text has come may stand behind it.
     await until("Ann has the text", async () => (await textOf(page, "Ann")) === states.at(-1));
@@ -205,7 +216,7 @@ describe("the page", () => {
     await page.keyboard.type("typed ");
     await until("Ben has it", async () => (await textOf(page, "Ben")).startsWith("typed "));
     await page.keyboard.press("Tab");
-    expect(await focused(page)).toBe("Text of Ben");
+    await eventually(() => focused(page)).toBe("Text of Ben");
   }, 120_000);
 
   test("[PG8] the list can be searched and keeps itself up to date; an event graph is drawn", async (context) => {
@@ -229,8 +240,9 @@ describe("the page", () => {
     await page.getByRole("link", { name: "board" }).click();
     const graph = page.getByRole("img", { name: "3 chains of events" });
     await graph.waitFor();
-    expect([await graph.locator(".node").count(), await graph.locator(".edge").count()]).toEqual([3, 2]);
-    expect(await page.getByText("by 2 replicas").count()).toBe(1);
+    await eventually(() => graph.locator(".node").count()).toBe(3);
+    await eventually(() => graph.locator(".edge").count()).toBe(2);
+    await eventually(() => page.getByText("by 2 replicas").count()).toBe(1);
   }, 120_000);
 
   test("[PG9] what others do is shown as it happens, and asked for when nothing is told", async (context) => {
@@ -244,7 +256,7 @@ describe("the page", () => {
     const asked: string[] = [];
     page.on("request", (request) => asked.push(new URL(request.url()).pathname));
     const events = page.locator(".tile", { hasText: "events" }).first().locator(".value");
-    expect(await events.textContent()).toBe("7");
+    await eventually(() => events.textContent()).toBe("7");
     const other = await tab(`${url}/#/try/notes`, LOST);
     await typedInto(other, "Ann", "and more");
     await until("it is shown", async () => Number(await events.textContent()) > 7);
@@ -261,7 +273,7 @@ describe("the page", () => {
     const before = Number(await events.textContent());
     await typedInto(other, "Ben", " all");
     await until("it is shown all the same", async () => Number(await events.textContent()) > before);
-    expect(await page.getByText("reconnecting …").count()).toBe(1);
+    await eventually(() => page.getByText("reconnecting …").count()).toBe(1);
     await page.unroute("**/api/changes*");
     await page.getByText("live", { exact: true }).waitFor();
   }, 120_000);
@@ -300,14 +312,14 @@ describe("the page", () => {
     await page.getByRole("button", { name: /^Trim/ }).click();
     const steps = page.getByRole("status", { name: "Compacting" });
     await steps.waitFor();
-    expect(await steps.getByRole("listitem").allTextContents()).toEqual([
+    await eventually(() => steps.getByRole("listitem").allTextContents()).toEqual([
       "reading",
       "folding",
       "staging",
       "verifying",
       "trimming",
     ]);
-    expect(await steps.locator("[aria-current=step]").textContent()).toBe("reading");
+    await eventually(() => steps.locator("[aria-current=step]").textContent()).toBe("reading");
     await steps.getByRole("button", { name: "Cancel" }).click();
     await page.getByText(/^cancelled/).waitFor();
     letGo();
@@ -319,8 +331,8 @@ describe("the page", () => {
     const { oldestClock } = await facts();
     expect(Number(/^([\d,]+) events/.exec(said ?? "")?.[1])).toBe(oldestClock);
     const sizes = page.locator(".sizes dd");
-    expect(await sizes.first().textContent()).toMatch(/^ *0 B snapshot .* of events$/);
-    expect(await sizes.last().textContent()).toMatch(/[1-9]\d* B snapshot .* of events$/);
+    await eventually(() => sizes.first().textContent()).toMatch(/^ *0 B snapshot .* of events$/);
+    await eventually(() => sizes.last().textContent()).toMatch(/[1-9]\d* B snapshot .* of events$/);
     await page.getByRole("img", { name: /over time, with .* marks/ }).waitFor();
     await page.getByText(/^1 compaction since the server started/).waitFor();
     await page.getByRole("button", { name: "Compact" }).click();
@@ -358,15 +370,16 @@ describe("the page", () => {
     const page = await tab(`${url}/#/documents/both`);
     const graph = page.getByRole("img", { name: "4 chains of events" });
     await graph.waitFor();
-    expect([await graph.locator(".node").count(), await graph.locator(".edge").count()]).toEqual([4, 4]);
+    await eventually(() => graph.locator(".node").count()).toBe(4);
+    await eventually(() => graph.locator(".edge").count()).toBe(4);
     const panel = page.getByRole("region", { name: "Event graph" });
-    expect(await panel.getByText("4 events by 2 replicas").count()).toBe(1);
-    expect(await panel.getByText("Updates of yjs name no parents").count()).toBe(1);
-    expect(await panel.getByText("Cut").count()).toBe(0);
+    await eventually(() => panel.getByText("4 events by 2 replicas").count()).toBe(1);
+    await eventually(() => panel.getByText("Updates of yjs name no parents").count()).toBe(1);
+    await eventually(() => panel.getByText("Cut").count()).toBe(0);
     await page.goto(`${url}/#/documents/many`);
     await page.getByRole("img", { name: "300 chains of events" }).waitFor();
-    expect(
-      await panel.getByText("Cut: the newest 300 chains are drawn, 10 older ones are not.").count(),
+    await eventually(() =>
+      panel.getByText("Cut: the newest 300 chains are drawn, 10 older ones are not.").count(),
     ).toBe(1);
     await page.goto(`${url}/#/documents/long`);
     await panel.getByText("120 events, and 110 that only delete or repeat").waitFor();
@@ -397,10 +410,10 @@ describe("the page", () => {
     await page.getByRole("button", { name: "Show 500 more" }).focus();
     await page.keyboard.press("Enter");
     await until("the focus is on the last page", async () => (await focused(page)) === "doc 1000");
-    expect(await page.getByText("1,050 documents").count()).toBe(1);
-    expect(await page.getByRole("button", { name: "Show 500 more" }).count()).toBe(0);
+    await eventually(() => page.getByText("1,050 documents").count()).toBe(1);
+    await eventually(() => page.getByRole("button", { name: "Show 500 more" }).count()).toBe(0);
     await page.keyboard.press("/");
-    expect(await focused(page)).toBe("Search documents");
+    await eventually(() => focused(page)).toBe("Search documents");
     await page.keyboard.type("doc 104");
     await until("it is found", async () => (await page.getByRole("row").count()) === 11);
     await page.keyboard.type("9");
@@ -426,11 +439,11 @@ describe("the page", () => {
     await enter(page, ofNotes);
     await until("its own document is shown", async () => (await textOfPast(page)) === "ritten");
     await page.getByText("This token allows reading and writing here").waitFor();
-    expect(await isEnabled(page, "Snapshot", "Compact", "Tag")).toEqual([false, false, true]);
-    expect(await page.getByRole("link", { name: "Edit" }).count()).toBe(1);
+    await eventually(() => isEnabled(page, "Snapshot", "Compact", "Tag")).toEqual([false, false, true]);
+    await eventually(() => page.getByRole("link", { name: "Edit" }).count()).toBe(1);
     // It is all that this token opens, so nothing else is asked for.
-    expect(await page.getByLabel("Token").count()).toBe(0);
-    expect(await page.locator("header .status").textContent()).toBe("polling");
+    await eventually(() => page.getByLabel("Token").count()).toBe(0);
+    await eventually(() => page.locator("header .status").textContent()).toBe("polling");
     const refused: string[] = [];
     page.on("response", (response) => {
       if (response.status() === 403) refused.push(new URL(response.url()).pathname);
@@ -440,25 +453,25 @@ describe("the page", () => {
     expect(refused).toEqual([]);
     await page.goto(`${url}/#/documents/other`);
     await page.getByText('the token lacks the action read for "other"').waitFor();
-    expect(await page.getByLabel("Token").count()).toBe(1);
+    await eventually(() => page.getByLabel("Token").count()).toBe(1);
     await page.getByRole("link", { name: "Documents" }).first().click();
     await until("the others are not", async () => (await page.locator("pre").count()) === 0);
     await enter(page, token);
     await page.getByRole("link", { name: "notes" }).click();
     await until("it is shown", async () => (await textOfPast(page)) === "ritten");
     await page.getByText("This token allows reading here").waitFor();
-    expect(await isEnabled(page, "Snapshot", "Compact", "Tag")).toEqual([false, false, false]);
+    await eventually(() => isEnabled(page, "Snapshot", "Compact", "Tag")).toEqual([false, false, false]);
     await page.getByRole("link", { name: "Watch" }).click();
     await until("a reader sees it", async () => (await textOf(page, "Ann")) === "ritten");
     await page.getByText("This token does not allow editing here").waitFor();
     await page.getByLabel("Text of Ann").click();
     await page.keyboard.type("x");
     expect(await textOf(page, "Ann")).toBe("ritten");
-    expect(await isEnabled(page, "Type for me")).toEqual([false]);
-    expect(await page.getByRole("button", { name: "Kill the server" }).count()).toBe(0);
+    await eventually(() => isEnabled(page, "Type for me")).toEqual([false]);
+    await eventually(() => page.getByRole("button", { name: "Kill the server" }).count()).toBe(0);
     await page.goto(`${url}/#/storage`);
     await page.getByText("this needs a token with the action admin").waitFor();
-    expect(await isEnabled(page, "Compact all")).toEqual([false]);
+    await eventually(() => isEnabled(page, "Compact all")).toEqual([false]);
   }, 120_000);
 
   test("[PG13] a document that cannot be edited here says why, and tries nothing", async (context) => {
@@ -472,15 +485,15 @@ describe("the page", () => {
     const { url } = await start("start", location, "--no-samples");
     const page = await tab(`${url}/#/try/board`, LOST);
     await page.getByText("board is of the model tree; only Yjs documents can be edited here").waitFor();
-    expect(await page.getByText("connecting again").count()).toBe(0);
-    expect(await page.getByLabel("Text of Ann").count()).toBe(0);
+    await eventually(() => page.getByText("connecting again").count()).toBe(0);
+    await eventually(() => page.getByLabel("Text of Ann").count()).toBe(0);
     // What was written stays in sight when the document goes.
     await page.goto(`${url}/#/try/notes`);
     await until("it is shown", async () => (await textOf(page, "Ann")) === "ritten");
     expect((await fetch(`${url}/api/documents/notes`, { method: "DELETE" })).status).toBe(200);
     await page.getByText("the document was deleted (4410)").waitFor();
     expect(await textOf(page, "Ann")).toBe("ritten");
-    expect(await isEnabled(page, "Type for me")).toEqual([false]);
+    await eventually(() => isEnabled(page, "Type for me")).toEqual([false]);
   }, 120_000);
 });
 

@@ -115,3 +115,8 @@ export async function until(what: string, holds: () => boolean | Promise<boolean
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }
+
+/** What a page shows comes when the browser has drawn it: asked until it is as expected. */
+export function eventually<T>(read: () => Promise<T>) {
+  return expect.poll(read, { timeout: 60_000, interval: 20 });
+}

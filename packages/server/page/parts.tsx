@@ -6,7 +6,7 @@
  */
 
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import type { ApiError } from "./api.js";
 
 export function Failure({ error }: { error: ApiError }) {
@@ -29,7 +29,8 @@ export function Ask(props: {
   readonly onNo: () => void;
 }) {
   const no = useRef<HTMLButtonElement>(null);
-  useEffect(() => no.current?.focus(), []);
+  // Before it is painted: who presses Enter at first sight must not press what the question came from.
+  useLayoutEffect(() => no.current?.focus(), []);
   return (
     <div
       class="notice steps"
