@@ -14,6 +14,7 @@ import { compareKeys, isCoppiceError, keyName, toHex } from "coppice";
 import { NaiveStore } from "coppice/conformance";
 import { type SeededRandom, seededRandom, simulatedEnv } from "coppice/testing";
 import { entriesOf } from "../../../test/support/stores.js";
+import type { OpenFiles } from "../src/files.js";
 
 export const SPACES = ["events", "meta"];
 
@@ -110,6 +111,24 @@ export function factoryOn(disk: Pick<SimulatedDisk, "files">, options: FileLogOp
   return fileLogBackend("simulated", { ...SMALL, ...options, files: disk.files });
 }
 
+/** A sync takes a turn of the event loop, as on a real disk. */
+export function slowSyncs(disk: SimulatedDisk): OpenFiles {
+  return async (create) => {
+    const files = await disk.files(create);
+    const open = files.open.bind(files);
+    files.open = async (name, mode) => {
+      const file = await open(name, mode);
+      const sync = file.sync.bind(file);
+      file.sync = async () => {
+        await new Promise((resolve) => setImmediate(resolve));
+        await sync();
+      };
+      return file;
+    };
+    return files;
+  };
+}
+
 export interface Progress {
   acknowledged: number;
   submitted: number;
@@ -119,14 +138,17 @@ export interface Progress {
   outOfOrder?: number;
 }
 
-/** Runs the steps; `progress` counts commits. `ahead`: each is called while the one before it is under way. */
+/**
+ * Runs the steps; `progress` counts commits. `ahead`: each is called while the one before it is under way, and syncs take
+ * time: else a frame that is written too early would find the one before it durable.
+ */
 export async function play(
   disk: SimulatedDisk,
   steps: readonly Step[],
   progress: Progress,
   { ahead = false, ...options }: FileLogOptions & { readonly ahead?: boolean } = {},
 ): Promise<void> {
-  const factory = factoryOn(disk, options);
+  const factory = factoryOn(ahead ? { files: slowSyncs(disk) } : disk, options);
   const env = () => simulatedEnv(1, { autoAdvance: true });
   let backend = await factory.open(env());
   let before: Promise<void> | undefined;
