@@ -41,6 +41,7 @@ const ABOUT = [
   "states, kills, cuts and inputs are what was looked at, each by opening the store and holding it to all that was acknowledged.",
   "",
   "- `simulated`, `errors`: a disk in memory, `packages/file/test`. Moments where nothing is pending count once, not for each model.",
+  "  `opened`: so many of a run's states differ in their bytes; each of the others was held to what was found in its equal.",
   "- `recorded`: system calls of real processes, and what a loss of power may leave of them at any moment. `unfinished` states are of",
   "  a store that was never opened, and were refused. `merging`: a merged segment was in use.",
   "- `kills`: SIGKILL of a process with 64 events in flight on a real disk; `inFlight` are stored and were never acknowledged.",

@@ -10,7 +10,7 @@ import { seededRandom, simulatedEnv } from "coppice/testing";
 import { expect, test } from "vitest";
 import { bytes } from "../../../test/support/stores.js";
 import type { OpenFiles } from "../src/files.js";
-import { dump, factoryOn, play, randomSteps, statesOf } from "./crash-tools.js";
+import { dump, factoryOn, play, randomSteps, slowSyncs, statesOf } from "./crash-tools.js";
 
 const put = (id: string, seq = 0, length = 100): Batch => ({
   put: [{ key: ["events", id, seq], value: bytes(length, seq % 255) }],
@@ -177,24 +177,6 @@ test("[FL24] without the sync of each commit none is taken ahead", async () => {
   expect(backend.traits.pipelined).toBe(false);
   await backend.close();
 });
-
-/** A sync takes a turn of the event loop, as on a real disk. */
-function slowSyncs(disk: SimulatedDisk): OpenFiles {
-  return async (create) => {
-    const files = await disk.files(create);
-    const open = files.open.bind(files);
-    files.open = async (name, mode) => {
-      const file = await open(name, mode);
-      const sync = file.sync.bind(file);
-      file.sync = async () => {
-        await new Promise((resolve) => setImmediate(resolve));
-        await sync();
-      };
-      return file;
-    };
-    return files;
-  };
-}
 
 test("[FL24] forty writers whose groups go ahead lose nothing acknowledged in a crash, and leave no hole", async () => {
   const disk = new SimulatedDisk();

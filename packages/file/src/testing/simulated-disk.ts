@@ -4,12 +4,15 @@
  * of images can be taken of what a crash at this moment may leave.
  *
  * Not simulated: permissions, symbolic links, more than one directory, two processes at once (but the lock).
+ * Opening lets the event loop turn, as on a real disk: else nothing that a loop of openings refers to weakly
+ * could be collected, and no time limit would end it. All the rest takes microtasks alone.
  *
  * Invariants: the same calls and the same chance give the same images; an image is a disk whose whole
  * content is durable; a failed sync drops what it should have made durable from later syncs, as Linux does,
  * while reads go on showing it.
  */
 
+import { setImmediate } from "node:timers/promises";
 import type { OpenFile, OpenFiles, OpenMode, StoreFiles } from "../files.js";
 
 interface Write {
@@ -103,7 +106,10 @@ export class SimulatedDisk {
   }
 
   /** For `fileLogBackend(…, { files })`. */
-  readonly files: OpenFiles = async () => new SimulatedFiles(this);
+  readonly files: OpenFiles = async () => {
+    await setImmediate();
+    return new SimulatedFiles(this);
+  };
 
   /** What reads see now: the death of the process alone leaves this. */
   image(): DiskImage {
