@@ -108,8 +108,12 @@ class BareCommits {
   }
 }
 
+/**
+ * Three seconds, as a server runs for longer than its code takes to be compiled: of a process's first seconds each
+ * appends more than the one before, with the storage above the log much more so than the bare sides.
+ */
 async function appends({ rounds, quick, scratch, note }) {
-  const ms = quick ? 300 : 1000;
+  const ms = quick ? 300 : 3000;
   const event = update();
   const cases = [
     { writers: 64, documents: 1, wanted: 0.8, overLevel: 2 },

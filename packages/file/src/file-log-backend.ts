@@ -62,8 +62,9 @@ export interface FileLogOptions {
   /** Bytes that one read asks of the disk, when single values are not larger. Default 256 KiB. */
   readonly readBytesMax?: number;
   /**
-   * Segments of which so large a part is dead are merged in the background. Default 0.5; `1`: only when
-   * `merge` is called.
+   * When so large a part of the store is dead, segments of which it is are merged in the background; before
+   * that, segments of which half of the rest is dead too. Default 0.5; `1`: only when `merge` is called,
+   * which takes all of which so large a part is.
    */
   readonly mergeDeadRatioMin?: number;
   /**

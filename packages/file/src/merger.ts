@@ -42,8 +42,8 @@ import type { StoreState } from "./store-state.js";
 import { Window } from "./window.js";
 
 /** Bytes read, or index entries moved, before others get a turn. */
-const SLICE_BYTES = 64 * 1024;
-const SLICE_MOVES = 256;
+const SLICE_BYTES = 16 * 1024;
+const SLICE_MOVES = 64;
 /** Less is not worth a file, and what frames themselves take would be merged again and again. */
 const GAIN_BYTES_MIN = 4096;
 
@@ -99,9 +99,10 @@ export class Merger {
   wake(): void {
     if (this.#awake || this.#stopped || this.failure !== undefined || this.#settings.deadRatioMin >= 1)
       return;
-    if (this.#candidates().length === 0) return;
+    const due = () => this.#candidates(this.#ratioDue());
+    if (due().length === 0) return;
     this.#awake = true;
-    this.run({}).then(
+    this.#queue(() => this.#runNow(() => this.#mergeAll(due, undefined), undefined)).then(
       () => {
         this.#awake = false;
       },
@@ -113,12 +114,20 @@ export class Merger {
   }
 
   mergeableBytes(): number {
-    return this.#candidates().reduce((sum, { bytes }) => sum + bytes, 0);
+    return this.#candidates(this.#settings.deadRatioMin).reduce((sum, { bytes }) => sum + bytes, 0);
   }
 
   /** One run at a time. Rejects with the error of the file system translated, or with `CORRUPT`. */
   run({ force = false, signal }: { force?: boolean; signal?: AbortSignal }): Promise<{ freedBytes: number }> {
-    const result = this.#running.then(() => this.#runNow(force, signal));
+    const { deadRatioMin } = this.#settings;
+    const work = force
+      ? () => this.#mergeEverything(signal)
+      : () => this.#mergeAll(() => this.#candidates(deadRatioMin), signal);
+    return this.#queue(() => this.#runNow(work, signal));
+  }
+
+  #queue<T>(run: () => Promise<T>): Promise<T> {
+    const result = this.#running.then(run);
     this.#running = result.catch(() => undefined);
     return result;
   }
@@ -128,17 +137,10 @@ export class Merger {
     await this.#running;
   }
 
-  async #runNow(force: boolean, signal: AbortSignal | undefined): Promise<{ freedBytes: number }> {
+  async #runNow(work: () => Promise<void>, signal: AbortSignal | undefined): Promise<{ freedBytes: number }> {
     const before = this.#fileBytes();
     try {
-      if (force) {
-        await this.#mergeEverything(signal);
-      } else {
-        for (let run = this.#candidates(); run.length > 0; run = this.#candidates()) {
-          this.#goOn(signal);
-          await this.#merge(run, signal);
-        }
-      }
+      await work();
     } catch (error) {
       if (isCoppiceError(error) || signal?.aborted) throw error;
       const full = (error as NodeJS.ErrnoException).code === "ENOSPC";
@@ -150,6 +152,13 @@ export class Merger {
     return { freedBytes: Math.max(0, before - this.#fileBytes()) };
   }
 
+  async #mergeAll(due: () => Segment[], signal: AbortSignal | undefined): Promise<void> {
+    for (let run = due(); run.length > 0; run = due()) {
+      this.#goOn(signal);
+      await this.#merge(run, signal);
+    }
+  }
+
   async #mergeEverything(signal: AbortSignal | undefined): Promise<void> {
     await this.#inTurn(async () => {
       const { active } = this.#state;
@@ -159,23 +168,39 @@ export class Merger {
   }
 
   /**
-   * The deadest sealed segment, when it is dead enough, with the neighbours that are too or that are small.
+   * How dead a segment must be that is merged in the background. What dies is still dying, and what is dead
+   * need not be copied: so a segment waits until half of what might be left of it has died too, unless that
+   * part of the whole store is dead. So the store never holds more that is dead than if none waited.
    */
-  #candidates(): Segment[] {
+  #ratioDue(): number {
+    const { deadRatioMin } = this.#settings;
+    let [gain, bytes] = [0, 0];
+    for (const [i, segment] of this.#state.segments.slice(0, -1).entries()) {
+      gain += gainOf(segment, i === 0);
+      bytes += segment.frameBytes;
+    }
+    return gain >= deadRatioMin * bytes ? deadRatioMin : (1 + deadRatioMin) / 2;
+  }
+
+  /**
+   * The deadest sealed segment, when so much of it is dead, with the neighbours that are too or that are
+   * small.
+   */
+  #candidates(ratioMin: number): Segment[] {
     const sealed = this.#state.segments.slice(0, -1);
     const ratios = sealed.map((segment, i) => {
       const gain = gainOf(segment, i === 0);
       return gain < GAIN_BYTES_MIN ? 0 : gain / segment.frameBytes;
     });
     const best = ratios.indexOf(Math.max(...ratios));
-    if (best < 0 || ratios[best]! < this.#settings.deadRatioMin) return [];
+    if (best < 0 || ratios[best]! < ratioMin) return [];
     let [first, last] = [best, best];
     let left = this.#settings.limits.segmentBytesMax - SEGMENT_HEADER_BYTES - keptBytes(sealed[best]!);
     const fits = (i: number) => {
       const segment = sealed[i];
       if (segment === undefined) return false;
       const small = segment.frameBytes < this.#settings.limits.segmentBytesMax / 4;
-      if (keptBytes(segment) > left || !(small || ratios[i]! >= this.#settings.deadRatioMin)) return false;
+      if (keptBytes(segment) > left || !(small || ratios[i]! >= ratioMin)) return false;
       left -= keptBytes(segment);
       return true;
     };

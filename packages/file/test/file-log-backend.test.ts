@@ -338,6 +338,41 @@ test("[FL11] merging ends, however small the part that must be dead, and what it
   await backend.close();
 });
 
+test("[FL26] in the background what is still dying is left, until it or the store is dead enough", async () => {
+  const disk = new SimulatedDisk();
+  const factory = factoryOn(disk);
+  const env = simulatedEnv(1);
+  const backend = await factory.open(env);
+  const rest = () => new Promise<void>((resolve) => env.turn(resolve));
+  const merges = async () => {
+    for (let turns = 0; turns < 1000; turns++) await rest();
+    return factory.stats()!.merges;
+  };
+  // About 50 values fill a segment of 64 KiB.
+  const fill = async (from: number, to: number) => {
+    for (let seq = from; seq < to; seq++) await backend.commit(put(seq, 1200));
+  };
+  const drop = (from: number, to: number) =>
+    backend.commit({ delete: [{ space: "events", id: "d", from, to }] });
+  await fill(0, 500);
+  await drop(0, 32);
+  expect(await merges()).toBe(0);
+  expect(factory.stats()!.mergeableBytes).toBeGreaterThan(0);
+  await drop(32, 40);
+  expect(await merges()).toBe(1);
+  // Of each segment some six tenths.
+  for (let from = 60; from < 450; from += 50) await drop(from, from + 30);
+  const { deadBytes, frameBytes } = factory.stats()!;
+  await merges();
+  const after = factory.stats()!;
+  expect(deadBytes).toBeGreaterThan(frameBytes / 2);
+  expect(after.deadBytes).toBeLessThan(after.frameBytes / 2);
+  expect(after.mergeableBytes).toBeGreaterThan(0);
+  await factory.merge();
+  expect(factory.stats()!.mergeableBytes).toBe(0);
+  await backend.close();
+});
+
 test("[FL11] after a forced merge no file of the store holds what was deleted", async () => {
   const directory = await temporaryDirectory();
   const factory = fileLogBackend(directory, { mergeDeadRatioMin: 1 });
