@@ -6,10 +6,9 @@
  * document and releases it; garbage that this makes is part of it.
  * Memory: a process of its own, sampled as it goes; see `memory-child.mjs`.
  */
-import { fork } from "node:child_process";
-import { join } from "node:path";
 import { binaryCodec } from "coppice";
 import * as Y from "yjs";
+import { runChild } from "./child.mjs";
 import { quantile, ratios, runRounds, summary } from "./rounds.mjs";
 import { inFlight, openCoppice, openRaw, rawKey } from "./stores.mjs";
 import { seededRandom } from "./trace.mjs";
@@ -115,7 +114,7 @@ function loadTarget(measured) {
 async function measureMemory({ quick, scratch, trace: { updates }, note }) {
   const documentCount = quick ? 6000 : 10_000;
   note("  memory, in a process of its own");
-  const { samples } = await runChild({
+  const { samples } = await runChild("memory-child.mjs", {
     location: scratch.fresh(),
     documentCount,
     passes: 3,
@@ -153,22 +152,4 @@ async function measureMemory({ quick, scratch, trace: { updates }, note }) {
 
 function mebibytes(bytes) {
   return `${Math.round(bytes / 2 ** 20)} MiB`;
-}
-
-function runChild(task) {
-  const path = join(import.meta.dirname, "memory-child.mjs");
-  const child = fork(path, [], { execArgv: ["--expose-gc"], stdio: ["ignore", "inherit", "inherit", "ipc"] });
-  return new Promise((resolve, reject) => {
-    let result;
-    child.on("message", (message) => {
-      result = message;
-    });
-    child.on("error", reject);
-    child.on("exit", (code) => {
-      if (result === undefined)
-        reject(new Error(`the measured process ended with ${code} before its result`));
-      else resolve(result);
-    });
-    child.send(task);
-  });
 }

@@ -9,16 +9,15 @@
 import { fdatasync, fdatasyncSync, writeSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { fileLogBackend } from "@coppice/file";
-import { levelBackend } from "@coppice/level";
 import { yjs } from "@coppice/yjs";
 import { DocumentStorage, never, systemEnv } from "coppice";
+import { BARE, BareCommits, drive, FLOOR, SIDES, update } from "./append-sides.mjs";
+import { runChild } from "./child.mjs";
 import { RawLog } from "./raw-log.mjs";
 import { reading } from "./reading.mjs";
 import { atLeast, atMost, quantile, ratios, runRounds, summary, timed } from "./rounds.mjs";
 
-const RECORD_BYTES = 200;
 const MIB = 1024 * 1024;
-const BARE = "file log, commits alone";
 
 export const file = {
   name: "file",
@@ -38,152 +37,41 @@ export const file = {
   },
 };
 
-/** Runs `writers` callers, each with one append in flight, for so long; returns appends a second. */
-async function drive(writers, ms, append) {
-  let count = 0;
-  let stopped = false;
-  const timer = setTimeout(() => {
-    stopped = true;
-  }, ms);
-  const started = performance.now();
-  await Promise.all(
-    Array.from({ length: writers }, async (_, writer) => {
-      while (!stopped) {
-        await append(writer);
-        count++;
-      }
-    }),
-  );
-  clearTimeout(timer);
-  return (1000 * count) / (performance.now() - started);
-}
-
-/** An update of about 200 bytes that Yjs made; the model checks what it is given. */
-function update() {
-  const { create, track } = yjs();
-  const doc = create();
-  const tracker = track(doc);
-  doc.getText("t").insert(0, "b".repeat(RECORD_BYTES - 30));
-  return tracker.take(doc)[0];
-}
-
-/**
- * What `storage.append` has the backend do, without anything above it: in each commit for each document one batch of
- * what its writers appended, which expects its key to be free and the document's meta to be as it was.
- */
-class BareCommits {
-  #backend;
-  #batch;
-  #ids;
-  #seq = 0;
-  #meta = new Uint8Array(80).fill(1);
-
-  static async open(location, event, writers, documents) {
-    const commits = new BareCommits(await fileLogBackend(location).open(systemEnv()));
-    commits.#ids = Array.from({ length: documents }, (_, i) => `doc-${i}`);
-    commits.#batch = Buffer.concat([Buffer.alloc(40), ...Array(writers / documents).fill(event)]);
-    await commits.#backend.commit({
-      put: commits.#ids.map((id) => ({ key: ["meta", id], value: commits.#meta })),
-    });
-    return commits;
-  }
-
-  constructor(backend) {
-    this.#backend = backend;
-  }
-
-  commit() {
-    const [put, expect] = [[], []];
-    for (const id of this.#ids) {
-      const key = ["events", id, this.#seq];
-      put.push({ key, value: this.#batch });
-      expect.push({ key: ["meta", id], value: this.#meta }, { key, value: undefined });
-    }
-    this.#seq++;
-    return this.#backend.commit({ put, expect });
-  }
-
-  close() {
-    return this.#backend.close();
-  }
-}
-
-/**
- * Three seconds, as a server runs for longer than its code takes to be compiled: of a process's first seconds each
- * appends more than the one before, with the storage above the log much more so than the bare sides.
- */
+/** Each side in a process of its own, which first runs for as long as its code takes to be compiled. */
 async function appends({ rounds, quick, scratch, note }) {
-  const ms = quick ? 300 : 3000;
-  const event = update();
+  const [warmUpMs, ms] = quick ? [100, 200] : [3000, 2000];
   const cases = [
     { writers: 64, documents: 1, wanted: 0.8, overLevel: 2 },
     { writers: 64, documents: 64, wanted: 0.6, overLevel: 2 },
     { writers: 1024, documents: 1, wanted: 0.4 },
     { writers: 1024, documents: 1024, wanted: undefined },
   ];
-  const storageSide = (name, make) => ({
-    name,
-    run: (writers, documents) => async () => {
-      const location = scratch.fresh();
-      const storage = await DocumentStorage.open({
-        backend: make(location),
-        models: [yjs()],
-        snapshotPolicy: never,
-      });
-      await storage.append("doc-0", [event]);
-      const rate = await drive(writers, ms, (writer) => storage.append(`doc-${writer % documents}`, [event]));
-      await storage.close();
-      await scratch.discard(location);
-      return rate;
-    },
-  });
-  const sides = [
-    {
-      name: "raw floor",
-      run: (writers) => async () => {
-        const path = scratch.fresh();
-        const log = new RawLog(path, quick ? 64 * MIB : 256 * MIB);
-        const rate = await drive(writers, ms, () => log.append(event));
-        log.close();
-        await rm(path);
-        return rate;
-      },
-    },
-    {
-      name: BARE,
-      run: (writers, documents) => async () => {
-        const location = scratch.fresh();
-        const commits = await BareCommits.open(location, event, writers, documents);
-        const rate = await drive(1, ms, () => commits.commit());
-        await commits.close();
-        await scratch.discard(location);
-        return rate * writers;
-      },
-    },
-    storageSide("file log", (location) => fileLogBackend(location)),
-    storageSide("file log, blocking", (location) => fileLogBackend(location, { blocking: true })),
-    storageSide("LevelDB", (location) => levelBackend(location)),
-  ];
+  const run = (side, writers, documents) => async () => {
+    const location = scratch.fresh();
+    const task = { side, location, writers, documents, warmUpMs, ms };
+    const { rate } = await runChild("append-child.mjs", task);
+    await scratch.discard(location);
+    return rate;
+  };
   const rows = [];
   const targets = [];
   const all = [];
   for (const { writers, documents, wanted, overLevel } of cases) {
-    const run = sides.map(({ name, run }) => ({ name, run: run(writers, documents) }));
-    const results = await runRounds(rounds, run, note);
+    const names = Object.keys(SIDES);
+    const sides = names.map((name) => ({ name, run: run(name, writers, documents) }));
+    const results = await runRounds(rounds, sides, note, 1, false);
     all.push(results);
-    for (const { name } of sides) {
+    for (const name of names) {
       rows.push({
         what: `${writers} writers, ${documents} ${documents === 1 ? "document" : "documents"}`,
         side: name,
         rate: summary(results[name]),
-        ratio: name === "raw floor" ? undefined : ratios(results[name], results["raw floor"]),
+        ratio: name === FLOOR ? undefined : ratios(results[name], results[FLOOR]),
       });
     }
     const what = `durable appends, ${writers} writers, ${documents === 1 ? "one document" : `${documents} documents`}`;
     if (wanted !== undefined) {
-      targets.push(
-        atLeast(`${what}, of the raw floor`, wanted, ratios(results["file log"], results["raw floor"])),
-      );
+      targets.push(atLeast(`${what}, of the raw floor`, wanted, ratios(results["file log"], results[FLOOR])));
     }
     if (overLevel !== undefined) {
       targets.push(
@@ -199,7 +87,7 @@ async function appends({ rounds, quick, scratch, note }) {
   ];
   const table = {
     title: "File log: durable appends through storage.append",
-    note: `Updates of ${event.length} bytes, one in flight for each writer; every side syncs before it acknowledges. Commits alone: of a batch for each document with what its writers appended, without the storage above.`,
+    note: `Updates of ${update().length} bytes, one in flight for each writer; every side syncs before it acknowledges, and is measured for ${ms / 1000} seconds in a process of its own that has appended for ${warmUpMs / 1000}. Commits alone: of a batch for each document with what its writers appended, without the storage above.`,
     columns,
     rows,
   };

@@ -2,20 +2,13 @@
  * The process whose memory is measured: it appends one event after the other to many documents, in passes, 64 in
  * flight, and sends what it sampled. It does nothing else, so its memory is that of one storage.
  */
+import { answer } from "./child.mjs";
 import { inFlight, openCoppice } from "./stores.mjs";
 
 const WIDTH = 64;
 const SAMPLES_EACH_PASS = 10;
 
-process.once("message", (task) => {
-  run(task).then(
-    (result) => process.send(result, () => process.disconnect()),
-    (error) => {
-      console.error(error);
-      process.exit(1);
-    },
-  );
-});
+answer(run);
 
 async function run({ location, documentCount, passes, updates }) {
   const events = updates.map((text) => new Uint8Array(Buffer.from(text, "base64")));

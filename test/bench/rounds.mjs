@@ -1,7 +1,7 @@
 /**
  * Rounds: every side of a comparison once, in turn, again and again; and what the figures of the rounds amount to.
  *
- * Invariants: one round before the others warms up and does not count; a ratio compares two sides of the same round.
+ * Invariants: one round before the others warms up and does not count, unless sides see to that themselves; a ratio compares two sides of the same round.
  * What takes a few milliseconds is run several times in its turn, and the median stands for the round: so a side pays
  * for its own garbage, not for that of the side before it. Collections are not forced: with the last document
  * of a kind Node would throw away the code that was compiled for it, as a server at work never does.
@@ -9,11 +9,11 @@
 
 /**
  * `sides`: `{ name, run(round) }`; with `repeats` above 1, `run` returns a number. Returns the results by side name,
- * one for each round that counts.
+ * one for each round that counts. `warmsUp: false`: all do.
  */
-export async function runRounds(rounds, sides, note, repeats = 1) {
+export async function runRounds(rounds, sides, note, repeats = 1, warmsUp = true) {
   const results = Object.fromEntries(sides.map(({ name }) => [name, []]));
-  for (let round = 0; round <= rounds; round++) {
+  for (let round = warmsUp ? 0 : 1; round <= rounds; round++) {
     for (const { name, run } of sides) {
       const turn = [];
       for (let count = 0; count < repeats; count++) turn.push(await run(round));
