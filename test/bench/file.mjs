@@ -11,7 +11,7 @@ import { rm } from "node:fs/promises";
 import { fileLogBackend } from "@coppice/file";
 import { yjs } from "@coppice/yjs";
 import { DocumentStorage, never, systemEnv } from "coppice";
-import { BARE, BareCommits, drive, FLOOR, SIDES, update } from "./append-sides.mjs";
+import { BARE, BareCommits, FLOOR, SIDES, update } from "./append-sides.mjs";
 import { runChild } from "./child.mjs";
 import { RawLog } from "./raw-log.mjs";
 import { reading } from "./reading.mjs";
@@ -272,40 +272,23 @@ async function opening({ rounds, quick, scratch, note }) {
   };
 }
 
-/** Groups of 64 values overwrite random keys, so that older segments are partly dead; with and without merging. */
+/** With and without merging, each in a process of its own. */
 async function merging({ rounds, quick, scratch, note }) {
-  const ms = quick ? 500 : 3000;
-  const value = new Uint8Array(1000).fill(7);
+  const [warmUpMs, ms] = quick ? [100, 500] : [1000, 3000];
   const amplification = [];
   const side = (name, mergeDeadRatioMin) => ({
     name,
     run: async () => {
       const location = scratch.fresh();
-      const factory = fileLogBackend(location, { segmentBytesMax: 8 * MIB, mergeDeadRatioMin });
-      const backend = await factory.open(systemEnv());
-      let state = 1;
-      const next = () => {
-        state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-        return state % 20_000;
-      };
-      let commits = 0;
-      const rate = await drive(1, ms, async () => {
-        commits++;
-        const keys = [...new Set(Array.from({ length: 64 }, next))];
-        await backend.commit({ put: keys.map((key) => ({ key: ["events", "d", key], value })) });
-      });
-      const stats = factory.stats();
-      if (mergeDeadRatioMin < 1) {
-        const values = commits * 64 * value.length;
-        amplification.push((values + stats.mergedBytesWritten) / values);
-      }
-      await backend.close();
+      const task = { location, mergeDeadRatioMin, warmUpMs, ms };
+      const result = await runChild("merging-child.mjs", task);
+      if (mergeDeadRatioMin < 1) amplification.push(result.amplification);
       await scratch.discard(location);
-      return rate * 64;
+      return result.rate;
     },
   });
   const sides = [side("never merged", 1), side("merged beside the writers", 0.5)];
-  const results = await runRounds(rounds, sides, note);
+  const results = await runRounds(rounds, sides, note, 1, false);
   const ratio = ratios(results["merged beside the writers"], results["never merged"]);
   const rows = sides.map(({ name }) => ({ side: name, rate: summary(results[name]) }));
   rows[1].ratio = ratio;
