@@ -43,7 +43,9 @@ async function tell({ out }: Runtime, report: FileLogReport): Promise<void> {
   }
   if (report.documents.length > 0) {
     const shown = report.documents.slice(0, DOCUMENTS_SHOWN_MAX).map(printable).join(", ");
-    await out.line(`documents in the damaged files: ${shown}`);
+    const left = report.documents.length - DOCUMENTS_SHOWN_MAX;
+    const more = left > 0 ? `, and ${count(left)} more that \`--json\` names` : "";
+    await out.line(`documents in the damaged files: ${shown}${more}`);
   }
   const found = `${plural(report.frames, "commit")} and ${plural(report.records, "record")} are whole`;
   const then = "`coppice check --repair` writes the files anew from them";

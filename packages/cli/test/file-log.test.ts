@@ -102,6 +102,24 @@ test("[CL51] check finds damaged frames, --repair sets the file aside, and says 
   await storage.close();
 });
 
+test("[CL51] check says how many documents it has not named", async () => {
+  const location = join(await temporaryDirectory(), "log");
+  const storage = await openStorage(location);
+  const event = keystrokes("x")[0]!;
+  for (let i = 0; i < 25; i++) await storage.append(`d${i}`, [event]);
+  await storage.close();
+  const path = join(location, "00000001.seg");
+  const bytes = await readFile(path);
+  // Within the first commit, which lies behind the header.
+  bytes[4096 + 80]! ^= 1;
+  await writeFile(path, bytes);
+  const found = await coppice(["check", "-s", `file:${location}`]);
+  const [, named] = /documents in the damaged files: (.*), and \d more that `--json` names/.exec(
+    found.stdout,
+  )!;
+  expect(named!.split(", ")).toHaveLength(20);
+});
+
 test("[CL51] check --repair makes a lost manifest again", async () => {
   const { url, location } = await makeStore();
   await writeFile(join(location, "MANIFEST"), "nothing");
