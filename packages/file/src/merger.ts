@@ -170,16 +170,19 @@ export class Merger {
   /**
    * How dead a segment must be that is merged in the background. What dies is still dying, and what is dead
    * need not be copied: so a segment waits until half of what might be left of it has died too, unless that
-   * part of the whole store is dead. So the store never holds more that is dead than if none waited.
+   * part of the whole store is dead, or the store has come half way to its limits. So the store never holds
+   * more that is dead than if none waited, and none is full that would not have been.
    */
   #ratioDue(): number {
-    const { deadRatioMin } = this.#settings;
+    const { deadRatioMin, limits } = this.#settings;
+    const { length } = this.#state.segments;
     let [gain, bytes] = [0, 0];
     for (const [i, segment] of this.#state.segments.slice(0, -1).entries()) {
       gain += gainOf(segment, i === 0);
       bytes += segment.frameBytes;
     }
-    return gain >= deadRatioMin * bytes ? deadRatioMin : (1 + deadRatioMin) / 2;
+    const isShort = 2 * length > limits.segmentsMax || 2 * this.#fileBytes() > limits.storeBytesMax;
+    return isShort || gain >= deadRatioMin * bytes ? deadRatioMin : (1 + deadRatioMin) / 2;
   }
 
   /**

@@ -2,7 +2,7 @@
 
 import { mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { fileLogBackend } from "@coppice/file";
+import { type FileLogOptions, fileLogBackend } from "@coppice/file";
 import { failure, SimulatedDisk } from "@coppice/file/testing";
 import { type Backend, DocumentStorage, Guard, isCoppiceError, LIMITS, systemEnv } from "coppice";
 import { simulatedEnv } from "coppice/testing";
@@ -338,40 +338,51 @@ test("[FL11] merging ends, however small the part that must be dead, and what it
   await backend.close();
 });
 
-test("[FL26] in the background what is still dying is left, until it or the store is dead enough", async () => {
-  const disk = new SimulatedDisk();
-  const factory = factoryOn(disk);
+/** A store of ten segments of 64 KiB, of about 50 values each, and what it has merged when nothing is going on. */
+async function dying(options: FileLogOptions) {
+  const factory = factoryOn(new SimulatedDisk(), options);
   const env = simulatedEnv(1);
   const backend = await factory.open(env);
-  const rest = () => new Promise<void>((resolve) => env.turn(resolve));
-  const merges = async () => {
-    for (let turns = 0; turns < 1000; turns++) await rest();
-    return factory.stats()!.merges;
-  };
-  // About 50 values fill a segment of 64 KiB.
-  const fill = async (from: number, to: number) => {
-    for (let seq = from; seq < to; seq++) await backend.commit(put(seq, 1200));
-  };
   const drop = (from: number, to: number) =>
     backend.commit({ delete: [{ space: "events", id: "d", from, to }] });
-  await fill(0, 500);
+  const settled = async () => {
+    for (let turns = 0; turns < 1000; turns++) await new Promise<void>((resolve) => env.turn(resolve));
+    return factory.stats()!;
+  };
+  for (let seq = 0; seq < 500; seq++) await backend.commit(put(seq, 1200));
+  return { factory, backend, drop, settled };
+}
+
+test("[FL26] in the background what is still dying is left, until it or the store is dead enough", async () => {
+  const { factory, backend, drop, settled } = await dying({});
   await drop(0, 32);
-  expect(await merges()).toBe(0);
-  expect(factory.stats()!.mergeableBytes).toBeGreaterThan(0);
+  const before = await settled();
+  expect(before.merges).toBe(0);
+  expect(before.mergeableBytes).toBeGreaterThan(0);
   await drop(32, 40);
-  expect(await merges()).toBe(1);
+  expect((await settled()).merges).toBe(1);
   // Of each segment some six tenths.
   for (let from = 60; from < 450; from += 50) await drop(from, from + 30);
   const { deadBytes, frameBytes } = factory.stats()!;
-  await merges();
-  const after = factory.stats()!;
   expect(deadBytes).toBeGreaterThan(frameBytes / 2);
+  const after = await settled();
   expect(after.deadBytes).toBeLessThan(after.frameBytes / 2);
   expect(after.mergeableBytes).toBeGreaterThan(0);
   await factory.merge();
   expect(factory.stats()!.mergeableBytes).toBe(0);
   await backend.close();
 });
+
+test.each([{ segmentsMax: 18 }, { storeBytesMax: 18 * 64 * 1024 }])(
+  "[FL26] half way to its limits a store waits no longer: %o",
+  async (limits) => {
+    const { backend, drop, settled } = await dying(limits);
+    await drop(0, 32);
+    const { merges, mergeableBytes } = await settled();
+    expect([merges, mergeableBytes]).toEqual([1, 0]);
+    await backend.close();
+  },
+);
 
 test("[FL11] after a forced merge no file of the store holds what was deleted", async () => {
   const directory = await temporaryDirectory();
