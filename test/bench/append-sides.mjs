@@ -2,7 +2,6 @@
  * The sides of durable appends: the bare floor, the file log with and without the storage above it, and LevelDB. Each
  * opens in a fresh place and appends the same update; all sync before they acknowledge.
  */
-import { rm } from "node:fs/promises";
 import { fileLogBackend } from "@coppice/file";
 import { levelBackend } from "@coppice/level";
 import { yjs } from "@coppice/yjs";
@@ -91,10 +90,7 @@ export const SIDES = {
     const log = new RawLog(location, 256 * MIB);
     return {
       run: (ms) => drive(writers, ms, () => log.append(event)),
-      close: () => {
-        log.close();
-        return rm(location);
-      },
+      close: () => log.close(),
     };
   },
   [BARE]: async (location, event, writers, documents) => {

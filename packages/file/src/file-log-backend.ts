@@ -63,8 +63,8 @@ export interface FileLogOptions {
   readonly readBytesMax?: number;
   /**
    * When so large a part of the store is dead, segments of which it is are merged in the background; before
-   * that, segments of which half of the rest is dead too. Default 0.5; `1`: only when `merge` is called,
-   * which takes all of which so large a part is.
+   * that, and until the store is half way to its limits, those of which half of the rest is dead too.
+   * Default 0.5; `1`: only when `merge` is called, which takes all of which so large a part is.
    */
   readonly mergeDeadRatioMin?: number;
   /**

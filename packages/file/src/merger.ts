@@ -99,10 +99,9 @@ export class Merger {
   wake(): void {
     if (this.#awake || this.#stopped || this.failure !== undefined || this.#settings.deadRatioMin >= 1)
       return;
-    const due = () => this.#candidates(this.#ratioDue());
-    if (due().length === 0) return;
+    if (this.#candidates(this.#ratioDue()).length === 0) return;
     this.#awake = true;
-    this.#queue(() => this.#runNow(() => this.#mergeAll(due, undefined), undefined)).then(
+    this.#begin(() => this.#mergeAll(() => this.#ratioDue())).then(
       () => {
         this.#awake = false;
       },
@@ -120,14 +119,12 @@ export class Merger {
   /** One run at a time. Rejects with the error of the file system translated, or with `CORRUPT`. */
   run({ force = false, signal }: { force?: boolean; signal?: AbortSignal }): Promise<{ freedBytes: number }> {
     const { deadRatioMin } = this.#settings;
-    const work = force
-      ? () => this.#mergeEverything(signal)
-      : () => this.#mergeAll(() => this.#candidates(deadRatioMin), signal);
-    return this.#queue(() => this.#runNow(work, signal));
+    const work = () => (force ? this.#mergeEverything(signal) : this.#mergeAll(() => deadRatioMin, signal));
+    return this.#begin(work, signal);
   }
 
-  #queue<T>(run: () => Promise<T>): Promise<T> {
-    const result = this.#running.then(run);
+  #begin(work: () => Promise<void>, signal?: AbortSignal): Promise<{ freedBytes: number }> {
+    const result = this.#running.then(() => this.#runNow(work, signal));
     this.#running = result.catch(() => undefined);
     return result;
   }
@@ -137,7 +134,7 @@ export class Merger {
     await this.#running;
   }
 
-  async #runNow(work: () => Promise<void>, signal: AbortSignal | undefined): Promise<{ freedBytes: number }> {
+  async #runNow(work: () => Promise<void>, signal?: AbortSignal): Promise<{ freedBytes: number }> {
     const before = this.#fileBytes();
     try {
       await work();
@@ -152,10 +149,12 @@ export class Merger {
     return { freedBytes: Math.max(0, before - this.#fileBytes()) };
   }
 
-  async #mergeAll(due: () => Segment[], signal: AbortSignal | undefined): Promise<void> {
-    for (let run = due(); run.length > 0; run = due()) {
+  async #mergeAll(ratioMin: () => number, signal?: AbortSignal): Promise<void> {
+    for (;;) {
+      const sources = this.#candidates(ratioMin());
+      if (sources.length === 0) return;
       this.#goOn(signal);
-      await this.#merge(run, signal);
+      await this.#merge(sources, signal);
     }
   }
 
