@@ -151,15 +151,15 @@ export async function withStorage<T>(
 
 /**
  * Like `withStorage`, for what the process that has the store open does for others as well: when it is locked
- * and its owner can be asked, `use` gets the owner.
+ * and its owner can be asked, `use` gets the owner. Only when it cannot, `onlyReads` reads beside it.
  */
 export async function withStore<T>(
   runtime: Runtime,
-  options: StoreOptions,
+  options: OpenStoreOptions,
   use: (store: Store) => Promise<T>,
 ): Promise<T> {
   try {
-    return await withStorage(runtime, { ...options, wait: 0 }, use);
+    return await withStorage(runtime, { ...options, wait: 0, onlyReads: false }, use);
   } catch (error) {
     if (!(error instanceof CommandError) || error.code !== "LOCKED") throw error;
     const { location } = parseStore(options.store);

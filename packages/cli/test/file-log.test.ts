@@ -35,7 +35,7 @@ test("[CL50] a file log is a store like others: ls, info, compact, check, and an
   expect(await readdir(join(location, ".."))).toEqual(["log"]);
   const storage = await openStorage(location);
   expect((await coppice(["check", "-s", url])).code).toBe(4);
-  expect((await coppice(["ls", "-s", url])).code).toBe(4);
+  expect((await coppice(["compact", "--all", "-s", url])).code).toBe(4);
   await storage.close();
 });
 
@@ -58,6 +58,8 @@ test("[CL75] what only reads works beside the process that has a file log open, 
   await storage.tag("notes/a", "v1");
   const before = await readdir(location);
   const on = async (...args: string[]) => coppice([...args, "-s", url]);
+  expect((await on("ls", "--long")).stdout).toMatch(/^notes\/a +\S+ +6 /m);
+  expect((await on("info", "notes/a")).stdout).toMatch(/^clock +6 /m);
   expect(jsonLines((await on("read", "notes/a")).stdout)).toHaveLength(6);
   expect((await on("history", "notes/a")).stdout.split("\n")).toHaveLength(9);
   expect((await on("tags", "notes/a")).stdout).toMatch(/^v1 +6 /m);
