@@ -161,8 +161,9 @@ export async function createZeroed(
     for (let at = 0; at < bytes; at += ZEROS.length) {
       if (!onward()) throw new CoppiceError("CLOSED", "the store was closed meanwhile");
       await writeFully(file, ZEROS, Math.min(ZEROS.length, bytes - at), at);
+      // Little by little: the sync of a commit that comes meanwhile waits for all that is on its way.
+      await file.sync();
     }
-    await file.sync();
     await files.syncNames();
     return file;
   } catch (error) {
