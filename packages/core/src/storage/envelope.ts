@@ -26,6 +26,7 @@ import { Reader, Writer } from "../base/bytes.js";
 import { crc32 } from "../base/checksum.js";
 import { CoppiceError } from "../base/errors.js";
 import type { Key } from "../contract/backend.js";
+import { Framed } from "../contract/codec.js";
 import { crc32OfKey } from "../contract/keys.js";
 
 export const FORMAT_VERSION = 1;
@@ -72,11 +73,14 @@ export interface Sealed {
 }
 
 /** The stored value for an envelope under a key. */
-export function seal(key: Key, envelope: Envelope): Sealed {
-  const { batch } = envelope;
+export function seal(
+  key: Key,
+  envelope: Omit<Envelope, "payload"> & { readonly payload: Uint8Array | Framed },
+): Sealed {
+  const { batch, payload } = envelope;
   // Batches are many, and handed to the backend at once; records may be kept.
   const pooled = batch !== undefined;
-  const writer = new Writer(64 + (batch?.info?.length ?? 0) + envelope.payload.length, pooled);
+  const writer = new Writer(64 + (batch?.info?.length ?? 0) + payload.length, pooled);
   writer.byte(FORMAT_VERSION).byte(flagsOf(envelope));
   writer.varint(envelope.count).varint(envelope.logBytes).varint(envelope.time);
   if (batch !== undefined) {
@@ -84,7 +88,8 @@ export function seal(key: Key, envelope: Envelope): Sealed {
     if (batch.chosenTime > 0) writer.varint(batch.chosenTime);
     if (batch.info !== undefined) writer.sized(batch.info);
   }
-  writer.raw(envelope.payload);
+  if (payload instanceof Framed) payload.writeTo(writer);
+  else writer.raw(payload);
   const crc = writer.checksum(crc32OfKey(key));
   return { bytes: writer.uint32(crc).finish(), crc };
 }
@@ -140,7 +145,7 @@ export function damaged(key: Key, what: string, cause?: unknown): CoppiceError {
   return new CoppiceError("CORRUPT", what, { cause, details: { id: key[1], key: [...key] } });
 }
 
-function flagsOf({ compressed, batch }: Envelope): number {
+function flagsOf({ compressed, batch }: Pick<Envelope, "compressed" | "batch">): number {
   let flags = compressed ? COMPRESSED : 0;
   if (batch === undefined) return flags;
   flags |= BATCH;

@@ -7,6 +7,7 @@
 import { fromHex, toHex } from "../base/bytes.js";
 import { CoppiceError } from "../base/errors.js";
 import type { Batch, Entry } from "../contract/backend.js";
+import { binaryCodec, Framed } from "../contract/codec.js";
 import type { AnyModel } from "../contract/model.js";
 import { commitIdTime, newCommitId } from "./commit-id.js";
 import { type Context, modelOf } from "./context.js";
@@ -193,7 +194,7 @@ export class Plan {
     const first = eventsKey(this.#id, head.clock);
     for (const draft of this.#drafts) {
       const key = after.clock === head.clock ? first : eventsKey(this.#id, after.clock);
-      const payload = this.#model!.codec.encode(draft.events);
+      const payload = payloadOf(this.#model!, draft.events);
       if (draft.chosen) after.chosenTime = Math.max(after.chosenTime, commitIdTime(draft.commitId));
       const { bytes, crc } = seal(key, {
         count: draft.events.length,
@@ -378,6 +379,10 @@ export class Plan {
 function copyOf(head: Head): Head {
   const { meta, metaBytes, clock, logBytes, time, crc, chosenTime, last, erased, commits } = head;
   return { meta, metaBytes, clock, logBytes, time, crc, chosenTime, last, erased, commits };
+}
+
+function payloadOf({ codec }: AnyModel, events: readonly unknown[]): Uint8Array | Framed {
+  return codec === binaryCodec ? new Framed(events as readonly Uint8Array[]) : codec.encode(events);
 }
 
 const NONE: readonly never[] = [];
