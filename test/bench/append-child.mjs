@@ -8,7 +8,7 @@ import { answer } from "./child.mjs";
 answer(async ({ side, location, writers, documents, warmUpMs, ms }) => {
   const { run, close } = await SIDES[side](location, update(), writers, documents);
   await run(warmUpMs);
-  const rate = await run(ms);
+  const result = await run(ms);
   await close();
-  return { rate };
+  return result;
 });

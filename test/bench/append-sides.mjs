@@ -7,6 +7,7 @@ import { levelBackend } from "@coppice/level";
 import { yjs } from "@coppice/yjs";
 import { DocumentStorage, never, systemEnv } from "coppice";
 import { RawLog } from "./raw-log.mjs";
+import { quantile } from "./rounds.mjs";
 
 const RECORD_BYTES = 200;
 const MIB = 1024 * 1024;
@@ -20,9 +21,12 @@ export function update() {
   return tracker.take(doc)[0];
 }
 
-/** Runs `writers` callers, each with one append in flight, for so long; returns appends a second. */
+/**
+ * Runs `writers` callers, each with one append in flight, for so long. Returns appends a second, and how many ms one
+ * took in the middle and at the slow end.
+ */
 export async function drive(writers, ms, append) {
-  let count = 0;
+  const times = [];
   let stopped = false;
   const timer = setTimeout(() => {
     stopped = true;
@@ -31,13 +35,15 @@ export async function drive(writers, ms, append) {
   await Promise.all(
     Array.from({ length: writers }, async (_, writer) => {
       while (!stopped) {
+        const called = performance.now();
         await append(writer);
-        count++;
+        times.push(performance.now() - called);
       }
     }),
   );
   clearTimeout(timer);
-  return (1000 * count) / (performance.now() - started);
+  const rate = (1000 * times.length) / (performance.now() - started);
+  return { rate, p50: quantile(times, 0.5), p99: quantile(times, 0.99) };
 }
 
 /**
@@ -84,7 +90,7 @@ export class BareCommits {
 export const FLOOR = "raw floor";
 export const BARE = "file log, commits alone";
 
-/** By name: opens a side for so many writers; `run` drives it for so many ms, and returns appends a second. */
+/** By name: opens a side for so many writers; `run` drives it for so many ms, see `drive`. */
 export const SIDES = {
   [FLOOR]: (location, event, writers) => {
     const log = new RawLog(location, 256 * MIB);
@@ -96,7 +102,10 @@ export const SIDES = {
   [BARE]: async (location, event, writers, documents) => {
     const commits = await BareCommits.open(location, event, writers, documents);
     return {
-      run: async (ms) => writers * (await drive(1, ms, () => commits.commit())),
+      run: async (ms) => {
+        const { rate, ...times } = await drive(1, ms, () => commits.commit());
+        return { rate: writers * rate, ...times };
+      },
       close: () => commits.close(),
     };
   },

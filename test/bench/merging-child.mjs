@@ -27,9 +27,9 @@ answer(async ({ location, mergeDeadRatioMin, warmUpMs, ms }) => {
     await backend.commit({ put: keys.map((key) => ({ key: ["events", "d", key], value })) });
   };
   await drive(1, warmUpMs, commit);
-  const rate = GROUP * (await drive(1, ms, commit));
+  const { rate } = await drive(1, ms, commit);
   const bytes = commits * GROUP * value.length;
   const amplification = (bytes + factory.stats().mergedBytesWritten) / bytes;
   await backend.close();
-  return { rate, amplification };
+  return { rate: GROUP * rate, amplification };
 });

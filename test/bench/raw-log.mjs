@@ -1,6 +1,6 @@
 /**
  * The floor of appends: a log without anything above it. What gathers goes down as one write and one fdatasync into a
- * file filled with zeros ahead, each record with its length and checksum. Not a store: nothing reads it.
+ * file filled with zeros ahead, each record with its length, checksum and number. Not a store: nothing reads it.
  *
  * Invariant: a write that is short or fails throws.
  */
@@ -8,6 +8,8 @@ import { closeSync, fdatasync, fsyncSync, openSync, write, writeSync } from "nod
 import { crc32 } from "node:zlib";
 
 const MIB = 1024 * 1024;
+/** Length, checksum, and the number that shows whether a record is missing. */
+const HEADER_BYTES = 16;
 
 export class RawLog {
   #buffers = [Buffer.allocUnsafe(8 * MIB), Buffer.allocUnsafe(8 * MIB)];
@@ -16,6 +18,7 @@ export class RawLog {
   #queue = [];
   #busy = false;
   #at = 0;
+  #sequence = 0;
 
   constructor(path, bytes) {
     this.bytes = bytes;
@@ -29,10 +32,12 @@ export class RawLog {
     return new Promise((resolve) => {
       const buffer = this.#buffers[this.#which];
       const at = this.#size;
-      buffer.set(record, at + 8);
+      const end = at + HEADER_BYTES + record.length;
       buffer.writeUInt32LE(record.length, at);
-      buffer.writeUInt32LE(crc32(buffer.subarray(at + 8, at + 8 + record.length)), at + 4);
-      this.#size = at + 8 + record.length;
+      buffer.writeDoubleLE(this.#sequence++, at + 8);
+      buffer.set(record, at + HEADER_BYTES);
+      buffer.writeUInt32LE(crc32(buffer.subarray(at + 8, end)), at + 4);
+      this.#size = end;
       this.#queue.push(resolve);
       if (this.#busy) return;
       this.#busy = true;
