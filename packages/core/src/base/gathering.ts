@@ -41,7 +41,8 @@ const TURNLESS_MS_MAX = 5;
 
 export class Gathering {
   readonly #env: Env;
-  readonly #begin: () => void;
+  /** `now`: when that is surely known. */
+  readonly #begin: (now?: number) => void;
   readonly #ahead: (() => void) | undefined;
   #waiting = false;
   #since = 0;
@@ -73,18 +74,18 @@ export class Gathering {
   constructor(env: Env, begin: () => void, ahead?: () => void) {
     this.#env = env;
     this.#ahead = ahead;
-    this.#begin = () => {
+    this.#begin = (now) => {
       if (!this.#waiting) return;
       this.#waiting = false;
-      this.began();
+      this.began(now);
       begin();
     };
   }
 
   /** A commit is under way: `begin` was called, or one that was taken ahead is next. */
-  began(): void {
+  began(now?: number): void {
     const env = this.#env;
-    this.#begun = env.elapsed();
+    this.#begun = now ?? env.elapsed();
     if (this.#turnlessSince === undefined) {
       this.#turnlessSince = this.#begun;
       env.turn(this.#turned);
@@ -102,7 +103,7 @@ export class Gathering {
     this.#waiting = true;
     this.#since = now - this.#done < this.#commitMs ? this.#done : now;
     if (this.#expected > 1 || this.#isOverdue(now)) this.#env.turn(this.#begin);
-    else void Promise.resolve().then(this.#begin);
+    else void Promise.resolve(now).then(this.#begin);
   }
 
   /** After a commit, when others wait behind it; to be called before those are told whose commit it was. */
@@ -134,14 +135,15 @@ export class Gathering {
     return behind >= ENOUGH && this.#lastJoined - this.#begun > this.#commitMs * part;
   }
 
-  /** A commit of so many is done, and so many wait behind it. */
-  done(count: number, behind: number): void {
+  /** A commit of so many is done, and so many wait behind it. Returns when that was. */
+  done(count: number, behind: number, now: number = this.#env.elapsed()): number {
     this.#underway = false;
     this.#held = this.#turnlessSince !== undefined;
     this.#expected = count + behind;
-    this.#done = this.#env.elapsed();
+    this.#done = now;
     this.#commitMs = Math.max(COMMIT_MS_MIN, this.#done - this.#begun);
     this.#busy = this.#isBusy(behind, CUT_PART);
+    return now;
   }
 
   /** Then what waits for a turn is not begun before. */

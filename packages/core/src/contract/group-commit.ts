@@ -26,7 +26,7 @@ interface Member {
   readonly ids: readonly string[];
   readonly bytes: number;
   readonly operations: number;
-  readonly done: () => void;
+  readonly done: (now: number) => void;
   readonly failed: (error: unknown) => void;
 }
 
@@ -53,10 +53,10 @@ export class GroupCommit {
   }
 
   /**
-   * Calls back once, when `Backend.commit` would resolve or reject for this batch alone. Not by promises, of
-   * which each append would need several.
+   * Calls back once, when `Backend.commit` would resolve or reject for this batch alone; `done` with the time
+   * (`env.elapsed`). Not by promises, of which each append would need several.
    */
-  submit(batch: Batch, done: () => void, failed: (error: unknown) => void): void {
+  submit(batch: Batch, done: (now: number) => void, failed: (error: unknown) => void): void {
     this.#queue.push(memberOf(batch, done, failed));
     if (this.#draining) {
       this.#gathering.joined(this.#queue.length, this.#underway);
@@ -78,6 +78,8 @@ export class GroupCommit {
     this.#handed++;
     this.#underway += group.length;
     const committed = await this.#commitGroup(group);
+    const behind = this.#queue.length + this.#underway - group.length;
+    const now = committed.length === 0 ? 0 : this.#gathering.done(committed.length, behind);
     this.#handed--;
     this.#underway -= group.length;
     for (const { ids } of group) for (const id of ids) this.#touched.delete(id);
@@ -86,7 +88,7 @@ export class GroupCommit {
     else this.#gathering.next();
     // Those who are called back may submit again.
     const idle = this.#draining ? [] : this.#idle.splice(0);
-    for (const { done } of committed) call(done);
+    for (const { done } of committed) call(done, now);
     for (const resolve of idle) resolve();
   }
 
@@ -122,17 +124,15 @@ export class GroupCommit {
 
   /** The members whose commit it was; the others were told why not. */
   async #commitGroup(group: Member[]): Promise<readonly Member[]> {
-    const { length } = group;
     while (group.length > 0) {
       try {
         await this.#commit(group.length === 1 ? group[0]!.batch : merge(group));
-        this.#gathering.done(group.length, this.#queue.length + this.#underway - length);
         break;
       } catch (error) {
         const losers = isCoppiceError(error, "COMMIT_CONFLICT")
           ? group.filter((member) => expects(member.batch, error.details.key as Key))
           : group;
-        for (const { failed } of losers.length === 0 ? group : losers) call(() => failed(error));
+        for (const { failed } of losers.length === 0 ? group : losers) call(failed, error);
         group = losers.length === 0 ? [] : group.filter((member) => !losers.includes(member));
       }
     }
@@ -148,15 +148,15 @@ export function commitConflict(key: Key): CoppiceError {
 }
 
 /** One that throws holds up nobody else, and is as uncaught as in a promise reaction. */
-function call(back: () => void): void {
+function call<Argument>(back: (argument: Argument) => void, argument: Argument): void {
   try {
-    back();
+    back(argument);
   } catch (error) {
     void Promise.reject(error);
   }
 }
 
-function memberOf(batch: Batch, done: () => void, failed: (error: unknown) => void): Member {
+function memberOf(batch: Batch, done: (now: number) => void, failed: (error: unknown) => void): Member {
   const { put = NONE, delete: remove = NONE, expect = NONE } = batch;
   let bytes = 0;
   for (const { value } of put) bytes += value.length;
@@ -178,12 +178,10 @@ function idsOf(
   expect: readonly Expectation[],
 ): readonly string[] {
   const first = put[0]?.key[1];
-  const alone =
-    first !== undefined &&
-    remove.length === 0 &&
-    put.every(({ key }) => key[1] === first) &&
-    expect.every(({ key }) => key[1] === first);
-  if (alone) return [first];
+  let alone = first !== undefined && remove.length === 0;
+  for (const { key } of put) if (key[1] !== first) alone = false;
+  for (const { key } of expect) if (key[1] !== first) alone = false;
+  if (alone) return [first!];
   const ids = new Set<string>();
   for (const { key } of put) ids.add(key[1]);
   for (const deletion of remove) ids.add(isRangeDeletion(deletion) ? deletion.id : deletion[1]);

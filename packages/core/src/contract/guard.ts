@@ -101,15 +101,15 @@ export class Guard implements Backend {
         reject(error);
         return;
       }
-      this.submit(batch, resolve, reject);
+      this.submit(batch, () => resolve(), reject);
     });
   }
 
   /**
-   * The same with calls back, one of them once, and `failed` perhaps before this returns. For keys that are
+   * The same with calls back, see `GroupCommit.submit`, and `failed` perhaps before this returns. For keys that are
    * surely well-formed, and no key twice.
    */
-  submit(batch: Batch, done: () => void, failed: (error: unknown) => void): void {
+  submit(batch: Batch, done: (now: number) => void, failed: (error: unknown) => void): void {
     try {
       this.#assertOpen();
       this.#checkSizes(batch);

@@ -260,12 +260,16 @@ export class DocumentLog {
 
   #submit(plan: Plan, batch: Batch): void {
     const { guard } = this.#context;
-    const done = () => this.#done(plan);
+    const done = (now?: number) => this.#done(plan, now);
     const failed = (error: unknown) => {
       this.#failed(plan, error);
       this.#goOn();
     };
-    guard.submit(batch, done, (error) => void this.#settle(guard, plan, batch, error).then(done, failed));
+    guard.submit(
+      batch,
+      done,
+      (error) => void this.#settle(guard, plan, batch, error).then(() => done(), failed),
+    );
   }
 
   #fill(plan: Plan, asked: number): void {
@@ -281,11 +285,11 @@ export class DocumentLog {
     }
   }
 
-  #done(plan: Plan): void {
+  #done(plan: Plan, now?: number): void {
     this.#retries = 0;
     this.#head = plan.committed();
     this.#epoch++;
-    this.#gathering.done(plan.members.length, this.#queue.length);
+    this.#gathering.done(plan.members.length, this.#queue.length, now);
     this.#goOn(plan);
   }
 

@@ -23,7 +23,7 @@ function harness(
   // Time stands still: how much goes down together must not depend on the machine.
   const group = new GroupCommit(commit, { ...systemEnv(), elapsed: () => 0 }, { ...LIMITS, ...limits });
   const submit = (batch: Batch) =>
-    new Promise<void>((resolve, reject) => group.submit(batch, resolve, reject));
+    new Promise<void>((resolve, reject) => group.submit(batch, () => resolve(), reject));
   return { submit, idle: () => group.idle(), groups, inFlightMax: () => inFlightMax };
 }
 
@@ -147,7 +147,7 @@ async function handedOver(ahead: boolean, answer: (batch: Batch) => Promise<void
   const group = new GroupCommit(commit, env, LIMITS, ahead);
   const told: string[] = [];
   const submit = (id: string, n: number) =>
-    new Promise<void>((resolve, reject) => group.submit(put(id, n), resolve, reject)).then(
+    new Promise<void>((resolve, reject) => group.submit(put(id, n), () => resolve(), reject)).then(
       () => told.push(`${id} ${n}`),
       (error: Error) => told.push(`${id} ${n} ${error.message}`),
     );
@@ -200,7 +200,7 @@ test("[BK55] those who try again at once until another commit is done do not kee
   const env = { ...systemEnv(), elapsed: () => (ticks += 0.01) };
   const group = new GroupCommit(commit, env, LIMITS, true);
   const submit = (batch: Batch) =>
-    new Promise<void>((resolve, reject) => group.submit(batch, resolve, reject));
+    new Promise<void>((resolve, reject) => group.submit(batch, () => resolve(), reject));
   for (let n = 0; n < 2; n++)
     await Promise.all(Array.from({ length: 64 }, (_, i) => submit(put(`doc${i}`, n))));
   let tries = 0;
