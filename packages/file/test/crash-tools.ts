@@ -261,6 +261,7 @@ export async function explore(
     keepsAcknowledged = true,
     options = {},
     budget = Number.POSITIVE_INFINITY,
+    replay = `COPPICE_LAB_SEED=${seed} COPPICE_LAB_ONLY=0 npm run unit -- packages/file/test/crash.test.ts -t FL1]`,
   }: ExploreOptions = {},
 ): Promise<Explored> {
   const drawn = randomSteps(seededRandom(seed), stepCount);
@@ -295,7 +296,6 @@ export async function explore(
       contents.set(digest, content);
       allowedState(content, states, at);
     } catch (error) {
-      const replay = `COPPICE_LAB_SEED=${seed} COPPICE_LAB_ONLY=0 npm run unit -- packages/file/test/crash.test.ts`;
       throw new Error(`${what}: ${(error as Error).message}\nreplay: ${replay}`, { cause: error });
     }
   }
@@ -314,4 +314,6 @@ export interface ExploreOptions {
   readonly ahead?: boolean;
   readonly options?: FileLogOptions;
   readonly budget?: number;
+  /** The command that does the same again; by default that of a run of the laboratory. */
+  readonly replay?: string;
 }

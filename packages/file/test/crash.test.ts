@@ -56,11 +56,12 @@ test("[FL25] each opening on a simulated disk lets the event loop turn, so that 
 test("[FL8] durability process: a killed process loses nothing, a loss of power leaves some moment before", {
   timeout: 300_000,
 }, async () => {
+  const replay = "npm run unit -- packages/file/test/crash.test.ts -t FL8]";
   const options = { durability: "process" } as const;
   let states = 0;
   for (let seed = 1; seed <= 8; seed++) {
-    states += (await explore(seed, ["kill"], { options })).states;
-    const how = { options, keepsAcknowledged: false, budget: 250 };
+    states += (await explore(seed, ["kill"], { options, replay })).states;
+    const how = { options, keepsAcknowledged: false, budget: 250, replay };
     states += (await explore(seed, crashModels, how)).states;
   }
   expect(states).toBeGreaterThan(2000);

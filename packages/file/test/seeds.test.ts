@@ -252,7 +252,8 @@ test("[FL20] 9: merging takes back files and bytes, reads stay right beside it, 
   expect(factory.stats()!.deletionBytes).toBe(0);
   expect(await dump(backend)).toEqual(lines);
   await backend.close();
-  const how = { stepCount: 30, merges: true, budget: 1500 };
+  const replay = "npm run unit -- packages/file/test/seeds.test.ts -t 'FL20] 9'";
+  const how = { stepCount: 30, merges: true, budget: 1500, replay };
   expect((await explore(90, crashModels, how)).states).toBeGreaterThan(1000);
 });
 
