@@ -106,8 +106,8 @@ export class Guard implements Backend {
   }
 
   /**
-   * The same with calls back, see `GroupCommit.submit`, and `failed` perhaps before this returns. For keys that are
-   * surely well-formed, and no key twice.
+   * The same with calls back, see `GroupCommit.submit`, and `failed` perhaps before this returns. For keys
+   * that are surely well-formed, and no key twice.
    */
   submit(batch: Batch, done: (now: number) => void, failed: (error: unknown) => void): void {
     try {
