@@ -68,6 +68,25 @@ describe("moving", () => {
     expect((await on(store, "export", "nobody", join(folder, "none"))).code).toBe(3);
   });
 
+  test("[CL77] of a document that did not exist yet, export writes no file and keeps an old one, and fork says so", async () => {
+    const folder = await temporaryDirectory();
+    const file = join(folder, "a.coppice");
+    const early = ["--at", "1999-01-01T00:00:00Z"];
+    const none = await on(store, "export", "a", file, ...early, "--json");
+    expect(none).toMatchObject({ code: 3, stdout: "" });
+    expect(jsonLines(none.stderr)).toMatchObject([{ error: { code: "NOT_FOUND" } }]);
+    expect((await on(store, "export", "a", ...early)).code).toBe(3);
+    expect(await readdir(folder)).toEqual([]);
+    await writeFile(file, "precious");
+    expect((await on(store, "export", "a", file, ...early, "--force")).stderr).toContain(
+      "did not exist then",
+    );
+    expect(await readFile(file, "utf8")).toBe("precious");
+    const forked = await on(store, "fork", "a", "never", ...early);
+    expect(forked.code).toBe(3);
+    expect(forked.stderr).toContain('"a" did not exist then');
+  });
+
   test("[CL47] export overwrites a file only with --force, and leaves the old one or the whole new one", async () => {
     const folder = await temporaryDirectory();
     const file = join(folder, "a.coppice");

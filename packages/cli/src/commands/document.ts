@@ -20,3 +20,11 @@ export function noDocument(id: string): CommandError {
     details: { id },
   });
 }
+
+/** A document that exists, and did not at the moment that was asked for. */
+export function notYet(id: string): CommandError {
+  return new CommandError("NOT_FOUND", `"${printable(id)}" did not exist then`, {
+    hint: "`coppice history` shows when each batch was stored.",
+    details: { id },
+  });
+}

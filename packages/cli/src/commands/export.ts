@@ -16,7 +16,7 @@ import { AT, examples, parseMoment, type StoreOptions, storeCommand } from "../o
 import { byteSize, count, printable } from "../output.js";
 import type { Runtime } from "../runtime.js";
 import { withStorage } from "../store.js";
-import { existing } from "./document.js";
+import { existing, notYet } from "./document.js";
 
 interface ExportOptions extends StoreOptions {
   readonly force?: true;
@@ -62,12 +62,22 @@ function exportOne(runtime: Runtime, id: string, file: string, options: ExportOp
   if (file !== "-" && !force && existsSync(file)) throw existsError(file);
   return withStorage(runtime, { ...options, onlyReads: true }, async (storage) => {
     await existing(storage, id);
-    const stream = storage.export(id, { ...at, signal });
+    const stream = notEmpty(id, storage.export(id, { ...at, signal }));
     const bytes = file === "-" ? await toOutput(runtime, stream) : await toFile(file, stream, force);
     if (file !== "-" && !options.json) await err.line(`exported ${printable(id)} (${byteSize(bytes)})`);
     if (file !== "-" && options.json) await runtime.out.json({ id, file, bytes });
     return EXIT.ok;
   });
+}
+
+/** The library's stream of no document is empty, and an empty file would be taken for an export. */
+async function* notEmpty(id: string, stream: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  let isEmpty = true;
+  for await (const chunk of stream) {
+    isEmpty = false;
+    yield chunk;
+  }
+  if (isEmpty) throw notYet(id);
 }
 
 async function toOutput({ signal }: Runtime, stream: AsyncIterable<Uint8Array>): Promise<number> {

@@ -12,7 +12,7 @@ import { AT, examples, parseMoment, type StoreOptions, storeCommand } from "../o
 import { byteSize, count, printable } from "../output.js";
 import type { Runtime } from "../runtime.js";
 import { withStorage } from "../store.js";
-import { noDocument } from "./document.js";
+import { existing, notYet } from "./document.js";
 
 interface Options extends StoreOptions {
   readonly at?: Moment;
@@ -41,9 +41,10 @@ function fork(runtime: Runtime, id: string, newId: string, options: Options): Pr
   const { out, signal } = runtime;
   const { at, recreate = false } = options;
   return withStorage(runtime, options, async (storage) => {
+    await existing(storage, id);
     const moment = at === undefined ? {} : { at };
     const result = await storage.fork(id, newId, { ...moment, recreate, signal });
-    if (result === undefined) throw noDocument(id);
+    if (result === undefined) throw notYet(id);
     if (options.json) await out.json(result);
     else
       await out.line(

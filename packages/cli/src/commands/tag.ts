@@ -10,7 +10,7 @@ import { examples, parseMoment, type StoreOptions, storeCommand } from "../optio
 import { byteSize, count, printable, timestamp } from "../output.js";
 import type { Runtime } from "../runtime.js";
 import { withStorage } from "../store.js";
-import { existing } from "./document.js";
+import { existing, notYet } from "./document.js";
 
 interface TagOptions extends StoreOptions {
   readonly at?: Moment;
@@ -60,12 +60,7 @@ function tag(runtime: Runtime, id: string, name: string, { at, ...options }: Tag
   return withStorage(runtime, options, async (storage) => {
     await existing(storage, id);
     const made = await storage.tag(id, name, at);
-    if (made === undefined) {
-      throw new CommandError("NOT_FOUND", `"${printable(id)}" did not exist then`, {
-        hint: "`coppice history` shows when each batch was stored.",
-        details: { id },
-      });
-    }
+    if (made === undefined) throw notYet(id);
     if (options.json) await out.json(made);
     else await out.line(`tagged ${printable(id)} at clock ${count(made.clock)} as ${printable(name)}`);
     return EXIT.ok;
