@@ -98,14 +98,22 @@ export function describeError(error: unknown): Described {
     const hint = hintOf(kind, code, details);
     return { code, kind, exitCode, details, hint, message: withCause(error) };
   }
-  const code = (error as { code?: unknown } | null)?.code;
   return {
-    code: typeof code === "string" ? code : "FAILED",
+    code: "FAILED",
     kind: "failed",
     exitCode: EXIT.failed,
     message: error instanceof Error ? withCause(error) : String(error),
-    details: {},
-    hint: undefined,
+    ...ofSystem(error),
+  };
+}
+
+/** What the operating system refused: its code is none of ours, and goes with the details. */
+function ofSystem(error: unknown): Pick<Described, "details" | "hint"> {
+  const { code, syscall, path } = (error ?? {}) as NodeJS.ErrnoException;
+  if (code === undefined || syscall === undefined) return { details: {}, hint: undefined };
+  return {
+    details: { system: code, ...(path === undefined ? {} : { file: path }) },
+    hint: "Look at the name, the rights and the space of what the system refused, and repeat.",
   };
 }
 
@@ -125,7 +133,7 @@ function exitCodeOf(kind: string, code: string): ExitCode {
 const DAMAGED_DIRECTORY = "No file was changed. Restore a copy of the directory.";
 
 /** The message says how data move over. */
-const OTHER_DATA = "Nothing was written. Name another directory with --store.";
+const OTHER_DATA = "Nothing was written. Name another directory for the store.";
 
 /** What a document of a model needs that does not come with this package. */
 const MODEL_PACKAGES: Readonly<Record<string, string>> = {
@@ -136,8 +144,12 @@ const MODEL_PACKAGES: Readonly<Record<string, string>> = {
 function hintOf(kind: string, code: string, details: Readonly<Record<string, unknown>>): string | undefined {
   if (code === "CORRUPT" && "location" in details) return DAMAGED_DIRECTORY;
   if (code === "UNAVAILABLE" && details.foreign === true) return OTHER_DATA;
-  if (code !== "MODEL_UNKNOWN") return hintFor(kind, code);
-  const packages = MODEL_PACKAGES[String(details.model)];
+  return code === "MODEL_UNKNOWN" ? modelHint(details.model) : hintFor(kind, code);
+}
+
+/** What to install, so that documents of a model can be read. */
+export function modelHint(model: unknown): string {
+  const packages = MODEL_PACKAGES[String(model)];
   if (packages !== undefined) return `Install its model beside this command: npm install ${packages}`;
   return "This document needs a model that is not installed here.";
 }
@@ -146,6 +158,8 @@ const CODE_HINTS: Readonly<Record<string, string>> = {
   TRIMMED: "`coppice info` shows the oldest clock that is kept.",
   TAG_EXISTS: "Choose another name, or `coppice untag` that one first.",
   TAG_UNKNOWN: "`coppice tags` lists those that there are; a date is written 2026-01-31.",
+  UNAVAILABLE: "Nothing was written. Look at what the message names, and repeat.",
+  STORE_FULL: "Nothing was written. Make room on the disk, and repeat.",
   EXISTS: "Choose another id, or remove that document first.",
   DELETED: "The id was used before: --recreate takes it again.",
   EXPORT_INVALID: "Name a file that `coppice export` wrote, or export the document again.",

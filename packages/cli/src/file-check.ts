@@ -13,6 +13,7 @@ import { type Runtime, unlessPipeClosed } from "./runtime.js";
 import { loadFileLog, parseStore, waiting } from "./store.js";
 
 const DOCUMENTS_SHOWN_MAX = 20;
+const MANIFEST = "MANIFEST";
 
 /** `undefined` for stores of other kinds, and where there is none: opening it says what to do. */
 export async function checkFiles(
@@ -36,7 +37,9 @@ export async function checkFiles(
 
 async function tell({ out }: Runtime, report: FileLogReport): Promise<void> {
   for (const { file, position, bytes, message, quarantine } of report.damage) {
-    const mark = report.repaired ? out.style("yellow", "repaired") : out.style("red", "damaged ");
+    const isGone = bytes === 0 && file !== MANIFEST;
+    const mended = isGone ? out.style("red", "lost    ") : out.style("yellow", "repaired");
+    const mark = report.repaired ? mended : out.style("red", "damaged ");
     const where = `${file}, ${count(bytes)} bytes at ${count(position)}`;
     const kept = quarantine === undefined ? "" : `; the damaged file is kept as ${quarantine}`;
     await out.line(`${mark} ${where}: ${message}${kept}`);
@@ -50,4 +53,6 @@ async function tell({ out }: Runtime, report: FileLogReport): Promise<void> {
   const found = `${plural(report.frames, "commit")} and ${plural(report.records, "record")} are whole`;
   const then = "`coppice check --repair` writes the files anew from them";
   await out.line(report.repaired ? `the files are written anew: ${found}` : `${found}; ${then}`);
+  if (!report.repaired || report.damage.every(({ file }) => file === MANIFEST)) return;
+  await out.line("a document of which no whole record is left is named nowhere: compare with a backup");
 }

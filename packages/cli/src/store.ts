@@ -47,6 +47,8 @@ export interface OpenStoreOptions extends StoreOptions {
   readonly create?: boolean;
   /** Nothing is written: a file log that another process has open is read beside it. */
   readonly onlyReads?: boolean;
+  /** The store was no option of the command, but an argument. */
+  readonly isArgument?: boolean;
   /** `false`: damage in table files was found already, and what is readable beside it is wanted. */
   readonly verifyTables?: boolean;
   readonly observer?: Observer;
@@ -128,7 +130,7 @@ export async function withStorage<T>(
   const address = parseStore(options.store);
   const isNew = address.scheme !== "memory" && options.create === true && !(await holdsStore(address));
   if (address.scheme !== "memory") {
-    if (!options.create) await assertStore(address, options.store);
+    if (!options.create) await assertStore(address, options.store, options.isArgument);
   } else if (!options.json) {
     await runtime.err.line("note: memory: is a store of this process alone, new and empty");
   }
@@ -288,7 +290,11 @@ async function namesIn(location: string): Promise<readonly string[]> {
 }
 
 /** Tells a store that is not there from one that has lost the file that names the others. */
-export async function assertStore({ scheme, location }: LocatedStore, url: string): Promise<void> {
+export async function assertStore(
+  { scheme, location }: LocatedStore,
+  url: string,
+  isArgument = false,
+): Promise<void> {
   const names = await namesIn(location);
   const { head, others, mended } = FILES[scheme];
   if (names.includes(head)) return;
@@ -300,7 +306,9 @@ export async function assertStore({ scheme, location }: LocatedStore, url: strin
   }
   await refuseOtherScheme({ scheme, location });
   throw new CommandError("NOT_FOUND", `there is no store at ${printable(url)}`, {
-    hint: "Name another with --store or COPPICE_STORE; a store is made by the program that writes to it.",
+    hint: isArgument
+      ? "Name one that there is; a store is made by the program that writes to it."
+      : "Name another with --store or COPPICE_STORE; a store is made by the program that writes to it.",
     details: { store: url, directory: resolve(location) },
   });
 }

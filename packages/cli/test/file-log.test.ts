@@ -1,6 +1,6 @@
 /** The command line on a file log: looking, checking, mending, and listing its frames. */
 
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileLogBackend } from "@coppice/file";
 import { yjs } from "@coppice/yjs";
@@ -128,4 +128,28 @@ test("[CL51] check --repair makes a lost manifest again", async () => {
   expect((await coppice(["ls", "-s", url])).code).toBe(5);
   expect((await coppice(["check", "--repair", "-s", url])).code).toBe(0);
   expect((await coppice(["ls", "-s", url])).stdout).toBe("notes/a\nnotes/b\n");
+});
+
+test("[CL51] check --repair calls a segment that is gone lost, and says that its documents are named nowhere", async () => {
+  const { url, location } = await makeStore();
+  await rm(join(location, "00000001.seg"));
+  const mended = await coppice(["check", "--repair", "-s", url]);
+  expect(mended.stdout).toMatch(/^lost +00000001\.seg.*is missing$/m);
+  expect(mended.stdout).not.toContain("repaired");
+  expect(mended.stdout).toContain("compare with a backup");
+});
+
+test("[CL76] copy takes a file log beside the process that has it open, and then what that one has appended", async () => {
+  const { url, location } = await makeStore();
+  const target = `level:${join(location, "../copy")}`;
+  const storage = await openStorage(location);
+  const before = await readdir(location);
+  expect((await coppice(["copy", url, target])).stdout).toContain("2 copied");
+  await storage.append("notes/a", [keystrokes("!")[0]!]);
+  expect((await coppice(["copy", url, target])).stdout).toContain("1 updated, 1 unchanged");
+  expect((await coppice(["info", "notes/a", "--json", "-s", target])).stdout).toContain('"clock":6');
+  // The target is written to, so it is another matter.
+  expect((await coppice(["copy", target, url])).code).toBe(4);
+  expect(await readdir(location)).toEqual(before);
+  await storage.close();
 });

@@ -45,3 +45,24 @@ test("[CL22] a document whose model is not installed is an error that says what 
   expect(describeError(unknown("automerge")).hint).toContain("@coppice/automerge @automerge/automerge");
   expect(describeError(unknown("other")).hint).toContain("not installed here");
 });
+
+test("[CL22] check and compact say what to install, and advise no repair, for a model that is not there", async () => {
+  const store = await makeStore();
+  const model = { ...loro(), name: "unheard-of" };
+  const storage = await DocumentStorage.open({
+    backend: levelBackend(store.location),
+    models: [model],
+    snapshotPolicy: never,
+  });
+  const one = await storage.open("d");
+  one.change((doc) => doc.getText("text").insert(0, "hello"));
+  await one.save();
+  await storage.close();
+  const checked = await coppice(["check", "--store", store.url]);
+  expect(checked.code).toBe(1);
+  expect(checked.stdout).toContain("needs a model that is not installed here");
+  expect(checked.stdout).not.toContain("--repair");
+  const compacted = await coppice(["compact", "--all", "--store", store.url]);
+  expect(compacted.code).toBe(1);
+  expect(compacted.stdout).toContain("needs a model that is not installed here");
+});

@@ -9,6 +9,7 @@ import {
   jsonLines,
   keystrokes,
   makeStore,
+  openStore,
   type TestStore,
   temporaryDirectory,
 } from "./command.js";
@@ -87,6 +88,21 @@ describe("moving", () => {
     expect(forked.stderr).toContain('"a" did not exist then');
   });
 
+  test("[CL78] what the system refuses has a code of ours, the system's in the details, and a line on what to do", async () => {
+    const folder = await temporaryDirectory();
+    const beyond = join(folder, "none", "a.coppice");
+    const refused = await on(store, "export", "a", beyond, "--json");
+    expect(refused.code).toBe(1);
+    expect(jsonLines(refused.stderr)).toMatchObject([
+      { error: { code: "FAILED", kind: "failed", details: { system: "ENOENT" } } },
+    ]);
+    expect((await on(store, "import", "document", folder, "--json")).stderr).toContain('"system":"EISDIR"');
+    expect((await on(store, "export", "a", beyond)).stderr).toContain("Look at the name, the rights");
+    const file = join(folder, "file");
+    await writeFile(file, "");
+    expect((await coppice(["copy", store.url, `file:${file}`])).stderr).not.toContain("Wait and repeat");
+  });
+
   test("[CL47] export overwrites a file only with --force, and leaves the old one or the whole new one", async () => {
     const folder = await temporaryDirectory();
     const file = join(folder, "a.coppice");
@@ -117,7 +133,9 @@ describe("moving", () => {
     const one = await coppice(["copy", store.url, target, "--prefix", "more"]);
     expect(one.stdout).toMatch(/^1 document: 0 copied/);
     expect((await coppice(["check", "--store", target])).code).toBe(0);
-    expect((await coppice(["copy", `${target}-none`, target])).code).toBe(3);
+    const missing = await coppice(["copy", `${target}-none`, target]);
+    expect(missing.code).toBe(3);
+    expect(missing.stderr).not.toContain("--store");
     expect((await coppice(["copy", store.url])).code).toBe(2);
     const same = await coppice(["copy", store.url, store.url]);
     expect(same.code).toBe(2);
@@ -152,6 +170,18 @@ describe("moving", () => {
     const dumped = await on(broken, "dump", "--json");
     expect(dumped.code).toBe(5);
     expect(dumped.stdout).toContain('"state":"damaged"');
+  });
+
+  test("[CL8] dump says who has the store open, and waits for its end", async () => {
+    const used = await makeStore((storage) => storage.append("d", events).then(() => undefined));
+    const storage = await openStore(used.location);
+    const locked = await on(used, "dump", "--json");
+    expect(locked.code).toBe(4);
+    expect(jsonLines(locked.stderr)).toMatchObject([{ error: { details: { store: used.url } } }]);
+    const waiting = on(used, "dump", "--wait", "1m");
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    await storage.close();
+    expect((await waiting).code).toBe(0);
   });
 
   test("[CL45] completion names every command and option, in scripts that the shells take", async () => {

@@ -12,7 +12,7 @@ import type { FileLogReport } from "@coppice/file";
 import type { Command } from "commander";
 import { type CheckProblem, type CheckReport, type CoppiceError, isCoppiceError } from "coppice";
 import { findOwner } from "coppice/control";
-import { CommandError, EXIT, type ExitCode } from "../errors.js";
+import { CommandError, EXIT, type ExitCode, modelHint } from "../errors.js";
 import { examineFiles, type FileDamage, followParent, placed, runInChild } from "../examination.js";
 import { checkFiles } from "../file-check.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
@@ -129,7 +129,8 @@ async function report(
   if (id !== undefined && found.documents === 0 && found.problems.length === 0) await existing(storage, id);
   const ofFiles = fileLog === undefined ? {} : { fileLog };
   const all = files.length === 0 ? { ...found, ...ofFiles } : { ...found, files, clean: false };
-  await unlessPipeClosed(() => (options.json ? out.json(all) : tell(out, found, files, repair)));
+  const unread = await unreadOf(storage, found);
+  await unlessPipeClosed(() => (options.json ? out.json(all) : tell(out, found, files, repair, unread)));
   if (files.length > 0) return EXIT.corrupt;
   return found.clean ? EXIT.ok : EXIT.failed;
 }
@@ -142,11 +143,22 @@ function unreadable(error: CoppiceError, files: readonly FileDamage[]): CommandE
   });
 }
 
+/** Documents whose model is not installed: no repair helps them. The model is that of the first. */
+async function unreadOf(
+  storage: Store,
+  { problems }: CheckReport,
+): Promise<{ count: number; model: string | undefined }> {
+  const unread = problems.filter(({ code }) => code === "model-unknown");
+  const info = unread[0] === undefined ? undefined : await storage.info(unread[0].id);
+  return { count: unread.length, model: info?.model };
+}
+
 async function tell(
   out: Output,
   report: CheckReport,
   files: readonly FileDamage[],
   repair: boolean,
+  unread: { count: number; model: string | undefined },
 ): Promise<void> {
   const { problems, documents, events, quarantined, garbageKeys } = report;
   for (const problem of problems) await out.line(sentence(out, problem));
@@ -160,7 +172,8 @@ async function tell(
   if (quarantined > 0) facts.push(`${plural(quarantined, "damaged value")} set aside`);
   if (garbageKeys > 0 && !repair) facts.push(`${plural(garbageKeys, "key")} to sweep`);
   await out.line(`${mark} ${facts.join(", ")}`);
-  if (left > 0 && !repair) await out.line("`coppice check --repair` mends what it can");
+  if (unread.model !== undefined) await out.line(modelHint(unread.model));
+  if (left > unread.count && !repair) await out.line("`coppice check --repair` mends what it can");
 }
 
 function sentence(out: Output, { id, code, message, repaired, lostEvents = 0 }: CheckProblem): string {

@@ -15,7 +15,7 @@ import {
   type HistoryPolicy,
   isCoppiceError,
 } from "coppice";
-import { CommandError, EXIT, type ExitCode, worst } from "../errors.js";
+import { CommandError, EXIT, type ExitCode, modelHint, worst } from "../errors.js";
 import {
   examples,
   parseCount,
@@ -235,6 +235,10 @@ async function tell({ out }: Runtime, result: CompactAllResult, options: Options
     const message = isCoppiceError(error) ? error.message : error;
     await out.line(`${out.style("red", "failed")} ${printable(id)}: ${printable(message)}`);
   }
+  const hints = result.failures.map(({ error }) =>
+    isCoppiceError(error, "MODEL_UNKNOWN") ? modelHint(error.details.model) : undefined,
+  );
+  for (const hint of new Set(hints)) if (hint !== undefined) await out.line(hint);
   if (result.stopped === "budget")
     await out.line("stopped: the time budget was used up; the next run goes on");
 }

@@ -1,6 +1,6 @@
 /**
  * `coppice copy`: every document of a store to another one. Repeated, it writes only what is new, so that
- * it is a backup for cron.
+ * it is a backup for cron; of a file log also beside the process that writes to it.
  *
  * Invariants: one document's failure stops no other and decides the exit code; a stop (Ctrl-C) comes
  * between two documents or steps of one, leaves each document of the target whole, and the next run goes
@@ -37,6 +37,7 @@ export function copyCommand(runtime: Runtime, done: (code: ExitCode) => void): C
       examples(
         ["coppice copy level:./data level:/backup/notes", "a backup; again: what is new"],
         ["coppice copy level:/backup/notes level:./data", "restore into an empty store"],
+        ["coppice copy file:./log file:/backup/log", "a file log may be in use meanwhile"],
       ),
     )
     .action(async (from: string, to: string, options: Options) =>
@@ -51,7 +52,7 @@ function copy(runtime: Runtime, from: string, to: string, options: Options): Pro
   if (one !== undefined && other !== undefined && resolve(one) === resolve(other))
     throw new CommandError("USAGE", "copy wants two stores, and these are one");
   const common = { ...(json ? { json } : {}), ...(wait === undefined ? {} : { wait }) };
-  return withStorage(runtime, { ...common, store: from }, (source) =>
+  return withStorage(runtime, { ...common, store: from, onlyReads: true, isArgument: true }, (source) =>
     withStorage(runtime, { ...common, store: to, create: true }, async (target) => {
       const range = prefix === undefined ? {} : { prefix };
       let total: number | undefined;

@@ -7,11 +7,11 @@
 
 import type { Command } from "commander";
 import { type Backend, crc32, encodeKey, Guard, type Key, LIMITS, Reader, systemEnv, toHex } from "coppice";
-import { CommandError, EXIT, type ExitCode } from "../errors.js";
+import { EXIT, type ExitCode } from "../errors.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
 import { byteSize, count, printable, Table } from "../output.js";
 import type { Runtime } from "../runtime.js";
-import { assertStore, besideOwner, loadBackend, parseStore } from "../store.js";
+import { assertStore, besideOwner, loadBackend, parseStore, waiting } from "../store.js";
 import { noDocument } from "./document.js";
 
 /** What a stored value says of itself: see docs/format.md. */
@@ -61,13 +61,8 @@ async function dump(runtime: Runtime, id: string | undefined, options: StoreOpti
   if (address.scheme !== "memory") await assertStore(address, options.store);
   const env = systemEnv();
   const open = async (readOnly = false) => (await loadBackend(address, { readOnly })).open(env);
-  const opening = address.scheme === "file" ? besideOwner(open) : open();
-  const backend: Backend = await opening.catch((error: { code?: string; message?: string }) => {
-    if (error.code !== "LOCKED") throw error;
-    throw new CommandError("LOCKED", `${printable(options.store)} is open in another process`, {
-      hint: "dump reads the store itself: stop that process, or dump a copy.",
-    });
-  });
+  const attempt = () => (address.scheme === "file" ? besideOwner(open) : open());
+  const backend: Backend = await waiting(runtime, address, options, attempt);
   const guard = new Guard(backend, env, LIMITS);
   const table = new Table(COLUMNS);
   let shown = 0;
