@@ -87,6 +87,9 @@ export async function importYLeveldb(
   options: ImportOptions = {},
 ): Promise<ImportReport> {
   checkOptions("importYLeveldb", options, OPTIONS);
+  if (typeof (source as Partial<YLeveldbSource>).iterator !== "function") {
+    throw new TypeError("importYLeveldb wants the old database, open: new ClassicLevel(directory)");
+  }
   const { onDocument, signal } = options;
   const report = { documents: 0, imported: 0, present: 0, updates: 0, appended: 0 };
   const problems: ImportedDocument[] = [];

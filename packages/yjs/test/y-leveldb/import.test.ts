@@ -87,6 +87,12 @@ test("[DI25] every document and every meta moves over, verified, with its update
   expect(info?.clock).toBe(seen.find(({ id }) => id === "a")?.updates);
 });
 
+test("[DI25] the name of a directory is no database, and the error says what is wanted", async () => {
+  const storage = await DocumentStorage.open({ backend: memoryBackend(), models: [yjs()] });
+  await expect(importYLeveldb("./old" as never, storage)).rejects.toThrow("new ClassicLevel(directory)");
+  await storage.close();
+});
+
 test("[DI26] an import may be repeated, and goes on where it was interrupted", async () => {
   const { location, docs } = await written();
   const source = await open(location);
