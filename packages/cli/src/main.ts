@@ -42,7 +42,7 @@ async function fail(given: Runtime, argv: readonly string[], error: unknown): Pr
     );
     return EXIT.usage;
   }
-  const shown = error instanceof CommanderError ? usageError(error) : error;
+  const shown = error instanceof CommanderError ? usageError(error, argv) : error;
   const { exitCode, code, kind, message, details, hint } = describeError(shown);
   if (process.env.COPPICE_DEBUG === "1" && error instanceof Error) await err.line(error.stack ?? "");
   if (wantsJson(argv)) await err.json({ error: { code, kind, message, details } });
@@ -65,9 +65,20 @@ function namedIn(argv: readonly string[], program: Command): Command {
 }
 
 /** Commander's `error: message` and, on a second line, what may have been meant. */
-function usageError({ message }: CommanderError): CommandError {
+function usageError({ message }: CommanderError, argv: readonly string[]): CommandError {
   const [first = "", second] = message.replace(/^error: /, "").split("\n");
-  return new CommandError("USAGE", first, { hint: second?.trim() || "coppice --help says more." });
+  const words = wordsOf(
+    namedIn(
+      argv,
+      makeProgram(runtime, () => undefined),
+    ),
+  );
+  return new CommandError("USAGE", first, { hint: second?.trim() || `${words} --help says more.` });
+}
+
+/** As in `coppice import document`. */
+function wordsOf(command: Command): string {
+  return command.parent === null ? command.name() : `${wordsOf(command.parent)} ${command.name()}`;
 }
 
 /** Before the command line is understood: a usage error is JSON too when JSON was asked for. */
