@@ -79,7 +79,10 @@ export interface LoadOptions extends HandleOptions {
 }
 
 export interface OpenOptions<Doc> extends HandleOptions {
-  /** For a document that does not exist yet; default: the first model. */
+  /**
+   * For a document that does not exist yet; default: the first model. The type is not inferred from it: name
+   * it, as in `open<LoroDoc>(id, { model: "loro" })`.
+   */
   readonly model?: string;
   /** Edits the new document before it is created. Of two creators who race, only one's edits are stored. */
   readonly initial?: (doc: Doc) => unknown;
