@@ -105,6 +105,10 @@ describe("coppice graph", () => {
     const picture = await readFile(svg, "utf8");
     expect(picture).toMatch(/^<svg [\s\S]*<\/svg>\n$/);
     expect(picture).toContain("<title>board &lt;1&gt;</title>");
+    const other = join(await temporaryDirectory(), "other.svg");
+    const both = await coppice(["graph", "board <1>", "--store", store, "--svg", other, "--json"]);
+    expect(jsonLines(both.stdout)).toEqual([{ id: "board <1>", file: other }]);
+    expect(await readFile(other, "utf8")).toBe(picture);
     const lines = jsonLines((await coppice(["graph", "board <1>", "--store", store, "--json"])).stdout);
     expect(lines).toHaveLength(events.length);
     expect(lines.filter(({ critical }) => critical === true)).toHaveLength(2);

@@ -51,15 +51,16 @@ function draw(runtime: Runtime, id: string, options: Options): Promise<ExitCode>
     }
     const critical = doc.criticalVersions();
     const events = doc.events();
-    if (options.json) {
+    if (options.svg !== undefined) {
+      await writeFile(options.svg, toSvg(layOutGraph(events, critical), printable(id)));
+      if (options.json) await out.json({ id, file: options.svg });
+    } else if (options.json) {
       const ends = new Set(critical.map(({ replica, sequence }) => `${replica}.${sequence}`));
       for (const { payload: _, ...event } of events) {
         await out.json({ ...event, critical: ends.has(`${event.replica}.${event.sequence}`) });
       }
     } else {
-      const rows = layOutGraph(events, critical);
-      if (options.svg !== undefined) await writeFile(options.svg, toSvg(rows, printable(id)));
-      else for (const line of toLines(rows)) await out.line(line);
+      for (const line of toLines(layOutGraph(events, critical))) await out.line(line);
     }
     await handle.close();
     return EXIT.ok;
