@@ -23,7 +23,7 @@ import {
   type Durability,
 } from "@coppice/yjs/dropins";
 import type { Document, Extension } from "@hocuspocus/server";
-import { checkOptions, type OptionNames } from "coppice";
+import { checkOptions, checkStorage, type OptionNames } from "coppice";
 
 export interface HocuspocusPersistenceOptions {
   /** Told of each failure, also of those that are tried again. Must not throw. */
@@ -74,6 +74,7 @@ export function hocuspocusPersistence(
   options: HocuspocusPersistenceOptions = {},
 ): Extension {
   checkOptions("hocuspocusPersistence", options, OPTIONS);
+  checkStorage("hocuspocusPersistence", storage);
   const bindings = new Map<Document, DocBinding>();
   /** Loaded by us, and not yet by all extensions. */
   const loading = new Map<string, DocBinding>();

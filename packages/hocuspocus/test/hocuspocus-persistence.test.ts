@@ -265,3 +265,9 @@ test("[ST97] the extension refuses options that there are not", async () => {
     "hocuspocusPersistence has no option anounceMs",
   );
 });
+
+test("[ST98] the extension refuses what is no open storage", () => {
+  expect(() => hocuspocusPersistence("./data" as never)).toThrow(
+    "hocuspocusPersistence wants an open storage",
+  );
+});

@@ -15,7 +15,7 @@ import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { getRequestListener } from "@hono/node-server";
-import { checkOptions, type DocumentStorage, type OptionNames } from "coppice";
+import { checkOptions, checkStorage, type DocumentStorage, type OptionNames } from "coppice";
 import { type Authorize, isLoopback } from "./access.js";
 import { Changes } from "./changes.js";
 import { makeApp } from "./http/app.js";
@@ -116,6 +116,7 @@ export class CoppiceServer {
   constructor(options: ServerOptions) {
     // Without types: an `authorise` that nobody looks at would leave everything open.
     checkOptions("a server", options, OPTIONS);
+    checkStorage("a server", options.storage);
     const { storage, authorize, origins = [], mayRecover, pageDirectory = PAGE_DIRECTORY } = options;
     this.#options = options;
     this.#limits = serverLimits(options.limits);

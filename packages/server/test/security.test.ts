@@ -325,6 +325,10 @@ describe("addresses", () => {
     await expect(listen({ limits: { whatMax: 1 } as object })).rejects.toThrow("there is no limit whatMax");
   });
 
+  test("[ST98] a server refuses what is no open storage", async () => {
+    await expect(serve({ port: 0 } as never)).rejects.toThrow("a server wants an open storage");
+  });
+
   test("[SV46] an option that there is not is refused: nobody would look at an authorise", async () => {
     await expect(listen({ authorise: () => false } as object)).rejects.toThrow("no option authorise");
   });

@@ -1,7 +1,8 @@
 /**
  * Refuses options that there are not: a misspelt one would else be ignored, and `dryrun` trims in earnest.
  *
- * It looks at names alone; what values are good, each call knows.
+ * It looks at names alone; what values are good, each call knows. And what is handed over as a storage is
+ * looked at here, for those that are built on one.
  */
 
 /** The names of all options; one that is missing or left over does not compile. */
@@ -13,4 +14,10 @@ export function checkOptions(call: string, options: object, names: Readonly<Reco
     if (Object.hasOwn(names, name)) continue;
     throw new TypeError(`${call} has no option ${name}; there are ${Object.keys(names).join(", ")}`);
   }
+}
+
+/** Throws a `TypeError` for what is no open storage: a directory, a backend, or a promise not awaited. */
+export function checkStorage(call: string, storage: unknown): void {
+  if (typeof (storage as { readonly append?: unknown } | null | undefined)?.append === "function") return;
+  throw new TypeError(`${call} wants an open storage: await DocumentStorage.open({ backend, models })`);
 }

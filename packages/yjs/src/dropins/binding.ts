@@ -11,7 +11,7 @@
  * - nothing rejects that nobody waits for: failures go to `onError`.
  */
 
-import { checkOptions, isCoppiceError, type OptionNames } from "coppice";
+import { checkOptions, checkStorage, isCoppiceError, type OptionNames } from "coppice";
 import * as Y from "yjs";
 import { scanUpdate } from "../scanner.js";
 import { trackDoc } from "../tracker.js";
@@ -88,6 +88,7 @@ export function bindDoc(
   options: BindingOptions = {},
 ): DocBinding {
   checkOptions("bindDoc", options, OPTIONS);
+  checkStorage("bindDoc", storage);
   return new DocBinding(storage, id, doc, options);
 }
 

@@ -10,7 +10,7 @@
  * only when everything is durable. It opens no socket.
  */
 
-import { checkOptions, type OptionNames } from "coppice";
+import { checkOptions, checkStorage, type OptionNames } from "coppice";
 import type * as Y from "yjs";
 import { type BindingOptions, bindDoc, type DocBinding } from "./binding.js";
 import type { YjsStorage } from "./loading.js";
@@ -57,6 +57,7 @@ export function websocketPersistence(
   options: WebsocketPersistenceOptions = {},
 ): WebsocketPersistence {
   checkOptions("websocketPersistence", options, OPTIONS);
+  checkStorage("websocketPersistence", storage);
   const byName = new Map<string, DocBinding>();
   const byDoc = new WeakMap<Y.Doc, DocBinding>();
   const live = new Set<DocBinding>();

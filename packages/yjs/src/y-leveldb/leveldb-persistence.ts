@@ -14,6 +14,7 @@ import {
   type BackendFactory,
   CoppiceError,
   checkOptions,
+  checkStorage,
   DocumentStorage,
   isCoppiceError,
   type OptionNames,
@@ -81,6 +82,7 @@ export class LeveldbPersistence {
         }
       };
     } else {
+      checkStorage("LeveldbPersistence", location);
       this.#opened = Promise.resolve(location);
       this.#release = () => location.flush();
     }

@@ -24,3 +24,13 @@ test("[ST97] the drop-ins and the model refuse options that there are not", asyn
   );
   await storage.close();
 });
+
+test("[ST98] the drop-ins refuse what is no open storage, such as a directory or a promise, and say what they want", () => {
+  const opening = DocumentStorage.open({ backend: memoryBackend(), models: [yjs()] });
+  for (const wrong of [undefined, "./data", memoryBackend(), opening] as never[]) {
+    expect(() => bindDoc(wrong, "d", new Y.Doc())).toThrow("bindDoc wants an open storage: await");
+    expect(() => websocketPersistence(wrong)).toThrow("websocketPersistence wants an open storage");
+  }
+  expect(() => new LeveldbPersistence(opening as never)).toThrow("LeveldbPersistence wants an open storage");
+  return opening.then((storage) => storage.close());
+});
