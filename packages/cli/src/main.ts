@@ -33,7 +33,8 @@ async function fail(given: Runtime, argv: readonly string[], error: unknown): Pr
   const { err } = given;
   if (error instanceof PipeClosed) return EXIT.ok;
   if (error instanceof CommanderError && error.exitCode === 0) return EXIT.ok;
-  if (error instanceof CommanderError && error.code === "commander.help") {
+  const asksForHelp = error instanceof CommanderError && error.code === "commander.help";
+  if (asksForHelp && unknownIn(argv) === undefined) {
     await err.write(
       namedIn(
         argv,
@@ -45,7 +46,7 @@ async function fail(given: Runtime, argv: readonly string[], error: unknown): Pr
   const shown = error instanceof CommanderError ? usageError(error, argv) : error;
   const { exitCode, code, kind, message, details, hint } = describeError(shown);
   if (process.env.COPPICE_DEBUG === "1" && error instanceof Error) await err.line(error.stack ?? "");
-  if (wantsJson(argv)) await err.json({ error: { code, kind, message, details } });
+  if (wantsJson(argv)) await err.json({ error: { code, kind, message, details, hint } });
   else {
     await err.line(`${err.style("red", "coppice:")} ${printable(message)}`);
     if (hint !== undefined) await err.line(hint);
@@ -64,8 +65,19 @@ function namedIn(argv: readonly string[], program: Command): Command {
   return command;
 }
 
+/** What `coppice help` was asked about, when it ends without that help: there is no such command. */
+function unknownIn([, , asked, word]: readonly string[]): string | undefined {
+  return asked === "help" ? word : undefined;
+}
+
 /** Commander's `error: message` and, on a second line, what may have been meant. */
 function usageError({ message }: CommanderError, argv: readonly string[]): CommandError {
+  const unknown = unknownIn(argv);
+  if (unknown !== undefined) {
+    return new CommandError("USAGE", `there is no command ${printable(unknown)}`, {
+      hint: "coppice --help lists them.",
+    });
+  }
   const [first = "", second] = message.replace(/^error: /, "").split("\n");
   const words = wordsOf(
     namedIn(

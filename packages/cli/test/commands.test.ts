@@ -250,11 +250,14 @@ describe("failures", () => {
         kind: "not-found",
         message: 'there is no document "nobody"',
         details: { id: "nobody" },
+        hint: "`coppice ls` lists those that there are.",
       },
     });
     const wrong = await coppice(["ls", "--limit", "some", "--json"]);
     expect(wrong.code).toBe(2);
-    expect(JSON.parse(wrong.stderr)).toMatchObject({ error: { code: "USAGE", kind: "invalid" } });
+    expect(JSON.parse(wrong.stderr)).toMatchObject({
+      error: { code: "USAGE", kind: "invalid", hint: expect.stringContaining("--help") },
+    });
     const invalid = await on(store, "info", "", "--json");
     expect(invalid.code).toBe(2);
     expect(JSON.parse(invalid.stderr)).toMatchObject({ error: { code: "ID_INVALID", kind: "invalid" } });
@@ -266,6 +269,7 @@ describe("failures", () => {
       [["--json"], /./],
       [["lss"], /unknown command 'lss'\n\(Did you mean ls\?\)/],
       [["ls", "--lmit", "1"], /unknown option '--lmit'\n\(Did you mean --limit\?\)/],
+      [["help", "nope"], /there is no command nope\ncoppice --help lists them/],
       [["info"], /missing required argument 'id'\ncoppice info --help says more/],
       [["import", "y-leveldb"], /\ncoppice import y-leveldb --help says more/],
       [["--jsn"], /\ncoppice --help says more/],
