@@ -31,6 +31,11 @@ export interface Place {
   /** Number of the last commit before these segments: it says where in the order they belong. */
   readonly sequence: number;
   readonly segmentBytesMax: number;
+  /**
+   * Headers are written by `finish`, that of the last segment first: so what is left when that is interrupted
+   * is the end of what was copied, and replaying it once more changes nothing.
+   */
+  readonly headersLast?: boolean;
 }
 
 /** Writes merged segments, frame by frame. They are not named by any manifest yet. */
@@ -99,6 +104,7 @@ export class MergeOutput {
 
   async finish(): Promise<void> {
     await this.#endSegment();
+    if (this.#place.headersLast) for (const segment of this.segments.toReversed()) await this.#head(segment);
     await this.#files.syncNames();
   }
 
@@ -145,12 +151,16 @@ export class MergeOutput {
     if (segment === undefined) return;
     await this.#endFrame();
     segment.seal();
-    const { number, kind, bytes, salt } = segment;
-    const header = { number, kind, bytes, salt, ...this.#place, chain: 0 };
-    await writeFully(segment.file, encodeSegmentHeader(header), 64, 0);
-    await segment.file.sync();
+    if (!this.#place.headersLast) await this.#head(segment);
     const hint = segment.hint!;
     segment.hint = undefined;
     await writeHint(this.#files, segment, hint);
+  }
+
+  async #head({ number, kind, bytes, salt, file }: Segment): Promise<void> {
+    const { store, sequence } = this.#place;
+    const header = { number, kind, bytes, salt, store, sequence, chain: 0 };
+    await writeFully(file, encodeSegmentHeader(header), 64, 0);
+    await file.sync();
   }
 }

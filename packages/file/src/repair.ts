@@ -6,18 +6,26 @@
  * lost.
  *
  * Invariants: a segment with damage is copied whole into a quarantine file, durably, before the manifest
- * changes; a repair that is interrupted can be repeated; without damage nothing is changed.
+ * changes, and no segment goes that was neither read nor surely forgettable; a repair that is interrupted can
+ * be repeated; without damage nothing is changed.
  */
 
 import { CoppiceError, type Env, isCoppiceError, systemEnv, toHex } from "coppice";
 import { nodeFiles, type OpenFiles, readFully, type StoreFiles } from "./files.js";
-import { copyValue, DELETE_RANGE, type RecordView, rangeOf } from "./frame.js";
+import { copyValue, DELETE_RANGE, isZero, type RecordView, rangeOf } from "./frame.js";
 import { idOf, partsOf } from "./key-names.js";
 import { MANIFEST, type Manifest, readManifest, writeManifest } from "./manifest.js";
 import { MergeOutput } from "./merge-output.js";
 import { setAside } from "./quarantine.js";
 import { salvage } from "./salvage.js";
-import { numberOf, readSegmentHeader, SEGMENT_HEADER_BYTES, type Segment, segmentName } from "./segment.js";
+import {
+  numberOf,
+  readSegmentHeader,
+  SEGMENT_HEADER_BYTES,
+  type Segment,
+  type SegmentHeader,
+  segmentName,
+} from "./segment.js";
 import { judgeTail } from "./tail.js";
 
 /** One damaged place. `bytes: 0`: the whole file is missing or unreadable. */
@@ -57,6 +65,7 @@ interface Source {
   readonly name: string;
   /** Where its frames end; `undefined`: wherever good ones do. */
   readonly end: number | undefined;
+  /** `undefined`: its header is damaged, and no manifest says it. Nothing of it can be read then. */
   readonly salt: number | undefined;
 }
 
@@ -107,7 +116,10 @@ class Repair {
     const names = await this.#files.list();
     this.#number = Math.max(0, ...names.map((name) => numberOf(name)?.number ?? 0));
     const manifest = await this.#manifest(names);
-    const sources = manifest === undefined ? await this.#sourcesFound(names) : sourcesOf(manifest);
+    const outdated = manifest !== undefined && (await this.#isOutdated(manifest, names));
+    if (outdated) this.#note(MANIFEST, 0, 0, "is older than the segments");
+    const listed = manifest !== undefined && !outdated;
+    const sources = listed ? sourcesOf(manifest) : await this.#sourcesFound(names);
     for (const [i, source] of sources.entries())
       await this.#read(source, i === sources.length - 1, undefined);
     if (manifest === undefined && sources.length === 0) {
@@ -143,20 +155,51 @@ class Repair {
     }
   }
 
+  /**
+   * Whether the log went on, or was merged, after this manifest: a segment that it does not name begins where
+   * its log ends or later, and was written to; or one that it names is gone, and a merged one is there.
+   */
+  async #isOutdated({ store, sequence, segments }: Manifest, names: readonly string[]): Promise<boolean> {
+    const listed = new Set(segments.map(({ number }) => segmentName(number)));
+    const isMissing = [...listed].some((name) => !names.includes(name));
+    for (const name of names) {
+      if (numberOf(name)?.hint !== false || listed.has(name)) continue;
+      const { header, isUsed } = await this.#look(name);
+      if (header?.store !== store || !isUsed) continue;
+      if (header.kind === "merged" ? isMissing : header.sequence >= sequence) return true;
+    }
+    return false;
+  }
+
   /** Without a manifest the headers tell the order: that of the commits that came before each segment. */
   async #sourcesFound(names: readonly string[]): Promise<Source[]> {
     const found: (Source & { readonly sequence: number })[] = [];
     for (const name of names) {
       const number = numberOf(name);
       if (number === undefined || number.hint) continue;
-      const file = await this.#files.open(name, "read");
-      const header = await readSegmentHeader(file).finally(() => file.close());
-      if (header === undefined) continue;
-      this.#store ??= header.store;
-      const { salt, sequence } = header;
+      const { header, isUsed } = await this.#look(name);
+      // One that lies ready, or a merge's that a crash left before it had a byte.
+      if (header === undefined && !isUsed) continue;
+      this.#store ??= header?.store;
+      const { salt, sequence = Number.POSITIVE_INFINITY } = header ?? {};
       found.push({ number: number.number, name, end: undefined, salt, sequence });
     }
     return found.sort((a, b) => a.sequence - b.sequence || a.number - b.number);
+  }
+
+  /** `isUsed`: something was written behind its header or, where that is not whole, in it. */
+  async #look(
+    name: string,
+  ): Promise<{ header: SegmentHeader | undefined; isUsed: boolean; bytes: Uint8Array }> {
+    const file = await this.#files.open(name, "read");
+    try {
+      const header = await readSegmentHeader(file);
+      const bytes = await readFully(file, await file.size(), 0);
+      const start = header === undefined ? 0 : SEGMENT_HEADER_BYTES;
+      return { header, isUsed: !isZero(bytes, start, bytes.length), bytes };
+    } finally {
+      file.close();
+    }
   }
 
   /** Looks at a segment; with `output`, copies what is whole. */
@@ -177,7 +220,8 @@ class Repair {
       this.#note(source.name, 0, 0, "is missing");
       return undefined;
     }
-    const salt = source.salt ?? 0;
+    const { salt } = source;
+    if (salt === undefined) return bytes;
     const kept: RecordView[] = [];
     const end = this.#endOf(bytes, source, last, salt);
     const { damage, frames, sequenceMax } = salvage(bytes, end, salt, (record) => kept.push(record));
@@ -218,7 +262,13 @@ class Repair {
     this.#frames = 0;
     this.#records = 0;
     const store = this.#store ?? toHex(this.#env.random(16));
-    const place = { store, sequence: this.#sequence, segmentBytesMax: SEGMENT_BYTES_MAX };
+    const place = {
+      store,
+      sequence: this.#sequence,
+      segmentBytesMax: SEGMENT_BYTES_MAX,
+      // Without a manifest the next repair takes what this one leaves for the newest part of the log.
+      headersLast: true,
+    };
     const output = new MergeOutput(this.#files, this.#fresh(), place);
     const copies = new Map<string, string>();
     try {
@@ -227,6 +277,7 @@ class Repair {
         if (bytes === undefined || !found.some(({ file }) => file === source.name)) continue;
         copies.set(source.name, await setAside(this.#files, source.number, 0, bytes));
       }
+      await this.#setUnknownAside(sources, names);
       await output.finish();
     } catch (error) {
       await output.abandon();
@@ -242,6 +293,17 @@ class Repair {
       if (number !== undefined && !kept.has(number)) await this.#files.remove(name);
     }
     await this.#files.syncNames();
+  }
+
+  /** What cannot be told from a log that went on. */
+  async #setUnknownAside(sources: readonly Source[], names: readonly string[]): Promise<void> {
+    const known = new Set(sources.map(({ name }) => name));
+    for (const name of names) {
+      const number = numberOf(name);
+      if (number?.hint !== false || known.has(name)) continue;
+      const { header, isUsed, bytes } = await this.#look(name);
+      if (header === undefined && isUsed) await setAside(this.#files, number.number, 0, bytes);
+    }
   }
 
   #newManifest(store: string, output: MergeOutput, old: Manifest | undefined): Manifest {

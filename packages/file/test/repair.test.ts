@@ -134,6 +134,94 @@ test("[FL17] a repair that is interrupted at any operation can be repeated", {
   }
 });
 
+test("[FL27] of a store without a manifest, a segment whose header is damaged is named and set aside", async () => {
+  const { disk, lines } = await storeOf(60, true);
+  const hurt = changed(disk.image(), "00000001.seg", (bytes) => {
+    bytes[20]! ^= 1;
+  });
+  const bad = new Map([...hurt].filter(([name]) => name !== "MANIFEST"));
+  const store = new SimulatedDisk(bad);
+  const { damage } = await check(store, true);
+  expect(damage).toMatchObject([
+    { file: "MANIFEST", message: "is missing" },
+    { file: "00000001.seg", message: "has a damaged header" },
+  ]);
+  expect(Buffer.compare(store.image().get(damage[1]!.quarantine!)!, bad.get("00000001.seg")!)).toBe(0);
+  const left = await linesOf(store);
+  expect(left.length).toBeGreaterThan(10);
+  expect(lines).toEqual(expect.arrayContaining(left));
+});
+
+test("[FL27] a manifest from before commits or a merge is damage, and a repair keeps what came after it", async () => {
+  for (const merges of [false, true]) {
+    const disk = new SimulatedDisk();
+    const factory = factoryOn(disk, { mergeDeadRatioMin: 1 });
+    const backend = await factory.open(simulatedEnv(1));
+    const write = async (from: number, to: number) => {
+      for (let seq = from; seq < to; seq++) {
+        await backend.commit({ put: [{ key: ["events", "a", seq], value: new Uint8Array(1400).fill(seq) }] });
+      }
+    };
+    await write(0, 55);
+    const outdated = disk.image().get("MANIFEST")!;
+    if (merges) await factory.merge({ force: true });
+    else await write(55, 120);
+    await backend.commit({ put: [{ key: ["events", "a", 500], value: new Uint8Array(3) }] });
+    const lines = await dump(backend);
+    await backend.close();
+    const image = new Map([...disk.image(), ["MANIFEST", outdated] as const]);
+    await expect(linesOf(new SimulatedDisk(image))).rejects.toMatchObject({ code: "CORRUPT" });
+    const store = new SimulatedDisk(image);
+    const message = "is older than the segments";
+    expect((await check(store, true)).damage).toMatchObject([{ file: "MANIFEST", message }]);
+    expect(await linesOf(store), String(merges)).toEqual(lines);
+    const first = [...image.keys()].sort().find((name) => name.endsWith(".seg"))!;
+    const twice = changed(image, first, (bytes) => {
+      bytes[4096 + 40]! ^= 1;
+    });
+    const hurt = new SimulatedDisk(twice);
+    expect((await check(hurt, true)).damage).toMatchObject([{ file: "MANIFEST", message }, { file: first }]);
+    expect(await linesOf(hurt), String(merges)).toHaveLength(lines.length - 1);
+  }
+});
+
+test("[FL28] without a manifest too a repair that dies can be repeated, and brings back no older value", {
+  timeout: 120_000,
+}, async () => {
+  // More than one segment of a repair takes.
+  const disk = new SimulatedDisk();
+  const backend = await factoryOn(disk, { segmentBytesMax: 64 * 1024 * 1024 }).open(simulatedEnv(1));
+  const large = new Uint8Array(17 * 1024 * 1024).fill(7);
+  for (let seq = 0; seq < 2; seq++) {
+    const small = ["kept", "gone"].map((id) => ({
+      key: ["meta", id] as const,
+      value: new Uint8Array([seq]),
+    }));
+    await backend.commit({ put: [{ key: ["events", "a", seq], value: large }, ...small] });
+  }
+  await backend.commit({
+    put: [{ key: ["meta", "kept"], value: new Uint8Array([9]) }],
+    delete: [["meta", "gone"]],
+  });
+  const lines = await dump(backend);
+  await backend.close();
+  const bad = new Map([...disk.image()].filter(([name]) => name !== "MANIFEST"));
+  const calm = new SimulatedDisk(bad);
+  const deaths: number[] = [];
+  calm.onOperation = ({ kind, index }) => {
+    if (kind === "sync" || kind === "rename") deaths.push(index);
+  };
+  await check(calm, true);
+  for (const at of deaths) {
+    const store = new SimulatedDisk(bad);
+    store.fault = ({ index }) => (index >= at ? failure("EIO") : undefined);
+    await check(store, true).catch(() => undefined);
+    const after = new SimulatedDisk(store.image());
+    await check(after, true);
+    expect(await linesOf(after), `operation ${at}`).toEqual(lines);
+  }
+});
+
 test("[FL17] after a repair the storage above says which document lost what", async () => {
   const disk = new SimulatedDisk();
   const open = (on: SimulatedDisk) => DocumentStorage.open({ backend: factoryOn(on), models: [nameSet()] });
