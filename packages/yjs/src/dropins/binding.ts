@@ -149,12 +149,14 @@ export class DocBinding {
   }
 
   /**
-   * Resolves when all that was captured before the call is durable. Rejects when some of it can never be:
-   * bytes that storage refuses, a document that was deleted meanwhile, a failed load, a closed storage.
+   * Resolves when all that was captured before the call is durable. Rejects when some of it can never be, and
+   * then not before the rest is: bytes that storage refuses, a document that was deleted meanwhile, a failed
+   * load, a closed storage.
    */
   flush(): Promise<void> {
-    if (this.#failure !== undefined) return Promise.reject(this.#failure.error);
-    if (this.#ready && this.pending === 0) return Promise.resolve();
+    if (this.#failure?.final || (this.#ready && this.pending === 0)) {
+      return this.#failure === undefined ? Promise.resolve() : Promise.reject(this.#failure.error);
+    }
     return new Promise((resolve, reject) => {
       this.#waiters.push({ upTo: this.#captured, resolve, reject });
     });

@@ -45,8 +45,8 @@ export interface WebsocketPersistence {
    */
   whenLoaded(name: string): Promise<void>;
   /**
-   * Resolves when everything of all documents is durable, or rejects as `DocBinding.flush` does. Documents
-   * that can never be stored count until their `writeState` was called.
+   * Resolves when everything of all documents is durable. Rejects as `DocBinding.flush` does, and not before
+   * all that can be stored is. Documents that can never be stored count until their `writeState` was called.
    */
   flush(): Promise<void>;
 }
@@ -93,7 +93,8 @@ export function websocketPersistence(
     },
 
     async flush() {
-      await Promise.all([...live].map((binding) => binding.flush()));
+      const ends = await Promise.allSettled([...live].map((binding) => binding.flush()));
+      for (const end of ends) if (end.status === "rejected") throw end.reason;
     },
   };
 }

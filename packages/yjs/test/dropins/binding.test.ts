@@ -5,7 +5,13 @@ import { DocumentStorage, isCoppiceError, memoryBackend } from "coppice";
 import { type Fault, simulatedBackend } from "coppice/testing";
 import { afterEach, describe, expect, test } from "vitest";
 import * as Y from "yjs";
-import { type BindingFailure, bindDoc, checkUpdate, type Durability } from "../../src/dropins/index.js";
+import {
+  type BindingFailure,
+  bindDoc,
+  checkUpdate,
+  type Durability,
+  websocketPersistence,
+} from "../../src/dropins/index.js";
 import { yjs } from "../../src/index.js";
 
 const storages: DocumentStorage[] = [];
@@ -37,6 +43,13 @@ async function storedText(storage: DocumentStorage, id = "doc"): Promise<string 
   const text = handle?.doc.getText("t").toString();
   await handle?.close();
   return text;
+}
+
+/** A value that Yjs takes and the storage refuses. */
+function tooDeep(): unknown {
+  let deep: unknown = 1;
+  for (let depth = 0; depth < 600; depth++) deep = [deep];
+  return deep;
 }
 
 const textOf = (doc: Y.Doc) => doc.getText("t").toString();
@@ -131,10 +144,8 @@ describe("binding", () => {
       },
     });
     await binding.loaded;
-    let deep: unknown = 1;
-    for (let depth = 0; depth < 600; depth++) deep = [deep];
     doc.getText("t").insert(0, "before ");
-    doc.getMap("m").set("deep", deep);
+    doc.getMap("m").set("deep", tooDeep());
     const other = new Y.Doc();
     other.getText("t").insert(0, "after");
     Y.applyUpdate(doc, Y.encodeStateAsUpdate(other));
@@ -201,6 +212,48 @@ describe("binding", () => {
     backend.heal();
     await second.loaded;
     expect(textOf(coming)).toBe("and typed while the store was down");
+  });
+
+  test("[DI29] stores what it can before flush rejects, and before the id is loaded again", async () => {
+    const backend = simulatedBackend();
+    const storage = await open(backend);
+    const leaving = new Y.Doc();
+    const first = bindDoc(storage, "doc", leaving, { ...retries, onError: () => undefined });
+    await first.loaded;
+    leaving.getMap("m").set("deep", tooDeep());
+    await expect(first.flush()).rejects.toMatchObject({ code: "EVENT_INVALID" });
+    backend.failNext("commit", "unavailable", { sticky: true });
+    Y.applyUpdate(leaving, typed("typed while the store was down")[0]!);
+    let ended = false;
+    const flush = first.flush().finally(() => {
+      ended = true;
+    });
+    flush.catch(() => undefined);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(ended).toBe(false);
+    leaving.destroy();
+    const coming = new Y.Doc();
+    const second = bindDoc(storage, "doc", coming, retries);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(textOf(coming)).toBe("");
+    backend.heal();
+    await expect(flush).rejects.toMatchObject({ code: "EVENT_INVALID" });
+    await second.loaded;
+    expect(textOf(coming)).toBe("typed while the store was down");
+  });
+
+  test("[DI29] the flush of a server's persistence rejects when all other documents are stored", async () => {
+    const backend = simulatedBackend();
+    const storage = await open(backend);
+    const persistence = websocketPersistence(storage, { ...retries, onError: () => undefined });
+    const [bad, good] = [new Y.Doc(), new Y.Doc()];
+    await Promise.all([persistence.bindState("bad", bad), persistence.bindState("good", good)]);
+    bad.getMap("m").set("deep", tooDeep());
+    await expect(persistence.flush()).rejects.toMatchObject({ code: "EVENT_INVALID" });
+    for (let n = 0; n < 5; n++) backend.failNext("commit", "unavailable");
+    good.getText("t").insert(0, "as good as ever");
+    await expect(persistence.flush()).rejects.toMatchObject({ code: "EVENT_INVALID" });
+    expect(await storedText(storage, "good")).toBe("as good as ever");
   });
 
   test("[DI14] refuses a Y.Doc of another copy of Yjs", async () => {
