@@ -174,6 +174,28 @@ describe("sync", () => {
     expect(await storedText(running.storage, "notes")).toBe("offline x");
   });
 
+  test("[SV84] an edit that was refused before its document existed is told to be durable once it is", async () => {
+    const disk = simulatedBackend();
+    let mayRecover = false;
+    const running = await run({ backend: disk, mayRecover: () => mayRecover });
+    const client = await synced(connect(running, "new"));
+    const watch = new DurabilityWatch(client.provider);
+    atEnd(() => watch.stop());
+    disk.failNext("commit", "unknown-lost");
+    client.text.insert(0, "typed while the disk was full");
+    await until("the server takes no writes", () => !watch.writable);
+    expect(await running.storage.info("new")).toBeUndefined();
+    mayRecover = true;
+    let clock: number | undefined;
+    const settled = watch.settled().then((at) => {
+      clock = at;
+    });
+    settled.catch(() => undefined);
+    await until("it is durable, and told so", () => clock === 1);
+    expect(watch.pendingCount).toBe(0);
+    expect(await storedText(running.storage, "new")).toBe("typed while the disk was full");
+  });
+
   test("[SV78] settled rejects when the server ends the connection for good, with its close code", async () => {
     const running = await run({ storageOptions: { models: [yjs(), tree()] } as never });
     await running.storage.open("board", { model: "tree" });

@@ -344,7 +344,10 @@ export class Connection {
     document
       .create(update)
       .then(
-        (isTaken) => (isTaken ? undefined : this.#edit(document, step, update)),
+        (isTaken) => {
+          if (!isTaken) this.#edit(document, step, update);
+          else if (step === SYNC_STEP_2) this.#owes = false;
+        },
         (error: unknown) => this.#notCreated(error),
       )
       .catch((error: unknown) => this.#failed(error))
