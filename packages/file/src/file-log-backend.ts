@@ -231,7 +231,7 @@ class FileLog implements Backend {
     this.#writer = new LogWriter(files, found.state, env, settings.limits);
     this.#reader = new StoreReader(found.state, settings.readBytesMax);
     this.#merger = new Merger(files, found.state, this.#writer, env, settings, (task) => this.#inTurn(task));
-    this.#writer.onRotation = () => this.#merger.wake();
+    this.#writer.onRotation = () => this.#merger.wake({ hasRoom: true });
   }
 
   static async open(settings: Settings, env: Env): Promise<FileLog> {

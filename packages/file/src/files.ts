@@ -250,6 +250,12 @@ async function writeOn(
   }
 }
 
+/** Whether it says that there is no room. */
+export function isFull(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException;
+  return code === "ENOSPC" || code === "EDQUOT" || code === "EFBIG";
+}
+
 /** All bytes from the position on, up to `length`; fewer only at the end of the file. */
 export async function readFully(file: OpenFile, length: number, position: number): Promise<Uint8Array> {
   const bytes = new Uint8Array(length);

@@ -9,8 +9,8 @@
  * - a frame is applied to the index only when it is durable;
  * - after any failed write or sync of a frame or of the manifest nothing more is written, and no sync is
  *   repeated: `failure` says why, until the store is opened again;
- * - a disk that is full is noticed when a segment is prepared, before a frame is written; then nothing has
- *   changed.
+ * - a disk that is full is noticed when a segment is prepared or named, before a frame is written; then
+ *   nothing has changed.
  */
 
 import {
@@ -22,7 +22,7 @@ import {
   isCoppiceError,
   isRangeDeletion,
 } from "coppice";
-import { type OpenFile, type StoreFiles, writeFully } from "./files.js";
+import { isFull, type OpenFile, type StoreFiles, writeFully } from "./files.js";
 import {
   DELETE_KEY,
   DELETE_RANGE,
@@ -33,7 +33,7 @@ import {
 } from "./frame.js";
 import { HintWriter, writeHint } from "./hints.js";
 import { keyBytes, nameOf } from "./key-names.js";
-import { writeManifest } from "./manifest.js";
+import { NoRoomForManifest, writeManifest } from "./manifest.js";
 import { createZeroed, encodeSegmentHeader, SEGMENT_HEADER_BYTES, Segment, segmentName } from "./segment.js";
 import type { StoreState } from "./store-state.js";
 
@@ -201,7 +201,7 @@ export class LogWriter {
 
   /**
    * Puts `added` in the place of `removed` (neighbours in the order), durably. After a rejection `failure`
-   * is set: either list may be the durable one.
+   * is set: either list may be the durable one; but for `STORE_FULL`, after which nothing has changed.
    */
   replace(removed: readonly Segment[], added: readonly Segment[]): Promise<void> {
     return this.#changeManifest(() => {
@@ -311,7 +311,16 @@ export class LogWriter {
       throw error;
     }
     state.addSegment(next);
-    await this.#changeManifest(() => [...state.segments, next]);
+    try {
+      await this.#changeManifest(() => [...state.segments, next]);
+    } catch (error) {
+      // It was not named: the next commit that needs it begins with it anew.
+      if (this.failure === undefined) {
+        state.dropSegment(next);
+        this.#prepared = Promise.resolve(prepared);
+      }
+      throw error;
+    }
     if (sealed !== undefined) this.#keepHint(sealed);
     this.onRotation();
     return next;
@@ -337,8 +346,7 @@ export class LogWriter {
       const number = this.takeNumber();
       return { number, bytes, file: await createZeroed(this.#files, number, bytes) };
     } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (code !== "ENOSPC" && code !== "EDQUOT" && code !== "EFBIG") throw error;
+      if (!isFull(error)) throw error;
       throw new CoppiceError("STORE_FULL", "the disk has no room for another segment; nothing was written", {
         cause: error,
         details: { bytes },
@@ -364,6 +372,7 @@ export class LogWriter {
       try {
         await writeManifest(this.#files, this.#state.manifest(segments));
       } catch (error) {
+        if (error instanceof NoRoomForManifest) throw full(error);
         this.failure = error;
         throw error;
       }
@@ -379,6 +388,10 @@ export class LogWriter {
 /** What a commit rejects with after a failure. */
 export function poisoned(failure: unknown): CoppiceError {
   return new CoppiceError("POISONED", "an earlier write failed; open the file log again", { cause: failure });
+}
+
+function full(cause: Error): CoppiceError {
+  return new CoppiceError("STORE_FULL", `${cause.message}; nothing was written`, { cause });
 }
 
 /** The frame itself was not begun. */

@@ -14,7 +14,7 @@
  */
 
 import { CoppiceError, crc32 } from "coppice";
-import { readFully, type StoreFiles, writeFully } from "./files.js";
+import { isFull, type OpenFile, readFully, type StoreFiles, writeFully } from "./files.js";
 
 export const MANIFEST = "MANIFEST";
 const NEXT_MANIFEST = "MANIFEST.next";
@@ -50,21 +50,42 @@ export interface Manifest {
   readonly segments: readonly SegmentRow[];
 }
 
-/** Resolves when this manifest, and no other, is the durable one. After a rejection either may be. */
+/** The disk has no room for the next manifest: the one before is the durable one, and nothing has changed. */
+export class NoRoomForManifest extends Error {
+  readonly code = "ENOSPC";
+}
+
+/**
+ * Resolves when this manifest, and no other, is the durable one. After a rejection either may be, but for a
+ * `NoRoomForManifest`.
+ */
 export async function writeManifest(files: StoreFiles, manifest: Manifest): Promise<void> {
   const body = Buffer.from(`${JSON.stringify(manifest)}\n`);
   const sum = crc32(body).toString(16).padStart(8, "0");
   const bytes = Buffer.concat([Buffer.from(`${HEAD} ${FORMAT} ${sum}\n`), body]);
   if ((await files.list()).includes(NEXT_MANIFEST)) await files.remove(NEXT_MANIFEST);
-  const file = await files.open(NEXT_MANIFEST, "create");
+  const file = await writeNext(files, bytes);
   try {
-    await writeFully(file, bytes, bytes.length, 0);
     await file.sync();
   } finally {
     file.close();
   }
   await files.rename(NEXT_MANIFEST, MANIFEST);
   await files.syncNames();
+}
+
+async function writeNext(files: StoreFiles, bytes: Uint8Array): Promise<OpenFile> {
+  let file: OpenFile | undefined;
+  try {
+    file = await files.open(NEXT_MANIFEST, "create");
+    await writeFully(file, bytes, bytes.length, 0);
+    return file;
+  } catch (error) {
+    file?.close();
+    if (!isFull(error)) throw error;
+    await files.remove(NEXT_MANIFEST).catch(() => undefined);
+    throw new NoRoomForManifest("the disk has no room for another manifest", { cause: error });
+  }
 }
 
 /** Rejects with `CORRUPT` or `FORMAT_UNSUPPORTED`. */

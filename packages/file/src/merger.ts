@@ -13,7 +13,7 @@
  */
 
 import { CoppiceError, type Env, isCoppiceError } from "coppice";
-import type { StoreFiles } from "./files.js";
+import { isFull, type StoreFiles } from "./files.js";
 import {
   DELETE_RANGE,
   FRAME_HEADER_BYTES,
@@ -76,7 +76,10 @@ export class Merger {
   #stopped = false;
   merges = 0;
   bytesWritten = 0;
-  /** Why merging in the background ended; `merge()` may be tried again. */
+  /**
+   * Why merging in the background ended; `merge()` may be tried again, and after a full disk the next segment
+   * is a reason to.
+   */
   failure: unknown;
 
   constructor(
@@ -95,10 +98,10 @@ export class Merger {
     this.#inTurn = inTurn;
   }
 
-  /** Looks for work in the background. */
-  wake(): void {
-    if (this.#awake || this.#stopped || this.failure !== undefined || this.#settings.deadRatioMin >= 1)
-      return;
+  /** Looks for work in the background. `hasRoom`: where the disk was full, another segment has found room. */
+  wake({ hasRoom = false }: { readonly hasRoom?: boolean } = {}): void {
+    const hasFailed = this.failure !== undefined && !(hasRoom && isCoppiceError(this.failure, "STORE_FULL"));
+    if (this.#awake || this.#stopped || hasFailed || this.#settings.deadRatioMin >= 1) return;
     if (this.#candidates(this.#ratioDue()).length === 0) return;
     this.#awake = true;
     this.#begin(() => this.#mergeAll(() => this.#ratioDue())).then(
@@ -140,8 +143,7 @@ export class Merger {
       await work();
     } catch (error) {
       if (isCoppiceError(error) || signal?.aborted) throw error;
-      const full = (error as NodeJS.ErrnoException).code === "ENOSPC";
-      throw full
+      throw isFull(error)
         ? new CoppiceError("STORE_FULL", "the disk has no room to merge segments", { cause: error })
         : new CoppiceError("UNAVAILABLE", "merging failed; the store is as it was", { cause: error });
     }
@@ -227,8 +229,17 @@ export class Merger {
     await this.#inTurn(() => this.#writer.syncLog());
     const added = output.segments;
     for (const segment of added) this.#state.addSegment(segment);
-    // After a failure either list may be the durable one; nothing is removed, and the store must be reopened.
-    await this.#writer.replace(sources, added);
+    try {
+      await this.#writer.replace(sources, added);
+    } catch (error) {
+      // After a failure either list may be the durable one; nothing is removed, and the store must be
+      // reopened.
+      if (this.#writer.failure === undefined) {
+        for (const segment of added) this.#state.dropSegment(segment);
+        await output.abandon();
+      }
+      throw error;
+    }
     this.merges++;
     this.bytesWritten += added.reduce((sum, { end }) => sum + end, 0);
     await this.#point(moves);

@@ -14,7 +14,7 @@
 
 import { CoppiceError, toHex } from "coppice";
 import { readFully, type StoreFiles, writeFully } from "./files.js";
-import { FRAME_HEADER_BYTES, readHeader } from "./frame.js";
+import { FRAME_HEADER_BYTES, isZero, readHeader } from "./frame.js";
 import { HintWriter, type RecordVisitor, readHint, visitHint } from "./hints.js";
 import { MANIFEST, type Manifest, readManifest, type SegmentRow, writeManifest } from "./manifest.js";
 import { setAside } from "./quarantine.js";
@@ -218,7 +218,8 @@ async function assertForgettable(files: StoreFiles, name: string, state: StoreSt
     if (header?.kind !== "log" || header.store !== state.store) return;
     const bytes = await readFully(file, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES);
     const frame = readHeader(bytes, 0, SEGMENT_HEADER_BYTES, header.salt);
-    if (frame === undefined || frame.sequence <= state.sequence) return;
+    const isUsed = frame !== undefined || !isZero(bytes, 0, bytes.length);
+    if (!isUsed || (frame?.sequence ?? header.sequence + 1) <= state.sequence) return;
     throw new CoppiceError("CORRUPT", "the manifest of the file log is older than its segments", {
       details: { file: name },
     });

@@ -9,6 +9,7 @@ import { simulatedEnv } from "coppice/testing";
 import { afterAll, expect, test } from "vitest";
 import { type NameSet, nameSet, naming } from "../../../test/support/oracle-model.js";
 import { bytes, removeDirectories, temporaryDirectory } from "../../../test/support/stores.js";
+import { until } from "../../../test/support/until.js";
 import { nodeFiles, type OpenFile, type OpenFiles, type OpenMode, type StoreFiles } from "../src/files.js";
 import { dump, factoryOn } from "./crash-tools.js";
 
@@ -165,6 +166,52 @@ test("[FL3] a disk that is full when a segment is made is STORE_FULL, and harms 
   await again.close();
 });
 
+test("[FL3] a disk without room for the next manifest is STORE_FULL, for a commit and for a merge", async () => {
+  const disk = new SimulatedDisk();
+  const factory = factoryOn(disk, { mergeDeadRatioMin: 1 });
+  let backend = await factory.open(simulatedEnv(1));
+  let count = 0;
+  const commit = () => codeOf(backend.commit(put(count, 4000)));
+  while (factory.stats()!.segmentCount < 4) {
+    await backend.commit(put(count++, 4000));
+  }
+  for (let more = 0; more < 10; more++) await backend.commit(put(count++, 4000));
+  // Where the next segment lies ready the manifest is the first that needs room.
+  disk.capacityBytes = bytesOn(disk);
+  while ((await commit()) === "resolved") count++;
+  expect(await commit()).toBe("STORE_FULL");
+  expect(await codeOf(factory.merge({ force: true }))).toBe("STORE_FULL");
+  expect(factory.stats()!.failure).toBeUndefined();
+  disk.capacityBytes = Number.POSITIVE_INFINITY;
+  disk.fault = ({ kind, name }) =>
+    kind === "write" && name === "MANIFEST.next" ? failure("ENOSPC") : undefined;
+  while ((await commit()) === "resolved") count++;
+  const lines = await dump(backend);
+  const { segmentCount } = factory.stats()!;
+  expect(await codeOf(factory.merge({ force: true }))).toBe("STORE_FULL");
+  expect(factory.stats()).toMatchObject({ segmentCount, merges: 0 });
+  expect(await dump(backend)).toEqual(lines);
+  const { fault } = disk;
+  disk.fault = undefined;
+  expect(await commit()).toBe("resolved");
+  await backend.commit({ delete: [{ space: "events", id: "d", to: 40 }] });
+  const after = await dump(backend);
+  expect(after).toHaveLength(count + 1 - 40);
+  disk.fault = fault;
+  const names = [...disk.image().keys()];
+  expect(await codeOf(factory.merge())).toBe("STORE_FULL");
+  expect([...disk.image().keys()].sort()).toEqual(names.sort());
+  expect(await dump(backend)).toEqual(after);
+  disk.fault = undefined;
+  await factory.merge();
+  expect(factory.stats()).toMatchObject({ merges: 1, failure: undefined, mergeFailure: undefined });
+  expect(await dump(backend)).toEqual(after);
+  await backend.close();
+  backend = await factory.open(simulatedEnv(2));
+  expect(await dump(backend)).toEqual(after);
+  await backend.close();
+});
+
 test("[FL4] when a sync fails once, all that waits rejects, nothing is retried, and reopening serves what is durable", {
   timeout: 120_000,
 }, async () => {
@@ -292,6 +339,13 @@ test("[FL7] a manifest that is lost, cut, damaged, of another version or older t
   const manifest = image.get("MANIFEST")!;
   expect(await open(new Map([...image].filter(([name]) => name !== "MANIFEST")))).toBe("CORRUPT");
   expect(await withManifest(old)).toBe("CORRUPT");
+  const hurt = new Map([...image, ["MANIFEST", old] as const]);
+  for (const name of [...image.keys()].filter((each) => each.endsWith(".seg") && each > "00000001.seg")) {
+    const bytes = image.get(name)!.slice();
+    bytes[4096 + 3]! ^= 1;
+    hurt.set(name, bytes);
+  }
+  expect(await open(hurt)).toBe("CORRUPT");
   expect(await withManifest(manifest.slice(0, -3))).toBe("CORRUPT");
   expect(await withManifest(new Uint8Array(0))).toBe("CORRUPT");
   for (let at = 0; at < manifest.length; at++) {
@@ -338,6 +392,10 @@ test("[FL11] merging ends, however small the part that must be dead, and what it
   await backend.close();
 });
 
+function bytesOn(disk: SimulatedDisk): number {
+  return [...disk.image().values()].reduce((sum, { length }) => sum + length, 0);
+}
+
 /** A store of ten segments of 64 KiB, of about 50 values each, and what it has merged when nothing is going on. */
 async function dying(options: FileLogOptions) {
   const factory = factoryOn(new SimulatedDisk(), options);
@@ -383,6 +441,31 @@ test.each([{ segmentsMax: 18 }, { storeBytesMax: 18 * 64 * 1024 }])(
     await backend.close();
   },
 );
+
+test("[FL29] merging that a full disk ended goes on when another segment has found room", async () => {
+  const disk = new SimulatedDisk();
+  const factory = factoryOn(disk);
+  const backend = await factory.open(simulatedEnv(1));
+  let seq = 0;
+  const write = async (count: number) => {
+    for (const end = seq + count; seq < end; seq++) await backend.commit(put(seq, 3000));
+  };
+  await write(100);
+  // Enough for a manifest, and not for the copies.
+  disk.capacityBytes = bytesOn(disk) + 8 * 1024;
+  await backend.commit({ delete: [{ space: "events", id: "d", to: 90 }] });
+  await until("the disk is full", () => factory.stats()!.mergeFailure !== undefined);
+  expect(factory.stats()!.mergeFailure).toMatchObject({ code: "STORE_FULL" });
+  disk.capacityBytes = Number.POSITIVE_INFINITY;
+  await write(60);
+  await until("it goes on", () => factory.stats()!.merges > 0, 10_000);
+  expect(factory.stats()!.mergeFailure).toBeUndefined();
+  const lines = await dump(backend);
+  await backend.close();
+  const again = await factory.open(simulatedEnv(2));
+  expect(await dump(again)).toEqual(lines);
+  await again.close();
+});
 
 test("[FL11] after a forced merge no file of the store holds what was deleted", async () => {
   const directory = await temporaryDirectory();
