@@ -14,7 +14,7 @@ import { CoppiceError, type Env, isCoppiceError, systemEnv, toHex } from "coppic
 import { nodeFiles, type OpenFiles, readFully, type StoreFiles } from "./files.js";
 import { copyValue, DELETE_RANGE, isZero, type RecordView, rangeOf } from "./frame.js";
 import { idOf, partsOf } from "./key-names.js";
-import { MANIFEST, type Manifest, readManifest, writeManifest } from "./manifest.js";
+import { MANIFEST, type Manifest, readManifest, type SegmentRow, writeManifest } from "./manifest.js";
 import { MergeOutput } from "./merge-output.js";
 import { setAside } from "./quarantine.js";
 import { salvage } from "./salvage.js";
@@ -67,6 +67,8 @@ interface Source {
   readonly end: number | undefined;
   /** `undefined`: its header is damaged, and no manifest says it. Nothing of it can be read then. */
   readonly salt: number | undefined;
+  /** What the manifest says of it, where there is one. */
+  readonly row: SegmentRow | undefined;
 }
 
 /**
@@ -182,7 +184,7 @@ class Repair {
       if (header === undefined && !isUsed) continue;
       this.#store ??= header?.store;
       const { salt, sequence = Number.POSITIVE_INFINITY } = header ?? {};
-      found.push({ number: number.number, name, end: undefined, salt, sequence });
+      found.push({ number: number.number, name, end: undefined, salt, row: undefined, sequence });
     }
     return found.sort((a, b) => a.sequence - b.sequence || a.number - b.number);
   }
@@ -211,7 +213,13 @@ class Repair {
         const raw = await readFully(file, await file.size(), 0);
         bytes = Buffer.from(raw.buffer, raw.byteOffset, raw.length);
         const header = await readSegmentHeader(file);
-        if (header?.number !== source.number) this.#note(source.name, 0, 64, "has a damaged header");
+        if (header === undefined || !this.#isOf(header, source))
+          this.#note(source.name, 0, 64, "has a damaged header");
+        const size = source.row?.bytes ?? header?.bytes ?? bytes.length;
+        if (size !== bytes.length) {
+          const lost = Math.max(0, size - bytes.length);
+          this.#note(source.name, bytes.length, lost, "has another size than it was made with");
+        }
       } finally {
         file.close();
       }
@@ -237,6 +245,13 @@ class Repair {
     if (damage.length > 0) this.#remember(bytes, kept);
     if (output !== undefined) for (const record of kept) await copy(output, bytes, record);
     return bytes;
+  }
+
+  /** As opening judges it. */
+  #isOf(header: SegmentHeader, { number, row }: Source): boolean {
+    if (header.number !== number || header.store !== this.#store) return false;
+    if (row === undefined) return true;
+    return header.salt === row.salt && header.kind === row.kind && header.bytes === row.bytes;
   }
 
   /** Behind the known end of the last segment there may be more frames, and one that a crash tore. */
@@ -302,7 +317,7 @@ class Repair {
       const number = numberOf(name);
       if (number?.hint !== false || known.has(name)) continue;
       const { header, isUsed, bytes } = await this.#look(name);
-      if (header === undefined && isUsed) await setAside(this.#files, number.number, 0, bytes);
+      if (header?.number !== number.number && isUsed) await setAside(this.#files, number.number, 0, bytes);
     }
   }
 
@@ -339,7 +354,10 @@ class Repair {
 }
 
 function sourcesOf({ segments }: Manifest): Source[] {
-  return segments.map(({ number, end, salt }) => ({ number, name: segmentName(number), end, salt }));
+  return segments.map((row) => {
+    const { number, end, salt } = row;
+    return { number, name: segmentName(number), end, salt, row };
+  });
 }
 
 async function copy(output: MergeOutput, bytes: Buffer, record: RecordView): Promise<void> {

@@ -185,6 +185,40 @@ test("[FL27] a manifest from before commits or a merge is damage, and a repair k
   }
 });
 
+test("[FL30] a segment of another size than it was made with is damage, and mended", async () => {
+  for (const close of [true, false]) {
+    const { disk, lines } = await storeOf(60, close);
+    const image = disk.image();
+    const used = image.get("00000002.seg")!.findLastIndex((byte) => byte !== 0) + 1;
+    expect(used).toBeLessThan(image.get("00000002.seg")!.length);
+    for (const size of [used, used - 200]) {
+      const cut = new Map([...image, ["00000002.seg", image.get("00000002.seg")!.slice(0, size)] as const]);
+      await expect(linesOf(new SimulatedDisk(cut))).rejects.toMatchObject({ code: "CORRUPT" });
+      const store = new SimulatedDisk(cut);
+      const { damage, repaired } = await check(store, true);
+      const message = "has another size than it was made with";
+      expect(damage[0]).toMatchObject({ file: "00000002.seg", position: size, message });
+      expect(repaired).toBe(true);
+      expect(store.image().get(damage[0]!.quarantine!)).toHaveLength(size);
+      const left = await linesOf(store);
+      expect(lines).toEqual(expect.arrayContaining(left));
+      // A commit, of two records, that the cut hits goes.
+      expect(left).toHaveLength(size === used ? lines.length : lines.length - 2);
+    }
+  }
+});
+
+test("[FL30] a segment under a name that no manifest knows is set aside before it goes", async () => {
+  const { disk } = await storeOf(60, true);
+  const image = disk.image();
+  const moved = new Map([...image].filter(([name]) => name !== "00000001.seg"));
+  moved.set("00000077.seg", image.get("00000001.seg")!);
+  const store = new SimulatedDisk(moved);
+  expect((await check(store, true)).damage).toMatchObject([{ file: "00000001.seg", message: "is missing" }]);
+  const aside = store.image().get("quarantine-00000077-0.bin")!;
+  expect(Buffer.compare(aside, image.get("00000001.seg")!)).toBe(0);
+});
+
 test("[FL28] without a manifest too a repair that dies can be repeated, and brings back no older value", {
   timeout: 120_000,
 }, async () => {
