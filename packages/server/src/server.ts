@@ -15,7 +15,7 @@ import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { getRequestListener } from "@hono/node-server";
-import { checkOptions, checkStorage, type DocumentStorage, type OptionNames } from "coppice";
+import { checkOptions, checkStorage, type DocumentStorage, isCoppiceError, type OptionNames } from "coppice";
 import { type Authorize, isLoopback } from "./access.js";
 import { Changes } from "./changes.js";
 import { makeApp } from "./http/app.js";
@@ -137,7 +137,9 @@ export class CoppiceServer {
     });
     // Also of a write by a route, a background snapshot or a compaction that another process asked for.
     this.#stopHearing = metrics.listen((fact) => {
-      if (fact.kind === "commit" && fact.error !== undefined) this.#documents.gate.report(fact.error);
+      if (fact.kind !== "commit" || fact.error === undefined) return;
+      // A snapshot for which there is no room says nothing of an edit.
+      if (!isCoppiceError(fact.error, "STORE_FULL")) this.#documents.gate.report(fact.error);
     });
     this.#upgrades = new Upgrades({ ...shared, onConnections: (id) => this.#changes.note(id) });
     const app = makeApp({

@@ -3,7 +3,8 @@
  * was reopened; meanwhile the server refuses edits and goes on to show and relay what it has.
  *
  * Invariants: a recovery is tried only when `mayRecover` allows it, because a reopening that fails takes the
- * reads away as well; one recovery runs at a time; the gate opens only after one that succeeded.
+ * reads away as well; one recovery runs at a time; the gate opens only after one that succeeded. A store that
+ * is full lives, and is not reopened: the gate opens after a while, and the next write tells.
  */
 
 import { type DocumentStorage, isCoppiceError } from "coppice";
@@ -16,6 +17,7 @@ export interface WriteGateOptions {
   readonly onChange: (reason: string | undefined) => void;
 }
 
+const SHUTTING: ReadonlySet<string> = new Set(["OUTCOME_UNKNOWN", "POISONED", "UNAVAILABLE", "STORE_FULL"]);
 const RETRY_MS = 250;
 const RETRY_MS_MAX = 5_000;
 
@@ -25,6 +27,9 @@ export class WriteGate {
   #recovering: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
   #closed = false;
+  /** Of the last wait, and when it ended. */
+  #waitedMs = 0;
+  #opened = 0;
 
   constructor(options: WriteGateOptions) {
     this.#options = options;
@@ -42,8 +47,7 @@ export class WriteGate {
   /** Tells of a failed write. Returns whether it is one of those after which nothing more is written. */
   report(error: unknown): boolean {
     if (!isCoppiceError(error)) return false;
-    if (error.code !== "OUTCOME_UNKNOWN" && error.code !== "POISONED" && error.code !== "UNAVAILABLE")
-      return false;
+    if (!SHUTTING.has(error.code)) return false;
     this.#shut(error.code);
     return true;
   }
@@ -58,7 +62,9 @@ export class WriteGate {
     if (this.#reason !== undefined || this.#closed) return;
     this.#reason = reason;
     this.#options.onChange(reason);
-    this.#retryAfter(RETRY_MS);
+    // One that is still full waits longer each time.
+    const isStill = performance.now() - this.#opened < RETRY_MS;
+    this.#retryAfter(isStill ? Math.min(2 * this.#waitedMs, RETRY_MS_MAX) : RETRY_MS);
   }
 
   #retryAfter(delayMs: number): void {
@@ -78,13 +84,15 @@ export class WriteGate {
         this.#retryAfter(next);
         return;
       }
-      await this.#options.storage.recover();
+      if (this.#reason !== "STORE_FULL") await this.#options.storage.recover();
     } catch (error) {
       // A closed storage never opens again; everything else may pass.
       if (!isCoppiceError(error, "CLOSED")) this.#retryAfter(next);
       return;
     }
     this.#reason = undefined;
+    this.#waitedMs = delayMs;
+    this.#opened = performance.now();
     this.#options.onChange(undefined);
   }
 }
