@@ -26,7 +26,7 @@ import {
   type SegmentHeader,
   segmentName,
 } from "./segment.js";
-import { judgeTail } from "./tail.js";
+import { judgeTail, walkFrames } from "./tail.js";
 
 /** One damaged place. `bytes: 0`: the whole file is missing or unreadable. */
 export interface FileLogDamage {
@@ -207,12 +207,13 @@ class Repair {
   /** Looks at a segment; with `output`, copies what is whole. */
   async #read(source: Source, last: boolean, output: MergeOutput | undefined): Promise<Buffer | undefined> {
     let bytes: Buffer;
+    let header: SegmentHeader | undefined;
     try {
       const file = await this.#files.open(source.name, "read");
       try {
         const raw = await readFully(file, await file.size(), 0);
         bytes = Buffer.from(raw.buffer, raw.byteOffset, raw.length);
-        const header = await readSegmentHeader(file);
+        header = await readSegmentHeader(file);
         if (header === undefined || !this.#isOf(header, source))
           this.#note(source.name, 0, 64, "has a damaged header");
         const size = source.row?.bytes ?? header?.bytes ?? bytes.length;
@@ -231,7 +232,8 @@ class Repair {
     const { salt } = source;
     if (salt === undefined) return bytes;
     const kept: RecordView[] = [];
-    const end = this.#endOf(bytes, source, last, salt);
+    const opened = last ? this.#openedEnd(bytes, header, source, salt) : undefined;
+    const end = opened ?? this.#endOf(bytes, source, last, salt);
     const { damage, frames, sequenceMax } = salvage(bytes, end, salt, (record) => kept.push(record));
     for (const { position, bytes: length, inFrame } of damage) {
       this.#note(source.name, position, length, inFrame ? "a commit is damaged" : "bytes are damaged");
@@ -252,6 +254,23 @@ class Repair {
     if (header.number !== number || header.store !== this.#store) return false;
     if (row === undefined) return true;
     return header.salt === row.salt && header.kind === row.kind && header.bytes === row.bytes;
+  }
+
+  /**
+   * Where opening ends the last segment, when it does: what a crash tore behind that was never acknowledged,
+   * and its whole records are no damage, nor to be kept.
+   */
+  #openedEnd(
+    bytes: Buffer,
+    header: SegmentHeader | undefined,
+    { row }: Source,
+    salt: number,
+  ): number | undefined {
+    if (header === undefined) return undefined;
+    const start = { end: SEGMENT_HEADER_BYTES, sequence: header.sequence, chain: header.chain };
+    const { end, sequence } = walkFrames(bytes, 0, start, salt, () => undefined);
+    const isShort = end < (row?.end ?? 0) || sequence < this.#sequence;
+    return isShort || judgeTail(bytes, end, salt).kind === "damaged" ? undefined : end;
   }
 
   /** Behind the known end of the last segment there may be more frames, and one that a crash tore. */

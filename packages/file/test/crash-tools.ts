@@ -261,6 +261,7 @@ export async function explore(
     keepsAcknowledged = true,
     options = {},
     budget = Number.POSITIVE_INFINITY,
+    each,
     replay = `COPPICE_LAB_SEED=${seed} COPPICE_LAB_ONLY=0 npm run unit -- packages/file/test/crash.test.ts -t FL1]`,
   }: ExploreOptions = {},
 ): Promise<Explored> {
@@ -292,6 +293,7 @@ export async function explore(
     count++;
     try {
       const digest = digestOf(image);
+      if (!contents.has(digest)) await each?.(image);
       const content = contents.get(digest) ?? (await contentOf(image, options));
       contents.set(digest, content);
       allowedState(content, states, at);
@@ -314,6 +316,8 @@ export interface ExploreOptions {
   readonly ahead?: boolean;
   readonly options?: FileLogOptions;
   readonly budget?: number;
+  /** Looks at each image that differs from those before. */
+  readonly each?: (image: DiskImage) => Promise<void>;
   /** The command that does the same again; by default that of a run of the laboratory. */
   readonly replay?: string;
 }

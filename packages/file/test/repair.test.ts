@@ -1,12 +1,12 @@
 /** Checking and mending damaged stores, and listing their frames. */
 
 import { checkFileLog, type ListedFrame, listFrames } from "@coppice/file";
-import { type DiskImage, failure, SimulatedDisk } from "@coppice/file/testing";
+import { crashModels, type DiskImage, failure, SimulatedDisk } from "@coppice/file/testing";
 import { DocumentStorage, isCoppiceError } from "coppice";
 import { seededRandom, simulatedEnv } from "coppice/testing";
 import { expect, test } from "vitest";
 import { type NameSet, nameSet, naming } from "../../../test/support/oracle-model.js";
-import { dump, factoryOn } from "./crash-tools.js";
+import { dump, explore, factoryOn } from "./crash-tools.js";
 
 const env = () => simulatedEnv(9);
 
@@ -317,4 +317,27 @@ test("[FL18] all frames are listed with their keys, and bytes that are no frame 
   expect(await states(torn)).toEqual(["whole", "whole", "whole", "torn"]);
   await backend.close();
   await expect(framesOn(new SimulatedDisk())).rejects.toMatchObject({ code: "UNAVAILABLE" });
+});
+
+test("[FL31] a check calls nothing damage that a crash tore, and a repair changes nothing then", {
+  timeout: 300_000,
+}, async () => {
+  let looked = 0;
+  for (const seed of [9100, 9101]) {
+    await explore(seed, crashModels, {
+      budget: 2000,
+      ahead: seed % 2 === 1,
+      replay: "npm run unit -- packages/file/test/repair.test.ts -t FL31]",
+      each: async (image) => {
+        // A crash before the first manifest left no store.
+        if (!image.has("MANIFEST")) return;
+        looked++;
+        const disk = new SimulatedDisk(image);
+        expect((await check(disk, true)).damage).toEqual([]);
+        const after = disk.image();
+        for (const [name, bytes] of image) expect(Buffer.compare(after.get(name)!, bytes), name).toBe(0);
+      },
+    });
+  }
+  expect(looked).toBeGreaterThan(800);
 });
