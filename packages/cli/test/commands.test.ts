@@ -444,5 +444,5 @@ describe("the command itself", () => {
     expect(level.stdout.trimEnd().split("\n")).toHaveLength(backendCases.length + 1);
     const { readdir } = await import("node:fs/promises");
     expect(await readdir(folder)).toEqual([]);
-  }, 120_000);
+  }, 300_000);
 });
