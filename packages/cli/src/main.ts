@@ -35,12 +35,7 @@ async function fail(given: Runtime, argv: readonly string[], error: unknown): Pr
   if (error instanceof CommanderError && error.exitCode === 0) return EXIT.ok;
   const asksForHelp = error instanceof CommanderError && error.code === "commander.help";
   if (asksForHelp && unknownIn(argv) === undefined) {
-    await err.write(
-      namedIn(
-        argv,
-        makeProgram(given, () => undefined),
-      ).helpInformation(),
-    );
+    await err.write(namedIn(argv).helpInformation());
     return EXIT.usage;
   }
   const shown = error instanceof CommanderError ? usageError(error, argv) : error;
@@ -55,8 +50,8 @@ async function fail(given: Runtime, argv: readonly string[], error: unknown): Pr
 }
 
 /** The command that the words name, as far as they name one. */
-function namedIn(argv: readonly string[], program: Command): Command {
-  let command = program;
+function namedIn(argv: readonly string[]): Command {
+  let command = makeProgram(runtime, () => undefined);
   for (const word of argv.slice(2)) {
     const next = command.commands.find((each) => each.name() === word);
     if (next === undefined) break;
@@ -79,12 +74,7 @@ function usageError({ message }: CommanderError, argv: readonly string[]): Comma
     });
   }
   const [first = "", second] = message.replace(/^error: /, "").split("\n");
-  const words = wordsOf(
-    namedIn(
-      argv,
-      makeProgram(runtime, () => undefined),
-    ),
-  );
+  const words = wordsOf(namedIn(argv));
   return new CommandError("USAGE", first, { hint: second?.trim() || `${words} --help says more.` });
 }
 

@@ -63,11 +63,9 @@ const DOCUMENTS_MAX = 1000;
 interface Source {
   readonly number: number;
   readonly name: string;
-  /** Where its frames end; `undefined`: wherever good ones do. */
-  readonly end: number | undefined;
   /** `undefined`: its header is damaged, and no manifest says it. Nothing of it can be read then. */
   readonly salt: number | undefined;
-  /** What the manifest says of it, where there is one. */
+  /** What the manifest says of it, where there is one; else its frames end wherever good ones do. */
   readonly row: SegmentRow | undefined;
 }
 
@@ -184,7 +182,7 @@ class Repair {
       if (header === undefined && !isUsed) continue;
       this.#store ??= header?.store;
       const { salt, sequence = Number.POSITIVE_INFINITY } = header ?? {};
-      found.push({ number: number.number, name, end: undefined, salt, row: undefined, sequence });
+      found.push({ number: number.number, name, salt, row: undefined, sequence });
     }
     return found.sort((a, b) => a.sequence - b.sequence || a.number - b.number);
   }
@@ -238,9 +236,8 @@ class Repair {
     for (const { position, bytes: length, inFrame } of damage) {
       this.#note(source.name, position, length, inFrame ? "a commit is damaged" : "bytes are damaged");
     }
-    if (source.end !== undefined && end < source.end) {
-      this.#note(source.name, end, source.end - end, "commits are missing");
-    }
+    const known = source.row?.end ?? 0;
+    if (end < known) this.#note(source.name, end, known - end, "commits are missing");
     this.#frames += frames;
     this.#records += kept.length;
     this.#sequence = Math.max(this.#sequence, sequenceMax);
@@ -274,7 +271,8 @@ class Repair {
   }
 
   /** Behind the known end of the last segment there may be more frames, and one that a crash tore. */
-  #endOf(bytes: Buffer, { end }: Source, last: boolean, salt: number): number {
+  #endOf(bytes: Buffer, { row }: Source, last: boolean, salt: number): number {
+    const end = row?.end;
     if (end !== undefined && !last) return Math.min(end, bytes.length);
     let good = SEGMENT_HEADER_BYTES;
     salvage(bytes, bytes.length, salt, (record) => {
@@ -373,10 +371,7 @@ class Repair {
 }
 
 function sourcesOf({ segments }: Manifest): Source[] {
-  return segments.map((row) => {
-    const { number, end, salt } = row;
-    return { number, name: segmentName(number), end, salt, row };
-  });
+  return segments.map((row) => ({ number: row.number, name: segmentName(row.number), salt: row.salt, row }));
 }
 
 async function copy(output: MergeOutput, bytes: Buffer, record: RecordView): Promise<void> {
