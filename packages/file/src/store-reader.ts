@@ -1,8 +1,9 @@
 /**
  * Reading: one key, or pages of a range. What a page shows is decided in one step, in memory; its values are
- * then read (`value-reader.ts`).
+ * then read (`value-reader.ts`), or have been read ahead.
  *
- * Invariant: what is remembered of a value is what lies at its place.
+ * Invariants: what is remembered of a value is what lies at its place; a page shows what there is when it is
+ * asked for.
  */
 
 import type { Entry, Key, Range, ScanOptions } from "coppice";
@@ -17,28 +18,45 @@ const KNOWN_MAX = 4096;
 const KNOWN_BYTES_MAX = 4096;
 const EMPTY: Uint8Array = new Uint8Array(0);
 
-export interface Page {
-  readonly entries: readonly Entry[];
-  /** Where the next page goes on; `undefined` when this one is empty. */
-  readonly cursor: Cursor | undefined;
+/** The values of a page that were asked for before the page was. */
+interface Ahead {
+  readonly reader: StoreReader;
+  readonly found: readonly IndexEntry[];
+  readonly slotsFreed: number;
+  readonly reading: Promise<Uint8Array[]>;
 }
 
-/** Page after page, each of the reader that is the current one then. */
+/**
+ * Page after page, each of the reader that is the current one then. From the second page on, the values of
+ * the page that follows are read meanwhile; they are served when that page, once it is asked for, has the
+ * same places.
+ */
 export async function* scanPages(
   reader: () => StoreReader | Promise<StoreReader>,
   range: Range,
   options: ScanOptions = {},
 ): AsyncGenerator<readonly Entry[]> {
+  const { values = true, signal } = options;
   let left = options.limit ?? Number.POSITIVE_INFINITY;
   let cursor: Cursor | undefined;
+  let ahead: Ahead | undefined;
   while (left > 0) {
-    options.signal?.throwIfAborted();
-    const page: Page = await (await reader()).page(range, options, cursor, left);
-    options.signal?.throwIfAborted();
-    if (page.cursor === undefined) return;
-    cursor = page.cursor;
-    left -= page.entries.length;
-    yield page.entries;
+    signal?.throwIfAborted();
+    const current = await reader();
+    const found = current.find(range, options, cursor, left);
+    const last = found.at(-1);
+    if (last === undefined) return;
+    left -= found.length;
+    let read: Uint8Array[] | undefined;
+    if (values) {
+      const reading = current.readingOf(ahead, found) ?? current.read(range.space, found);
+      // One who came for a second page will come for more.
+      ahead = cursor === undefined ? undefined : current.readAhead(range, options, last, left);
+      read = await reading;
+    }
+    signal?.throwIfAborted();
+    cursor = last;
+    yield entriesOf(range.space, found, read);
   }
 }
 
@@ -99,38 +117,46 @@ export class StoreReader {
   }
 
   /**
-   * The entries of a range that follow the cursor, as one consistent view; none when the range is exhausted.
-   * `left`: how many at most.
+   * The entries of the page that follows the cursor, as one consistent view; none when the range is
+   * exhausted. `left`: how many at most.
    */
-  async page(
+  find(
     range: Range,
     { reverse = false, values = true, pageBytesMax = PAGE_BYTES }: ScanOptions,
     cursor: Cursor | undefined,
     left: number,
-  ): Promise<Page> {
-    const options = { reverse, values, pageBytesMax, left };
-    const found = this.#collect(range.space, boundsOf(range), cursor, options);
-    const last = found.at(-1);
-    const read = values ? await readValues(this.#state, range.space, found, this.#readBytesMax) : undefined;
-    return { entries: entriesOf(range.space, found, read), cursor: last };
-  }
-
-  #collect(
-    space: string,
-    bounds: Bounds,
-    cursor: Cursor | undefined,
-    options: { reverse: boolean; values: boolean; pageBytesMax: number; left: number },
   ): IndexEntry[] {
-    const { reverse, values, pageBytesMax, left } = options;
     const page: IndexEntry[] = [];
     let bytes = 0;
-    this.#state.index.walk(space, bounds, cursor, reverse, (entry) => {
+    this.#state.index.walk(range.space, boundsOf(range), cursor, reverse, (entry) => {
       bytes += entry.name.length + 24 + (values ? entry.valueBytes : 0);
       if (page.length > 0 && bytes > pageBytesMax) return false;
       page.push(entry);
       return page.length < left;
     });
     return page;
+  }
+
+  /** The values of entries that were found just now. */
+  read(space: string, found: readonly IndexEntry[]): Promise<Uint8Array[]> {
+    return readValues(this.#state, space, found, this.#readBytesMax);
+  }
+
+  /** Begins to read the page that follows the cursor as things are now. */
+  readAhead(range: Range, options: ScanOptions, cursor: Cursor, left: number): Ahead | undefined {
+    if (left === 0) return undefined;
+    const found = this.find(range, options, cursor, left);
+    const reading = this.read(range.space, found);
+    // Nobody may ever ask for it.
+    reading.catch(() => undefined);
+    return { reader: this, found, slotsFreed: this.#state.slotsFreed, reading };
+  }
+
+  /** What was read ahead, when it is what was found now: records never change, so their places tell. */
+  readingOf(ahead: Ahead | undefined, found: readonly IndexEntry[]): Promise<Uint8Array[]> | undefined {
+    if (ahead?.reader !== this || ahead.slotsFreed !== this.#state.slotsFreed) return undefined;
+    if (ahead.found.length !== found.length) return undefined;
+    return found.every(({ place }, i) => place === ahead.found[i]!.place) ? ahead.reading : undefined;
   }
 
   #readNow(place: number, keyLength: number, valueBytes: number): Uint8Array {

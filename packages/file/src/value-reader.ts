@@ -13,13 +13,17 @@ import { CoppiceError } from "coppice";
 import { putValue, RECORD_HEADER_BYTES, unfilled } from "./frame.js";
 import { type IndexEntry, POSITIONS } from "./key-index.js";
 import { keyBytes } from "./key-names.js";
-import { damaged, type Segment, segmentName } from "./segment.js";
+import { damaged, SEGMENT_HEADER_BYTES, type Segment, segmentName } from "./segment.js";
 import type { StoreState } from "./store-state.js";
 
 /** Up to here reading does not leave the thread: a few µs from the page cache. */
 export const READ_NOW_BYTES_MAX: number = 16 * 1024;
 /** Reads of neighbouring bytes that are under way beside the one that is awaited. */
 const READS_AHEAD = 2;
+/** So far before the end of a segment the start of the next one is read, and so much of it, in such steps. */
+const LEAD_BYTES = 8 * 1024 * 1024;
+const START_BYTES = 2 * 1024 * 1024;
+const START_STEP_BYTES = 256 * 1024;
 /** With more places to read from than this, none is read without leaving the thread. */
 const SPANS_NOW_MAX = 16;
 /** Bytes between two records that are read rather than skipped. */
@@ -65,6 +69,8 @@ export async function readValues(
     else runs.push([span]);
   }
   const now = runs.length <= SPANS_NOW_MAX;
+  const last = runs.at(-1);
+  if (last !== undefined && last.length > 1) void readStartOfNext(state, last);
   await Promise.all(runs.map((run) => readRun(segmentAt(state, run[0]!.start), run, wanted, now)));
   return values;
 }
@@ -73,6 +79,31 @@ function segmentAt(state: StoreState, place: number): Segment {
   const segment = state.segmentAt(place);
   if (segment === undefined) throw new Error("the index points to a segment that is gone");
   return segment;
+}
+
+/**
+ * The system reads ahead of one who reads a file from its start to its end, but not into the next file. So
+ * where a run comes near the end of its segment, the start of the next one is read, for the system to keep.
+ */
+async function readStartOfNext(state: StoreState, run: readonly Span[]): Promise<void> {
+  const { start } = run[0]!;
+  const slot = Math.floor(start / POSITIONS);
+  const index = state.segments.findIndex((segment) => segment.slot === slot);
+  const segment = state.segments[index];
+  const next = state.segments[index + 1];
+  if (segment === undefined || next === undefined) return;
+  const near = Math.max(SEGMENT_HEADER_BYTES + GAP_BYTES_MAX, segment.end - LEAD_BYTES);
+  if (start % POSITIONS > near || run.at(-1)!.end % POSITIONS <= near) return;
+  next.hold();
+  try {
+    const bytes = unfilled(START_STEP_BYTES);
+    const end = Math.min(START_BYTES, next.end);
+    for (let at = 0; at < end; at += bytes.length) await next.file.read(bytes, 0, bytes.length, at);
+  } catch {
+    // Whoever needs it will read it again.
+  } finally {
+    next.release();
+  }
 }
 
 /** Spans that follow one another: while one is checked the system reads the next two, in their order. */
