@@ -159,7 +159,7 @@ const CODE_HINTS: Readonly<Record<string, string>> = {
   TAG_EXISTS: "Choose another name, or `coppice untag` that one first.",
   TAG_UNKNOWN: "`coppice tags` lists those that there are; a date is written 2026-01-31.",
   UNAVAILABLE: "Nothing was written. Look at what the message names, and repeat.",
-  STORE_FULL: "Nothing was written. Make room on the disk, and repeat.",
+  STORE_FULL: "With some room, `coppice compact --all --reclaim` makes more: it drops what snapshots cover.",
   EXISTS: "Choose another id, or remove that document first.",
   DELETED: "The id was used before: --recreate takes it again.",
   EXPORT_INVALID: "Name a file that `coppice export` wrote, or export the document again.",

@@ -284,10 +284,12 @@ export class LogWriter {
     const total = segments.reduce((sum, segment) => sum + segment.bytes, bytes);
     if (segments.length < segmentsMax && total <= storeBytesMax) return;
     const byCount = segments.length >= segmentsMax;
-    throw new CoppiceError("STORE_FULL", "the file log has reached its limit; nothing was written", {
-      details: byCount
-        ? { limit: "segmentsMax", max: segmentsMax, actual: segments.length + 1 }
-        : { limit: "storeBytesMax", max: storeBytesMax, actual: total },
+    const details = byCount
+      ? { limit: "segmentsMax", max: segmentsMax, actual: segments.length + 1 }
+      : { limit: "storeBytesMax", max: storeBytesMax, actual: total };
+    const reached = `the file log has reached its limit, ${details.limit} of ${details.max}`;
+    throw new CoppiceError("STORE_FULL", `${reached}; nothing was written: merge it, or raise the limit`, {
+      details,
     });
   }
 
@@ -347,7 +349,8 @@ export class LogWriter {
       return { number, bytes, file: await createZeroed(this.#files, number, bytes) };
     } catch (error) {
       if (!isFull(error)) throw error;
-      throw new CoppiceError("STORE_FULL", "the disk has no room for another segment; nothing was written", {
+      const lacks = `the disk has no room for another segment of ${bytes} bytes`;
+      throw new CoppiceError("STORE_FULL", `${lacks}; nothing was written: make room, and repeat`, {
         cause: error,
         details: { bytes },
       });
@@ -391,7 +394,9 @@ export function poisoned(failure: unknown): CoppiceError {
 }
 
 function full(cause: Error): CoppiceError {
-  return new CoppiceError("STORE_FULL", `${cause.message}; nothing was written`, { cause });
+  return new CoppiceError("STORE_FULL", `${cause.message}; nothing was written: make room, and repeat`, {
+    cause,
+  });
 }
 
 /** The frame itself was not begun. */
