@@ -154,7 +154,7 @@ export class CoppiceServer {
     this.fetch = (request, env) => app.fetch(request, env);
     this.#timer = setInterval(
       () => this.#tick(),
-      Math.min(TICK_MS, this.#limits.idleMs, this.#limits.helloMs),
+      Math.min(TICK_MS, this.#limits.idleMs, this.#limits.helloMs, this.#limits.slowMs),
     );
     this.#timer.unref();
   }

@@ -1,8 +1,10 @@
 // What no client would send, while others go on typing. COPPICE_FUZZ=<count> sends so many malformed messages
 // (default 3,000), COPPICE_SILENT=<count> opens so many connections that say nothing (default 300).
 import { mkdir, writeFile } from "node:fs/promises";
+import { createRequire } from "node:module";
 import { connect as connectSocket, type Socket } from "node:net";
 import { join } from "node:path";
+import { Worker } from "node:worker_threads";
 import { Writer } from "coppice";
 import { seededRandom } from "coppice/testing";
 import { afterEach, describe, expect, test } from "vitest";
@@ -244,7 +246,7 @@ describe("connections", () => {
   });
 
   test("[SV54] one that never reads again is cut off", async () => {
-    const running = await run({ limits: { sendBufferBytesMax: 1024, slowMs: 100, helloMs: 100 } });
+    const running = await run({ limits: { sendBufferBytesMax: 1024, slowMs: 100 } });
     const slow = new RawClient(`${running.syncUrl}/notes`);
     await slow.send(message.step1());
     await until("it is joined", () => slow.received.length >= 2);
@@ -282,6 +284,45 @@ describe("connections", () => {
     await synced(connect(running, "notes"));
     await people.end();
   }, 120_000);
+
+  test("[SV86] a client is not silent whose hello lies unread because this process was busy", async () => {
+    let hold: () => void = () => undefined;
+    const running = await run({
+      limits: { helloMs: 100 },
+      authorize: () => {
+        setImmediate(hold);
+        hold = () => undefined;
+        return true;
+      },
+    });
+    // In a thread of its own, so that it speaks while this one is busy.
+    const client = new Worker(
+      `const { workerData: { ws, url, hello }, parentPort } = require("node:worker_threads");
+      const socket = new (require(ws).WebSocket)(url);
+      socket.on("open", () => socket.send(hello));
+      socket.on("message", (data) => parentPort.postMessage(["message", data[1]]));
+      socket.on("close", (code) => parentPort.postMessage(["close", code]));`,
+      {
+        eval: true,
+        workerData: {
+          ws: createRequire(import.meta.url).resolve("ws"),
+          url: `${running.syncUrl}/notes`,
+          hello: message.step1(),
+        },
+      },
+    );
+    atEnd(() => client.terminate().then(() => undefined));
+    const heard: [string, number][] = [];
+    client.on("message", (news: [string, number]) => heard.push(news));
+    hold = () => {
+      for (const end = performance.now() + 400; performance.now() < end; );
+    };
+    // Its own first step, then the answer.
+    await until("it is answered", () => heard.length >= 2);
+    expect(heard).toEqual(expect.arrayContaining([["message", 1]]));
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    expect(heard.filter(([what]) => what === "close")).toEqual([]);
+  });
 
   test("[SV55] one address has its own bound, whatever becomes of its connections", async () => {
     const running = await run({ limits: { connectionsPerAddressMax: 3 } });

@@ -74,8 +74,8 @@ export class Connection {
   /** Why the socket is not read, and since when. */
   readonly #blocks = new Map<Block, number>([["loading", performance.now()]]);
   readonly #queue: Uint8Array[] = [];
-  readonly #opened = performance.now();
   #document: LiveDocument | undefined;
+  #joined = Number.POSITIVE_INFINITY;
   #greeted = false;
   #watchesDurable = false;
   #denied = false;
@@ -135,6 +135,7 @@ export class Connection {
   join(document: LiveDocument): void {
     if (!this.open) return;
     this.#document = document;
+    this.#joined = performance.now();
     document.connections.add(this);
     this.#send(syncMessage(SYNC_STEP_1, document.stateVector()));
     this.#sendStates();
@@ -202,16 +203,23 @@ export class Connection {
   /** Called every second or so. */
   tick(now: number): void {
     const { helloMs, pingMs, slowMs } = this.#host.limits;
-    const isSilent = !this.#greeted && this.#document !== undefined && now - this.#opened > helloMs;
+    const isSilent = !this.#greeted && now - this.#joined > helloMs;
     // What a socket says that is not read cannot be heard.
     if (this.#blocks.size > 0) this.#heard = now;
     const isGone = now - this.#heard > 2 * pingMs;
-    if (isSilent) this.close("silent");
+    if (isSilent) this.#closeIfSilent();
     else if (isGone || now - (this.#blocks.get("output") ?? now) > slowMs) this.#cutOff();
     else if (now - this.#pinged > pingMs && this.open) {
       this.#pinged = now;
       this.#socket.ping();
     }
+  }
+
+  /** After a turn of the event loop: it was perhaps this process that did not read what the client said. */
+  #closeIfSilent(): void {
+    setImmediate(() => {
+      if (!this.#greeted) this.close("silent");
+    });
   }
 
   /** Without a goodbye: it would not be read either. */
