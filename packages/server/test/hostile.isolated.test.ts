@@ -5,7 +5,7 @@ import { createRequire } from "node:module";
 import { connect as connectSocket, type Socket } from "node:net";
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
-import { Writer } from "coppice";
+import { type BackendFactory, memoryBackend, Writer } from "coppice";
 import { seededRandom } from "coppice/testing";
 import { afterEach, describe, expect, test } from "vitest";
 import * as Y from "yjs";
@@ -273,7 +273,7 @@ describe("connections", () => {
     expect(running.server.gauges().connections).toBeLessThanOrEqual(connectionsMax);
     let refused = 0;
     for (const [index, outcome] of outcomes.entries()) {
-      if (outcome.status === "fulfilled") expect((await silent[index]!.closed).code).toBe(4408);
+      if (outcome.status === "fulfilled") expect((await silent[index]!.closed).code).toBe(4504);
       else {
         refused++;
         // Far more than the bound at one time are not even answered.
@@ -322,6 +322,46 @@ describe("connections", () => {
     expect(heard).toEqual(expect.arrayContaining([["message", 1]]));
     await new Promise((resolve) => setTimeout(resolve, 300));
     expect(heard.filter(([what]) => what === "close")).toEqual([]);
+  });
+
+  test("[SV86] nor one that is not read while the disk has fallen behind", async () => {
+    let stalled: Promise<void> | undefined;
+    let goOn: () => void = () => undefined;
+    const memory = memoryBackend();
+    const backend: BackendFactory = {
+      name: "stalling",
+      open: async (env) => {
+        const opened = await memory.open(env);
+        const commit = opened.commit.bind(opened);
+        opened.commit = async (batch) => {
+          await stalled;
+          return commit(batch);
+        };
+        return opened;
+      },
+    };
+    const running = await run({ backend, limits: { helloMs: 200, unsavedBytesMax: 50_000 } });
+    const writer = new RawClient(`${running.syncUrl}/notes`);
+    await writer.send(message.step1(), message.step2(typed("hi")));
+    await until("it is stored", async () => (await storedText(running.storage, "notes")) === "hi");
+    const late = new RawClient(`${running.syncUrl}/notes`);
+    await until("it is joined", () => late.received.length >= 1);
+    stalled = new Promise((resolve) => {
+      goOn = resolve;
+    });
+    try {
+      await writer.send(message.step2(typed("x".repeat(200_000))));
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      await late.send(message.step1());
+      await new Promise((resolve) => setTimeout(resolve, 700));
+      expect(late.socket.readyState).toBe(late.socket.OPEN);
+      // The edit came, but no answer.
+      expect(late.of(0).map((sync) => sync.varint())).not.toContain(1);
+    } finally {
+      stalled = undefined;
+      goOn();
+    }
+    await until("it is answered", () => late.of(0).some((sync) => sync.varint() === 1));
   });
 
   test("[SV55] one address has its own bound, whatever becomes of its connections", async () => {

@@ -75,7 +75,8 @@ export class Connection {
   readonly #blocks = new Map<Block, number>([["loading", performance.now()]]);
   readonly #queue: Uint8Array[] = [];
   #document: LiveDocument | undefined;
-  #joined = Number.POSITIVE_INFINITY;
+  /** Since when it could have been heard; since it joined. */
+  #silentSince = Number.POSITIVE_INFINITY;
   #greeted = false;
   #watchesDurable = false;
   #denied = false;
@@ -135,7 +136,7 @@ export class Connection {
   join(document: LiveDocument): void {
     if (!this.open) return;
     this.#document = document;
-    this.#joined = performance.now();
+    this.#silentSince = performance.now();
     document.connections.add(this);
     this.#send(syncMessage(SYNC_STEP_1, document.stateVector()));
     this.#sendStates();
@@ -203,9 +204,10 @@ export class Connection {
   /** Called every second or so. */
   tick(now: number): void {
     const { helloMs, pingMs, slowMs } = this.#host.limits;
-    const isSilent = !this.#greeted && now - this.#joined > helloMs;
     // What a socket says that is not read cannot be heard.
     if (this.#blocks.size > 0) this.#heard = now;
+    if (this.#isUnread) this.#silentSince = Math.max(this.#silentSince, now);
+    const isSilent = !this.#greeted && now - this.#silentSince > helloMs;
     const isGone = now - this.#heard > 2 * pingMs;
     if (isSilent) this.#closeIfSilent();
     else if (isGone || now - (this.#blocks.get("output") ?? now) > slowMs) this.#cutOff();
@@ -218,8 +220,13 @@ export class Connection {
   /** After a turn of the event loop: it was perhaps this process that did not read what the client said. */
   #closeIfSilent(): void {
     setImmediate(() => {
-      if (!this.#greeted) this.close("silent");
+      if (!this.#greeted && !this.#isUnread) this.close("silent");
     });
+  }
+
+  /** This side does not read what it says; but for `rate`, which is its own doing. */
+  get #isUnread(): boolean {
+    return this.#blocks.size > (this.#blocks.has("rate") ? 1 : 0);
   }
 
   /** Without a goodbye: it would not be read either. */

@@ -125,11 +125,11 @@ export const CLOSE: Readonly<Record<CloseReason, readonly [code: number, reason:
   malformed: [4400, "the message is malformed"],
   unauthenticated: [4401, "a valid token is needed"],
   forbidden: [4403, "not allowed"],
-  silent: [4408, "nothing was asked for"],
   deleted: [4410, "the document was deleted"],
   tooMuch: [4413, "over a limit"],
   unsupported: [4415, "this document cannot be synced as a Yjs document"],
   damaged: [4422, "the stored document is damaged"],
   unavailable: [4503, "not now; try again"],
+  silent: [4504, "nothing was asked for; try again"],
   slow: [4508, "the connection is too slow; try again"],
 };
