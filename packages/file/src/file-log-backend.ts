@@ -358,7 +358,7 @@ class FileLog implements Backend {
     } catch (error) {
       throw unavailable("", error);
     } finally {
-      for (const segment of this.#found.state.byNumber.values()) segment.retire();
+      await this.#found.state.retire();
       this.#files.close();
     }
   }

@@ -123,7 +123,7 @@ export class Follower implements Backend {
     this.#closed = true;
     this.#stop.abort();
     await this.#refreshing?.catch(() => undefined);
-    retire(this.#view.state);
+    await this.#view.state.retire();
     this.#files.close();
   }
 
@@ -159,7 +159,7 @@ export class Follower implements Backend {
     }
     const view = await load(this.#files, this.#readBytesMax);
     this.#view = view;
-    retire(state);
+    void state.retire();
     return view.reader;
   }
 
@@ -205,10 +205,6 @@ function readOnly(): CoppiceError {
   return new CoppiceError("READ_ONLY", "the file log was opened with readOnly; nothing was written");
 }
 
-function retire(state: StoreState): void {
-  for (const segment of state.byNumber.values()) segment.retire();
-}
-
 /** Reads the store; begins anew when a merge takes files away under it. */
 async function load(files: StoreFiles, readBytesMax: number): Promise<View> {
   for (let tries = 1; ; tries++) {
@@ -221,7 +217,7 @@ async function load(files: StoreFiles, readBytesMax: number): Promise<View> {
       }
       return { state, reader: new StoreReader(state, readBytesMax), manifestIdentity };
     } catch (error) {
-      retire(state);
+      void state.retire();
       if (tries === LOAD_TRIES || files.identityOf(MANIFEST) === manifestIdentity) throw error;
     }
   }

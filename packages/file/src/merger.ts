@@ -343,7 +343,7 @@ export class Merger {
     const names = new Set(await this.#files.list());
     for (const source of sources) {
       this.#state.dropSegment(source);
-      source.retire();
+      void source.retire();
       for (const name of [segmentName(source.number), hintName(source.number)]) {
         if (names.has(name)) await this.#files.remove(name);
       }

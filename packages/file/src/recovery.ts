@@ -69,7 +69,7 @@ export async function recover(files: StoreFiles, options: RecoveryOptions): Prom
     }
     return { state, tornBytes, segmentsScanned };
   } catch (error) {
-    for (const segment of opened) segment.retire();
+    for (const segment of opened) void segment.retire();
     throw error;
   }
 }

@@ -319,7 +319,7 @@ class Repair {
     this.#damage.length = 0;
     for (const each of found) this.#damage.push({ ...each, quarantine: copies.get(each.file) });
     const kept = new Set(output.segments.map(({ number }) => number));
-    for (const segment of output.segments) segment.retire();
+    for (const segment of output.segments) void segment.retire();
     for (const name of names) {
       const number = numberOf(name)?.number;
       if (number !== undefined && !kept.has(number)) await this.#files.remove(name);

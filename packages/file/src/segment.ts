@@ -61,8 +61,9 @@ export class Segment {
   deletionBytes = 0;
   /** What a hint file will say; of a segment that is being written. */
   hint: HintWriter | undefined;
+  retired = false;
   #readers = 0;
-  #retired = false;
+  #onClosed: (() => void) | undefined;
 
   constructor(row: SegmentRow, file: OpenFile) {
     this.number = row.number;
@@ -108,16 +109,24 @@ export class Segment {
     this.#closeIfFree();
   }
 
-  /** Nobody will hold it any more. */
-  retire(): void {
-    this.#retired = true;
+  /** Nobody will hold it any more; to be called once. Resolves when those who do have let go. */
+  retire(): Promise<void> {
+    this.retired = true;
+    const closed = new Promise<void>((resolve) => {
+      this.#onClosed = resolve;
+    });
     this.#closeIfFree();
+    return closed;
   }
 
   #closeIfFree(): void {
-    if (!this.#retired || this.#readers > 0) return;
+    if (!this.retired || this.#readers > 0) return;
     this.#readers = Number.POSITIVE_INFINITY;
-    this.file.close();
+    try {
+      this.file.close();
+    } finally {
+      this.#onClosed?.();
+    }
   }
 }
 

@@ -10,7 +10,7 @@ import type { Entry, Key, Range, ScanOptions } from "coppice";
 import { type Bounds, type Cursor, type IndexEntry, POSITIONS } from "./key-index.js";
 import { idOf, keyBytes, nameOf, prefixNameOf } from "./key-names.js";
 import type { StoreState } from "./store-state.js";
-import { READ_NOW_BYTES_MAX, readValueNow, readValues } from "./value-reader.js";
+import { isScattered, layoutOf, READ_NOW_BYTES_MAX, readValueNow, readValues } from "./value-reader.js";
 
 const PAGE_BYTES = 1024 * 1024;
 /** Values that are remembered, and the largest; when there are more, it begins anew. */
@@ -24,6 +24,7 @@ interface Ahead {
   readonly found: readonly IndexEntry[];
   readonly slotsFreed: number;
   readonly reading: Promise<Uint8Array[]>;
+  failed: boolean;
 }
 
 /**
@@ -40,6 +41,7 @@ export async function* scanPages(
   let left = options.limit ?? Number.POSITIVE_INFINITY;
   let cursor: Cursor | undefined;
   let ahead: Ahead | undefined;
+  let goesAhead = true;
   while (left > 0) {
     signal?.throwIfAborted();
     const current = await reader();
@@ -50,8 +52,9 @@ export async function* scanPages(
     let read: Uint8Array[] | undefined;
     if (values) {
       const reading = current.readingOf(ahead, found) ?? current.read(range.space, found);
-      // One who came for a second page will come for more.
-      ahead = cursor === undefined ? undefined : current.readAhead(range, options, last, left);
+      // One who came for a second page will come for more. What is scattered once will be so again.
+      if (goesAhead && cursor !== undefined) ahead = current.readAhead(range, options, last, left);
+      goesAhead = cursor === undefined || ahead !== undefined;
       read = await reading;
     }
     signal?.throwIfAborted();
@@ -87,7 +90,7 @@ export class StoreReader {
     const keyLength = keyBytes(space, name, seq, part);
     if (keyLength + valueBytes <= READ_NOW_BYTES_MAX) return this.#readNow(place, keyLength, valueBytes);
     const wanted = [{ name, seq, part, place, valueBytes }];
-    return (await readValues(this.#state, space, wanted, this.#readBytesMax))[0];
+    return (await this.read(space, wanted))[0];
   }
 
   /** Whether the key has exactly this value (`undefined`: none). Reads without leaving the thread. */
@@ -139,22 +142,29 @@ export class StoreReader {
 
   /** The values of entries that were found just now. */
   read(space: string, found: readonly IndexEntry[]): Promise<Uint8Array[]> {
-    return readValues(this.#state, space, found, this.#readBytesMax);
+    return readValues(this.#state, space, found, layoutOf(space, found, this.#readBytesMax));
   }
 
-  /** Begins to read the page that follows the cursor as things are now. */
+  /** Begins to read the page that follows the cursor as things are now; one read at a time. */
   readAhead(range: Range, options: ScanOptions, cursor: Cursor, left: number): Ahead | undefined {
     if (left === 0) return undefined;
     const found = this.find(range, options, cursor, left);
-    const reading = this.read(range.space, found);
-    // Nobody may ever ask for it.
-    reading.catch(() => undefined);
-    return { reader: this, found, slotsFreed: this.#state.slotsFreed, reading };
+    const layout = layoutOf(range.space, found, this.#readBytesMax);
+    if (isScattered(layout)) return undefined;
+    const { slotsFreed } = this.#state;
+    const reading = readValues(this.#state, range.space, found, layout, 0);
+    const ahead = { reader: this, found, slotsFreed, reading, failed: false };
+    // Who asks for it will read it again, and perhaps nobody does.
+    reading.catch(() => {
+      ahead.failed = true;
+    });
+    return ahead;
   }
 
   /** What was read ahead, when it is what was found now: records never change, so their places tell. */
   readingOf(ahead: Ahead | undefined, found: readonly IndexEntry[]): Promise<Uint8Array[]> | undefined {
-    if (ahead?.reader !== this || ahead.slotsFreed !== this.#state.slotsFreed) return undefined;
+    if (ahead?.reader !== this || ahead.failed || ahead.slotsFreed !== this.#state.slotsFreed)
+      return undefined;
     if (ahead.found.length !== found.length) return undefined;
     return found.every(({ place }, i) => place === ahead.found[i]!.place) ? ahead.reading : undefined;
   }

@@ -50,28 +50,48 @@ interface Wanted {
   /** The entries in the order of their places. */
   readonly order: Uint32Array;
   readonly values: Uint8Array[];
+  /** Few bytes are read without leaving the thread. */
+  readonly now: boolean;
+  readonly readsAhead: number;
 }
 
-/** Values in the order of the entries. `readBytesMax`: of one read, when single values are not larger. */
+/** Where values lie: runs of spans that follow one another. */
+export interface Layout {
+  /** The entries in the order of their places. */
+  readonly order: Uint32Array;
+  readonly runs: readonly (readonly Span[])[];
+}
+
+/** `readBytesMax`: of one read, when single values are not larger. */
+export function layoutOf(space: string, entries: readonly IndexEntry[], readBytesMax: number): Layout {
+  const order = inOrderOfPlaces(entries);
+  const runs: Span[][] = [];
+  for (const span of spansOf(space, entries, order, readBytesMax)) {
+    if (span.follows) runs.at(-1)!.push(span);
+    else runs.push([span]);
+  }
+  return { order, runs };
+}
+
+/** So many places to read from that the reads of one page keep the disk busy, and more would only queue. */
+export function isScattered({ runs }: Layout): boolean {
+  return runs.length > SPANS_NOW_MAX;
+}
+
+/** Values in the order of the entries. `readsAhead`: of each run, beside the one that is awaited. */
 export async function readValues(
   state: StoreState,
   space: string,
   entries: readonly IndexEntry[],
-  readBytesMax: number,
+  layout: Layout,
+  readsAhead: number = READS_AHEAD,
 ): Promise<Uint8Array[]> {
-  const order = inOrderOfPlaces(entries);
+  const { order, runs } = layout;
   const values = new Array<Uint8Array>(entries.length);
-  const spans = spansOf(space, entries, order, readBytesMax);
-  const wanted = { space, entries, order, values };
-  const runs: Span[][] = [];
-  for (const span of spans) {
-    if (span.follows) runs.at(-1)!.push(span);
-    else runs.push([span]);
-  }
-  const now = runs.length <= SPANS_NOW_MAX;
+  const wanted = { space, entries, order, values, now: !isScattered(layout), readsAhead };
   const last = runs.at(-1);
-  if (last !== undefined && last.length > 1) void readStartOfNext(state, last);
-  await Promise.all(runs.map((run) => readRun(segmentAt(state, run[0]!.start), run, wanted, now)));
+  if (last !== undefined && last.length > 1) readStartOfNext(state, last).catch(() => undefined);
+  await Promise.all(runs.map((run) => readRun(segmentAt(state, run[0]!.start), run, wanted)));
   return values;
 }
 
@@ -98,7 +118,8 @@ async function readStartOfNext(state: StoreState, run: readonly Span[]): Promise
   try {
     const bytes = unfilled(START_STEP_BYTES);
     const end = Math.min(START_BYTES, next.end);
-    for (let at = 0; at < end; at += bytes.length) await next.file.read(bytes, 0, bytes.length, at);
+    for (let at = 0; at < end && !next.retired; at += bytes.length)
+      await next.file.read(bytes, 0, bytes.length, at);
   } catch {
     // Whoever needs it will read it again.
   } finally {
@@ -107,13 +128,13 @@ async function readStartOfNext(state: StoreState, run: readonly Span[]): Promise
 }
 
 /** Spans that follow one another: while one is checked the system reads the next two, in their order. */
-async function readRun(segment: Segment, run: readonly Span[], wanted: Wanted, now: boolean): Promise<void> {
+async function readRun(segment: Segment, run: readonly Span[], wanted: Wanted): Promise<void> {
   segment.hold();
   const begun: Reading[] = [];
   try {
     for (let i = 0; i < run.length; i++) {
-      while (begun.length < run.length && begun.length <= i + READS_AHEAD) {
-        begun.push(begin(segment, run[begun.length]!, wanted, now));
+      while (begun.length < run.length && begun.length <= i + wanted.readsAhead) {
+        begun.push(begin(segment, run[begun.length]!, wanted));
       }
       const { pieces, reading } = begun[i]!;
       if (reading !== undefined) await reading;
@@ -190,11 +211,11 @@ interface Reading {
   readonly reading: Promise<void> | undefined;
 }
 
-function begin(segment: Segment, span: Span, wanted: Wanted, now: boolean): Reading {
+function begin(segment: Segment, span: Span, wanted: Wanted): Reading {
   const pieces = piecesOf(wanted.space, wanted.entries, wanted.order, span);
   const position = span.start % POSITIONS;
   const few = span.end - span.start <= READ_NOW_BYTES_MAX;
-  const reading = fill(segment, pieces, position, now && few);
+  const reading = fill(segment, pieces, position, wanted.now && few);
   // One that fails before it is awaited is no rejection that nobody handles.
   reading?.catch(() => undefined);
   return { pieces, reading };

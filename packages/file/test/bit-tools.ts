@@ -169,7 +169,7 @@ export class FlippedStore {
 
   async #header(row: SegmentRow): Promise<string> {
     const { segment, header } = await openSegment(this.#files, row, this.#manifest.store, "read");
-    segment.retire();
+    await segment.retire();
     return JSON.stringify(header);
   }
 

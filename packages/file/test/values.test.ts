@@ -268,8 +268,17 @@ test("[FL32] from the second page on the next one is read meanwhile; what fails 
   failing = true;
   expect((await second.next()).value).toHaveLength(10);
   await expect(second.next()).rejects.toMatchObject({ code: "UNAVAILABLE" });
-  // Nobody ever asks for what failed.
+  // What failed ahead is read again when it is asked for, and the disk is well.
   failing = false;
+  const healed = scan();
+  for (let page = 0; page < 2; page++) await healed.next();
+  failing = true;
+  await healed.next();
+  await turn();
+  failing = false;
+  expect((await healed.next()).value).toHaveLength(10);
+  await healed.return!();
+  // Nobody ever asks for what failed.
   const third = scan();
   await third.next();
   calls = 0;
@@ -281,7 +290,7 @@ test("[FL32] from the second page on the next one is read meanwhile; what fails 
   await backend.close();
 });
 
-test("[FL32] a file is closed once what was read ahead has been read, also after the backend was", async () => {
+test("[FL32] closing waits for what is being read ahead, and closes its file then", async () => {
   let gate: Promise<void> | undefined;
   const reading = new Set<string>();
   const closed: string[] = [];
@@ -316,11 +325,12 @@ test("[FL32] a file is closed once what was read ahead has been read, also after
   expect(reading.size).toBe(1);
   const [name] = reading;
   closed.length = 0;
-  await backend.close();
+  const closing = backend.close();
+  await turn();
+  await turn();
   expect(closed).not.toContain(name);
   open();
-  await turn();
-  await turn();
+  await closing;
   expect(closed).toContain(name);
 });
 
@@ -379,4 +389,32 @@ test("[FL32] what was read ahead is not served when the same place has come to h
     await scan.return!();
     await backend.close();
   }
+});
+
+test("[FL32] a page whose values lie scattered is not read ahead: its reads would only queue before those of others", async () => {
+  let calls = 0;
+  const disk = diskWith(new SimulatedDisk(), (read) => (into, position) => {
+    calls++;
+    return read(into, position);
+  });
+  const backend = await factoryOn(disk).open(simulatedEnv(1));
+  // Between two of these lie 17,000 bytes of another document.
+  for (let seq = 0; seq < 100; seq++) {
+    const put: Entry[] = [
+      { key: ["events", "d", seq], value: bytes(200, 1 + seq) },
+      { key: ["events", "other", seq], value: bytes(17_000, 1 + seq) },
+    ];
+    await backend.commit({ put });
+  }
+  const scan = backend.scan({ space: "events", id: "d" }, { pageBytesMax: 30 * 225 })[Symbol.asyncIterator]();
+  const counts: number[] = [];
+  for (let page = 0; page < 2; page++) {
+    const { value } = await scan.next();
+    expect((value as Entry[]).length).toBeGreaterThan(17);
+    await turn();
+    counts.push(calls);
+  }
+  expect(counts[1]).toBe(2 * counts[0]!);
+  await scan.return!();
+  await backend.close();
 });
