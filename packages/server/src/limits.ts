@@ -44,6 +44,8 @@ export interface ServerLimits {
   readonly graphEventsMax: number;
   /** A document that nobody is connected to leaves memory after so long. */
   readonly idleMs: number;
+  /** A connection that is not allowed and its document not loaded after so long is closed. */
+  readonly loadMs: number;
   /** A connection that has not asked for the document after so long is closed. */
   readonly helloMs: number;
   /** Time between two pings; a client that answers none of two is gone. */
@@ -83,6 +85,7 @@ export const SERVER_LIMITS: ServerLimits = {
   compactedDocumentsMax: 1_000,
   graphEventsMax: 4_096,
   idleMs: 30_000,
+  loadMs: 120_000,
   helloMs: 10_000,
   pingMs: 30_000,
   slowMs: 30_000,

@@ -152,10 +152,8 @@ export class CoppiceServer {
       ready: () => this.#closing === undefined && this.#documents.gate.open,
     });
     this.fetch = (request, env) => app.fetch(request, env);
-    this.#timer = setInterval(
-      () => this.#tick(),
-      Math.min(TICK_MS, this.#limits.idleMs, this.#limits.helloMs, this.#limits.slowMs),
-    );
+    const { idleMs, loadMs, helloMs, slowMs } = this.#limits;
+    this.#timer = setInterval(() => this.#tick(), Math.min(TICK_MS, idleMs, loadMs, helloMs, slowMs));
     this.#timer.unref();
   }
 

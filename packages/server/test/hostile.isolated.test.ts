@@ -364,6 +364,26 @@ describe("connections", () => {
     await until("it is answered", () => late.of(0).some((sync) => sync.varint() === 1));
   });
 
+  test("[SV87] a connection whose permission or document never comes is closed, and makes room", async () => {
+    let isAsked = false;
+    const running = await run({
+      limits: { loadMs: 100, connectionsMax: 2 },
+      authorize: (_access, id) => {
+        if (id !== "never") return true;
+        isAsked = true;
+        return new Promise(() => undefined);
+      },
+    });
+    const first = await synced(connect(running, "notes"));
+    const waiting = new RawClient(`${running.syncUrl}/never`);
+    await waiting.send(message.step1());
+    expect((await waiting.closed).code).toBe(4503);
+    expect(isAsked).toBe(true);
+    const second = await synced(connect(running, "notes"));
+    first.text.insert(0, "hi");
+    await until("they agree", () => second.text.toString() === "hi");
+  });
+
   test("[SV55] one address has its own bound, whatever becomes of its connections", async () => {
     const running = await run({ limits: { connectionsPerAddressMax: 3 } });
     for (let round = 0; round < 3; round++) {

@@ -203,13 +203,14 @@ export class Connection {
 
   /** Called every second or so. */
   tick(now: number): void {
-    const { helloMs, pingMs, slowMs } = this.#host.limits;
+    const { loadMs, helloMs, pingMs, slowMs } = this.#host.limits;
     // What a socket says that is not read cannot be heard.
     if (this.#blocks.size > 0) this.#heard = now;
     if (this.#isUnread) this.#silentSince = Math.max(this.#silentSince, now);
     const isSilent = !this.#greeted && now - this.#silentSince > helloMs;
     const isGone = now - this.#heard > 2 * pingMs;
-    if (isSilent) this.#closeIfSilent();
+    if (now - (this.#blocks.get("loading") ?? now) > loadMs) this.close("unavailable");
+    else if (isSilent) this.#closeIfSilent();
     else if (isGone || now - (this.#blocks.get("output") ?? now) > slowMs) this.#cutOff();
     else if (now - this.#pinged > pingMs && this.open) {
       this.#pinged = now;
