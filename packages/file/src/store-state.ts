@@ -78,9 +78,9 @@ export class StoreState {
     this.slotsFreed++;
   }
 
-  /** Nobody will read it any more. Resolves when those who do have let go of its files. */
-  async retire(): Promise<void> {
-    await Promise.all([...this.byNumber.values()].map((segment) => segment.retire()));
+  /** Nobody will read it any more. Resolves when those who do have let go of its files; never rejects. */
+  retire(): Promise<unknown> {
+    return Promise.all([...this.byNumber.values()].map((segment) => segment.retire()));
   }
 
   segmentAt(place: number): Segment | undefined {

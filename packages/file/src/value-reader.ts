@@ -90,6 +90,7 @@ export async function readValues(
   const values = new Array<Uint8Array>(entries.length);
   const wanted = { space, entries, order, values, now: !isScattered(layout), readsAhead };
   const last = runs.at(-1);
+  // Where that fails, whoever needs it reads it again.
   if (last !== undefined && last.length > 1) readStartOfNext(state, last).catch(() => undefined);
   await Promise.all(runs.map((run) => readRun(segmentAt(state, run[0]!.start), run, wanted)));
   return values;
@@ -120,8 +121,6 @@ async function readStartOfNext(state: StoreState, run: readonly Span[]): Promise
     const end = Math.min(START_BYTES, next.end);
     for (let at = 0; at < end && !next.retired; at += bytes.length)
       await next.file.read(bytes, 0, bytes.length, at);
-  } catch {
-    // Whoever needs it will read it again.
   } finally {
     next.release();
   }

@@ -44,7 +44,7 @@ export interface ServerLimits {
   readonly graphEventsMax: number;
   /** A document that nobody is connected to leaves memory after so long. */
   readonly idleMs: number;
-  /** A connection that is not allowed and its document not loaded after so long is closed. */
+  /** A connection whose permission and document are not there after so long is closed. */
   readonly loadMs: number;
   /** A connection that has not asked for the document after so long is closed. */
   readonly helloMs: number;
