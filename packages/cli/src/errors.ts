@@ -24,7 +24,7 @@ export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
 export const EXIT_HELP: string = `
 Exit codes:
   0    it is done
-  1    it failed or was refused; check: there are problems
+  1    it failed or was refused; check: there are problems, or a repair lost events
   2    the command line is wrong
   3    the document, store or recording does not exist
   4    another process has the store open

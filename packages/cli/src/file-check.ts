@@ -5,7 +5,7 @@
  * Invariant: without damage, and without `--repair`, nothing is changed.
  */
 
-import type { FileLogReport } from "@coppice/file";
+import type { FileLogDamage, FileLogReport } from "@coppice/file";
 import { isCoppiceError } from "coppice";
 import type { StoreOptions } from "./options.js";
 import { count, plural, printable } from "./output.js";
@@ -14,6 +14,11 @@ import { loadFileLog, parseStore, waiting } from "./store.js";
 
 const DOCUMENTS_SHOWN_MAX = 20;
 const MANIFEST = "MANIFEST";
+
+/** Commits may be lost with it; a MANIFEST is made again from the segments. */
+export function isOfLog({ file }: FileLogDamage): boolean {
+  return file !== MANIFEST;
+}
 
 /** `undefined` for stores of other kinds, and where there is none: opening it says what to do. */
 export async function checkFiles(
@@ -53,6 +58,6 @@ async function tell({ out }: Runtime, report: FileLogReport): Promise<void> {
   const found = `${plural(report.frames, "commit")} and ${plural(report.records, "record")} are whole`;
   const then = "`coppice check --repair` writes the files anew from them";
   await out.line(report.repaired ? `the files are written anew: ${found}` : `${found}; ${then}`);
-  if (!report.repaired || report.damage.every(({ file }) => file === MANIFEST)) return;
+  if (!report.repaired || !report.damage.some(isOfLog)) return;
   await out.line("a document of which no whole record is left is named nowhere: compare with a backup");
 }

@@ -29,6 +29,8 @@ const STYLES: Record<Style, readonly [number, number]> = {
 export interface Column {
   readonly name: string;
   readonly align?: "left" | "right";
+  /** Of cells that come in later portions. */
+  readonly widthMin?: number;
 }
 
 export class Output {
@@ -106,7 +108,7 @@ export class Table {
 
   constructor(columns: readonly Column[]) {
     this.#columns = columns;
-    this.#widths = columns.map(({ name }) => displayWidth(name));
+    this.#widths = columns.map(({ name, widthMin = 0 }) => Math.max(widthMin, displayWidth(name)));
   }
 
   header(style: (text: string) => string, rows: readonly (readonly string[])[]): string {

@@ -365,7 +365,9 @@ describe("changing", () => {
     await damage(broken.location, "notes/b");
     const repaired = await on(broken, "check", "--repair");
     expect(repaired.stdout).toMatch(/^repaired notes\/b: batch-damaged: .*$/m);
-    expect(repaired.code).toBe(0);
+    expect(repaired.stdout).toMatch(/^sound again, with losses: .*, 5 events lost/m);
+    expect(repaired.stdout).toContain("compare with a backup");
+    expect(repaired.code).toBe(1);
     const again = await on(broken, "check", "--json");
     expect(again.code).toBe(0);
     expect(JSON.parse(again.stdout)).toMatchObject({ clean: true, problems: [] });

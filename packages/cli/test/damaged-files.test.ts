@@ -111,6 +111,7 @@ describe("check", () => {
     }
     const plain = await coppice(["check", "-s", url]);
     expect(plain.stdout).toMatch(/^damaged {2}\d+\.ldb at byte 0: /);
+    expect(plain.stdout).toContain("restore a backup; or open a copy with `verifyTables: false`");
   });
 
   test("[LB7] bytes over which LevelDB ends its process are a report and exit code 5", async () => {

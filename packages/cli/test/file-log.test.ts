@@ -95,6 +95,8 @@ test("[CL51] check finds damaged frames, --repair sets the file aside, and says 
     fileLog: { repaired: false, damage: [{ file: "00000001.seg" }] },
   });
   const mended = await coppice(["check", "--repair", "-s", url]);
+  expect(mended.code).toBe(1);
+  expect(mended.stdout).toMatch(/^sound again, with losses: .* lost/m);
   expect(mended.stdout).toContain("quarantine-00000001-0.bin");
   expect(mended.stdout).toContain("notes/a");
   expect(Buffer.compare(await readFile(join(location, "quarantine-00000001-0.bin")), bytes)).toBe(0);
@@ -137,6 +139,10 @@ test("[CL51] check --repair calls a segment that is gone lost, and says that its
   expect(mended.stdout).toMatch(/^lost +00000001\.seg.*is missing$/m);
   expect(mended.stdout).not.toContain("repaired");
   expect(mended.stdout).toContain("compare with a backup");
+  expect(mended.stdout).toMatch(/^sound again, perhaps with losses: 0 documents/m);
+  expect(mended.code).toBe(1);
+  const again = await coppice(["check", "--repair", "-s", url]);
+  expect([again.code, again.stdout]).toEqual([0, "ok 0 documents, 0 events\n"]);
 });
 
 test("[CL76] copy takes a file log beside the process that has it open, and then what that one has appended", async () => {

@@ -14,7 +14,7 @@ import { type CheckProblem, type CheckReport, type CoppiceError, isCoppiceError 
 import { findOwner } from "coppice/control";
 import { CommandError, EXIT, type ExitCode, modelHint } from "../errors.js";
 import { examineFiles, type FileDamage, followParent, placed, runInChild } from "../examination.js";
-import { checkFiles } from "../file-check.js";
+import { checkFiles, isOfLog } from "../file-check.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
 import { count, type Output, plural, printable } from "../output.js";
 import { Progress } from "../progress.js";
@@ -28,6 +28,11 @@ interface Options extends StoreOptions {
   readonly repair?: true;
 }
 
+/** LevelDB's tables hold many documents each, and nothing here can write one anew. */
+const FILES_HINT =
+  "damaged files of LevelDB are not repaired: keep a copy of the directory, and restore a backup; " +
+  "or open a copy with `verifyTables: false`, and save what can be read with `copyTo`";
+
 export function checkCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
   return storeCommand("check", "verify one document, or the whole store")
     .argument("[id]", "the document; default: all of them")
@@ -35,7 +40,8 @@ export function checkCommand(runtime: Runtime, done: (code: ExitCode) => void): 
     .addHelpText(
       "after",
       `${examples(["coppice check", "the whole store"], ["coppice check notes --repair", "one document"])}\n
-Ends with 1 when problems are left, with 0 when there are none or --repair mended all of them,
+Ends with 0 when there are no problems, or --repair mended all of them and nothing was lost;
+with 1 when problems are left, or --repair could not bring everything back;
 and with 5 when files of the store itself are damaged.`,
     )
     .action(async (id: string | undefined, options: Options) => done(await check(runtime, id, options)));
@@ -130,9 +136,20 @@ async function report(
   const ofFiles = fileLog === undefined ? {} : { fileLog };
   const all = files.length === 0 ? { ...found, ...ofFiles } : { ...found, files, clean: false };
   const unread = await unreadOf(storage, found);
-  await unlessPipeClosed(() => (options.json ? out.json(all) : tell(out, found, files, repair, unread)));
+  await unlessPipeClosed(() => (options.json ? out.json(all) : tell(out, all, files, repair, unread)));
   if (files.length > 0) return EXIT.corrupt;
-  return found.clean ? EXIT.ok : EXIT.failed;
+  return found.clean && lossOf(found, fileLog) === undefined ? EXIT.ok : EXIT.failed;
+}
+
+/** Events that no repair can bring back. */
+function lostOf({ problems }: CheckReport): number {
+  return problems.reduce((sum, { lostEvents = 0 }) => sum + lostEvents, 0);
+}
+
+/** What a repair has not brought back; of damaged files nobody knows whose events were in them. */
+function lossOf(report: CheckReport, fileLog: FileLogReport | undefined): string | undefined {
+  if (lostOf(report) > 0) return "sound again, with losses:";
+  return fileLog?.damage.some(isOfLog) ? "sound again, perhaps with losses:" : undefined;
 }
 
 /** What is known of the files is told, whatever else fails. */
@@ -155,7 +172,7 @@ async function unreadOf(
 
 async function tell(
   out: Output,
-  report: CheckReport,
+  report: CheckReport & { readonly fileLog?: FileLogReport },
   files: readonly FileDamage[],
   repair: boolean,
   unread: { count: number; model: string | undefined },
@@ -163,17 +180,20 @@ async function tell(
   const { problems, documents, events, quarantined, garbageKeys } = report;
   for (const problem of problems) await out.line(sentence(out, problem));
   const left = problems.filter(({ repaired }) => !repaired).length;
-  const mark =
-    report.clean && files.length === 0
-      ? out.style("green", "ok")
-      : out.style("red", `${plural(left + files.length, "problem")}:`);
+  const lost = lostOf(report);
+  const loss = lossOf(report, report.fileLog);
+  const mended = loss === undefined ? out.style("green", "ok") : out.style("yellow", loss);
+  const mark = report.clean ? mended : out.style("red", `${plural(left + files.length, "problem")}:`);
   const facts = [plural(documents, "document"), plural(events, "event")];
   if (problems.length > left) facts.push(`${count(problems.length - left)} repaired`);
+  if (lost > 0) facts.push(`${plural(lost, "event")} lost`);
   if (quarantined > 0) facts.push(`${plural(quarantined, "damaged value")} set aside`);
   if (garbageKeys > 0 && !repair) facts.push(`${plural(garbageKeys, "key")} to sweep`);
   await out.line(`${mark} ${facts.join(", ")}`);
   if (unread.model !== undefined) await out.line(modelHint(unread.model));
   if (left > unread.count && !repair) await out.line("`coppice check --repair` mends what it can");
+  if (lost > 0 && repair) await out.line("what is lost is nowhere in this store: compare with a backup");
+  if (files.length > 0) await out.line(FILES_HINT);
 }
 
 function sentence(out: Output, { id, code, message, repaired, lostEvents = 0 }: CheckProblem): string {

@@ -41,6 +41,8 @@ const SPACES = [
   "quarantine",
   "erased",
 ] as const;
+/** See `meta.ts` of core: `stage · 2¹⁶ + part`. */
+const STAGE_PARTS = 2 ** 16;
 const COMPRESSED = 1;
 const BATCH = 2;
 const LOST = 32;
@@ -106,13 +108,13 @@ function describe(key: Key, value: Uint8Array): Value {
 }
 
 const COLUMNS = [
-  { name: "SPACE" },
+  { name: "SPACE", widthMin: 8 },
   { name: "ID" },
-  { name: "SEQ", align: "right" },
-  { name: "PART", align: "right" },
-  { name: "BYTES", align: "right" },
+  { name: "SEQ", align: "right", widthMin: 7 },
+  { name: "PART", align: "right", widthMin: 10 },
+  { name: "BYTES", align: "right", widthMin: 8 },
   { name: "STATE" },
-  { name: "KIND" },
+  { name: "KIND", widthMin: 8 },
   { name: "EVENTS", align: "right" },
   { name: "TIME" },
 ] as const;
@@ -125,11 +127,18 @@ function rowOf(value: Value): string[] {
     space,
     printable(id),
     number(seq),
-    number(part),
+    partOf(part),
     byteSize(bytes),
     state,
     kind,
     number(events),
     time,
   ];
+}
+
+/** Of a snapshot or an archive the stage, which is chosen at random, and then which of its parts it is. */
+function partOf(part: number | undefined): string {
+  if (part === undefined) return "";
+  const stage = Math.floor(part / STAGE_PARTS);
+  return stage === 0 ? count(part) : `${stage.toString(16)}/${part % STAGE_PARTS}`;
 }
