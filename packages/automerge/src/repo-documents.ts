@@ -15,7 +15,7 @@
  * acknowledged.
  */
 
-import { checkOptions, type DocumentStorage, type OptionNames } from "coppice";
+import { checkOptions, checkStorage, type DocumentStorage, type OptionKinds } from "coppice";
 import { encodeHeads } from "./heads.js";
 import type { AutomergeModel } from "./model.js";
 import type { RepoChunk, RepoKey } from "./repo-keys.js";
@@ -43,7 +43,7 @@ export interface AutomergeRepoDocumentsOptions {
   readonly idPrefix?: string;
 }
 
-const OPTIONS: OptionNames<AutomergeRepoDocumentsOptions> = { idPrefix: true };
+const OPTIONS: OptionKinds<AutomergeRepoDocumentsOptions> = { idPrefix: "text" };
 
 /** A `StorageAdapterInterface` of automerge-repo. */
 export class AutomergeRepoDocuments {
@@ -65,6 +65,12 @@ export class AutomergeRepoDocuments {
     options: AutomergeRepoDocumentsOptions = {},
   ) {
     checkOptions("AutomergeRepoDocuments", options, OPTIONS);
+    checkStorage("AutomergeRepoDocuments", storage);
+    if (typeof others?.loadRange !== "function") {
+      throw new TypeError(
+        "AutomergeRepoDocuments wants a place for all else: await AutomergeRepoStorage.open(backend)",
+      );
+    }
     this.#storage = storage;
     this.#log = new RepoLog(storage);
     this.#others = others;

@@ -22,7 +22,7 @@ import {
   type Env,
   Guard,
   LIMITS,
-  type OptionNames,
+  type OptionKinds,
   Reader,
   systemEnv,
   Writer,
@@ -38,7 +38,7 @@ export interface AutomergeRepoStorageOptions {
   readonly env?: Env;
 }
 
-const OPTIONS: OptionNames<AutomergeRepoStorageOptions> = { env: true };
+const OPTIONS: OptionKinds<AutomergeRepoStorageOptions> = { env: "any" };
 
 /** A `StorageAdapterInterface` of automerge-repo. */
 export class AutomergeRepoStorage {
@@ -64,12 +64,17 @@ export class AutomergeRepoStorage {
     options: AutomergeRepoStorageOptions = {},
   ): Promise<AutomergeRepoStorage> {
     checkOptions("AutomergeRepoStorage.open", options, OPTIONS);
+    if (typeof backend?.open !== "function") {
+      throw new TypeError("AutomergeRepoStorage.open wants a backend, like levelBackend(path)");
+    }
     const { env = systemEnv() } = options;
     const { guard, opening } = await openGuard(backend, env);
     return new AutomergeRepoStorage(backend, env, guard, opening);
   }
 
   private constructor(factory: BackendFactory, env: Env, guard: Guard, opening: number) {
+    // Without types anybody may call it.
+    if (guard === undefined) throw new TypeError("open one with await AutomergeRepoStorage.open(backend)");
     this.#factory = factory;
     this.#env = env;
     this.#guard = guard;

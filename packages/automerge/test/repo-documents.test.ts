@@ -322,3 +322,17 @@ test("[ST97] both adapters refuse options that there are not", async () => {
   );
   await new AutomergeRepoDocuments(storage, others, { idPrefix: "a/" }).close();
 });
+
+test("[ST98] both adapters say what they want instead of a directory, or of nothing", async () => {
+  const Loose = AutomergeRepoStorage as unknown as new (directory: string) => unknown;
+  await expect(AutomergeRepoStorage.open("./data" as never)).rejects.toThrow("wants a backend, like");
+  expect(() => new Loose("./data")).toThrow("await AutomergeRepoStorage.open(backend)");
+  const storage = await DocumentStorage.open({ backend: memoryBackend(), models: [automerge()] });
+  const others = await AutomergeRepoStorage.open(memoryBackend());
+  const wrong: (readonly unknown[])[] = [[], [memoryBackend(), others]];
+  for (const given of wrong) {
+    expect(() => new AutomergeRepoDocuments(...(given as [never, never]))).toThrow("wants an open storage");
+  }
+  expect(() => new AutomergeRepoDocuments(storage, undefined as never)).toThrow("wants a place for all else");
+  await new AutomergeRepoDocuments(storage, others).close();
+});

@@ -14,7 +14,7 @@ export {
   isCoppiceError,
 } from "./base/errors.js";
 export { GRAPH_LIMITS, LIMITS, type Limits } from "./base/limits.js";
-export { checkOptions, checkStorage, type OptionNames } from "./base/options.js";
+export { checkOptions, checkStorage, type OptionKinds } from "./base/options.js";
 export type {
   Backend,
   BackendFactory,

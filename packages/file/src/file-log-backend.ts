@@ -22,7 +22,7 @@ import {
   commitConflict,
   type Env,
   isCoppiceError,
-  type OptionNames,
+  type OptionKinds,
   type Traits,
 } from "coppice";
 import { nodeFiles, type OpenFiles, type StoreFiles } from "./files.js";
@@ -139,17 +139,17 @@ interface Settings {
   readonly files: OpenFiles;
 }
 
-const OPTIONS: OptionNames<FileLogOptions> = {
-  durability: true,
-  blocking: true,
-  createIfMissing: true,
-  segmentBytesMax: true,
-  segmentsMax: true,
-  storeBytesMax: true,
-  readBytesMax: true,
-  mergeDeadRatioMin: true,
-  readOnly: true,
-  files: true,
+const OPTIONS: OptionKinds<FileLogOptions> = {
+  durability: "text",
+  blocking: "flag",
+  createIfMissing: "flag",
+  segmentBytesMax: "number",
+  segmentsMax: "number",
+  storeBytesMax: "number",
+  readBytesMax: "number",
+  mergeDeadRatioMin: "number",
+  readOnly: "flag",
+  files: "function",
 };
 
 function checked(directory: string, options: FileLogOptions): Settings {

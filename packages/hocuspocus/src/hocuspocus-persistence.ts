@@ -23,7 +23,7 @@ import {
   type Durability,
 } from "@coppice/yjs/dropins";
 import type { Document, Extension } from "@hocuspocus/server";
-import { checkOptions, checkStorage, type OptionNames } from "coppice";
+import { checkOptions, checkStorage, type OptionKinds } from "coppice";
 
 export interface HocuspocusPersistenceOptions {
   /** Told of each failure, also of those that are tried again. Must not throw. */
@@ -42,13 +42,13 @@ export interface HocuspocusPersistenceOptions {
   readonly priority?: number;
 }
 
-const OPTIONS: OptionNames<HocuspocusPersistenceOptions> = {
-  onError: true,
-  onDurable: true,
-  retryMsMin: true,
-  retryMsMax: true,
-  announceMs: true,
-  priority: true,
+const OPTIONS: OptionKinds<HocuspocusPersistenceOptions> = {
+  onError: "function",
+  onDurable: "function",
+  retryMsMin: "number",
+  retryMsMax: "number",
+  announceMs: "any",
+  priority: "number",
 };
 
 /** `type` of the stateless messages that this extension sends. */

@@ -31,7 +31,7 @@ import {
   isCoppiceError,
   isRangeDeletion,
   type Key,
-  type OptionNames,
+  type OptionKinds,
   type Range,
   type ScanOptions,
   type Traits,
@@ -49,15 +49,15 @@ const PAGE_ENTRIES_MAX = 1000;
 const PAGE_ENTRIES_FIRST = 16;
 const PAGE_BYTES = 1024 * 1024;
 const WRITE_BUFFER_BYTES = 16 * 1024 * 1024;
-const OPTIONS: OptionNames<LevelOptions> = {
-  durability: true,
-  createIfMissing: true,
-  verifyTables: true,
-  anchor: true,
-  cacheBytes: true,
-  writeBufferBytes: true,
-  tableBytesMax: true,
-  compression: true,
+const OPTIONS: OptionKinds<LevelOptions> = {
+  durability: "text",
+  createIfMissing: "flag",
+  verifyTables: "flag",
+  anchor: "text",
+  cacheBytes: "number",
+  writeBufferBytes: "number",
+  tableBytesMax: "number",
+  compression: "flag",
 };
 /** Expectations read without leaving the thread (1–2 µs each): more would hold up everything else. */
 const SYNC_READS_MAX = 256;

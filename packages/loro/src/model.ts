@@ -5,7 +5,7 @@
  * pending updates, because storage keeps those; a shallow snapshot is cut at a critical version only.
  */
 
-import { binaryCodec, checkOptions, equalBytes, type Folded, type Model, type OptionNames } from "coppice";
+import { binaryCodec, checkOptions, equalBytes, type Folded, type Model, type OptionKinds } from "coppice";
 import { LoroDoc } from "loro-crdt";
 import { applyEvents, forgetOrigin, rememberOrigin } from "./apply.js";
 import { diffStored } from "./diff.js";
@@ -24,7 +24,7 @@ export interface LoroOptions {
   readonly shallow?: { readonly keepOps: number };
 }
 
-const OPTIONS: OptionNames<LoroOptions> = { shallow: true };
+const OPTIONS: OptionKinds<LoroOptions> = { shallow: "any" };
 
 /** The model that `loro()` makes. */
 export type LoroModel = Model<LoroDoc, Uint8Array>;

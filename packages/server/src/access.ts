@@ -13,7 +13,7 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { IncomingHttpHeaders, IncomingMessage } from "node:http";
 import { isIP } from "node:net";
-import { checkOptions, type OptionNames } from "coppice";
+import { checkOptions, type OptionKinds } from "coppice";
 
 /** `read`: see; `write`: also edit and create; `admin`: also compact, delete, check. */
 export type Action = "read" | "write" | "admin";
@@ -50,12 +50,12 @@ const RANK: Record<Action, number> = { read: 0, write: 1, admin: 2 };
 const TOKEN_CHARACTERS_MIN = 16;
 /** In 1973; what is less was meant in seconds. */
 const EXPIRES_MIN = 100_000_000_000;
-const GRANT: OptionNames<TokenGrant> = {
-  token: true,
-  sha256: true,
-  action: true,
-  documents: true,
-  expires: true,
+const GRANT: OptionKinds<TokenGrant> = {
+  token: "text",
+  sha256: "text",
+  action: "text",
+  documents: "any",
+  expires: "number",
 };
 
 interface KnownGrant {

@@ -15,7 +15,7 @@ import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { getRequestListener } from "@hono/node-server";
-import { checkOptions, checkStorage, type DocumentStorage, isCoppiceError, type OptionNames } from "coppice";
+import { checkOptions, checkStorage, type DocumentStorage, isCoppiceError, type OptionKinds } from "coppice";
 import { type Authorize, isLoopback } from "./access.js";
 import { Changes } from "./changes.js";
 import { makeApp } from "./http/app.js";
@@ -53,20 +53,20 @@ export interface ServerOptions {
   readonly onError?: (error: unknown, facts: { readonly document?: string }) => void;
 }
 
-const OPTIONS: OptionNames<ServerOptions> = {
-  storage: true,
-  host: true,
-  port: true,
-  authorize: true,
-  allowAnyoneToReadAndChangeEverything: true,
-  origins: true,
-  metrics: true,
-  limits: true,
-  mayRecover: true,
-  storeBytes: true,
-  supervisor: true,
-  pageDirectory: true,
-  onError: true,
+const OPTIONS: OptionKinds<ServerOptions> = {
+  storage: "any",
+  host: "text",
+  port: "number",
+  authorize: "function",
+  allowAnyoneToReadAndChangeEverything: "flag",
+  origins: "any",
+  metrics: "any",
+  limits: "any",
+  mayRecover: "function",
+  storeBytes: "function",
+  supervisor: "any",
+  pageDirectory: "text",
+  onError: "function",
 };
 
 export const DEFAULT_PORT = 8787;

@@ -6,7 +6,7 @@
  * itself; every document that is handed out writes under a client id that none of its structs has.
  */
 
-import { binaryCodec, checkOptions, type Folded, type Model, type OptionNames } from "coppice";
+import { binaryCodec, checkOptions, type Folded, type Model, type OptionKinds } from "coppice";
 import * as Y from "yjs";
 import { applyEvents, applySnapshot } from "./apply.js";
 import { diffStored } from "./diff.js";
@@ -21,7 +21,7 @@ export interface YjsOptions {
   readonly gc?: boolean;
 }
 
-const OPTIONS: OptionNames<YjsOptions> = { gc: true };
+const OPTIONS: OptionKinds<YjsOptions> = { gc: "flag" };
 
 /** The model that `yjs()` makes. */
 export type YjsModel = Model<Y.Doc, Uint8Array>;

@@ -16,7 +16,7 @@
 import { equalBytes } from "../base/bytes.js";
 import type { Env } from "../base/env.js";
 import { CoppiceError } from "../base/errors.js";
-import { checkOptions, type OptionNames } from "../base/options.js";
+import { checkOptions, type OptionKinds } from "../base/options.js";
 import type {
   Backend,
   BackendFactory,
@@ -38,7 +38,7 @@ export interface MemoryBackendOptions {
   readonly durability?: Durability;
 }
 
-const OPTIONS: OptionNames<MemoryBackendOptions> = { shared: true, durability: true };
+const OPTIONS: OptionKinds<MemoryBackendOptions> = { shared: "flag", durability: "text" };
 
 /**
  * A factory whose opens share one set of data. Unless `shared`, a second open while one is open rejects with

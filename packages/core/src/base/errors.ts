@@ -84,3 +84,8 @@ function show(value: unknown): string {
   if (Array.isArray(value)) return `[${value.map(show).join(",")}]`;
   return String(value);
 }
+
+/** What an error says, to stand behind what was refused: most logs hold the message alone. */
+export function said(error: unknown): string {
+  return error instanceof Error && error.message !== "" ? `: ${error.message}` : "";
+}

@@ -68,7 +68,9 @@ export const LIMITS: Limits = {
 /** The limits with some changed. Throws a `RangeError` for a limit that is unknown or not a count from 1. */
 export function withDefaults(changed: Partial<Limits> = {}): Limits {
   for (const [name, value] of Object.entries(changed)) {
-    if (!(name in LIMITS)) throw new RangeError(`there is no limit ${name}`);
+    if (!(name in LIMITS)) {
+      throw new RangeError(`there is no limit ${name}; there are ${Object.keys(LIMITS).join(", ")}`);
+    }
     if (!Number.isSafeInteger(value) || value < 1) throw new RangeError(`${name} must be an integer from 1`);
   }
   if ((changed.idBytesMax ?? 0) > LIMITS.idBytesMax) {

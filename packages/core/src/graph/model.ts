@@ -7,7 +7,7 @@
  */
 
 import { type Env, systemEnv } from "../base/env.js";
-import { checkOptions, type OptionNames } from "../base/options.js";
+import { checkOptions, type OptionKinds } from "../base/options.js";
 import type { Applied, Folded, Model } from "../contract/model.js";
 import { decodeEvents, encodeEvents } from "./codec.js";
 import { diffStored, readAnswer } from "./diff.js";
@@ -56,16 +56,16 @@ export interface GraphOptions<State, Payload> {
   readonly env?: Pick<Env, "now" | "random">;
 }
 
-const OPTIONS: OptionNames<GraphOptions<unknown, unknown>> = {
-  name: true,
-  initial: true,
-  apply: true,
-  check: true,
-  version: true,
-  upcast: true,
-  upcastState: true,
-  window: true,
-  env: true,
+const OPTIONS: OptionKinds<GraphOptions<unknown, unknown>> = {
+  name: "text",
+  initial: "any",
+  apply: "function",
+  check: "function",
+  version: "number",
+  upcast: "function",
+  upcastState: "function",
+  window: "number",
+  env: "any",
 };
 
 /** The model that `graph()` makes. */

@@ -8,7 +8,7 @@
 
 import { type Env, systemEnv } from "../base/env.js";
 import { CoppiceError } from "../base/errors.js";
-import { checkOptions, type OptionNames } from "../base/options.js";
+import { checkOptions, type OptionKinds } from "../base/options.js";
 import { GraphDocument } from "./document.js";
 import type { EventId } from "./event.js";
 import { type GraphModel, makeModel, windowOf } from "./model.js";
@@ -270,7 +270,7 @@ export interface TreeOptions {
 /** The model that `tree()` makes. */
 export type TreeModel = GraphModel<TreeState, TreeOperation, TreeDocument>;
 
-const OPTIONS: OptionNames<TreeOptions> = { window: true, env: true };
+const OPTIONS: OptionKinds<TreeOptions> = { window: "number", env: "any" };
 
 /** Keeps ordered trees. Throws a `TypeError` for a window that cannot be. */
 export function tree(options: TreeOptions = {}): TreeModel {

@@ -11,7 +11,7 @@
  *   in flight, no gap, nothing held or refused (a provider may complete or add held events behind our back).
  */
 
-import { CoppiceError, isCoppiceError } from "../base/errors.js";
+import { CoppiceError, isCoppiceError, said } from "../base/errors.js";
 import type { AnyModel, Applied, Refusal, Tracker } from "../contract/model.js";
 import { AutoSave } from "./auto-save.js";
 import { newCommitId } from "./commit-id.js";
@@ -22,10 +22,11 @@ import type { Handles } from "./handles.js";
 import { statsOf } from "./head.js";
 import { type HeldEvent, LOST_REASON, type Loaded } from "./loader.js";
 import type { Meta } from "./meta.js";
-import { assertOptions } from "./option-names.js";
+import { assertOptions } from "./option-kinds.js";
 import {
   type AppendInfo,
   type CloseOptions,
+  checkInfo,
   copyEvent,
   type HandleOptions,
   packInfo,
@@ -180,7 +181,7 @@ export class DocumentHandle<Doc> {
     } catch (error) {
       throw new CoppiceError(
         "EVENT_INVALID",
-        `the ${this.#model.name} model refuses the events; nothing was applied`,
+        `the ${this.#model.name} model refuses the events${said(error)}; nothing was applied`,
         {
           cause: error,
           details: { id: this.id },
@@ -225,6 +226,7 @@ export class DocumentHandle<Doc> {
       assertOptions("save", options);
       this.#assertWritable();
       this.#owner.assertReady();
+      if (options.info !== undefined) checkInfo(this.id, options.info);
       const merged = options.info && { ...this.#info, ...options.info };
       packInfo(this.id, merged, this.#owner.context.limits.infoBytesMax);
       this.#info = merged ?? this.#info;

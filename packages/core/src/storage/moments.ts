@@ -44,9 +44,9 @@ export async function clockAt(
     const { entries } = await readTags(context.guard, id);
     const tag = entries.find(({ name }) => name === at);
     if (tag !== undefined) return tag.clock;
-    throw new CoppiceError("TAG_UNKNOWN", "the document has no tag of that name", {
-      details: { id, name: at, known: entries.slice(0, 16).map(({ name }) => name) },
-    });
+    const details = { id, name: at, known: entries.slice(0, 16).map(({ name }) => name) };
+    const message = "the document has no tag of that name; a date is a Date, a clock a number";
+    throw new CoppiceError("TAG_UNKNOWN", message, { details });
   }
   const time = at.getTime();
   if (time < meta.created) return undefined;

@@ -14,7 +14,7 @@ import type { Folder } from "./folding.js";
 import { packRecord } from "./meta.js";
 import type { Moment } from "./moments.js";
 import type { Observer } from "./observer.js";
-import { assertOptions } from "./option-names.js";
+import { assertOptions } from "./option-kinds.js";
 import type { SnapshotPolicy } from "./policy.js";
 import type { HistoryPolicy } from "./trimming.js";
 
@@ -129,6 +129,7 @@ export interface RecoverReport {
 /** The bytes of `info`; `ARGUMENT_INVALID` or `BATCH_TOO_LARGE` when it is not plain or too long. */
 export function packInfo(id: string, info: AppendInfo | undefined, max: number): Uint8Array | undefined {
   if (info === undefined) return undefined;
+  checkInfo(id, info);
   for (const [name, value] of Object.entries(info)) {
     if (!["string", "number", "boolean"].includes(typeof value)) {
       throw new CoppiceError("ARGUMENT_INVALID", "info takes strings, numbers and booleans", {
@@ -143,6 +144,17 @@ export function packInfo(id: string, info: AppendInfo | undefined, max: number):
     });
   }
   return packed;
+}
+
+/** `ARGUMENT_INVALID` for what is no plain object: its entries would be taken for what was meant. */
+export function checkInfo(id: string, info: unknown): void {
+  const isObject = typeof info === "object" && info !== null;
+  const prototype: unknown = isObject ? Object.getPrototypeOf(info) : undefined;
+  // Also one of another realm, whose prototype is not ours.
+  if (isObject && (prototype === null || Object.getPrototypeOf(prototype) === null)) return;
+  throw new CoppiceError("ARGUMENT_INVALID", 'info must be a plain object, as { who: "ada" }', {
+    details: { id },
+  });
 }
 
 /** The events that `initial` makes on a new document. */
@@ -166,6 +178,12 @@ export function copyForMoment<Event>(event: Event): Event {
   return event instanceof Uint8Array ? (pooledCopy(event) as Event) : event;
 }
 
+/** Without types anybody may call the constructor of a storage, with nothing. */
+export function factoryOf(options: { readonly backend: BackendFactory } | undefined): BackendFactory {
+  if (options === undefined) throw new TypeError("open a storage with await DocumentStorage.open(…)");
+  return options.backend;
+}
+
 /** The models by their names; the first one is the default. Throws a `TypeError` for what is no use. */
 export function namedModels(options: StorageOptions<readonly AnyModel[]>): {
   readonly models: ReadonlyMap<string, AnyModel>;
@@ -173,15 +191,17 @@ export function namedModels(options: StorageOptions<readonly AnyModel[]>): {
 } {
   // Without types anything may come.
   const { backend, models: list, snapshotPolicy } = { ...options };
-  if (typeof backend?.open !== "function" || !Array.isArray(list)) {
-    throw new TypeError(
-      "DocumentStorage.open needs a backend, like levelBackend(path), and a list of models",
-    );
-  }
   if (snapshotPolicy !== undefined && typeof snapshotPolicy !== "function") {
     throw new TypeError("snapshotPolicy must be a function, like everyEvents(1000) or never");
   }
   assertOptions("DocumentStorage.open", options);
+  if (typeof backend?.open !== "function") {
+    const called = typeof backend === "function" ? "; call the function that makes it" : "";
+    throw new TypeError(`DocumentStorage.open needs a backend, like levelBackend(path)${called}`);
+  }
+  if (!Array.isArray(list)) {
+    throw new TypeError("DocumentStorage.open needs a list of models, like [yjs()]");
+  }
   const models = new Map<string, AnyModel>();
   for (const model of list as readonly AnyModel[]) {
     if (typeof model?.create !== "function" || typeof model.codec?.encode !== "function") {

@@ -5,7 +5,7 @@
  */
 
 import { fromHex, toHex } from "../base/bytes.js";
-import { CoppiceError } from "../base/errors.js";
+import { CoppiceError, said } from "../base/errors.js";
 import type { Batch, Entry } from "../contract/backend.js";
 import { binaryCodec, Framed } from "../contract/codec.js";
 import type { AnyModel } from "../contract/model.js";
@@ -312,7 +312,7 @@ export class Plan {
     } catch (error) {
       throw new CoppiceError(
         "EVENT_INVALID",
-        `the ${model.name} model refuses the events; nothing was written`,
+        `the ${model.name} model refuses the events${said(error)}; nothing was written`,
         {
           cause: error,
           details: { id: this.#id },
@@ -408,7 +408,7 @@ function checkEvent(model: AnyModel, event: unknown, id: string): number {
   try {
     size = model.codec.size(event);
   } catch (error) {
-    throw new CoppiceError("EVENT_INVALID", `not an event of the ${model.name} model`, {
+    throw new CoppiceError("EVENT_INVALID", `not an event of the ${model.name} model${said(error)}`, {
       cause: error,
       details: { id },
     });

@@ -46,12 +46,13 @@ import { type Head, statsOf } from "./head.js";
 import { loadDocument } from "./loader.js";
 import { Logs } from "./logs.js";
 import { checkMoment, type Moment } from "./moments.js";
-import { assertOptions, type Call } from "./option-names.js";
+import { assertOptions, type Call } from "./option-kinds.js";
 import {
   type AppendOptions,
   type CloseOptions,
   copyForMoment,
   type DocOf,
+  factoryOf,
   initialEvents,
   type LoadOptions,
   namedModels,
@@ -124,7 +125,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   private constructor(context: Context, options: StorageOptions<Models>) {
     this.#context = context;
-    this.#factory = options.backend;
+    this.#factory = factoryOf(options);
     this.#policy = options.snapshotPolicy ?? defaultPolicy;
     this.#folder = options.folder ?? new ThreadFolder(context.env);
     this.#background = new BackgroundSnapshots(context.env);
@@ -226,7 +227,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
       if (options !== NO_OPTIONS) assertOptions("append", options);
       const { limits, env } = this.#context;
       checkId(id, limits.idBytesMax);
-      if (!Array.isArray(events)) throw new TypeError("events must be an array");
+      if (!Array.isArray(events)) throw new TypeError("events must be an array, as in [update]");
       if (events.length === 0) {
         throw new CoppiceError("BATCH_EMPTY", "there are no events to append", { details: { id } });
       }
@@ -408,8 +409,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    */
   async import(stream: AsyncIterable<Uint8Array>, options: ImportOptions = {}): Promise<ImportResult> {
     this.#assertReady("import", options);
-    const { limits } = this.#context;
-    if (options.id !== undefined) checkId(options.id, limits.idBytesMax);
+    if (options.id !== undefined) checkId(options.id, this.#context.limits.idBytesMax);
     return importDocument(this.#context, (id) => this.#logs.get(id), stream, options);
   }
 
@@ -422,7 +422,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    */
   async copyTo(target: DocumentStorage<readonly AnyModel[]>, options: CopyOptions = {}): Promise<CopyResult> {
     this.#assertReady("copyTo", options);
-    if (!(#context in target) || target.#context === this.#context) {
+    if (!(#context in Object(target)) || target.#context === this.#context) {
       throw new TypeError("copyTo needs another storage of this copy of the package");
     }
     target.#assertReady();
@@ -587,8 +587,8 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     checkId(id, this.#context.limits.idBytesMax);
   }
 
-  #assertReady(call?: Call, options?: object): void {
-    if (call !== undefined) assertOptions(call, options ?? NO_OPTIONS);
+  #assertReady(call?: Call, options: object = NO_OPTIONS): void {
+    if (call !== undefined) assertOptions(call, options);
     this.#assertOpen();
     if (this.#recovering === undefined) return;
     throw new CoppiceError("BUSY", "recover() is under way; nothing was done; call again when it has ended");

@@ -398,11 +398,14 @@ describe("bad input", () => {
 
   test("[ER7] a storage without a backend or models says what it needs", async () => {
     const attempt = DocumentStorage.open as (options: object) => Promise<unknown>;
-    for (const options of [{}, { backend: "x", models }, { backend: memoryBackend() }]) {
+    for (const options of [{}, { backend: "x", models }]) {
       await expect(attempt(options)).rejects.toThrow(/needs a backend, like levelBackend/);
     }
+    for (const options of [{ backend: memoryBackend() }, { backend: memoryBackend(), models: models[0] }]) {
+      await expect(attempt(options)).rejects.toThrow(/needs a list of models, like/);
+    }
     await expect(attempt({ backend: memoryBackend(), models: [] })).rejects.toThrow(/at least one model/);
-    await expect((attempt as () => Promise<unknown>)()).rejects.toThrow(/needs a backend/);
+    await expect((attempt as () => Promise<unknown>)()).rejects.toThrow(/takes an object of options; there are backend, models, /);
     const backend = memoryBackend();
     await expect(attempt({ backend, models: [nameSet] })).rejects.toThrow(/models\[0\] .* as in yjs\(\)/);
     await expect(attempt({ backend, models: [...models, undefined] })).rejects.toThrow(

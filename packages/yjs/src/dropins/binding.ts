@@ -8,10 +8,10 @@
  * - a load waits until earlier bindings of the same id have written what they captured;
  * - one append is in flight; it is repeated until it is durable, or can never be. An update whose outcome was
  *   unknown may be stored twice, which Yjs applies once;
- * - nothing rejects that nobody waits for: failures go to `onError`.
+ * - nothing rejects that nobody waits for: failures go to `onError`, and are never silent.
  */
 
-import { checkOptions, checkStorage, isCoppiceError, type OptionNames } from "coppice";
+import { checkOptions, checkStorage, isCoppiceError, type OptionKinds } from "coppice";
 import * as Y from "yjs";
 import { scanUpdate } from "../scanner.js";
 import { trackDoc } from "../tracker.js";
@@ -43,7 +43,10 @@ export interface Durability {
 }
 
 export interface BindingOptions {
-  /** Told of each failure, also of those that are tried again. Must not throw. */
+  /**
+   * Told of each failure, also of those that are tried again. Must not throw. Without it the first of those
+   * that follow each other, and what is not tried again, is a warning of the process.
+   */
   readonly onError?: (error: unknown, failure: BindingFailure) => void;
   /** Told when events have become durable. Must not throw. */
   readonly onDurable?: (durability: Durability) => void;
@@ -54,12 +57,12 @@ export interface BindingOptions {
   readonly paused?: boolean;
 }
 
-const OPTIONS: OptionNames<BindingOptions> = {
-  onError: true,
-  onDurable: true,
-  retryMsMin: true,
-  retryMsMax: true,
-  paused: true,
+const OPTIONS: OptionKinds<BindingOptions> = {
+  onError: "function",
+  onDurable: "function",
+  retryMsMin: "number",
+  retryMsMax: "number",
+  paused: "flag",
 };
 
 interface Waiter {
@@ -72,14 +75,15 @@ interface Waiter {
 /** Bytes of updates in one append, unless a single one is larger. */
 const APPEND_BYTES = 4 * 1024 * 1024;
 const APPEND_EVENTS = 4096;
+const RETRY_MS_MIN = 50;
 
 /** The newest binding of each id: the next one loads after it. */
 const newest = new WeakMap<YjsStorage, Map<string, DocBinding>>();
 
 /**
  * Binds a Y.Doc to a document of the storage: loads what is stored into it, and appends whatever changes it
- * from now on. `loaded` says how loading went; only an option that there is not throws, a `TypeError`.
- * Content that the Y.Doc has already is stored as well, if it is new.
+ * from now on. `loaded` says how loading went; only what is no storage, no Y.Doc or no option throws, a
+ * `TypeError`. Content that the Y.Doc has already is stored as well, if it is new.
  */
 export function bindDoc(
   storage: YjsStorage,
@@ -89,6 +93,7 @@ export function bindDoc(
 ): DocBinding {
   checkOptions("bindDoc", options, OPTIONS);
   checkStorage("bindDoc", storage);
+  if (typeof doc?.on !== "function") throw new TypeError("bindDoc wants a Y.Doc");
   return new DocBinding(storage, id, doc, options);
 }
 
@@ -346,7 +351,7 @@ export class DocBinding {
   }
 
   async #retry(error: unknown, during: "load" | "append", attempt: number, noted?: number): Promise<void> {
-    const { retryMsMin = 50, retryMsMax = 5000 } = this.#options;
+    const { retryMsMin = RETRY_MS_MIN, retryMsMax = 5000 } = this.#options;
     const retryMs = Math.min(retryMsMax, retryMsMin * 2 ** Math.min(attempt, 20));
     this.#report(error, during, retryMs);
     await new Promise((resolve) => setTimeout(resolve, retryMs));
@@ -397,7 +402,9 @@ export class DocBinding {
   }
 
   #report(error: unknown, during: "load" | "append", retryMs: number | undefined): void {
-    tell(() => this.#options.onError?.(error, { id: this.id, during, retryMs }));
+    const { onError = warn, retryMsMin = RETRY_MS_MIN } = this.#options;
+    if (onError === warn && retryMs !== undefined && retryMs > retryMsMin) return;
+    tell(() => onError(error, { id: this.id, during, retryMs }));
   }
 }
 
@@ -412,6 +419,19 @@ function contentOf(doc: Y.Doc): Content | undefined {
   const { clients, pendingStructs, pendingDs } = doc.store;
   const whole = pendingStructs === null && pendingDs === null;
   return clients.size === 0 && whole ? undefined : { update: Y.encodeStateAsUpdate(doc), whole };
+}
+
+/** Where nobody asked to be told: people see it, and nothing ends. */
+function warn(error: unknown, { id, during, retryMs }: BindingFailure): void {
+  const what =
+    during === "load"
+      ? `the document ${JSON.stringify(id)} was not loaded as it is stored`
+      : `edits of the document ${JSON.stringify(id)} are not stored`;
+  const then = retryMs === undefined ? "and there is no onError to be told" : "it is tried again";
+  const message = `${what}; ${then}: ${String(error)}`;
+  const { process } = globalThis as { process?: { emitWarning?: (message: string, type: string) => void } };
+  if (process?.emitWarning === undefined) throw new Error(message, { cause: error });
+  process.emitWarning(message, "CoppiceWarning");
 }
 
 /** A callback that throws changes nothing here, and its error is not swallowed. */

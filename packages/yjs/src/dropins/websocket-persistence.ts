@@ -10,18 +10,18 @@
  * only when everything is durable. It opens no socket.
  */
 
-import { checkOptions, checkStorage, type OptionNames } from "coppice";
+import { checkOptions, checkStorage, type OptionKinds } from "coppice";
 import type * as Y from "yjs";
 import { type BindingOptions, bindDoc, type DocBinding } from "./binding.js";
 import type { YjsStorage } from "./loading.js";
 
 export type WebsocketPersistenceOptions = Omit<BindingOptions, "paused">;
 
-const OPTIONS: OptionNames<WebsocketPersistenceOptions> = {
-  onError: true,
-  onDurable: true,
-  retryMsMin: true,
-  retryMsMax: true,
+const OPTIONS: OptionKinds<WebsocketPersistenceOptions> = {
+  onError: "function",
+  onDurable: "function",
+  retryMsMin: "number",
+  retryMsMax: "number",
 };
 
 /** For `setPersistence`, and what a server may do besides. */

@@ -12,7 +12,7 @@ import {
   type DocumentStorage,
   equalBytes,
   isCoppiceError,
-  type OptionNames,
+  type OptionKinds,
   toHex,
 } from "coppice";
 import { decodeAny } from "lib0/buffer";
@@ -71,7 +71,7 @@ interface Found {
 
 type Target = YjsStorage & Pick<DocumentStorage, "read">;
 
-const OPTIONS: OptionNames<ImportOptions> = { onDocument: true, signal: true };
+const OPTIONS: OptionKinds<ImportOptions> = { onDocument: "function", signal: "signal" };
 const SLICE_EVENTS = 1000;
 const SLICE_BYTES = 4 * 1024 * 1024;
 const DOCUMENTS = { gte: encodeLevelKey(["v1"]), lt: encodeLevelKey(["v2"]) };

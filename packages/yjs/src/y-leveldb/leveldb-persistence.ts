@@ -17,7 +17,7 @@ import {
   checkStorage,
   DocumentStorage,
   isCoppiceError,
-  type OptionNames,
+  type OptionKinds,
 } from "coppice";
 import { encodeAny } from "lib0/buffer";
 import * as Y from "yjs";
@@ -44,7 +44,11 @@ export interface LeveldbPersistenceOptions {
   readonly onError?: (error: unknown) => void;
 }
 
-const OPTIONS: OptionNames<LeveldbPersistenceOptions> = { Level: true, levelOptions: true, onError: true };
+const OPTIONS: OptionKinds<LeveldbPersistenceOptions> = {
+  Level: "any",
+  levelOptions: "any",
+  onError: "function",
+};
 
 /** Names of classic-level's options that `levelBackend` has under others. */
 const TUNING: Readonly<Record<string, keyof LevelOptions>> = {
@@ -82,7 +86,7 @@ export class LeveldbPersistence {
         }
       };
     } else {
-      checkStorage("LeveldbPersistence", location);
+      checkStorage("LeveldbPersistence, unless given a directory,", location);
       this.#opened = Promise.resolve(location);
       this.#release = () => location.flush();
     }

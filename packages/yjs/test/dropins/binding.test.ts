@@ -177,6 +177,34 @@ describe("binding", () => {
     expect(await storage.load("doc")).toBeUndefined();
   });
 
+  test("[DI4] warns where there is no onError: at the first of failures in a row, and when it gives up", async () => {
+    const warnings: string[] = [];
+    const hear = ({ name, message }: Error) => name === "CoppiceWarning" && warnings.push(message);
+    process.on("warning", hear);
+    try {
+      const backend = simulatedBackend();
+      const storage = await open(backend);
+      const doc = new Y.Doc();
+      const binding = bindDoc(storage, "doc", doc, { retryMsMin: 1, retryMsMax: 8 });
+      await binding.loaded;
+      for (let n = 0; n < 5; n++) backend.failNext("commit", "unavailable");
+      doc.getText("t").insert(0, "x");
+      await binding.flush();
+      await storage.delete("doc");
+      doc.getText("t").insert(0, "y");
+      await expect(binding.flush()).rejects.toMatchObject({ code: "DELETED" });
+      await new Promise(setImmediate);
+      expect(warnings).toEqual([
+        expect.stringMatching(/^edits of the document "doc" are not stored; it is tried again: /),
+        expect.stringMatching(
+          /^edits of the document "doc" are not stored; and there is no onError to be told: /,
+        ),
+      ]);
+    } finally {
+      process.off("warning", hear);
+    }
+  });
+
   test("[DI10] tells how far the document is durable: clock, clients, and what is pending", async () => {
     const storage = await open();
     const doc = new Y.Doc();

@@ -18,6 +18,8 @@ test("[ST97] the drop-ins and the model refuse options that there are not", asyn
   expect(() => new LeveldbPersistence(storage, loose({ onEror }))).toThrow(
     "LeveldbPersistence has no option onEror",
   );
+  expect(() => yjs(loose({ gc: "no" }))).toThrow("yjs: gc must be true or false");
+  expect(() => bindDoc(storage, "d", loose(undefined as never))).toThrow("bindDoc wants a Y.Doc");
   const source = (async function* () {})();
   await expect(importYLeveldb(loose(source), storage, loose({ singal: undefined }))).rejects.toThrow(
     "importYLeveldb has no option singal",
@@ -31,6 +33,8 @@ test("[ST98] the drop-ins refuse what is no open storage, such as a directory or
     expect(() => bindDoc(wrong, "d", new Y.Doc())).toThrow("bindDoc wants an open storage: await");
     expect(() => websocketPersistence(wrong)).toThrow("websocketPersistence wants an open storage");
   }
-  expect(() => new LeveldbPersistence(opening as never)).toThrow("LeveldbPersistence wants an open storage");
+  expect(() => new LeveldbPersistence(opening as never)).toThrow(
+    "LeveldbPersistence, unless given a directory, wants an open storage",
+  );
   return opening.then((storage) => storage.close());
 });

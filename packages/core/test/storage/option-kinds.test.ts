@@ -1,0 +1,141 @@
+/** A misspelt option is refused, whichever call it is handed to, and nothing is done. */
+
+import { DocumentStorage, graph, memoryBackend, never, tree } from "coppice";
+import { expect, test } from "vitest";
+import { add, nameSet, naming } from "../../../../test/support/oracle-model.js";
+
+type Loose = Record<string, (...given: unknown[]) => unknown>;
+
+const CALLS: readonly [name: string, ...given: unknown[]][] = [
+  ["load", "d", { At: 1 }],
+  ["open", "d", { autosave: true }],
+  ["open", "d", { at: 1 }],
+  ["append", "d", [naming("x")], { expeced: "zz" }],
+  ["read", "d", { form: 1 }],
+  ["subscribe", "d", { form: 1 }],
+  ["list", { prefx: "d" }],
+  ["compact", "d", { dryrun: true }],
+  ["compactAll", { minEvent: 100 }],
+  ["erase", "d", { reclam: false }],
+  ["fork", "d", "d2", { At: 1 }],
+  ["export", "d", { At: 1 }],
+  ["import", (async function* () {})(), { Id: "d3" }],
+  ["copyTo", undefined, { repalce: true }],
+  ["check", { repar: true }],
+  ["close", { discrad: true }],
+];
+const HANDLE_CALLS: readonly [name: string, ...given: unknown[]][] = [
+  ["save", { Info: {} }],
+  ["waitDurable", 0, { singal: undefined }],
+  ["compact", { dryrun: true }],
+  ["close", { discrad: true }],
+];
+
+async function outcome(target: unknown, [name, ...given]: readonly [string, ...unknown[]]): Promise<unknown> {
+  try {
+    return await (target as Loose)[name]!(...given);
+  } catch (error) {
+    return error;
+  }
+}
+
+test("[ST97] a call with an option that there is not is refused, names it, and does nothing", async () => {
+  const models = [nameSet()] as const;
+  const storage = await DocumentStorage.open({ backend: memoryBackend(), models, snapshotPolicy: never });
+  for (const name of "abcdefgh") await storage.append("d", [naming(name)]);
+  const handle = await storage.open("d");
+  handle.change(add("i"));
+  const before = await storage.info("d");
+  for (const [target, calls] of [
+    [storage, CALLS],
+    [handle, HANDLE_CALLS],
+  ] as const) {
+    for (const call of calls) {
+      const misspelt = Object.keys(call.at(-1) as object)[0];
+      const error = await outcome(target, call);
+      expect(error, call[0]).toBeInstanceOf(TypeError);
+      expect((error as Error).message).toMatch(
+        new RegExp(`^${call[0]} has no option ${misspelt}; there are `),
+      );
+    }
+  }
+  expect(await storage.info("d")).toEqual(before);
+  expect([await storage.info("d2"), await storage.info("d3")]).toEqual([undefined, undefined]);
+  expect(handle.unsaved).toBe(true);
+  // Those that there are pass, also when they are undefined.
+  await storage.append("d", [naming("x")], { expected: undefined as never });
+  await handle.save({ info: { who: "me" } });
+  expect((await storage.check({ id: "d" })).problems).toEqual([]);
+  await storage.close({ discard: false });
+});
+
+test("[ST97] a value of another kind is refused, names what it must be, and nothing is done", async () => {
+  const models = [nameSet()] as const;
+  const storage = await DocumentStorage.open({ backend: memoryBackend(), models, snapshotPolicy: never });
+  await storage.append("d", [naming("a"), naming("b")]);
+  const handle = await storage.open("d");
+  handle.change(add("c"));
+  const before = await storage.info("d");
+  const cases: readonly [target: object, call: readonly [string, ...unknown[]], says: string][] = [
+    [storage, ["open", "d", { autoSave: 1 }], "open: autoSave must be true or false"],
+    [storage, ["open", "d", { autoSave: "yes" }], "open: autoSave must be true or false"],
+    [storage, ["open", "e", { model: nameSet() }], "open: model must be a string"],
+    [storage, ["open", "e", "names"], "open takes an object of options; there are autoSave, "],
+    [storage, ["load", "d", null], "load takes an object of options; there are "],
+    [storage, ["list", { prefix: 5 }], "list: prefix must be a string"],
+    [storage, ["list", { limit: -1 }], "list: limit must be a whole number from 0"],
+    [storage, ["list", { limit: 1.5 }], "list: limit must be a whole number from 0"],
+    [storage, ["compact", "d", { dryRun: "false" }], "compact: dryRun must be true or false"],
+    [storage, ["compactAll", { concurrency: 0 }], "compactAll: concurrency must be a whole number from 1"],
+    [storage, ["compactAll", { idleMs: -1 }], "compactAll: idleMs must be a number from 0"],
+    [storage, ["compactAll", { budgetMs: "5s" }], "compactAll: budgetMs must be a number from 0"],
+    [storage, ["compactAll", { onProgress: 5 }], "compactAll: onProgress must be a function"],
+    [storage, ["check", { signal: 5 }], "check: signal must be an AbortSignal"],
+    [storage, ["check", { repair: Number.NaN }], "check: repair must be true or false"],
+    [storage, ["copyTo", "level:./x"], "copyTo needs another storage"],
+    [storage, ["append", "d", naming("x")], "events must be an array, as in [update]"],
+    [handle, ["close", { discard: "no" }], "close: discard must be true or false"],
+  ];
+  for (const [target, call, says] of cases) {
+    const error = await outcome(target, call);
+    expect(error, says).toBeInstanceOf(TypeError);
+    expect((error as Error).message).toContain(says);
+  }
+  for (const info of ["ada", ["a"], 5, true, null, new Date(0), new Map()]) {
+    const error = await outcome(handle, ["save", { info }]);
+    expect(error).toMatchObject({
+      code: "ARGUMENT_INVALID",
+      message: expect.stringContaining("plain object"),
+    });
+  }
+  expect(await storage.info("d")).toEqual(before);
+  expect(await storage.info("e")).toBeUndefined();
+  // Without an end, and of no prototype, are as good as any.
+  const ids: string[] = [];
+  for await (const id of storage.list({ limit: Number.POSITIVE_INFINITY })) ids.push(id);
+  expect(ids).toEqual(["d"]);
+  await handle.save({ info: Object.assign(Object.create(null) as object, { who: "ada" }) });
+  await storage.close();
+});
+
+test("[ST97] opening a storage names what is wrong with what it was given", async () => {
+  const good = { backend: memoryBackend(), models: [nameSet()] };
+  const Loose = DocumentStorage as unknown as new () => unknown;
+  expect(() => new Loose()).toThrow("await DocumentStorage.open");
+  const cases: readonly [given: object, says: string][] = [
+    [{ ...good, model: nameSet(), models: undefined }, "has no option model; there are backend, models, "],
+    [{ ...good, backend: memoryBackend }, "call the function that makes it"],
+    [{ ...good, limits: { eventBytes: 3 } }, "there is no limit eventBytes; there are idBytesMax, "],
+  ];
+  for (const [given, says] of cases) {
+    await expect(DocumentStorage.open(given as never)).rejects.toThrow(says);
+  }
+});
+
+test("[ST97] models and backends refuse options that there are not", () => {
+  const loose = (options: object) => options as never;
+  expect(() => memoryBackend(loose({ share: true }))).toThrow("memoryBackend has no option share");
+  expect(() => tree(loose({ windw: 9 }))).toThrow("tree has no option windw");
+  const reducer = { initial: 0, apply: (state: number) => state };
+  expect(() => graph(loose({ ...reducer, versoin: 2 }))).toThrow("graph has no option versoin");
+});
