@@ -15,7 +15,7 @@ import type { Context } from "./context.js";
 import { eraseDocument, type Removal } from "./deletion.js";
 import { readHead } from "./head.js";
 import { readPlace } from "./landing.js";
-import { type Ends, type Mirrored, mirrorDocument } from "./mirror.js";
+import { assertAsLeft, type Ends, type Mirrored, mirrorDocument } from "./mirror.js";
 import { ERASED_SPACE, readErased, unsealErased } from "./tombstone.js";
 
 export interface CopyOptions {
@@ -193,7 +193,12 @@ class Run {
     this.totals.seen++;
     if (document !== undefined) this.#count(document);
     const { seen, bytes } = this.totals;
-    this.#options.onProgress?.({ seen, failed: this.#failed, bytes, document });
+    try {
+      this.#options.onProgress?.({ seen, failed: this.#failed, bytes, document });
+    } catch (error) {
+      // Not before those that are under way have ended.
+      this.fatal ??= { error };
+    }
   }
 
   /**
@@ -229,7 +234,12 @@ class Run {
     if (erased === undefined || (meta !== undefined && meta.incoming?.fresh !== true)) return;
     // What goes beyond it is of a later life.
     if ((await readHead(this.#target, id)).clock > erased.clock) return;
-    await eraseDocument(this.#at(id));
+    const removal = this.#at(id);
+    const { replace = false, signal } = this.#options;
+    const ends: Ends = { source: this.#source, target: this.#target, log: removal.log, replace, signal };
+    await eraseDocument(removal, async (head, found) => {
+      if (!replace) await assertAsLeft(ends, found, head, erased.clock);
+    });
     this.totals.erased++;
   }
 

@@ -19,6 +19,7 @@
 import { toHex } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { Context } from "./context.js";
+import { COPIED_SPACE, copiedKey } from "./copy-mark.js";
 import type { DocumentLog } from "./document-log.js";
 import type { Head } from "./head.js";
 import { eventsKey, type Meta, metaKey, sealMeta } from "./meta.js";
@@ -67,12 +68,20 @@ export async function deleteDocument({ context, log, lane }: Removal): Promise<b
   }
 }
 
-/** See `DocumentStorage.erase`; reclaiming is the caller's. */
-export async function eraseDocument({ context, log, lane }: Removal): Promise<EraseResult> {
+/**
+ * See `DocumentStorage.erase`; reclaiming is the caller's. `assertMay` throws where the document is to stay.
+ */
+export async function eraseDocument(
+  { context, log, lane }: Removal,
+  assertMay: (head: Head, meta: Meta) => Promise<void> = async () => undefined,
+): Promise<EraseResult> {
   let existed = false;
   let keys = 0;
   for (let race = 0; race < RACES_MAX; race++) {
-    const buried = await log.exclusively((head) => bury(context, log, head));
+    const buried = await log.exclusively(async (head) => {
+      if (head.meta !== undefined && head.meta.deleted === undefined) await assertMay(head, head.meta);
+      return bury(context, log, head);
+    });
     if (buried === "conflict") continue;
     existed ||= buried?.existed === true;
     if (buried !== undefined) log.announce(buried.meta.base);
@@ -89,7 +98,7 @@ export async function eraseDocument({ context, log, lane }: Removal): Promise<Er
 }
 
 /** Everything but meta, which goes last. */
-const EVERY_SPACE: readonly string[] = [...SPACES, "quarantine"];
+const EVERY_SPACE: readonly string[] = [...SPACES, COPIED_SPACE, "quarantine"];
 
 /**
  * Deletes all keys of an id in these spaces, in slices, for as long as its meta is this one. `done: false`:
@@ -241,7 +250,7 @@ export async function bury(
   try {
     await context.guard.commit({
       put: [{ key: metaKey(log.id), value }],
-      delete: [tagsKey(log.id)],
+      delete: [tagsKey(log.id), copiedKey(log.id)],
       expect: [
         { key: metaKey(log.id), value: metaBytes },
         { key: eventsKey(log.id, head.clock), value: undefined },

@@ -80,13 +80,15 @@ export function existsError(id: string): CoppiceError {
 /**
  * Brings in the image. Rejects with what the parts throw, with `EXISTS` or `BUSY` when another writer was
  * faster, and with `CORRUPT` when what was written is not what is read back: then there is no document.
- * `undefined`: the image was empty, and nothing was written.
+ * `undefined`: the image was empty, and nothing was written. `beside`: what goes with the commit after which
+ * there is the document.
  */
 export async function land(
   context: Context,
   log: DocumentLog,
   place: Place,
   parts: AsyncIterable<ImagePart>,
+  beside: (end: ImageEnd) => readonly Entry[] = () => [],
 ): Promise<Landed | undefined> {
   if (place.meta === undefined) await assertNothingLeft(context, place.id);
   const landing = new Landing(context, log, place);
@@ -94,7 +96,7 @@ export async function land(
     for await (const part of parts) {
       if (part.kind === "begin") await landing.begin();
       else if (part.kind === "record") await landing.add(part);
-      else return { clock: part.clock, ...(await landing.finish(part)) };
+      else return { clock: part.clock, ...(await landing.finish(part, beside(part))) };
     }
     await landing.giveUp();
     return undefined;
@@ -170,7 +172,10 @@ class Landing {
     this.#waitingBytes += entry.value.length;
   }
 
-  async finish({ meta, metaBytes }: ImageEnd): Promise<{ records: number; bytes: number }> {
+  async finish(
+    { meta, metaBytes }: ImageEnd,
+    entries: readonly Entry[],
+  ): Promise<{ records: number; bytes: number }> {
     const { id, head } = this.#place;
     const value = metaBytes ?? sealMeta(id, meta, this.#context.env.now());
     const entry = { key: metaKey(id), value };
@@ -181,7 +186,7 @@ class Landing {
       await this.#stage();
       await this.#verifyStaged();
     }
-    const put = [...this.#waiting.splice(0), entry];
+    const put = [...this.#waiting.splice(0), ...entries, entry];
     await this.#flip(put);
     if (!staged) await this.#verify(put);
     this.#claim = undefined;

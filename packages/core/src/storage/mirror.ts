@@ -8,7 +8,9 @@
  * | one that ends too early  | the whole image takes its place: what lies between was trimmed       |
  * | anything else            | nothing is written, unless it may be replaced                        |
  *
- * A deleted document is copied as its tombstone, so that the copy does not bring it back.
+ * A deleted document is copied as its tombstone, so that the copy does not bring it back. Whether a document
+ * is an earlier state the chain of its batches tells, and where the source has these no more, the mark that
+ * the last copy has left (`copy-mark.ts`).
  *
  * Invariants: after each commit the target's document is whole, at some clock between its old one and the
  * new one; what is written is read back and compared; a document that somebody else wrote to is never lost.
@@ -18,16 +20,17 @@ import { equalBytes } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { Entry, Expectation } from "../contract/backend.js";
 import type { Context } from "./context.js";
+import { type CopyMark, copiedKey, crcOfTags, markEntry, readMark } from "./copy-mark.js";
 import { abandon } from "./deletion.js";
 import type { DocumentLog } from "./document-log.js";
 import { deletedError, type Head, readHead } from "./head.js";
-import { IMAGE_SPACES, type ImageEnd, readImage } from "./image.js";
-import { existsError, type Landed, land, misread, type Place, readPlace } from "./landing.js";
+import { IMAGE_SPACES, type ImageEnd, type ImagePart, readImage } from "./image.js";
+import { type Landed, land, misread, type Place, readPlace } from "./landing.js";
 import { eventsKey, type Meta, metaKey, sealMeta } from "./meta.js";
 import { openBatch } from "./reader.js";
 import { sweep } from "./snapshots.js";
 import { partOf } from "./stages.js";
-import { readTags, sealTags, tagsKey } from "./tag-index.js";
+import { readTags, sealTags, type TagEntry, tagsKey } from "./tag-index.js";
 import { erasedKey, readErased } from "./tombstone.js";
 
 export interface Ends {
@@ -98,20 +101,69 @@ async function mirrorLive(ends: Ends, from: Place, to: Place): Promise<Mirrored 
   }
   const head = await readHead(ends.target, id);
   if (!equalBytes(head.metaBytes, to.metaBytes)) return undefined;
-  const state = await relate(ends.source, id, meta, to.meta, head);
-  if (state === "prefix") return update(ends, from, to, head);
+  const left = ends.replace ? ALL : await asLeft(ends, to.meta, head);
+  const state = await relate(ends.source, id, meta, to.meta, head, left.events);
   if (state === "other") {
     // Or the source was trimmed, or deleted, between two looks at it.
     if (!equalBytes(await ends.source.guard.get(metaKey(id)), from.metaBytes)) return undefined;
-    if (!ends.replace) throw existsError(id);
+    if (!ends.replace) throw ownError(id, "events");
   }
+  if (!left.tags) throw ownError(id, "tags");
+  if (state === "prefix") return update(ends, from, to, head);
   // The erasure that a copy has carried here may have come after the document itself.
   const erased = await readErased(ends.target.guard, erasedKey(id));
   return copied(await landImage(ends, { ...to, erased, head: head.clock }));
 }
 
 async function landImage({ source, target, log, signal }: Ends, to: Place): Promise<Landed | undefined> {
-  return land(target, log, to, readImage(source, to.id, { signal }));
+  let index: Uint8Array | undefined;
+  async function* parts(): AsyncGenerator<ImagePart> {
+    for await (const part of readImage(source, to.id, { signal })) {
+      if (part.kind === "begin") index = undefined;
+      if (part.kind === "record" && part.key[0] === "tags") index = part.value;
+      yield part;
+    }
+  }
+  return land(target, log, to, parts(), (end) => [markEntry(target, to.id, markOf(end, index))]);
+}
+
+function markOf({ clock, crc, meta: { incarnation } }: ImageEnd, index: Uint8Array | undefined): CopyMark {
+  return { clock, crc, incarnation, tags: crcOfTags(index) };
+}
+
+/** For what of its own the target would lose. */
+function ownError(id: string, what: "events" | "tags"): CoppiceError {
+  const message =
+    `the target has ${what} of its own in this document, or nothing tells that it has not; ` +
+    "it was left as it is: copy with `replace` to lose them";
+  return new CoppiceError("EXISTS", message, { details: { id } });
+}
+
+const ALL: { readonly events: boolean; readonly tags: boolean } = { events: true, tags: true };
+
+/**
+ * Whether the target's document is as a copy has left it: this one, or one the other way, from which the
+ * source went on. Its tags are, too, when the source has them all.
+ */
+async function asLeft({ source, target, log: { id } }: Ends, meta: Meta, head: Head): Promise<typeof ALL> {
+  const tags = await readTags(target.guard, id);
+  let isHead = false;
+  let isIndex = false;
+  for (const mark of [await readMark(target, id), await readMark(source, id)]) {
+    if (mark?.incarnation !== meta.incarnation) continue;
+    isHead ||= mark.clock === head.clock && mark.crc === head.crc;
+    isIndex ||= mark.tags === crcOfTags(tags.bytes);
+  }
+  return {
+    events: isHead,
+    tags: isIndex || includes((await readTags(source.guard, id)).entries, tags.entries),
+  };
+}
+
+function includes(all: readonly TagEntry[], some: readonly TagEntry[]): boolean {
+  return some.every(({ name, clock, stage }) =>
+    all.some((tag) => tag.name === name && tag.clock === clock && tag.stage === stage),
+  );
 }
 
 function copied(landed: Landed | undefined): Mirrored | undefined {
@@ -121,7 +173,7 @@ function copied(landed: Landed | undefined): Mirrored | undefined {
 /**
  * How the target's document stands to that of the source. `prefix`: what is new can be appended; `earlier`:
  * it is an older state, and what lies between was trimmed at the source, or it may have lost events that the
- * source has; `other`: anything else.
+ * source has; `other`: anything else. `isAsLeft`: since a copy it has got no events of its own.
  */
 async function relate(
   source: Context,
@@ -129,11 +181,14 @@ async function relate(
   from: Meta,
   to: Meta,
   head: Head,
+  isAsLeft: boolean,
 ): Promise<"prefix" | "earlier" | "other"> {
-  if (from.incarnation !== to.incarnation) return from.base >= head.clock ? "earlier" : "other";
+  if (from.incarnation !== to.incarnation) {
+    return isAsLeft && from.base >= head.clock ? "earlier" : "other";
+  }
   const present = await readHead(source, id);
   if (head.clock > present.clock) return "other";
-  if (head.clock < from.oldest) return "earlier";
+  if (head.clock < from.oldest) return isAsLeft ? "earlier" : "other";
   let chained = present.crc;
   if (head.clock < present.clock) {
     const key = eventsKey(id, head.clock);
@@ -154,8 +209,12 @@ async function relate(
 async function update(ends: Ends, from: Place, to: Place, head: Head): Promise<Mirrored | undefined> {
   const { source, target, signal } = ends;
   const { id } = from;
-  let tags = (await readTags(target.guard, id)).bytes;
-  const writer = new Writer(target, [{ key: metaKey(id), value: to.metaBytes }]);
+  const before = await readTags(target.guard, id);
+  let tags = before.bytes;
+  const { incarnation } = to.meta!;
+  const writer = new Writer(target, [{ key: metaKey(id), value: to.metaBytes }], (batch) =>
+    markEntry(target, id, { ...batch, incarnation, tags: crcOfTags(tags) }),
+  );
   const records: Expectation[] = [];
   let index: Uint8Array | undefined;
   let begun = false;
@@ -175,8 +234,13 @@ async function update(ends: Ends, from: Place, to: Place, head: Head): Promise<M
       }
     } else {
       await writer.flush();
+      // Stages of tags without an index are damage, so an index that was there stays, and is empty.
+      const isGone = index === undefined && tags !== undefined;
+      if (isGone) index = before.entries.length === 0 ? tags : sealTags(id, [], target.env.now());
       const same = equalBytes(part.metaBytes, to.metaBytes) && equalBytes(index, tags);
-      if (!same) await flip(ends, part, { to, tags, index, records });
+      const mark = markOf(part, index);
+      const isMarked = same && equalMarks(await readMark(target, id), mark);
+      if (!isMarked) await flip(ends, part, { to, tags, index, records, mark });
       // Also what an interrupted run has left.
       await sweep(target, id, part.meta, part.metaBytes!);
       await assertArrived(target, id, part);
@@ -188,6 +252,10 @@ async function update(ends: Ends, from: Place, to: Place, head: Head): Promise<M
   return undefined;
 }
 
+function equalMarks(a: CopyMark | undefined, b: CopyMark): boolean {
+  return a?.clock === b.clock && a.crc === b.crc && a.incarnation === b.incarnation && a.tags === b.tags;
+}
+
 /** Meta and the index of the tags become those of the source. */
 async function flip(
   { target }: Ends,
@@ -197,19 +265,20 @@ async function flip(
     tags,
     index,
     records,
+    mark,
   }: {
     readonly to: Place;
     readonly tags: Uint8Array | undefined;
     readonly index: Uint8Array | undefined;
     readonly records: readonly Expectation[];
+    readonly mark: CopyMark;
   },
 ): Promise<void> {
   const [key, tagKey] = [metaKey(to.id), tagsKey(to.id)];
-  const put: Entry[] = [{ key, value: end.metaBytes! }];
+  const put: Entry[] = [{ key, value: end.metaBytes! }, markEntry(target, to.id, mark)];
   if (index !== undefined) put.push({ key: tagKey, value: index });
   await target.guard.commit({
     put,
-    delete: index === undefined && tags !== undefined ? [tagKey] : [],
     expect: [
       { key, value: to.metaBytes },
       { key: tagKey, value: tags },
@@ -260,30 +329,42 @@ async function mirrorTombstone(ends: Ends, from: Place, to: Place): Promise<Mirr
   }
   const live = to.meta !== undefined && to.meta.deleted === undefined;
   const head = live ? await readHead(target, id) : undefined;
-  if ((head?.clock ?? to.clock) > deleted.clock) {
-    // What was deleted later, or erased, in the target stays so.
-    if (!live) return { ...done, outcome: "unchanged", records: 0, bytes: 0 };
-    if (!ends.replace) throw existsError(id);
-  }
+  // What was deleted later, or erased, in the target stays so.
+  if (!live && to.clock > deleted.clock) return { ...done, outcome: "unchanged", records: 0, bytes: 0 };
+  if (head !== undefined && !ends.replace) await assertAsLeft(ends, to.meta!, head, deleted.clock);
   const erased = erasedKey(id);
+  // The erasure that a copy has carried here may have come after the document itself.
+  const known = to.erased ?? (await readErased(target.guard, erased));
   // Nothing of it may lie after the clock at which it was deleted.
   const beyond = head !== undefined && head.clock > deleted.clock ? IMAGE_SPACES : [];
   await target.guard.commit({
     put: [{ key: metaKey(id), value: from.metaBytes! }],
     delete: [
       tagsKey(id),
-      ...(to.erased === undefined ? [] : [erased]),
+      copiedKey(id),
+      ...(known === undefined ? [] : [erased]),
       ...beyond.map((space) => ({ space, id })),
     ],
     expect: [
       { key: metaKey(id), value: to.metaBytes },
-      { key: erased, value: to.erased?.bytes },
+      { key: erased, value: known?.bytes },
       ...(head === undefined ? [] : [{ key: eventsKey(id, head.clock), value: undefined }]),
     ],
   });
   await sweep(target, id, from.meta!, from.metaBytes!);
   if (!equalBytes(await target.guard.get(metaKey(id)), from.metaBytes)) return undefined;
   return done;
+}
+
+/**
+ * Throws `EXISTS` when the target's document, which was deleted at the source at this clock, has something of
+ * its own that would go with it.
+ */
+export async function assertAsLeft(ends: Ends, meta: Meta, head: Head, clock: number): Promise<void> {
+  const { id } = ends.log;
+  const left = await asLeft(ends, meta, head);
+  if (!left.events || head.clock > clock) throw ownError(id, "events");
+  if (!left.tags) throw ownError(id, "tags");
 }
 
 /** Puts entries in slices, each under the same expectations, and reads each back. */
@@ -295,10 +376,18 @@ class Writer {
   #waiting: Entry[] = [];
   #waitingBytes = 0;
   #next: Expectation | undefined;
+  readonly #mark: (batch: { clock: number; crc: number }) => Entry;
+  #last: { readonly clock: number; readonly crc: number } | undefined;
 
-  constructor(target: Context, expect: readonly Expectation[]) {
+  /** `mark`: goes with the batches of a slice; of the last of them its end, and its CRC. */
+  constructor(
+    target: Context,
+    expect: readonly Expectation[],
+    mark: (batch: { clock: number; crc: number }) => Entry,
+  ) {
     this.#target = target;
     this.#expect = expect;
+    this.#mark = mark;
   }
 
   async add(entry: Entry): Promise<void> {
@@ -315,6 +404,8 @@ class Writer {
   async append(entry: Entry): Promise<void> {
     await this.add(entry);
     this.#next ??= { key: entry.key, value: undefined };
+    const { end, crc } = openBatch(entry.key, entry.value);
+    this.#last = { clock: end, crc };
   }
 
   async flush(): Promise<void> {
@@ -322,8 +413,10 @@ class Writer {
     const expect = this.#next === undefined ? this.#expect : [...this.#expect, this.#next];
     this.#waitingBytes = 0;
     this.#next = undefined;
+    const marks = this.#last === undefined ? [] : [this.#mark(this.#last)];
+    this.#last = undefined;
     if (put.length === 0) return;
-    await this.#target.guard.commit({ put, expect });
+    await this.#target.guard.commit({ put: [...put, ...marks], expect });
     for (const { key, value } of put) {
       if (!equalBytes(await this.#target.guard.get(key), value)) throw misread(key[1]);
       this.records++;

@@ -405,7 +405,9 @@ describe("bad input", () => {
       await expect(attempt(options)).rejects.toThrow(/needs a list of models, like/);
     }
     await expect(attempt({ backend: memoryBackend(), models: [] })).rejects.toThrow(/at least one model/);
-    await expect((attempt as () => Promise<unknown>)()).rejects.toThrow(/takes an object of options; there are backend, models, /);
+    await expect((attempt as () => Promise<unknown>)()).rejects.toThrow(
+      /takes an object of options; there are backend, models, /,
+    );
     const backend = memoryBackend();
     await expect(attempt({ backend, models: [nameSet] })).rejects.toThrow(/models\[0\] .* as in yjs\(\)/);
     await expect(attempt({ backend, models: [...models, undefined] })).rejects.toThrow(

@@ -10,8 +10,10 @@ const open = (options: Partial<StorageOptions<typeof models>> = {}): Promise<Sto
   DocumentStorage.open({ backend: memoryBackend(), models, snapshotPolicy: never, ...options });
 
 /** What is stored of documents, without what is garbage or evidence. */
+/** All that is stored but how a copy has left it, which only a target knows. */
 function stored(backend: SimulatedBackend): string[] {
-  return backend.dump().map(({ key, value }) => `${key.join("/")} ${Buffer.from(value).toString("hex")}`);
+  const entries = backend.dump().filter(({ key: [space] }) => space !== "copied");
+  return entries.map(({ key, value }) => `${key.join("/")} ${Buffer.from(value).toString("hex")}`);
 }
 
 async function pair(options: Partial<StorageOptions<typeof models>> = {}): Promise<{

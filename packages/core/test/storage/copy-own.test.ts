@@ -1,0 +1,267 @@
+/**
+ * What a target has of its own stays, also where the source has trimmed, deleted or begun anew what would tell
+ * it from what is old; and what is old never passes for the target's own.
+ */
+
+import { DocumentStorage, never } from "coppice";
+import { type SimulatedBackend, simulatedBackend, simulatedEnv } from "coppice/testing";
+import { describe, expect, test } from "vitest";
+import { type NameSet, nameSet, naming } from "../../../../test/support/oracle-model.js";
+
+const limits = { groupBytesMax: 300, batchBytesMax: 2000 };
+
+function open(backend: SimulatedBackend, seed: number) {
+  const env = simulatedEnv(seed, { autoAdvance: true });
+  return DocumentStorage.open({ backend, models: [nameSet()], snapshotPolicy: never, env, limits });
+}
+
+type Storage = Awaited<ReturnType<typeof open>>;
+
+async function pair(): Promise<{ from: Storage; to: Storage; target: SimulatedBackend }> {
+  const target = simulatedBackend({ seed: 2 });
+  return { from: await open(simulatedBackend({ seed: 1 }), 1), to: await open(target, 2), target };
+}
+
+async function write(storage: Storage, id: string, names: string): Promise<void> {
+  for (const name of names) await storage.append(id, [naming(name)]);
+}
+
+async function names(storage: Storage, id: string): Promise<string> {
+  return [...((await storage.load<NameSet>(id))?.doc.names.keys() ?? [])].sort().join("");
+}
+
+async function clean(...storages: Storage[]): Promise<void> {
+  for (const storage of storages) {
+    expect((await storage.check()).problems).toEqual([]);
+    await storage.close();
+  }
+}
+
+const OWN = { code: "EXISTS", message: expect.stringContaining("of its own") };
+
+describe("what the target has of its own", () => {
+  const cases: Readonly<Record<string, (from: Storage, to: Storage) => Promise<unknown>>> = {
+    "written after a copy, where the source is trimmed beyond it": async (from, to) => {
+      await write(from, "d", "abc");
+      await from.copyTo(to);
+      await write(to, "d", "M");
+      await write(from, "d", "defghi");
+      await from.compact("d");
+    },
+    "never copied, where the source is trimmed beyond it": async (from, to) => {
+      await write(to, "d", "M");
+      await write(from, "d", "abc");
+      await from.compact("d");
+    },
+    "never copied, where the source has begun the id anew": async (from, to) => {
+      await write(from, "d", "abcde");
+      await from.delete("d");
+      await (await from.open("d", { recreate: true })).close();
+      await write(from, "d", "n");
+      await write(to, "d", "M");
+    },
+    "never copied, where the source has deleted the id": async (from, to) => {
+      await write(from, "d", "abcde");
+      await from.delete("d");
+      await write(to, "d", "M");
+    },
+    "never copied, where the source has erased the id": async (from, to) => {
+      await write(from, "d", "abcde");
+      await from.erase("d");
+      await write(to, "d", "M");
+    },
+    "written after a copy, where the source has deleted it later": async (from, to) => {
+      await write(from, "d", "abc");
+      await from.copyTo(to);
+      await write(to, "d", "M");
+      await write(from, "d", "def");
+      await from.delete("d");
+    },
+    "written after a copy, where the source has erased it later": async (from, to) => {
+      await write(from, "d", "abc");
+      await from.copyTo(to);
+      await write(to, "d", "M");
+      await write(from, "d", "def");
+      await from.erase("d");
+    },
+  };
+  for (const [name, prepare] of Object.entries(cases)) {
+    test(`[MV32] stays: ${name}`, async () => {
+      const { from, to } = await pair();
+      await prepare(from, to);
+      const before = await names(to, "d");
+      expect(before).toContain("M");
+      for (let run = 0; run < 2; run++) {
+        const { failures, erased } = await from.copyTo(to);
+        expect([failures.map(({ error }) => error), erased]).toMatchObject([[OWN], 0]);
+        expect(await names(to, "d")).toBe(before);
+      }
+      expect((await from.copyTo(to, { replace: true })).failures).toEqual([]);
+      expect(await names(to, "d")).toBe(await names(from, "d"));
+      await clean(from, to);
+    });
+  }
+
+  test("[MV32] its tags stay, and with replace nothing of them is left behind", async () => {
+    for (const end of ["", "delete", "erase"] as const) {
+      const { from, to } = await pair();
+      await write(from, "d", "abcde");
+      await from.copyTo(to);
+      await to.tag("d", "mine", 3);
+      if (end !== "") await from[end]("d");
+      expect((await from.copyTo(to)).failures).toMatchObject([{ id: "d", error: OWN }]);
+      expect((await to.load<NameSet>("d", { at: "mine" }))?.clock).toBe(3);
+      expect((await from.copyTo(to, { replace: true })).failures).toEqual([]);
+      expect(await to.tags("d")).toEqual([]);
+      expect((await from.copyTo(to)).failures).toEqual([]);
+      expect((await to.check()).garbageKeys).toBe(0);
+      await clean(from, to);
+    }
+  });
+});
+
+describe("what is old", () => {
+  test("[MV31] is carried on over trims, deletions, recreations, tags that come and go, and erasures", async () => {
+    const { from, to } = await pair();
+    await write(from, "d", "ab");
+    const steps: (() => Promise<unknown>)[] = [
+      () => write(from, "d", "cd"),
+      () => from.compact("d"),
+      async () => {
+        await write(from, "d", "ef");
+        await from.compact("d");
+      },
+      () => from.tag("d", "t", 5),
+      () => to.compact("d"),
+      async () => {
+        await from.untag("d", "t");
+        await write(from, "d", "g");
+        await from.compact("d");
+      },
+      () => from.tag("d", "last"),
+      () => from.delete("d"),
+      async () => (await from.open("d", { recreate: true })).close(),
+      () => write(from, "d", "xy"),
+      () => from.erase("d"),
+    ];
+    for (const step of [async () => undefined, ...steps]) {
+      await step();
+      expect((await from.copyTo(to)).failures).toEqual([]);
+      expect(await names(to, "d")).toBe(await names(from, "d"));
+      expect((await to.tags("d")).map(({ name }) => name)).toEqual(
+        (await from.tags("d")).map(({ name }) => name),
+      );
+      const again = await from.copyTo(to);
+      expect([again.records, again.failures]).toEqual([0, []]);
+      expect(await to.check()).toMatchObject({ problems: [], garbageKeys: 0 });
+    }
+    await clean(from, to);
+  });
+
+  test("[MV31] is known in the store that it was copied from, when the copy was gone on with", async () => {
+    const { from, to } = await pair();
+    await write(from, "d", "abc");
+    await from.copyTo(to);
+    await write(to, "d", "defg");
+    await to.compact("d");
+    expect((await to.copyTo(from)).failures).toEqual([]);
+    expect(await names(from, "d")).toBe("abcdefg");
+    // And not when something was written here that never got there.
+    await write(from, "d", "M");
+    await write(to, "d", "hijk");
+    await to.compact("d");
+    expect((await to.copyTo(from)).failures).toMatchObject([{ id: "d", error: OWN }]);
+    expect(await names(from, "d")).toContain("M");
+    await clean(from, to);
+  });
+
+  test("[MV7] is known after a crash at any operation of a copy, however far the source has been trimmed since", async () => {
+    let crashes = 0;
+    for (let at = 0; ; at++) {
+      const { from, to, target } = await pair();
+      await write(from, "d", "abc");
+      await from.copyTo(to);
+      await write(from, "d", "defghijklm");
+      await from.tag("d", "t");
+      target.crashAt(target.operationCount + at);
+      const crashed = await target.untilCrash(async () => void (await from.copyTo(to)));
+      target.heal();
+      if (!crashed) await to.close();
+      const again = crashed ? await open(target, 3) : await open(target, 4);
+      await write(from, "d", "n");
+      await from.compact("d");
+      expect((await from.copyTo(again)).failures).toEqual([]);
+      expect(await names(again, "d")).toBe("abcdefghijklmn");
+      await clean(from, again);
+      if (!crashed) break;
+      crashes++;
+    }
+    expect(crashes).toBeGreaterThan(8);
+  });
+
+  test("[MV32] and where the mark of a copy is damaged or gone, it is taken for the target's own", async () => {
+    for (const harm of ["flip", "delete"] as const) {
+      const { from, to, target } = await pair();
+      await write(from, "d", "abc");
+      await from.copyTo(to);
+      if (harm === "flip") target.flip(["copied", "d"], 9);
+      else target.deleteRaw(["copied", "d"]);
+      // As long as the batches tell, nothing else has to.
+      await write(from, "d", "d");
+      expect((await from.copyTo(to)).failures).toEqual([]);
+      if (harm === "flip") target.flip(["copied", "d"], 9);
+      else target.deleteRaw(["copied", "d"]);
+      await write(from, "d", "efgh");
+      await from.compact("d");
+      expect((await from.copyTo(to)).failures).toMatchObject([{ id: "d", error: OWN }]);
+      expect((await from.copyTo(to, { replace: true })).failures).toEqual([]);
+      await clean(from, to);
+    }
+  });
+
+  test("[MV31] a deletion is carried over an erasure that a copy had carried before", async () => {
+    const { from, to } = await pair();
+    await write(from, "d", "a");
+    await from.erase("d");
+    await write(to, "d", "MN");
+    expect((await from.copyTo(to)).failures).toEqual([]);
+    await (await from.open("d", { recreate: true })).close();
+    await write(from, "d", "abcd");
+    await from.delete("d");
+    expect((await from.copyTo(to)).failures).toMatchObject([{ id: "d", error: OWN }]);
+    expect(await from.copyTo(to, { replace: true })).toMatchObject({ deleted: 1, failures: [] });
+    await clean(from, to);
+  });
+
+  test("[MV10] an erased document leaves no mark of its copy", async () => {
+    const { from, to, target } = await pair();
+    await write(from, "secret", "ab");
+    await from.copyTo(to);
+    expect(target.keys().map(([space]) => space)).toContain("copied");
+    await from.erase("secret");
+    expect(await from.copyTo(to)).toMatchObject({ erased: 1, failures: [] });
+    expect(target.keys().filter(([, id]) => id === "secret")).toEqual([]);
+    await clean(from, to);
+  });
+
+  test("[MV33] a progress that throws ends the copy when what is under way has ended", async () => {
+    const { from, to } = await pair();
+    for (const id of "abcdefgh") await write(from, id, "x");
+    const copy = from.copyTo(to, {
+      onProgress: () => {
+        throw new Error("no more");
+      },
+    });
+    await expect(copy).rejects.toThrow("no more");
+    const there = async () => {
+      let count = 0;
+      for await (const _ of to.list()) count++;
+      return count;
+    };
+    const count = await there();
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(await there()).toBe(count);
+    expect(count).toBeLessThan(8);
+    await clean(from, to);
+  });
+});
