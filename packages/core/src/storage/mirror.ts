@@ -27,7 +27,7 @@ import { deletedError, type Head, readHead } from "./head.js";
 import { IMAGE_SPACES, type ImageEnd, type ImagePart, readImage } from "./image.js";
 import { type Landed, land, misread, type Place, readPlace } from "./landing.js";
 import { eventsKey, type Meta, metaKey, sealMeta } from "./meta.js";
-import { openBatch } from "./reader.js";
+import { openBatch, type StoredBatch } from "./reader.js";
 import { sweep } from "./snapshots.js";
 import { partOf } from "./stages.js";
 import { readTags, sealTags, type TagEntry, tagsKey } from "./tag-index.js";
@@ -304,7 +304,18 @@ async function beginTags(target: Context, { id, metaBytes }: Place): Promise<Uin
 
 async function assertArrived(target: Context, id: string, end: ImageEnd): Promise<void> {
   const head = await readHead(target, id);
-  if (head.clock !== end.clock || head.crc !== end.crc) throw misread(id);
+  if (head.clock === end.clock && head.crc === end.crc) return;
+  // Somebody else may have deleted it since, or gone on from there.
+  if (head.meta === undefined || head.meta.deleted !== undefined) return;
+  if (head.clock <= end.clock) throw misread(id);
+  const key = eventsKey(id, end.clock);
+  const next = await target.guard.get(key);
+  const isOn = next === undefined ? head.meta.oldest > end.clock : isAfter(openBatch(key, next), end);
+  if (!isOn) throw misread(id);
+}
+
+function isAfter({ header }: StoredBatch, { crc }: ImageEnd): boolean {
+  return header.previousCrc === crc;
 }
 
 /** `undefined`: look again. */

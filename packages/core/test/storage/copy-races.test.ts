@@ -235,3 +235,45 @@ test("[MV36] a copy that waits for another one to its target ends as soon as it 
   expect(await from.copyTo(to, { signal: stop.signal })).toMatchObject({ seen: 0, stopped: "signal" });
   await clean(from, to);
 });
+
+test("[MV32] whoever goes on in the target, or deletes there, just when a copy has arrived is no damage", async () => {
+  for (const what of ["append", "append and compact", "delete"] as const) {
+    let go: (() => Promise<unknown>) | undefined;
+    const inner = memoryBackend({ shared: true });
+    const beside = await open(inner);
+    const to = await open({
+      name: "watched",
+      open: async (env) => {
+        const backend = await inner.open(env);
+        return {
+          traits: backend.traits,
+          get: (key) => backend.get(key),
+          scan: (range, options) => backend.scan(range, options),
+          async commit(batch) {
+            await backend.commit(batch);
+            const [task, isFlip] = [go, batch.put?.some(({ key: [space] }) => space === "meta")];
+            if (task === undefined || !isFlip) return;
+            go = undefined;
+            await task();
+          },
+          reclaim: () => backend.reclaim(),
+          close: () => backend.close(),
+        };
+      },
+    });
+    const from = await open(memoryBackend());
+    await from.append("d", [naming("a")]);
+    await from.copyTo(to);
+    await from.append("d", [naming("b")]);
+    await from.compact("d");
+    go = async () => {
+      if (what === "delete") return beside.delete("d");
+      await beside.append("d", [naming("mine")]);
+      if (what !== "append") await beside.compact("d");
+    };
+    expect((await from.copyTo(to)).failures, what).toEqual([]);
+    expect(go).toBeUndefined();
+    expect(await namesIn(to, "d")).toEqual(what === "delete" ? undefined : ["a", "b", "mine"]);
+    await clean(from, to, beside);
+  }
+});
