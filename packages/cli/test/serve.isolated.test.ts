@@ -105,7 +105,7 @@ describe("serve", () => {
     expect([code, stdout.includes("stopped; all is saved")]).toEqual([0, true]);
   });
 
-  test("[CS11] refuses a public address without tokens, a port in use, and tokens that it cannot read", async () => {
+  test("[CS11] refuses a public address without tokens, a port in use, no origin, and tokens that it cannot read", async () => {
     const store = await makeStore();
     const serving = await serve(store);
     const other = await makeStore();
@@ -122,6 +122,11 @@ describe("serve", () => {
     expect(open.stderr).toContain("--tokens <file>");
     expect(open.stderr).toContain("--allow-anyone-to-read-and-change-everything");
     expect(open.stderr).not.toContain("authorize");
+    const site = await coppice(["serve", "-s", other.url, "--origin", "notes.example", "--port", "0"]);
+    expect([site.code, site.stderr]).toEqual([
+      2,
+      expect.stringContaining('--origin: "notes.example" is no origin: its scheme is missing'),
+    ]);
     const tokens = await coppice(["serve", "-s", other.url, "--tokens", "/nowhere.json", "--port", "0"]);
     expect(tokens.code).toBe(2);
     const weak = join(await temporaryDirectory(), "weak.json");

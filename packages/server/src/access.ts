@@ -70,6 +70,7 @@ interface KnownGrant {
  * never be used, is too weak, or says what nobody would look at.
  */
 export function bearerTokens(grants: readonly TokenGrant[]): Authorize {
+  if (!Array.isArray(grants)) throw new TypeError("bearerTokens wants a list of grants");
   if (grants.length === 0) throw new TypeError("there is no grant: nobody could do anything");
   const known = grants.map(knownGrant);
   const grantsOf = ({ token }: AccessRequest): KnownGrant[] => {
@@ -127,6 +128,36 @@ function isGranted(documents: readonly string[] | undefined, document: string | 
 
 function digestOf(token: string): Buffer {
   return createHash("sha256").update(token).digest();
+}
+
+/**
+ * Throws a `TypeError` for what no browser would ever send as `Origin`. A string in place of the list would
+ * allow every site whose origin is a part of it.
+ */
+export function checkOrigins(origins: readonly string[]): void {
+  if (!Array.isArray(origins))
+    throw new TypeError('origins must be a list of origins, as in ["https://notes.example"]');
+  for (const origin of origins as readonly unknown[]) {
+    if (typeof origin === "string" && originOf(origin) === origin && !origin.includes("*")) continue;
+    throw new TypeError(`${JSON.stringify(origin)} is no origin${rightOrigin(origin)}`);
+  }
+}
+
+/** The spelling of browsers; for the schemes of apps, as in `capacitor://localhost`, Node knows none. */
+function originOf(text: string): string | undefined {
+  if (!URL.canParse(text)) return undefined;
+  const { origin, protocol, host } = new URL(text);
+  if (origin !== "null") return origin;
+  return text.startsWith(`${protocol}//`) ? `${protocol}//${host}` : undefined;
+}
+
+function rightOrigin(origin: unknown): string {
+  if (typeof origin !== "string") return "";
+  if (origin.includes("*")) return ": name each site, a * stands for nothing";
+  const right = originOf(origin);
+  if (right !== undefined) return `; write ${JSON.stringify(right)}`;
+  const guess = originOf(`https://${origin}`);
+  return guess === undefined ? "" : `: its scheme is missing; write ${JSON.stringify(guess)}`;
 }
 
 /** Whether a browser may be trusted to have sent the request from a page of ours. */

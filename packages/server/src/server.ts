@@ -16,7 +16,7 @@ import type { Duplex } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { getRequestListener } from "@hono/node-server";
 import { checkOptions, checkStorage, type DocumentStorage, isCoppiceError, type OptionKinds } from "coppice";
-import { type Authorize, isLoopback } from "./access.js";
+import { type Authorize, checkOrigins, isLoopback } from "./access.js";
 import { Changes } from "./changes.js";
 import { makeApp } from "./http/app.js";
 import type { Supervisor } from "./http/supervisor-routes.js";
@@ -36,7 +36,7 @@ export interface ServerOptions {
   readonly authorize?: Authorize;
   /** Needed to listen on an address of other machines without `authorize`. */
   readonly allowAnyoneToReadAndChangeEverything?: boolean;
-  /** Origins of pages, beside the server's own, that may connect: `https://notes.example`. */
+  /** Origins of pages, beside the server's own, that may connect, as in `https://notes.example`. */
   readonly origins?: readonly string[];
   /** The one whose `observer` the storage was opened with. */
   readonly metrics?: ServerMetrics;
@@ -75,8 +75,8 @@ const IDLE_MS = 20;
 const PAGE_DIRECTORY = fileURLToPath(new URL("./page", import.meta.url));
 
 /**
- * Makes a server and listens. Rejects with a `TypeError` for an unsafe address or an unknown option, or as
- * the system refuses.
+ * Makes a server and listens. Rejects with a `TypeError` for an unsafe address, an unknown option, or what
+ * is no origin, or as the system refuses.
  */
 export async function serve(options: ServerOptions): Promise<CoppiceServer> {
   const server = createServer(options);
@@ -117,6 +117,7 @@ export class CoppiceServer {
     // Without types: an `authorise` that nobody looks at would leave everything open.
     checkOptions("a server", options, OPTIONS);
     checkStorage("a server", options.storage);
+    checkValues(options);
     const { storage, authorize, origins = [], mayRecover, pageDirectory = PAGE_DIRECTORY } = options;
     this.#options = options;
     this.#limits = serverLimits(options.limits);
@@ -280,4 +281,11 @@ export class CoppiceServer {
     this.#upgrades.tick(now);
     this.#documents.sweep(now);
   }
+}
+
+/** What would let others in, or fail at the first request. */
+function checkValues({ origins, metrics }: ServerOptions): void {
+  if (origins !== undefined) checkOrigins(origins);
+  if (metrics !== undefined && typeof metrics?.listen !== "function")
+    throw new TypeError("metrics must be new ServerMetrics()");
 }

@@ -226,6 +226,7 @@ describe("permissions", () => {
     ] as const)
       expect(() => bearerTokens([{ token, action: "admin", ...grant } as never])).toThrow(says);
     expect(() => bearerTokens([])).toThrow("there is no grant");
+    expect(() => bearerTokens({ token, action: "admin" } as never)).toThrow("wants a list of grants");
     expect(() => bearerTokens([null] as never)).toThrow("must be an object");
     for (const documents of [["*"], ["notes", "team/*"]])
       expect(bearerTokens([{ token, action: "admin", documents, expires: 1e11 }])).toBeTypeOf("function");
@@ -262,6 +263,35 @@ describe("other sites", () => {
       403,
       "same-origin",
     ]);
+  });
+
+  test("[SV44] what is no origin is refused: a string let every site in whose origin is a part of it", async () => {
+    const refusal = async (origins: unknown) =>
+      run({ origins } as Partial<ServerOptions>).then(
+        () => "runs",
+        (error: Error) => `${error.name}: ${error.message}`,
+      );
+    for (const [origins, says] of [
+      ["https://notes.example", 'origins must be a list of origins, as in ["https://notes.example"]'],
+      [["https://a.example/"], '"https://a.example/" is no origin; write "https://a.example"'],
+      [
+        ["https://b.example", "HTTPS://A.example:443"],
+        '"HTTPS://A.example:443" is no origin; write "https://a.example"',
+      ],
+      [
+        ["notes.example"],
+        '"notes.example" is no origin: its scheme is missing; write "https://notes.example"',
+      ],
+      [["a.example:80"], '"a.example:80" is no origin: its scheme is missing; write "https://a.example:80"'],
+      [["https://*.example"], '"https://*.example" is no origin: name each site, a * stands for nothing'],
+      [["*"], '"*" is no origin: name each site, a * stands for nothing'],
+      [[""], '"" is no origin'],
+      [[7], "7 is no origin"],
+    ] as const)
+      expect([origins, await refusal(origins)]).toEqual([origins, `TypeError: ${says}`]);
+    expect(await refusal(["http://localhost:3000", "https://[::1]:8443", "capacitor://localhost"])).toBe(
+      "runs",
+    );
   });
 
   test("[SV44] what a page of another site embeds without CORS costs the server nothing", async () => {
@@ -331,6 +361,11 @@ describe("addresses", () => {
 
   test("[SV46] an option that there is not is refused: nobody would look at an authorise", async () => {
     await expect(listen({ authorise: () => false } as object)).rejects.toThrow("no option authorise");
+    await expect(serve(undefined as never)).rejects.toThrow("a server takes an object of options; there are");
+    await expect(listen({ authorize: {} } as object)).rejects.toThrow("authorize must be a function");
+    await expect(listen({ authorize: null } as object)).rejects.toThrow("authorize must be a function");
+    for (const metrics of [5, null])
+      await expect(listen({ metrics } as object)).rejects.toThrow("metrics must be new ServerMetrics()");
   });
 });
 

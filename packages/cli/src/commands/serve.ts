@@ -121,7 +121,7 @@ function supervisorOf({ supervised }: Options): Supervisor | undefined {
 }
 
 /** Why it does not listen, in the words of this command. */
-function describeRefusal(error: unknown, { host, port }: Options): unknown {
+function describeRefusal(error: unknown, { host, port, origin }: Options): unknown {
   const { code } = error as NodeJS.ErrnoException;
   if (code === "EADDRINUSE")
     return new CommandError("FAILED", `port ${port} of ${printable(host)} is in use (EADDRINUSE)`, {
@@ -135,6 +135,11 @@ function describeRefusal(error: unknown, { host, port }: Options): unknown {
         "Other machines can reach it: name who may do what with --tokens <file>, " +
         "or say --allow-anyone-to-read-and-change-everything.",
       details: { host },
+    });
+  if (error instanceof TypeError && error.message.includes(" is no origin"))
+    return new CommandError("USAGE", `--origin: ${printable(error.message)}`, {
+      hint: "An origin is what browsers send: scheme and host, and a port that is not the usual one.",
+      details: { origin },
     });
   return error;
 }
