@@ -9,7 +9,7 @@ import { compactCommand } from "./commands/compact.js";
 import { completionCommand } from "./commands/completion.js";
 import { conformanceCommand } from "./commands/conformance.js";
 
-import { copyCommand } from "./commands/copy.js";
+import { copyChildCommand, copyCommand } from "./commands/copy.js";
 import { dumpCommand } from "./commands/dump.js";
 import { eraseCommand } from "./commands/erase.js";
 import { exportCommand } from "./commands/export.js";
@@ -89,6 +89,7 @@ export function makeProgram(runtime: Runtime, done: (code: ExitCode) => void): C
   program.addCommand(completionCommand(runtime, done, program));
   program.addCommand(writerCommand(runtime, done), { hidden: true });
   program.addCommand(checkChildCommand(runtime, done), { hidden: true });
+  program.addCommand(copyChildCommand(runtime, done), { hidden: true });
   for (const command of everyCommand(program)) {
     // Errors, and the help that stands for one, are written where exit codes are decided.
     command.exitOverride().configureOutput({ outputError: () => undefined, writeErr: () => undefined });

@@ -74,6 +74,7 @@ describe("check", () => {
     const listed = await coppice(["ls", "-s", url]);
     expect(listed.code).toBe(5);
     expect(listed.stderr).toContain("coppice check");
+    expect(listed.stderr).toContain("coppice copy --damaged");
   });
 
   test("[LB6] a part that LevelDB cannot read is passed over from both ends", async () => {
@@ -89,6 +90,36 @@ describe("check", () => {
     const report = JSON.parse(stdout);
     expect(report.documents).toBeGreaterThanOrEqual(DOCUMENTS - 40);
     expect(report.problems.length).toBeGreaterThan(0);
+    const saved = `${url}-saved`;
+    const copied = await coppice(["copy", "--damaged", "--json", url, saved]);
+    expect([copied.code, copied.stderr]).toEqual([5, ""]);
+    const copy = JSON.parse(copied.stdout);
+    expect(copy.copied).toBeGreaterThanOrEqual(DOCUMENTS - 40);
+    expect((await coppice(["check", "-s", saved])).code).toBe(0);
+  });
+
+  test("[LB9] copy --damaged names the damage, saves what can be read, and ends with 5", async () => {
+    const { url, table } = await tables();
+    const bytes = await readFile(table);
+    bytes[bytes.length >> 1]! ^= 0x20;
+    await writeFile(table, bytes);
+    const saved = `${url}-saved`;
+    expect((await coppice(["copy", url, saved])).code).toBe(5);
+    const { code, stdout, stderr } = await coppice(["copy", "--damaged", url, saved, "--concurrency", "2"]);
+    expect(code).toBe(5);
+    expect(stderr).toMatch(/^damaged {2}\d+\.ldb at byte \d+: a block does not check, keys after /m);
+    expect(stderr).toContain("the source is damaged, and the copy has what could be read");
+    const [, copied] = /^\d+ documents: (\d+) copied, /.exec(stdout) ?? [];
+    expect(Number(copied)).toBeGreaterThan(DOCUMENTS - 40);
+    expect(stdout).toMatch(/^failed doc-\d+: /m);
+    const checked = await coppice(["check", "-s", saved]);
+    expect([checked.code, checked.stdout]).toEqual([0, expect.stringContaining(`ok ${copied} documents`)]);
+    // Of a sound store it is a copy like others; a file log has its own repair.
+    const whole = await coppice(["copy", "--damaged", saved, `${saved}-2`, "--prefix", "doc-000"]);
+    expect([whole.code, whole.stderr]).toEqual([0, ""]);
+    expect(whole.stdout).toMatch(/^10 documents: 10 copied/);
+    const log = await coppice(["copy", "--damaged", "file:./log", saved]);
+    expect([log.code, log.stderr]).toEqual([2, expect.stringContaining("check --repair")]);
   });
 
   test("[LB6] damage at the very start of a table is named, and everything else is checked", async () => {
@@ -111,7 +142,13 @@ describe("check", () => {
     }
     const plain = await coppice(["check", "-s", url]);
     expect(plain.stdout).toMatch(/^damaged {2}\d+\.ldb at byte 0: /);
-    expect(plain.stdout).toContain("restore a backup; or open a copy with `verifyTables: false`");
+    expect(plain.stdout).toContain("restore a backup; or save what can be read with `coppice copy --damaged");
+    const copied = await coppice(["copy", "--damaged", "--json", url, `${url}-saved`]);
+    const copy = JSON.parse(copied.stdout);
+    expect([copied.code, copy]).toMatchObject([5, { seen: DOCUMENTS, files: [{ offset: 0 }] }]);
+    // Whether one of these was erased cannot be read.
+    expect(copy.failures).toContainEqual({ id: "", code: "CORRUPT", message: expect.any(String) });
+    expect(copy.copied + copy.failures.length).toBe(DOCUMENTS + 1);
   });
 
   test("[LB7] bytes over which LevelDB ends its process are a report and exit code 5", async () => {
@@ -131,6 +168,8 @@ describe("check", () => {
     const json = await coppice(["check", "--json", "-s", url]);
     expect(json.code).toBe(5);
     expect(JSON.parse(json.stderr).error).toMatchObject({ code: "CORRUPT", kind: "corrupt" });
+    const copied = await coppice(["copy", "--damaged", url, `${url}-saved`]);
+    expect([copied.code, copied.stderr]).toEqual([5, expect.stringContaining("(SIGABRT)")]);
   });
 
   test("[LB7] a damaged log is a report, and is not opened", async () => {
@@ -146,6 +185,11 @@ describe("check", () => {
     const { code, stderr } = await coppice(["check", "--repair", "-s", url]);
     expect(code).toBe(5);
     expect(stderr).toContain(`${name} at byte`);
+    const copied = await coppice(["copy", "--damaged", url, `${url}-saved`]);
+    expect([copied.code, copied.stderr]).toEqual([5, expect.stringContaining(`${name} at byte`)]);
+    const listed = await coppice(["ls", "-s", url]);
+    expect([listed.code, listed.stderr]).toEqual([5, expect.stringContaining("Restore a backup")]);
+    expect(listed.stderr).not.toContain("coppice check");
     expect(await readdir(location)).toEqual(before);
   });
 });

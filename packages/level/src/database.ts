@@ -257,15 +257,23 @@ function isOurs(key: Uint8Array): boolean {
 
 /** Only where each commit was synced: without syncs a power loss may leave holes, and that was said. */
 function refuseDamage(location: string, damage: readonly LevelDamage[]): void {
-  const [first] = damage;
-  if (first === undefined) return;
-  const { file, offset, what } = first;
+  // Damage in a log matters more: what was committed after it would be dropped.
+  const ofTables = damage.every(({ file }) => isTable(file));
+  const worst = ofTables ? damage[0] : damage.find(({ file }) => !isTable(file));
+  if (worst === undefined) return;
+  const { file, offset, what } = worst;
+  const advice = ofTables
+    ? "Restore a backup; or let `coppice check` list what is left, and `coppice copy --damaged` save it"
+    : "Opened, it would drop the commits from there on, so nothing was changed. Restore a backup";
   throw new CoppiceError(
     "CORRUPT",
-    `the files of this LevelDB store are damaged, and LevelDB would not tell: ${what}. ` +
-      "Restore a copy; or let `coppice check` list what is left",
+    `the files of this LevelDB store are damaged, and LevelDB would not tell: ${what}. ${advice}`,
     { details: { location, file, offset, places: damage.length } },
   );
+}
+
+function isTable(file: string): boolean {
+  return /\.(?:ldb|sst)$/.test(file);
 }
 
 /** From the root database down to this sublevel. */

@@ -31,7 +31,7 @@ interface Options extends StoreOptions {
 /** LevelDB's tables hold many documents each, and nothing here can write one anew. */
 const FILES_HINT =
   "damaged files of LevelDB are not repaired: keep a copy of the directory, and restore a backup; " +
-  "or open a copy with `verifyTables: false`, and save what can be read with `copyTo`";
+  "or save what can be read with `coppice copy --damaged <store> <new store>`";
 
 export function checkCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
   return storeCommand("check", "verify one document, or the whole store")
@@ -155,7 +155,7 @@ function lossOf(report: CheckReport, fileLog: FileLogReport | undefined): string
 /** What is known of the files is told, whatever else fails. */
 function unreadable(error: CoppiceError, files: readonly FileDamage[]): CommandError {
   return new CommandError("CORRUPT", error.message, {
-    hint: "Keep a copy of the directory as it is; then restore a backup, or copy what can be read.",
+    hint: "Keep a copy of the directory as it is; then restore a backup, or try `coppice copy --damaged`.",
     details: { ...error.details, files },
   });
 }

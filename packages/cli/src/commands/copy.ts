@@ -1,6 +1,7 @@
 /**
  * `coppice copy`: every document of a store to another one. Repeated, it writes only what is new, so that
- * it is a backup for cron; of a file log also beside the process that writes to it.
+ * it is a backup for cron; of a file log also beside the process that writes to it. With `--damaged` it saves
+ * what can be read of a LevelDB store whose tables are damaged, in a child (`examination.ts`).
  *
  * Invariants: one document's failure stops no other and decides the exit code; a stop (Ctrl-C) comes
  * between two documents or steps of one, leaves each document of the target whole, and the next run goes
@@ -9,8 +10,9 @@
 
 import { resolve } from "node:path";
 import type { Command } from "commander";
-import type { CopyResult } from "coppice";
+import { type CopyResult, isCoppiceError } from "coppice";
 import { CommandError, EXIT, type ExitCode, worst } from "../errors.js";
+import { examineFiles, type FileDamage, followParent, placed, runInChild } from "../examination.js";
 import { type CommonOptions, examples, parseDuration, parsePositive, plainCommand } from "../options.js";
 import { byteSize, count, duration, plural, printable } from "../output.js";
 import { Progress } from "../progress.js";
@@ -21,42 +23,125 @@ interface Options extends CommonOptions {
   readonly prefix?: string;
   readonly concurrency?: number;
   readonly replace?: true;
+  readonly damaged?: true;
   readonly wait?: number;
 }
 
+const CHILD = "copy-child";
+const DAMAGED_NOTE =
+  "the source is damaged, and the copy has what could be read: a check of the source says what it lacks";
+
 export function copyCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
-  return plainCommand("copy", "copy all documents to another store, or what is new since the last copy")
-    .argument("<from>", "the store to copy, as in level:./data")
-    .argument("<to>", "the store to copy to; made when it is missing")
-    .option("--prefix <text>", "only ids that begin with it")
-    .option("--concurrency <count>", "documents at a time (default: 4)", parsePositive)
-    .option("--replace", "replace what the target has of its own")
-    .option("--wait <duration>", "while another process has a store open, wait for so long", parseDuration)
+  return withOptions("copy", "copy all documents to another store, or what is new since the last copy")
     .addHelpText(
       "after",
       examples(
         ["coppice copy level:./data level:/backup/notes", "a backup; again: what is new"],
         ["coppice copy level:/backup/notes level:./data", "restore into an empty store"],
         ["coppice copy file:./log file:/backup/log", "a file log may be in use meanwhile"],
+        ["coppice copy --damaged level:./data level:./saved", "what can be read; ends with 5"],
       ),
     )
-    .action(async (from: string, to: string, options: Options) =>
-      done(await copy(runtime, from, to, options)),
-    );
+    .action(async (from: string, to: string, options: Options) => {
+      assertTwo(from, to, options);
+      done(await (options.damaged ? inChild(runtime, from, to, options) : copy(runtime, from, to, options)));
+    });
 }
 
-function copy(runtime: Runtime, from: string, to: string, options: Options): Promise<ExitCode> {
+/** Not for people: what `copy --damaged` starts as its child. */
+export function copyChildCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
+  return withOptions(CHILD, "copy what can be read, in this process").action(
+    async (from: string, to: string, options: Options) => {
+      followParent();
+      done(await copyDamaged(runtime, from, to, options));
+    },
+  );
+}
+
+function withOptions(name: string, summary: string): Command {
+  return plainCommand(name, summary)
+    .argument("<from>", "the store to copy, as in level:./data")
+    .argument("<to>", "the store to copy to; made when it is missing")
+    .option("--prefix <text>", "only ids that begin with it")
+    .option("--concurrency <count>", "documents at a time (default: 4)", parsePositive)
+    .option("--replace", "replace what the target has of its own")
+    .option("--damaged", "of a level: store with damaged tables, copy what can be read")
+    .option("--wait <duration>", "while another process has a store open, wait for so long", parseDuration);
+}
+
+function assertTwo(from: string, to: string, { damaged }: Options): void {
+  const [one, other] = [parseStore(from), parseStore(to)];
+  if (one.location !== undefined && other.location !== undefined) {
+    if (resolve(one.location) === resolve(other.location))
+      throw new CommandError("USAGE", "copy wants two stores, and these are one");
+  }
+  if (damaged && one.scheme !== "level")
+    throw new CommandError("USAGE", "--damaged is for a level: store", {
+      hint: "`coppice check --repair` mends what can be mended of a file log.",
+    });
+}
+
+/** LevelDB may end the process over what it reads. */
+function inChild(runtime: Runtime, from: string, to: string, options: Options): Promise<ExitCode> {
+  const { prefix, concurrency, replace, wait, json } = options;
+  const flags = [
+    ...(prefix === undefined ? [] : [`--prefix=${prefix}`]),
+    ...(concurrency === undefined ? [] : [`--concurrency=${concurrency}`]),
+    ...(wait === undefined ? [] : [`--wait=${wait}ms`]),
+    ...(replace ? ["--replace"] : []),
+    ...(json ? ["--json"] : []),
+  ];
+  return runInChild(runtime, [CHILD, ...flags, "--", from, to], json === true);
+}
+
+async function copyDamaged(runtime: Runtime, from: string, to: string, options: Options): Promise<ExitCode> {
+  const { err } = runtime;
+  let opened = false;
+  try {
+    return await copy(runtime, from, to, options, { onOpen: () => (opened = true) });
+  } catch (error) {
+    const { location } = parseStore(from);
+    if (opened || location === undefined || !isCoppiceError(error, "CORRUPT")) throw error;
+    const files = await examineFiles(location);
+    if (files.length === 0) throw error;
+    if (!options.json)
+      for (const file of files) await err.line(`${err.style("red", "damaged ")} ${placed(file)}`);
+    await copy(runtime, from, to, options, { files });
+    if (!options.json) await err.line(DAMAGED_NOTE);
+    return EXIT.corrupt;
+  }
+}
+
+/** `onOpen`: the source can be opened. `files`: where its tables are known to be damaged. */
+interface Source {
+  readonly onOpen?: () => void;
+  readonly files?: readonly FileDamage[];
+}
+
+function copy(
+  runtime: Runtime,
+  from: string,
+  to: string,
+  options: Options,
+  { onOpen, files }: Source = {},
+): Promise<ExitCode> {
   const { out, err, signal } = runtime;
   const { prefix, concurrency, replace, wait, json } = options;
-  const [one, other] = [parseStore(from).location, parseStore(to).location];
-  if (one !== undefined && other !== undefined && resolve(one) === resolve(other))
-    throw new CommandError("USAGE", "copy wants two stores, and these are one");
   const common = { ...(json ? { json } : {}), ...(wait === undefined ? {} : { wait }) };
-  return withStorage(runtime, { ...common, store: from, onlyReads: true, isArgument: true }, (source) =>
-    withStorage(runtime, { ...common, store: to, create: true }, async (target) => {
+  const source = {
+    ...common,
+    store: from,
+    onlyReads: true,
+    isArgument: true,
+    verifyTables: files === undefined,
+  };
+  return withStorage(runtime, source, (source) => {
+    onOpen?.();
+    return withStorage(runtime, { ...common, store: to, create: true }, async (target) => {
       const range = prefix === undefined ? {} : { prefix };
       let total: number | undefined;
-      if (err.terminal) {
+      // Of a damaged store the list may end early.
+      if (err.terminal && files === undefined) {
         total = 0;
         for await (const _ of source.list(range)) total++;
       }
@@ -71,14 +156,16 @@ function copy(runtime: Runtime, from: string, to: string, options: Options): Pro
         })
         .finally(() => progress.finish());
       await unlessPipeClosed(async () => {
-        await (json ? out.json(summary(result)) : tell(runtime, result));
+        await (json
+          ? out.json(files === undefined ? summary(result) : { ...summary(result), files })
+          : tell(runtime, result));
         signal.throwIfAborted();
       });
       return worst(
         result.failures.map(({ error }) => (error.kind === "corrupt" ? EXIT.corrupt : EXIT.failed)),
       );
-    }),
-  );
+    });
+  });
 }
 
 function summary(result: CopyResult): object {
@@ -93,6 +180,8 @@ async function tell({ out }: Runtime, result: CopyResult): Promise<void> {
   const cost = `${byteSize(bytes)} in ${duration(result.durationMs)}`;
   await out.line(`${plural(seen, "document")}: ${count(copied)} copied, ${kept}; ${cost}`);
   for (const { id, error } of result.failures) {
-    await out.line(`${out.style("red", "failed")} ${printable(id)}: ${printable(error.message)}`);
+    await out.line(
+      `${out.style("red", "failed")} ${id === "" ? "the store" : printable(id)}: ${printable(error.message)}`,
+    );
   }
 }

@@ -5,12 +5,14 @@
  * atomic across documents. A second run writes only what is new. Erasures are carried as well, and what
  * damage had set aside.
  *
- * Invariants: the failure of one document is reported and stops no other. A stop, or a crash, leaves each
- * document of the target whole, and the next run goes on. What the target has and the source never had stays.
+ * Invariants: the failure of one document is reported and stops no other, and so is a part of the source that
+ * its backend cannot read: what lies around it is copied. A stop, or a crash, leaves each document of the
+ * target whole, and the next run goes on. What the target has and the source never had stays.
  */
 
 import { type CoppiceError, isCoppiceError } from "../base/errors.js";
-import type { Entry, Key } from "../contract/backend.js";
+import type { Entry, Key, ScanOptions } from "../contract/backend.js";
+import { type Gap, scanAround } from "./check-unreadable.js";
 import type { Context } from "./context.js";
 import { eraseDocument, type Removal } from "./deletion.js";
 import { readHead } from "./head.js";
@@ -59,7 +61,7 @@ export interface CopyResult {
   readonly bytes: number;
   /** Each document with the clock at which it was copied: the first 10,000, as they were finished. */
   readonly documents: readonly CopiedDocument[];
-  /** The first 1,000. */
+  /** The first 1,000. The id is empty where the backend could not read which documents there are. */
   readonly failures: readonly { readonly id: string; readonly error: CoppiceError }[];
   /** Why it ended before the last document, if it did. */
   readonly stopped: "signal" | undefined;
@@ -125,7 +127,7 @@ async function copyOnce(
   const started = source.env.elapsed();
   const run = new Run(source, target, at, options);
   const running = new Set<Promise<void>>();
-  for await (const id of idsOf(source, options.prefix)) {
+  for await (const id of idsOf(source, options.prefix, ({ cause }) => run.fail("", cause))) {
     if (options.signal?.aborted || run.fatal !== undefined) break;
     const task = run.one(id).finally(() => running.delete(task));
     running.add(task);
@@ -133,8 +135,13 @@ async function copyOnce(
   }
   await Promise.all(running);
   if (run.fatal === undefined && !options.signal?.aborted) {
-    await run.carryErasures();
-    await run.carryQuarantine();
+    for (const carry of [() => run.carryErasures(), () => run.carryQuarantine()]) {
+      await carry().catch((error: unknown) => {
+        if (!isCoppiceError(error, "CORRUPT")) throw error;
+        run.fail("", error);
+      });
+      if (run.fatal !== undefined) break;
+    }
   }
   if (run.fatal !== undefined) throw run.fatal.error;
   const stopped = options.signal?.aborted ? "signal" : undefined;
@@ -187,7 +194,7 @@ class Run {
       document = { id, ...mirrored };
     } catch (error) {
       if (signal?.aborted) return;
-      this.#fail(id, error);
+      this.fail(id, error);
       if (this.fatal !== undefined) return;
     }
     this.totals.seen++;
@@ -213,7 +220,7 @@ class Run {
       try {
         await this.#carryErasure(id);
       } catch (error) {
-        this.#fail(id, error);
+        this.fail(id, error);
         if (this.fatal !== undefined) return;
       }
     }
@@ -254,7 +261,7 @@ class Run {
     }
   }
 
-  #fail(id: string, error: unknown): void {
+  fail(id: string, error: unknown): void {
     if (!isCoppiceError(error) || error.kind === "closed" || error.kind === "unknown") {
       this.fatal ??= { error };
       return;
@@ -283,9 +290,16 @@ async function putOnce({ guard }: Context, entry: Entry, before: Uint8Array | un
   }
 }
 
-async function* idsOf({ guard }: Context, prefix: string | undefined): AsyncGenerator<string> {
+/** With `onGap` what cannot be read is passed over. */
+async function* idsOf(
+  { guard }: Context,
+  prefix: string | undefined,
+  onGap?: (gap: Gap) => void,
+): AsyncGenerator<string> {
   const range = prefix === undefined ? { space: "meta" } : { space: "meta", idPrefix: prefix };
-  for await (const page of guard.scan(range, { values: false })) for (const { key } of page) yield key[1];
+  const scan = (options: ScanOptions) => guard.scan(range, options);
+  const pages = onGap === undefined ? scan({ values: false }) : scanAround(scan, { values: false }, onGap);
+  for await (const page of pages) for (const { key } of page) yield key[1];
 }
 
 async function firstKey({ guard }: Context, space: string): Promise<Key | undefined> {

@@ -1,4 +1,4 @@
-/** A check where the backend itself cannot read some keys: it lists everything else, from both ends. */
+/** A check, and a copy, where the backend itself cannot read some keys: it takes everything else, from both ends. */
 
 import {
   type BackendFactory,
@@ -8,6 +8,7 @@ import {
   keyName,
   memoryBackend,
   never,
+  systemEnv,
 } from "coppice";
 import { describe, expect, test } from "vitest";
 import { nameSet, naming } from "../../../../test/support/oracle-model.js";
@@ -140,5 +141,34 @@ describe("a backend that cannot read", () => {
     }
     const one = await check(backend, false, "d");
     expect(one.problems).toMatchObject([{ id: "d", code: "unreadable" }]);
+  });
+
+  test("[MV33] a copy takes every document around what cannot be read, and names what it could not", async () => {
+    const inner = await filled();
+    const options = { models: [nameSet()], snapshotPolicy: never } as const;
+    const storage = await DocumentStorage.open({ backend: inner, ...options });
+    await storage.erase("e");
+    await storage.close();
+    const looked = await inner.open(systemEnv());
+    const erased: string[] = [];
+    for await (const page of looked.scan({ space: "erased" }))
+      for (const { key } of page) erased.push(keyName(key));
+    await looked.close();
+    for (const [bad, copied, failures] of [
+      [([space, id]: Key) => space === "meta" && id === "c", 3, [""]],
+      [([space, id]: Key) => space === "events" && id === "c", 3, ["c"]],
+      [(key: Key) => erased.includes(keyName(key)), 4, [""]],
+    ] as const) {
+      const source = await DocumentStorage.open({ backend: damagedAt(inner, bad), ...options });
+      const target = await DocumentStorage.open({ backend: memoryBackend(), ...options });
+      const result = await source.copyTo(target);
+      expect(result).toMatchObject({ copied, stopped: undefined });
+      expect(result.failures.map(({ id, error }) => [id, error.code])).toEqual(
+        failures.map((id) => [id, "CORRUPT"]),
+      );
+      expect((await target.check()).problems).toEqual([]);
+      await source.close();
+      await target.close();
+    }
   });
 });
