@@ -17,6 +17,7 @@ import { readdir } from "node:fs/promises";
 import { resolve } from "node:path";
 import {
   type AnyModel,
+  type Backend,
   type BackendFactory,
   DocumentStorage,
   isCoppiceError,
@@ -118,14 +119,22 @@ export async function loadBackend(
   return levelBackend(address.location, { createIfMissing: create, verifyTables });
 }
 
+/** What is known of an open store beside its documents. */
+export interface StoreFacts {
+  /** It was made now. */
+  readonly isNew: boolean;
+  /** Whether it has chunks of AutomergeRepoStorage, which no storage of documents looks at. */
+  readonly holdsChunks: () => Promise<boolean>;
+}
+
 /**
  * Opens the store, hands it over, and closes it whatever happens. `create`: make it where it does not
- * exist; `use` is told whether it was made now.
+ * exist.
  */
 export async function withStorage<T>(
   runtime: Runtime,
   options: OpenStoreOptions,
-  use: (storage: DocumentStorage, isNew: boolean) => Promise<T>,
+  use: (storage: DocumentStorage, facts: StoreFacts) => Promise<T>,
 ): Promise<T> {
   const address = parseStore(options.store);
   const isNew = address.scheme !== "memory" && options.create === true && !(await holdsStore(address));
@@ -134,10 +143,10 @@ export async function withStorage<T>(
   } else if (!options.json) {
     await runtime.err.line("note: memory: is a store of this process alone, new and empty");
   }
-  const storage = await openWaiting(runtime, address, options);
+  const { storage, backend } = await openWaiting(runtime, address, options);
   let result: T;
   try {
-    result = await use(storage, isNew);
+    result = await use(storage, { isNew, holdsChunks: () => holdsChunks(backend) });
   } catch (error) {
     // The first failure is the one to tell; closing a store that failed may fail too. What a command has
     // half done is not to be saved.
@@ -184,16 +193,33 @@ async function openWaiting(
   runtime: Runtime,
   address: StoreAddress,
   options: OpenStoreOptions,
-): Promise<DocumentStorage> {
+): Promise<{ readonly storage: DocumentStorage; readonly backend: Backend }> {
   const models = await loadModels();
   const { create = false, verifyTables = true, observer } = options;
   const wanted = observer === undefined ? {} : { observer };
   const open = async (readOnly = false) => {
-    const backend = await loadBackend(address, { create, verifyTables, readOnly });
-    return DocumentStorage.open({ backend, models, ...wanted });
+    const factory = await loadBackend(address, { create, verifyTables, readOnly });
+    let opened: Backend | undefined;
+    const backend: BackendFactory = {
+      name: factory.name,
+      open: async (env) => (opened = await factory.open(env)),
+    };
+    const storage = await DocumentStorage.open({ backend, models, ...wanted });
+    return { storage, backend: opened! };
   };
   const attempt = options.onlyReads && address.scheme === "file" ? () => besideOwner(open) : open;
   return waiting(runtime, address, options, () => attempt());
+}
+
+/** Damage that keeps it from being known is told where documents are read. */
+async function holdsChunks(backend: Backend): Promise<boolean> {
+  try {
+    const pages = backend.scan({ space: "chunks" }, { limit: 1, values: false });
+    for await (const [entry] of pages) return entry !== undefined;
+  } catch (error) {
+    if (!isCoppiceError(error, "CORRUPT")) throw error;
+  }
+  return false;
 }
 
 /** Opens a file log that is open elsewhere to read only, which takes no lock. */

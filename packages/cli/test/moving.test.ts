@@ -1,6 +1,9 @@
 import { spawnSync } from "node:child_process";
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { AutomergeRepoStorage } from "@coppice/automerge";
+import { levelBackend } from "@coppice/level";
+import { systemEnv } from "coppice";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import {
   cleanUp,
@@ -173,6 +176,50 @@ describe("moving", () => {
     const dumped = await on(broken, "dump", "--json");
     expect(dumped.code).toBe(5);
     expect(dumped.stdout).toContain('"state":"damaged"');
+  });
+
+  test("[CL79] chunks of AutomergeRepoStorage are not copied or checked, which copy and check say; dump shows them", async () => {
+    const location = join(await temporaryDirectory(), "data");
+    const url = `level:${location}`;
+    const chunks = await AutomergeRepoStorage.open(levelBackend(location));
+    await chunks.save(["doc", "snapshot", "a"], new Uint8Array(2 ** 20 + 1));
+    await chunks.save(["doc", "empty"], new Uint8Array(0));
+    await chunks.close();
+    const copied = await coppice(["copy", url, `${url}-copy`]);
+    expect([copied.code, copied.stdout]).toEqual([1, ""]);
+    expect(copied.stderr).toContain("holds chunks of AutomergeRepoStorage, which were not copied");
+    const json = await coppice(["copy", url, `${url}-copy`, "--json"]);
+    expect([json.code, json.stderr, jsonLines(json.stdout)]).toMatchObject([
+      1,
+      "",
+      [{ seen: 0, chunks: true }],
+    ]);
+    const checked = await coppice(["check", "-s", url]);
+    expect(checked).toMatchObject({ code: 0, stdout: "ok 0 documents, 0 events\n" });
+    expect(checked.stderr).toContain("holds chunks of AutomergeRepoStorage, which are not checked");
+    const report = await coppice(["check", "-s", url, "--json"]);
+    expect([report.stderr, JSON.parse(report.stdout)]).toMatchObject(["", { clean: true, chunks: true }]);
+    const dumped = await coppice(["dump", "-s", url, "--json"]);
+    expect([dumped.code, jsonLines(dumped.stdout)]).toMatchObject([
+      0,
+      [
+        { space: "chunks", id: "doc/empty/", part: 0, state: "intact", kind: "chunk" },
+        { id: "doc/snapshot/a/", part: 0, state: "intact" },
+        { id: "doc/snapshot/a/", seq: null, part: 1, state: "intact" },
+      ],
+    ]);
+    const backend = await levelBackend(location).open(systemEnv());
+    const key = ["chunks", "doc/empty/", 0] as const;
+    const value = (await backend.get(key))!.slice();
+    value[2]! ^= 1;
+    await backend.commit({ put: [{ key, value }] });
+    await backend.close();
+    const damaged = await coppice(["dump", "-s", url]);
+    expect([damaged.code, damaged.stdout]).toEqual([
+      5,
+      expect.stringMatching(/^chunks +doc\/empty\/ +0 .* damaged/m),
+    ]);
+    expect((await on(store, "check", "--json")).stdout).not.toContain("chunks");
   });
 
   test("[CL8] dump says who has the store open, and waits for its end", async () => {

@@ -33,6 +33,9 @@ const FILES_HINT =
   "damaged files of LevelDB are not repaired: keep a copy of the directory, and restore a backup; " +
   "or save what can be read with `coppice copy --damaged <store> <new store>`";
 
+const CHUNKS =
+  "holds chunks of AutomergeRepoStorage, which are not checked; `coppice dump` verifies their checksums";
+
 export function checkCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
   return storeCommand("check", "verify one document, or the whole store")
     .argument("[id]", "the document; default: all of them")
@@ -67,7 +70,7 @@ async function check(runtime: Runtime, id: string | undefined, options: Options)
   const owner = await findOwner(address.location);
   if (owner !== undefined) {
     await noteOwner(runtime, options, owner);
-    return report(runtime, id, options, owner, []);
+    return report(runtime, id, options, owner, { files: [] });
   }
   if (address.scheme === "file") return checkFileLog(runtime, id, options);
   const flags = [...(options.json ? ["--json"] : []), ...(options.repair ? ["--repair"] : [])];
@@ -95,9 +98,10 @@ async function checkHere(
 ): Promise<ExitCode> {
   let opened = false;
   try {
-    return await withStorage(runtime, options, (storage) => {
+    return await withStorage(runtime, options, async (storage, { holdsChunks }) => {
       opened = true;
-      return report(runtime, id, options, storage, [], fileLog);
+      const chunks = await tellChunks(runtime, options, holdsChunks);
+      return report(runtime, id, options, storage, { files: [], fileLog, chunks });
     });
   } catch (error) {
     const { scheme, location } = parseStore(options.store);
@@ -105,10 +109,30 @@ async function checkHere(
     // Opening has looked at all files and refused them: says what is damaged, and checks the rest.
     const files = await examineFiles(location);
     if (files.length === 0) throw error;
-    return withStorage(runtime, { ...options, verifyTables: false }, (storage) =>
-      report(runtime, id, options, storage, files, fileLog),
-    );
+    return withStorage(runtime, { ...options, verifyTables: false }, async (storage, { holdsChunks }) => {
+      const chunks = await tellChunks(runtime, options, holdsChunks);
+      return report(runtime, id, options, storage, { files, fileLog, chunks });
+    });
   }
+}
+
+/** What is said of a store beside what a check of its documents finds. */
+interface Beside {
+  readonly files: readonly FileDamage[];
+  readonly fileLog?: FileLogReport | undefined;
+  /** There are chunks of AutomergeRepoStorage. */
+  readonly chunks?: boolean;
+}
+
+/** Nobody is to take "0 documents, ok" for a check of them. */
+async function tellChunks(
+  { err }: Runtime,
+  { store, json }: Options,
+  holdsChunks: () => Promise<boolean>,
+): Promise<boolean> {
+  const chunks = await holdsChunks();
+  if (chunks && !json) await err.line(`note: ${printable(store)} ${CHUNKS}`);
+  return chunks;
 }
 
 async function report(
@@ -116,8 +140,7 @@ async function report(
   id: string | undefined,
   options: Options,
   storage: Store,
-  files: readonly FileDamage[],
-  fileLog?: FileLogReport,
+  { files, fileLog, chunks }: Beside,
 ): Promise<ExitCode> {
   const { out, err, signal } = runtime;
   const repair = options.repair === true;
@@ -133,8 +156,8 @@ async function report(
       throw files.length > 0 && isCoppiceError(error, "CORRUPT") ? unreadable(error, files) : error;
     });
   if (id !== undefined && found.documents === 0 && found.problems.length === 0) await existing(storage, id);
-  const ofFiles = fileLog === undefined ? {} : { fileLog };
-  const all = files.length === 0 ? { ...found, ...ofFiles } : { ...found, files, clean: false };
+  const beside = { ...(fileLog && { fileLog }), ...(chunks && { chunks }) };
+  const all = files.length === 0 ? { ...found, ...beside } : { ...found, ...beside, files, clean: false };
   const unread = await unreadOf(storage, found);
   await unlessPipeClosed(() => (options.json ? out.json(all) : tell(out, all, files, repair, unread)));
   if (files.length > 0) return EXIT.corrupt;

@@ -112,6 +112,9 @@ async function copyDamaged(runtime: Runtime, from: string, to: string, options: 
   }
 }
 
+const CHUNKS =
+  "holds chunks of AutomergeRepoStorage, which were not copied: copy its directory while nobody has it open";
+
 /** `onOpen`: the source can be opened. `files`: where its tables are known to be damaged. */
 interface Source {
   readonly onOpen?: () => void;
@@ -135,7 +138,7 @@ function copy(
     isArgument: true,
     verifyTables: files === undefined,
   };
-  return withStorage(runtime, source, (source) => {
+  return withStorage(runtime, source, (source, { holdsChunks }) => {
     onOpen?.();
     return withStorage(runtime, { ...common, store: to, create: true }, async (target) => {
       const range = prefix === undefined ? {} : { prefix };
@@ -155,15 +158,17 @@ function copy(
           onProgress: ({ seen, failed }) => progress.update(seen, failed > 0 ? `${failed} failed` : ""),
         })
         .finally(() => progress.finish());
+      const chunks = await holdsChunks();
       await unlessPipeClosed(async () => {
-        await (json
-          ? out.json(files === undefined ? summary(result) : { ...summary(result), files })
-          : tell(runtime, result));
+        if (json) await out.json({ ...summary(result), ...(files && { files }), ...(chunks && { chunks }) });
+        else if (!chunks || result.seen > 0) await tell(runtime, result);
         signal.throwIfAborted();
       });
-      return worst(
-        result.failures.map(({ error }) => (error.kind === "corrupt" ? EXIT.corrupt : EXIT.failed)),
-      );
+      if (chunks && !json) await err.line(`${err.style("red", "failed")} ${printable(from)} ${CHUNKS}`);
+      return worst([
+        ...result.failures.map(({ error }) => (error.kind === "corrupt" ? EXIT.corrupt : EXIT.failed)),
+        ...(chunks ? [EXIT.failed] : []),
+      ]);
     });
   });
 }

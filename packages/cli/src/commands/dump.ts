@@ -30,6 +30,8 @@ interface Value {
   readonly commitId?: string;
 }
 
+/** Of AutomergeRepoStorage, with a layout of their own under a checksum of the same kind. */
+const CHUNKS = "chunks";
 const SPACES = [
   "meta",
   "tags",
@@ -40,6 +42,7 @@ const SPACES = [
   "held",
   "quarantine",
   "erased",
+  CHUNKS,
 ] as const;
 /** See `meta.ts` of core: `stage · 2¹⁶ + part`. */
 const STAGE_PARTS = 2 ** 16;
@@ -91,13 +94,17 @@ async function dump(runtime: Runtime, id: string | undefined, options: StoreOpti
 }
 
 function describe(key: Key, value: Uint8Array): Value {
-  const [space, id, seq, part] = key;
+  const [space, id, ...numbers] = key;
+  const isChunk = space === CHUNKS;
+  const [seq, part] = isChunk ? [undefined, numbers[0]] : numbers;
   const about = { space, id, seq, part, bytes: value.length };
   const end = value.length - 4;
   const intact =
-    end >= 5 && crc32(value.subarray(0, end), crc32(encodeKey(key))) === new Reader(value, end).uint32();
+    end >= (isChunk ? 4 : 5) &&
+    crc32(value.subarray(0, end), crc32(encodeKey(key))) === new Reader(value, end).uint32();
   if (!intact) return { ...about, state: "damaged" };
   if (value[0] !== 1) return { ...about, state: "newer" };
+  if (isChunk) return { ...about, state: "intact", kind: "chunk" };
   const reader = new Reader(value, 1);
   const flags = reader.byte();
   const [events, logBytes, time] = [reader.varint(), reader.varint(), reader.varint()];

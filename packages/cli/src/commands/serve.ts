@@ -77,7 +77,7 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
   const { location } = parseStore(options.store);
   const supervisor = supervisorOf(options);
   const wanted = { ...options, create: true, observer: metrics.observer };
-  await withStorage(runtime, wanted, async (storage, isNew) => {
+  await withStorage(runtime, wanted, async (storage, { isNew }) => {
     const server = await serve({
       storage,
       metrics,
