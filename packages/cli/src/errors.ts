@@ -77,6 +77,19 @@ const FACTS: Record<CommandErrorCode, readonly [kind: string, exitCode: ExitCode
   INTERRUPTED: ["interrupted", EXIT.interrupted],
 };
 
+/** The error with which a child ended that was told `--json`; `undefined` when it said none. */
+export function errorOfChild(said: string, exitCode: number | null): CommandError | undefined {
+  const line = said.split("\n").findLast((each) => /^\{"error":.*\}$/.test(each));
+  if (line === undefined) return undefined;
+  const { error } = JSON.parse(line) as { error: Pick<Described, "code" | "message" | "details" | "hint"> };
+  const { message, details, hint } = error;
+  const codes = Object.keys(FACTS) as CommandErrorCode[];
+  // For a code of the library, the one that ends as the child has ended.
+  const known = codes.find((code) => code === error.code);
+  const kin = codes.find((code) => exitCode !== EXIT.failed && FACTS[code][1] === exitCode);
+  return new CommandError(known ?? kin ?? "FAILED", message, { details, ...(hint && { hint }) });
+}
+
 /** An error as it is shown and ended with. */
 export interface Described {
   readonly exitCode: ExitCode;

@@ -1,6 +1,6 @@
 import { CoppiceError, ERROR_CODES } from "coppice";
 import { describe, expect, test } from "vitest";
-import { CommandError, describeError, EXIT, worst } from "../src/errors.js";
+import { CommandError, describeError, EXIT, errorOfChild, worst } from "../src/errors.js";
 import { parseCount, parseDuration, parsePositive } from "../src/options.js";
 import {
   byteSize,
@@ -180,4 +180,18 @@ describe("errors", () => {
     expect(worst([3, 5, 1])).toBe(5);
     expect(worst([0, 3])).toBe(3);
   });
+});
+
+test("[CL1] the error of a child keeps its code, its hint and the way to end", () => {
+  const said = (code: string) =>
+    `note\n${JSON.stringify({ error: { code, message: "m", hint: "h", details: {} } })}\n`;
+  for (const [code, ending, wanted] of [
+    ["LOCKED", 4, { code: "LOCKED", exitCode: 4 }],
+    ["NOT_FOUND", 3, { code: "NOT_FOUND", exitCode: 3 }],
+    ["LOG_DAMAGED", 5, { code: "CORRUPT", exitCode: 5 }],
+    ["UNAVAILABLE", 1, { code: "FAILED", exitCode: 1 }],
+    ["UNAVAILABLE", null, { code: "FAILED", exitCode: 1 }],
+  ] as const)
+    expect(errorOfChild(said(code), ending)).toMatchObject({ ...wanted, message: "m", hint: "h" });
+  expect(errorOfChild('a stack\n{"error":{"code', 1)).toBe(undefined);
 });

@@ -182,6 +182,16 @@ describe("coppice start", () => {
       expect(child.seen()).toContain(words);
     const locked = await coppice(["start", "--store", store, "--json"]);
     expect([locked.code, locked.stderr]).toEqual([4, expect.stringContaining("LOCKED")]);
+    // Without samples only the server opens the store, and what it says is told as by any other command.
+    const bare = ["start", "--store", store, "--port", "0", "--no-samples"];
+    const plain = await coppice(bare);
+    expect([plain.code, plain.stderr]).toEqual([
+      4,
+      expect.stringMatching(/^coppice: process \d+ .* has level:.* open\nA store has one owner\..*\n/),
+    ]);
+    expect(plain.stderr).not.toContain('{"error"');
+    const told = jsonLines((await coppice([...bare, "--json"])).stderr);
+    expect(told).toMatchObject([{ error: { code: "LOCKED", details: { store } } }]);
     child.child.kill("SIGINT");
     const { code, stdout } = await child.ended;
     expect(code).toBe(0);

@@ -8,7 +8,7 @@
 
 import { type ChildProcess, fork } from "node:child_process";
 import { createServer } from "node:net";
-import { CommandError } from "../errors.js";
+import { CommandError, errorOfChild } from "../errors.js";
 import { delay, type Runtime } from "../runtime.js";
 
 export interface Supervised {
@@ -43,10 +43,10 @@ export async function supervise(runtime: Runtime, options: Supervised): Promise<
   let diedAt: number | undefined;
   while (!signal.aborted) {
     const born = performance.now();
-    const how = await run(runtime, { ...options, onListening }, diedAt);
+    const { how, error } = await run(runtime, { ...options, onListening }, diedAt);
     diedAt = performance.now();
     if (signal.aborted) return;
-    if (!hasListened) throw new CommandError("FAILED", `the server did not start: ${how}`);
+    if (!hasListened) throw error ?? new CommandError("FAILED", `the server did not start: ${how}`);
     await options.onDeath(how);
     failures = diedAt - born < LIFE_MS_MIN && how !== "SIGKILL" ? failures + 1 : 0;
     if (failures === FAILURES_MAX)
@@ -55,14 +55,21 @@ export async function supervise(runtime: Runtime, options: Supervised): Promise<
   }
 }
 
-/** One life; resolves with what ended it. */
-async function run(runtime: Runtime, options: Supervised, diedAt: number | undefined): Promise<string> {
+/** What ended one life, and the error that it told, if that was before it listened for the first time. */
+interface End {
+  readonly how: string;
+  readonly error?: CommandError | undefined;
+}
+
+/** One life; resolves with its end. */
+async function run(runtime: Runtime, options: Supervised, diedAt: number | undefined): Promise<End> {
   const { signal } = runtime;
   const { store, host, port, waitMs } = options;
   const where = ["--store", store, "--host", host, "--port", String(port), "--wait", `${waitMs}ms`];
   const args = ["serve", "--json", "--supervised", ...where];
   const child = fork(runtime.entry, args, {
-    stdio: ["ignore", "pipe", "inherit", "ipc"],
+    // Why the first one does not start is told in our words, once.
+    stdio: ["ignore", "pipe", diedAt === undefined ? "pipe" : "inherit", "ipc"],
     // A Ctrl-C of the terminal reaches the child once, through us.
     detached: true,
     env: { ...runtime.env, NODE_CHANNEL_FD: undefined },
@@ -73,30 +80,51 @@ async function run(runtime: Runtime, options: Supervised, diedAt: number | undef
     if (signal.aborted) stop();
     const ended = endOf(child);
     let told = "";
+    const said = gather(child, runtime);
     let telling: Promise<unknown> = Promise.resolve();
     child.stdout?.setEncoding("utf8").on("data", (text: string) => {
       if (told.includes("\n") || child.pid === undefined) return;
       told += text;
       const url = /"event":"listening","url":"([^"]+)".*\n/.exec(told)?.[1];
       if (url === undefined) return;
+      said.pass();
       const downMs = diedAt === undefined ? undefined : performance.now() - diedAt;
       telling = Promise.resolve(
         options.onListening({ url, pid: child.pid, ...(downMs === undefined ? {} : { downMs }) }),
       );
       telling.catch(stop);
     });
-    const how = await ended;
+    const { how, code } = await ended;
     await telling;
-    return how;
+    const error = errorOfChild(said.text(), code);
+    if (error === undefined) said.pass();
+    return { how, error };
   } finally {
     signal.removeEventListener("abort", stop);
   }
 }
 
-function endOf(child: ChildProcess): Promise<string> {
+/** Keeps what it says on stderr until told to pass it on, and then passes on all. */
+function gather({ stderr }: ChildProcess, { err }: Runtime): { text: () => string; pass: () => void } {
+  let kept = "";
+  let passing = false;
+  const write = (text: string) => void err.write(text).catch(() => undefined);
+  stderr?.setEncoding("utf8").on("data", (text: string) => {
+    if (passing) write(text);
+    else kept += text;
+  });
+  const pass = () => {
+    passing = true;
+    if (kept !== "") write(kept);
+    kept = "";
+  };
+  return { text: () => kept, pass };
+}
+
+function endOf(child: ChildProcess): Promise<{ readonly how: string; readonly code: number | null }> {
   return new Promise((resolve, reject) => {
     child.once("error", reject);
-    child.once("close", (code, name) => resolve(name ?? `exit code ${code}`));
+    child.once("close", (code, name) => resolve({ how: name ?? `exit code ${code}`, code }));
   });
 }
 
