@@ -46,7 +46,7 @@ const RETRY_MS = 200;
 export interface OpenStoreOptions extends StoreOptions {
   /** Make the store where it does not exist. */
   readonly create?: boolean;
-  /** Nothing is written: a file log that another process has open is read beside it. */
+  /** Nothing is written: a file log that another process has open, or this user may not write, is read. */
   readonly onlyReads?: boolean;
   /** The store was no option of the command, but an argument. */
   readonly isArgument?: boolean;
@@ -172,8 +172,10 @@ export async function withStore<T>(
   try {
     return await withStorage(runtime, { ...options, wait: 0, onlyReads: false }, use);
   } catch (error) {
+    const { scheme, location } = parseStore(options.store);
+    if (options.onlyReads && scheme === "file" && isUnwritable(error))
+      return withStorage(runtime, options, use);
     if (!(error instanceof CommandError) || error.code !== "LOCKED") throw error;
-    const { location } = parseStore(options.store);
     const owner = location === undefined ? undefined : await findOwner(location);
     if (owner === undefined) return withStorage(runtime, options, use);
     await noteOwner(runtime, options, owner);
@@ -222,14 +224,21 @@ async function holdsChunks(backend: Backend): Promise<boolean> {
   return false;
 }
 
-/** Opens a file log that is open elsewhere to read only, which takes no lock. */
+/** A file log that is open elsewhere, or that this user may not write, is opened to read, without a lock. */
 export async function besideOwner<T>(open: (readOnly: boolean) => Promise<T>): Promise<T> {
   try {
     return await open(false);
   } catch (error) {
-    if (!isCoppiceError(error, "LOCKED")) throw error;
+    if (!isCoppiceError(error, "LOCKED") && !isUnwritable(error)) throw error;
     return open(true);
   }
+}
+
+/** The system lets nobody, or not this user, write there. */
+function isUnwritable(error: unknown): boolean {
+  for (let each = error; each instanceof Error; each = each.cause)
+    if (/^(?:EACCES|EPERM|EROFS)$/.test((each as NodeJS.ErrnoException).code ?? "")) return true;
+  return false;
 }
 
 /** Tries again while somebody else has the store open, for as long as `--wait` says. */

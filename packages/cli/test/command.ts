@@ -31,6 +31,8 @@ export interface Started {
 export interface RunOptions {
   readonly env?: Readonly<Record<string, string | undefined>>;
   readonly cwd?: string;
+  /** As another user, which only root can. */
+  readonly uid?: number;
 }
 
 const ENTRY = fileURLToPath(new URL("../src/main.ts", import.meta.url));
@@ -65,9 +67,9 @@ export async function startOnTerminal(args: readonly string[], options: RunOptio
   return watch(spawn("/usr/bin/script", ["-qec", command, "/dev/null"], spawnOptions(options)));
 }
 
-function spawnOptions({ env, cwd }: RunOptions) {
+function spawnOptions({ env, cwd, uid }: RunOptions) {
   const clean = { ...process.env, NO_COLOR: undefined, COPPICE_STORE: undefined, COPPICE_TRACES: undefined };
-  return { env: { ...clean, TERM: "xterm", ...env }, cwd: cwd ?? tmpdir(), stdio: "pipe" } as const;
+  return { env: { ...clean, TERM: "xterm", ...env }, cwd: cwd ?? tmpdir(), uid, stdio: "pipe" } as const;
 }
 
 function watch(child: ChildProcess): Started {

@@ -1,6 +1,6 @@
 /** The command line on a file log: looking, checking, mending, and listing its frames. */
 
-import { readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileLogBackend } from "@coppice/file";
 import { yjs } from "@coppice/yjs";
@@ -71,6 +71,25 @@ test("[CL75] what only reads works beside the process that has a file log open, 
   await storage.append("notes/a", [keystrokes("?")[0]!]);
   expect((await storage.check()).problems).toEqual([]);
   await storage.close();
+});
+
+test("[CL75] what only reads works on a file log that this user may not write", async (context) => {
+  const { url, location } = await makeStore();
+  // Root may write everywhere, so it goes on as another user.
+  const uid = process.getuid?.() === 0 ? 65_534 : process.getuid?.();
+  const other = uid === undefined ? {} : { uid, cwd: "/" };
+  const works = await coppice(["--version"], other).catch(() => undefined);
+  context.skip(works?.code !== 0, "the command cannot be run as another user");
+  await chmod(join(location, ".."), 0o755);
+  for (const name of await readdir(location)) await chmod(join(location, name), 0o444);
+  await chmod(location, 0o555);
+  const before = await readdir(location);
+  const on = (...args: string[]) => coppice([...args, "-s", url], other);
+  for (const args of [["ls"], ["info", "notes/a"], ["read", "notes/a"], ["tags", "notes/a"], ["dump"]])
+    expect([args, await on(...args)]).toMatchObject([args, { code: 0, stderr: "" }]);
+  expect((await on("tag", "notes/a", "v2")).code).toBe(1);
+  await chmod(location, 0o755);
+  expect(await readdir(location)).toEqual(before);
 });
 
 test("[CL51] check finds damaged frames, --repair sets the file aside, and says which documents lost what", async () => {
