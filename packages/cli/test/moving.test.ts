@@ -97,8 +97,9 @@ describe("moving", () => {
     const refused = await on(store, "export", "a", beyond, "--json");
     expect(refused.code).toBe(1);
     expect(jsonLines(refused.stderr)).toMatchObject([
-      { error: { code: "FAILED", kind: "failed", details: { system: "ENOENT" } } },
+      { error: { code: "FAILED", kind: "failed", details: { system: "ENOENT", file: beyond } } },
     ]);
+    expect(refused.stderr).not.toContain(".part");
     expect((await on(store, "import", "document", folder, "--json")).stderr).toContain('"system":"EISDIR"');
     expect((await on(store, "export", "a", beyond)).stderr).toContain("Look at the name, the rights");
     const file = join(folder, "file");

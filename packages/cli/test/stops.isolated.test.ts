@@ -252,6 +252,13 @@ describe("pipes and terminals", () => {
     expect(lines.at(-1)).toMatch(/^compacted 400 of 400 documents, /);
   });
 
+  test("[CL41] an export is poured over no terminal", async (context) => {
+    context.skip(noTerminalReason !== undefined, noTerminalReason);
+    const { code, stdout } = await (await startOnTerminal(["export", "a", "-s", small.url])).ended;
+    expect([code, stdout]).toEqual([2, expect.stringContaining("binary: name a file, or redirect")]);
+    expect(stdout).not.toContain("\0");
+  });
+
   test("[CL5] colours are on terminals, and NO_COLOR takes them away there too", async (context) => {
     context.skip(noTerminalReason !== undefined, noTerminalReason);
     const coloured = await (await startOnTerminal(["check", "a", "-s", small.url])).ended;

@@ -60,6 +60,10 @@ function exportOne(runtime: Runtime, id: string, file: string, options: ExportOp
   const at = options.at === undefined ? {} : { at: options.at };
   const force = options.force === true;
   if (file !== "-" && !force && existsSync(file)) throw existsError(file);
+  if (file === "-" && runtime.out.terminal)
+    throw new CommandError("USAGE", "an export is binary: name a file, or redirect", {
+      hint: "As in `coppice export notes notes.coppice`, or with | or > behind it.",
+    });
   return withStorage(runtime, { ...options, onlyReads: true }, async (storage) => {
     await existing(storage, id);
     const stream = notEmpty(id, storage.export(id, { ...at, signal }));
@@ -108,8 +112,14 @@ async function toFile(file: string, stream: AsyncIterable<Uint8Array>, force: bo
   } catch (error) {
     target.destroy();
     await rm(part, { force: true });
-    throw error;
+    throw named(error, part, file);
   }
+}
+
+/** What the system says of the part is said of the file, whose name the user knows. */
+function named(error: unknown, part: string, file: string): unknown {
+  if (!(error instanceof Error) || (error as NodeJS.ErrnoException).path !== part) return error;
+  return Object.assign(error, { message: error.message.replaceAll(part, file), path: file });
 }
 
 /** Gives the whole file its name, unless somebody has made one of that name meanwhile. */
