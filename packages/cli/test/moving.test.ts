@@ -167,10 +167,11 @@ describe("moving", () => {
     }[];
     expect(new Set(lines.map(({ space }) => space))).toEqual(new Set(["meta", "tags", "events", "tagged"]));
     expect(new Set(lines.map(({ state }) => state))).toEqual(new Set(["intact"]));
-    expect((await on(store, "dump", "a")).stdout).toMatch(/^SPACE +ID +SEQ/);
+    expect((await on(store, "dump", "a")).stdout).toMatch(/^space +id +seq/);
     const { stdout } = await on(store, "dump", "a");
     expect(stdout).toMatch(/^tagged +a +5 +[0-9a-f]+\/1 /m);
-    expect(new Set(stdout.split("\n").map((row) => row.search(/intact|STATE/)))).toHaveProperty("size", 2);
+    expect(stdout).toMatch(/^meta +a .* \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ$/m);
+    expect(new Set(stdout.split("\n").map((row) => row.search(/intact|state/)))).toHaveProperty("size", 2);
     expect((await on(store, "dump", "nobody")).code).toBe(3);
     const broken = await makeStore((storage) => storage.append("d", events).then(() => undefined));
     await damage(broken.location, "d");

@@ -9,7 +9,7 @@ import type { Command } from "commander";
 import { type Backend, crc32, encodeKey, Guard, type Key, LIMITS, Reader, systemEnv, toHex } from "coppice";
 import { EXIT, type ExitCode } from "../errors.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
-import { byteSize, count, printable, Table } from "../output.js";
+import { byteSize, count, printable, Table, timestamp } from "../output.js";
 import type { Runtime } from "../runtime.js";
 import { assertStore, besideOwner, loadBackend, parseStore, waiting } from "../store.js";
 import { noDocument } from "./document.js";
@@ -115,20 +115,20 @@ function describe(key: Key, value: Uint8Array): Value {
 }
 
 const COLUMNS = [
-  { name: "SPACE", widthMin: 8 },
-  { name: "ID" },
-  { name: "SEQ", align: "right", widthMin: 7 },
-  { name: "PART", align: "right", widthMin: 10 },
-  { name: "BYTES", align: "right", widthMin: 8 },
-  { name: "STATE" },
-  { name: "KIND", widthMin: 8 },
-  { name: "EVENTS", align: "right" },
-  { name: "TIME" },
+  { name: "space", widthMin: 8 },
+  { name: "id" },
+  { name: "seq", align: "right", widthMin: 7 },
+  { name: "part", align: "right", widthMin: 10 },
+  { name: "bytes", align: "right", widthMin: 8 },
+  { name: "state" },
+  { name: "kind", widthMin: 8 },
+  { name: "events", align: "right" },
+  { name: "time" },
 ] as const;
 
 function rowOf(value: Value): string[] {
   const number = (given: number | undefined) => (given === undefined ? "" : count(given));
-  const time = value.time === undefined ? "" : new Date(value.time).toISOString();
+  const time = value.time === undefined ? "" : timestamp(value.time);
   const { space, id, seq, part, bytes, state, kind = "", events } = value;
   return [
     space,
