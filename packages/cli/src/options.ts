@@ -26,12 +26,11 @@ export function plainCommand(name: string, summary: string): Command {
 
 /** A command that works on a store. */
 export function storeCommand(name: string, summary: string, store: string = DEFAULT_STORE): Command {
+  const option = new Option("-s, --store <url>", "the store: level:<directory>, file:<directory> or memory:");
+  // An empty variable is an unset one; an empty `--store` is a mistake.
+  if (process.env.COPPICE_STORE !== "") option.env("COPPICE_STORE");
   return plainCommand(name, summary)
-    .addOption(
-      new Option("-s, --store <url>", "the store: level:<directory>, file:<directory> or memory:")
-        .env("COPPICE_STORE")
-        .default(store),
-    )
+    .addOption(option.default(store))
     .option("--wait <duration>", "while another process has the store open, wait for so long", parseDuration);
 }
 

@@ -219,8 +219,10 @@ describe("looking", () => {
     expect(memory.stderr).toBe(`${note}no documents\n`);
     const named = await coppice(["ls", "--limit", "1"], { env: { COPPICE_STORE: store.url } });
     expect(named.stdout).toBe("notes/a\n");
-    const here = await coppice(["ls", "--limit", "1"], { cwd: join(store.location, "..") });
-    expect(here.stdout).toBe("notes/a\n");
+    const cwd = join(store.location, "..");
+    for (const env of [{}, { COPPICE_STORE: "" }])
+      expect((await coppice(["ls", "--limit", "1"], { cwd, env })).stdout).toBe("notes/a\n");
+    expect((await coppice(["ls", "--store", ""], { cwd })).code).toBe(2);
   });
 });
 

@@ -68,6 +68,11 @@ test("[CL73] import says its own help, what may have been meant, and that two di
   const meant = await coppice(["import", "notes.coppice", "--store", "level:./new"]);
   expect(meant.code).toBe(2);
   expect(meant.stderr).toContain("coppice import document notes.coppice");
+  const misspelt = await coppice(["import", "yleveldb", "./dir", "--store", "level:./new"]);
+  expect([misspelt.code, misspelt.stderr]).toEqual([
+    2,
+    expect.stringContaining("yleveldb is\ncoppice import document ./dir, or coppice import y-leveldb ./dir?"),
+  ]);
   const same = await coppice(["import", "y-leveldb", `${source}/`, "--store", `level:${source}`]);
   expect([same.code, same.stderr.includes("and these are one")]).toEqual([2, true]);
 });

@@ -176,9 +176,10 @@ describe("coppice start", () => {
 
   test("[CL62] says in plain words where to look, and refuses what would not outlive a kill", async () => {
     const store = `level:${join(await temporaryDirectory(), "new")}`;
-    const child = await start(["start", "--store", store, "--port", "0", "--no-samples"]);
+    const env = { npm_lifecycle_event: "npx" };
+    const child = await start(["start", "--store", store, "--port", "0", "--no-samples"], { env });
     await until("it listens", () => child.seen().includes("Ctrl-C stops it"));
-    for (const words of ["serves", "look  http", "type  http", "kill -9"])
+    for (const words of ["serves", "look  http", "type  http", "kill -9", "cron  coppice compact"])
       expect(child.seen()).toContain(words);
     const locked = await coppice(["start", "--store", store, "--json"]);
     expect([locked.code, locked.stderr]).toEqual([4, expect.stringContaining("LOCKED")]);

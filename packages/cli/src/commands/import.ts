@@ -35,9 +35,10 @@ export function importCommand(runtime: Runtime, done: (code: ExitCode) => void):
     .description("move documents in: one from an export, or all from another store")
     .addCommand(importDocumentCommand(runtime, done))
     .addCommand(yLeveldb)
-    .on("command:*", ([word = ""]: string[]) => {
+    .on("command:*", ([word = "", source = word]: string[]) => {
+      const from = printable(source);
       throw new CommandError("USAGE", `import does not know what ${printable(word)} is`, {
-        hint: `coppice import document ${printable(word)}, or coppice import y-leveldb ${printable(word)}?`,
+        hint: `coppice import document ${from}, or coppice import y-leveldb ${from}?`,
       });
     });
 }

@@ -86,8 +86,8 @@ async function tellStart(
   { url, pid }: { readonly url: string; readonly pid: number },
 ): Promise<void> {
   const location = printable(store);
-  // In a clone there is no `coppice` on the path.
-  const command = env.npm_lifecycle_event === undefined ? "coppice" : `node ${relative(".", entry)}`;
+  // In a clone, where `npm start` runs it, there is no `coppice` on the path.
+  const command = env.npm_lifecycle_event === "start" ? `node ${relative(".", entry)}` : "coppice";
   await out.line(`\n${out.style("bold", "Coppice")} serves ${location} at ${out.style("bold", url)}\n`);
   for (const { id, says, events } of samples)
     await out.line(`  ${id.padEnd(14)}${count(events).padStart(6)} events  ${says}`);
