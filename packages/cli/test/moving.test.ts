@@ -137,6 +137,11 @@ describe("moving", () => {
     const one = await coppice(["copy", store.url, target, "--prefix", "more"]);
     expect(one.stdout).toMatch(/^1 document: 0 copied/);
     expect((await coppice(["check", "--store", target])).code).toBe(0);
+    const dumped = await coppice(["dump", "more", "--store", target]);
+    expect([dumped.code, dumped.stdout]).toEqual([
+      0,
+      expect.stringMatching(/^copied +more .* intact +record /m),
+    ]);
     const missing = await coppice(["copy", `${target}-none`, target]);
     expect(missing.code).toBe(3);
     expect(missing.stderr).not.toContain("--store");

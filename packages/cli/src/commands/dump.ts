@@ -42,6 +42,7 @@ const SPACES = [
   "held",
   "quarantine",
   "erased",
+  "copied",
   CHUNKS,
 ] as const;
 /** See `meta.ts` of core: `stage · 2¹⁶ + part`. */
