@@ -221,7 +221,7 @@ describe("permissions", () => {
       [{ documents: [""] }, "a list of ids"],
       [{ documents: ["notes", "te*am"] }, '"te*am" has a * that is not its end'],
       [{ expires: 1_798_761_600 }, "in ms since 1970, not 1798761600"],
-      [{ expires: "2027-01-01" }, "in ms since 1970"],
+      [{ expires: "2027-01-01" }, "expires must be a number"],
       [{ action: "toString" }, "read, write or admin"],
     ] as const)
       expect(() => bearerTokens([{ token, action: "admin", ...grant } as never])).toThrow(says);
