@@ -121,8 +121,9 @@ export async function snapshotDocument(site: Site, live?: LiveSource): Promise<n
       snapshot: staged.ref,
       previous: olderAtSnapshot(context, meta, source.clock),
     };
-    const flippedBytes = await flip(context, log.id, metaBytes, flipped, [staged]);
-    log.forget();
+    const flippedBytes = await flip(context, log.id, metaBytes, flipped, [staged]).finally(() =>
+      log.forget(),
+    );
     if (flippedBytes === undefined) continue;
     await sweep(context, log.id, flipped, flippedBytes);
     const durationMs = context.env.elapsed() - started;
@@ -271,9 +272,8 @@ async function compactOnce(
   const commits = await commitsAt(site, meta, oldest);
   const flipped: Meta = { ...meta, snapshot, previous, oldest, archive, ...commits };
   const named = [...stages, ...records.map((record) => ({ record, held: [] }))];
-  const metaBytes = await flip(context, log.id, state.metaBytes, flipped, named);
+  const metaBytes = await flip(context, log.id, state.metaBytes, flipped, named).finally(() => log.forget());
   if (metaBytes === undefined) return undefined;
-  log.forget();
   await sweep(context, log.id, flipped, metaBytes);
   return {
     outcome: "compacted",

@@ -53,7 +53,11 @@ export interface Removal {
 const RACES_MAX = 64;
 
 /** Whether there was a document. See `DocumentStorage.delete`. */
-export async function deleteDocument({ context, log, lane }: Removal): Promise<boolean> {
+export function deleteDocument(removal: Removal): Promise<boolean> {
+  return removal.log.hold(() => remove(removal));
+}
+
+async function remove({ context, log, lane }: Removal): Promise<boolean> {
   for (;;) {
     const outcome = await log.exclusively((head) => bury(context, log, head));
     if (outcome === "conflict") continue;
@@ -71,9 +75,16 @@ export async function deleteDocument({ context, log, lane }: Removal): Promise<b
 /**
  * See `DocumentStorage.erase`; reclaiming is the caller's. `assertMay` throws where the document is to stay.
  */
-export async function eraseDocument(
-  { context, log, lane }: Removal,
+export function eraseDocument(
+  removal: Removal,
   assertMay: (head: Head, meta: Meta) => Promise<void> = async () => undefined,
+): Promise<EraseResult> {
+  return removal.log.hold(() => removeAll(removal, assertMay));
+}
+
+async function removeAll(
+  { context, log, lane }: Removal,
+  assertMay: (head: Head, meta: Meta) => Promise<void>,
 ): Promise<EraseResult> {
   let existed = false;
   let keys = 0;
@@ -227,8 +238,7 @@ export async function bury(
   const { meta, metaBytes } = head;
   if (meta === undefined || metaBytes === undefined) return undefined;
   if (meta.incoming !== undefined) {
-    log.forget();
-    const taken = await takeClaim(context, log.id, { meta, metaBytes });
+    const taken = await takeClaim(context, log.id, { meta, metaBytes }).finally(() => log.forget());
     return taken === undefined ? "conflict" : { ...taken, existed: false };
   }
   if (meta.deleted !== undefined) return { meta, metaBytes, existed: false };
@@ -246,7 +256,6 @@ export async function bury(
     deleted: { clock: head.clock, time },
   };
   const value = sealMeta(log.id, tombstone, time);
-  log.forget();
   try {
     await context.guard.commit({
       put: [{ key: metaKey(log.id), value }],
@@ -259,6 +268,9 @@ export async function bury(
   } catch (error) {
     if (isCoppiceError(error, "COMMIT_CONFLICT")) return "conflict";
     throw error;
+  } finally {
+    // Not before the commit: who asks beside it would keep the head of a document that is gone.
+    log.forget();
   }
   return { meta: tombstone, metaBytes: value, existed: true };
 }

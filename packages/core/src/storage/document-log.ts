@@ -82,6 +82,7 @@ export class DocumentLog {
   #retries = 0;
   readonly #gathering: Gathering;
   #waiting: (() => void)[] = [];
+  #holders = 0;
   readonly #listeners = new Set<(clock: number) => void>();
 
   constructor(
@@ -99,7 +100,7 @@ export class DocumentLog {
 
   /** Must not be forgotten by `Logs`. */
   get busy(): boolean {
-    return this.#pumping || this.#listeners.size > 0;
+    return this.#pumping || this.#listeners.size > 0 || this.#holders > 0;
   }
 
   /** Appends are queued or in flight. */
@@ -131,6 +132,19 @@ export class DocumentLog {
   forget(): void {
     this.#head = undefined;
     this.#epoch++;
+  }
+
+  /**
+   * Runs what works on the document beside the queue. Until it has ended this is the one log of the id: were
+   * it replaced meanwhile, what the task tells this one to forget or to announce would reach nobody.
+   */
+  async hold<T>(task: () => Promise<T>): Promise<T> {
+    this.#holders++;
+    try {
+      return await task();
+    } finally {
+      this.#holders--;
+    }
   }
 
   append(request: AppendRequest): Promise<AppendResult> {
@@ -187,29 +201,43 @@ export class DocumentLog {
 
   async #readAndPump(): Promise<void> {
     try {
-      // Reads go on in a failed backend and may show what is not durable: nobody may be told "stored" from
-      // them.
-      const { poison } = this.#context.guard;
-      if (poison !== undefined) throw behind(poison);
       const { exclusive } = this.#context.guard.traits;
       if (!exclusive && this.#queue.some((waiting) => this.#mustReadFor(waiting))) this.forget();
       // On a shared backend a head may answer only those who asked before it was read.
       const asked = exclusive ? Number.MAX_SAFE_INTEGER : this.#queue.length;
-      this.#head ??= await readHead(this.#context, this.id);
-      const head = this.#head;
+      const head = await this.#read();
       const [first] = this.#queue;
-      if (first !== undefined && "run" in first) {
-        this.#queue.shift();
-        await first.run(head).catch(first.reject);
-      } else {
-        if (this.#queue.some(asksForIds)) head.commits ??= await readCommitIds(this.#context, this.id, head);
+      if (first === undefined || !("run" in first)) {
         this.#commitNext(head, asked);
         return;
       }
+      this.#queue.shift();
+      await first.run(head).catch(first.reject);
     } catch (error) {
       this.#failAll(error);
     }
     this.#goOn();
+  }
+
+  /**
+   * The head, with commit ids where they are asked for. One that was forgotten while it was read is read
+   * again: it may be older than what those who have joined the queue since were told.
+   */
+  async #read(): Promise<Head> {
+    for (;;) {
+      // Reads go on in a failed backend and may show what is not durable: nobody may be told "stored" from
+      // them.
+      const { poison } = this.#context.guard;
+      if (poison !== undefined) throw behind(poison);
+      const epoch = this.#epoch;
+      const head = this.#head ?? (await readHead(this.#context, this.id));
+      if (this.#queue[0] instanceof Member && this.#queue.some(asksForIds)) {
+        head.commits ??= await readCommitIds(this.#context, this.id, head);
+      }
+      if (epoch !== this.#epoch) continue;
+      this.#head = head;
+      return head;
+    }
   }
 
   /** `plan`: whose commit is done, and who are told after what waits has begun. */
@@ -260,7 +288,8 @@ export class DocumentLog {
 
   #submit(plan: Plan, batch: Batch): void {
     const { guard } = this.#context;
-    const done = (now?: number) => this.#done(plan, now);
+    const epoch = this.#epoch;
+    const done = (now?: number) => this.#done(plan, epoch, now);
     const failed = (error: unknown) => {
       this.#failed(plan, error);
       this.#goOn();
@@ -285,9 +314,11 @@ export class DocumentLog {
     }
   }
 
-  #done(plan: Plan, now?: number): void {
+  #done(plan: Plan, epoch: number, now?: number): void {
+    const head = plan.committed();
     this.#retries = 0;
-    this.#head = plan.committed();
+    // Forgotten while the outcome was settled: others have written behind this commit.
+    this.#head = epoch === this.#epoch ? head : undefined;
     this.#epoch++;
     this.#gathering.done(plan.members.length, this.#queue.length, now);
     this.#goOn(plan);

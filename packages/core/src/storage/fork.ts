@@ -32,7 +32,16 @@ export interface ForkResult {
 }
 
 /** See `DocumentStorage.fork`. */
-export async function forkDocument(
+export function forkDocument(
+  context: Context,
+  id: string,
+  log: DocumentLog,
+  options: ForkOptions,
+): Promise<ForkResult | undefined> {
+  return log.hold(() => forkTo(context, id, log, options));
+}
+
+async function forkTo(
   context: Context,
   id: string,
   log: DocumentLog,

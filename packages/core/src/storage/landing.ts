@@ -83,12 +83,22 @@ export function existsError(id: string): CoppiceError {
  * `undefined`: the image was empty, and nothing was written. `beside`: what goes with the commit after which
  * there is the document.
  */
-export async function land(
+export function land(
   context: Context,
   log: DocumentLog,
   place: Place,
   parts: AsyncIterable<ImagePart>,
   beside: (end: ImageEnd) => readonly Entry[] = () => [],
+): Promise<Landed | undefined> {
+  return log.hold(() => landHeld(context, log, place, parts, beside));
+}
+
+async function landHeld(
+  context: Context,
+  log: DocumentLog,
+  place: Place,
+  parts: AsyncIterable<ImagePart>,
+  beside: (end: ImageEnd) => readonly Entry[],
 ): Promise<Landed | undefined> {
   if (place.meta === undefined) await assertNothingLeft(context, place.id);
   const landing = new Landing(context, log, place);

@@ -434,9 +434,8 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     this.#assertReady("check", options);
     if (options.id !== undefined) checkId(options.id, this.#context.limits.idBytesMax);
     await this.#settled();
-    const report = await checkStorage(this.#context, this.#folder, options);
-    if (options.repair) this.#logs.forget();
-    return report;
+    const checked = checkStorage(this.#context, this.#folder, options);
+    return options.repair ? checked.finally(() => this.#logs.forget()) : checked;
   }
 
   /**
@@ -545,17 +544,20 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     return {
       context: this.#context,
       log: this.#logs.get(id),
-      lane: (task) => this.#maintenance.run(id, task),
+      lane: (task) => this.#lane(id, task),
     };
   }
 
   #maintain<T>(id: string, task: (site: Site) => Promise<T>): Promise<T> {
     this.#assertUsable(id);
-    return this.#maintenance.run(id, () => task(this.#site(id)));
+    return this.#lane(id, task);
   }
 
-  #site(id: string): Site {
-    return { context: this.#context, folder: this.#folder, log: this.#logs.get(id) };
+  /** The log stays the one of its id from the call on. */
+  #lane<T>(id: string, task: (site: Site) => Promise<T>): Promise<T> {
+    const log = this.#logs.get(id);
+    const site = { context: this.#context, folder: this.#folder, log };
+    return log.hold(() => this.#maintenance.run(id, () => task(site)));
   }
 
   /** A policy that throws is a snapshot that failed: it harms none of those whose events were stored. */
@@ -571,11 +573,9 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   /** One background snapshot per document at a time; its failure is reported, and harms nothing. */
   #snapshotLater(id: string, live?: LiveSource): void {
     if (this.#closing !== undefined) return;
-    this.#background.add(this.#logs.get(id), () =>
-      this.#maintenance
-        .run(id, () => snapshotDocument(this.#site(id), live))
-        .catch((error: unknown) => snapshotFailed(this.#context, { id, error })),
-    );
+    const failed = (error: unknown) => snapshotFailed(this.#context, { id, error });
+    const run = () => this.#lane(id, (site) => snapshotDocument(site, live)).catch(failed);
+    this.#background.add(this.#logs.get(id), run);
   }
 
   #modelFor(name: string | undefined, id: string): AnyModel {
