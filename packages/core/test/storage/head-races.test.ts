@@ -192,6 +192,33 @@ test("[ST80] a compaction while a lost reply is settled is known when that has e
   await storage.close();
 });
 
+for (const end of ["delete", "erase"] as const) {
+  test(`[MV3] an import beside ${end} of its id is told so, and not that the store is damaged`, async () => {
+    let remove: (() => Promise<unknown>) | undefined;
+    const backend = changed(memoryBackend(), (opened) => ({
+      scan: async function* (range, options) {
+        // The lander reads back what it has staged.
+        const back = "id" in range && range.id === "new" && range.space === "events" && !options?.reverse;
+        const removal = remove;
+        if (back && options?.values !== false && options?.limit === undefined && removal !== undefined) {
+          remove = undefined;
+          await removal();
+        }
+        yield* opened.scan(range, options);
+      },
+    }));
+    const storage = await open(backend, { groupOperationsMax: 2 });
+    for (let n = 0; n < 10; n++) await storage.append("source", [naming(`${n}`)]);
+    remove = () => storage[end]("new");
+    const told = expect.objectContaining({ code: expect.stringMatching(/^(BUSY|DELETED)$/) });
+    await expect(storage.import(storage.export("source"), { id: "new" })).rejects.toEqual(told);
+    expect(remove).toBe(undefined);
+    expect(await storage.load("new")).toBe(undefined);
+    expect((await storage.check()).problems).toEqual([]);
+    await storage.close();
+  });
+}
+
 test("[ST80] a repair that fails has forgotten what it changed before", async () => {
   const refused = new CoppiceError("UNAVAILABLE", "for now");
   let commits = Number.POSITIVE_INFINITY;
