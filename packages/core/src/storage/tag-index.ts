@@ -90,7 +90,12 @@ export async function intactTags(context: Context, id: string): Promise<readonly
 /** What a moment that was trimmed may be replaced by. */
 export async function available(context: Context, id: string): Promise<ErrorDetails> {
   const entries = await intactTags(context, id);
-  return { tags: entries.slice(0, 16).map(({ name, clock }) => `${name}@${clock}`) };
+  return { tags: entries.slice(0, 16).map(nameAtClock) };
+}
+
+/** A tag as errors name it. */
+export function nameAtClock({ name, clock }: TagEntry): string {
+  return `${name}@${clock}`;
 }
 
 export function unsealTags(id: string, value: Uint8Array): TagEntry[] {

@@ -3,10 +3,11 @@
  *
  * Invariants: an import is all or nothing; nothing of it is visible before the end of the stream was read and
  * everything in it was judged; a document that exists is never overwritten. Importing the same stream again
- * does nothing.
+ * does nothing. Nor does it bring tags to a document that is there: that they are not is said.
  */
 
 import { toHex } from "../base/bytes.js";
+import { CoppiceError } from "../base/errors.js";
 import type { Context } from "./context.js";
 import type { DocumentLog } from "./document-log.js";
 import { decodeExport, encodeExport, invalid } from "./export-stream.js";
@@ -16,6 +17,7 @@ import { checkedImage } from "./image-check.js";
 import { assertVacant, existsError, land, type Place, readPlace } from "./landing.js";
 import type { Moment } from "./moments.js";
 import { rekeyed } from "./rekeying.js";
+import { nameAtClock, readTags, type TagEntry, unsealTags } from "./tag-index.js";
 
 export interface ExportOptions {
   /** A past version, by clock, tag or date, with which the export ends. Default: all that is stored now. */
@@ -39,6 +41,9 @@ export interface ImportResult {
   /** Bytes of the stored values of the document. */
   readonly bytes: number;
 }
+
+/** So many tags are named at most. */
+const NAMED_MAX = 16;
 
 /** See `DocumentStorage.export`. */
 export function exportDocument(
@@ -88,16 +93,38 @@ async function compare(
   image: AsyncIterable<ImagePart>,
 ): Promise<ImportResult> {
   let bytes = 0;
+  let tags: readonly TagEntry[] = [];
   for await (const part of image) {
-    if (part.kind === "record") bytes += part.value.length;
+    if (part.kind === "record") {
+      bytes += part.value.length;
+      if (part.key[0] === "tags") tags = unsealTags(part.key[1], part.value);
+    }
     if (part.kind !== "end") continue;
     const head = await readHead(context, id);
     const same = head.clock === part.clock && head.crc === part.crc && meta?.created === part.meta.created;
     // A repair may have lost events that the chain does not miss.
     const lost = meta?.repaired !== undefined && meta.repaired !== part.meta.repaired;
-    if (same && !lost) return { id, clock: head.clock, outcome: "unchanged", bytes };
+    if (!same || lost) break;
+    assertSameTags(id, (await readTags(context.guard, id)).entries, tags);
+    return { id, clock: head.clock, outcome: "unchanged", bytes };
   }
   throw existsError(id);
+}
+
+/** By name and clock: what a tag says. */
+function assertSameTags(id: string, stored: readonly TagEntry[], brought: readonly TagEntry[]): void {
+  const without = (tags: readonly TagEntry[], others: readonly TagEntry[]): string[] => {
+    const known = new Set(others.map(nameAtClock));
+    return tags.map(nameAtClock).filter((tag) => !known.has(tag));
+  };
+  const [missing, additional] = [without(brought, stored), without(stored, brought)];
+  if (missing.length === 0 && additional.length === 0) return;
+  throw new CoppiceError(
+    "EXISTS",
+    "the document is there already, but with other tags than what is imported; nothing was written: tag " +
+      "the missing ones and untag the additional ones here, or import it under another id",
+    { details: { id, missing: missing.slice(0, NAMED_MAX), additional: additional.slice(0, NAMED_MAX) } },
+  );
 }
 
 async function* again(first: ImagePart, rest: AsyncIterable<ImagePart>): AsyncGenerator<ImagePart> {

@@ -147,6 +147,38 @@ describe("export and import", () => {
     await clean(two);
   });
 
+  test("[MV21] a document with other tags is not taken for the one that is imported, and the error names them", async () => {
+    const [one, two] = [await open(), await open()];
+    await one.append("d", [naming("a"), naming("b"), naming("c")]);
+    await two.import(one.export("d"));
+    const differs = (missing: string[], additional: string[]) =>
+      expect.objectContaining({
+        code: "EXISTS",
+        message: expect.stringMatching(/other tags.*untag/),
+        details: { id: "d", missing, additional },
+      });
+    const unchanged = expect.objectContaining({ outcome: "unchanged" });
+    await one.tag("d", "release");
+    await expect(two.import(one.export("d"))).rejects.toEqual(differs(["release@3"], []));
+    await two.tag("d", "release", 2);
+    await expect(two.import(one.export("d"))).rejects.toEqual(differs(["release@3"], ["release@2"]));
+    await two.untag("d", "release");
+    await two.tag("d", "release");
+    expect(await two.import(one.export("d"))).toEqual(unchanged);
+    await two.tag("d", "mine", 1);
+    await expect(two.import(one.export("d"))).rejects.toEqual(differs([], ["mine@1"]));
+    expect((await two.tags("d")).map(({ name }) => name)).toEqual(["mine", "release"]);
+    // Under another id, over a document that was deleted, clocks have moved.
+    await two.append("e", [naming("x")]);
+    await two.delete("e");
+    await two.import(one.export("d"), { id: "e", recreate: true });
+    expect(await two.import(one.export("d"), { id: "e" })).toEqual(unchanged);
+    await two.untag("e", "release");
+    await expect(two.import(one.export("d"), { id: "e" })).rejects.toEqual(code("EXISTS"));
+    await clean(one);
+    await clean(two);
+  });
+
   test("[MV21] a document that has lost events in a repair is not taken for the one that is imported", async () => {
     const backend = simulatedBackend();
     const storage = await open({ backend });
