@@ -132,12 +132,54 @@ async function* again(first: ImagePart, rest: AsyncIterable<ImagePart>): AsyncGe
   yield* rest;
 }
 
+/** Ends with the reason of the signal as soon as it aborts, also while the stream gives nothing. */
 async function* abortable(
   stream: AsyncIterable<Uint8Array>,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Uint8Array> {
-  for await (const chunk of stream) {
-    signal?.throwIfAborted();
-    yield chunk;
+  if (signal === undefined) {
+    yield* stream;
+    return;
   }
+  const iterator = stream[Symbol.asyncIterator]();
+  let isOpen = true;
+  const next = async () => {
+    let ended = true;
+    try {
+      const result = await iterator.next();
+      ended = result.done === true;
+      return result;
+    } finally {
+      isOpen = !ended;
+    }
+  };
+  try {
+    for (;;) {
+      signal.throwIfAborted();
+      const { done, value } = await unlessAborted(signal, next());
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    // A generator returns only after what it waits for: once aborted, nobody waits for that with it.
+    const closing = isOpen ? unlessAborted(signal, closed(iterator)) : undefined;
+    await closing?.catch((error: unknown) => {
+      if (!signal.aborted) throw error;
+    });
+  }
+}
+
+async function closed(iterator: AsyncIterator<Uint8Array>): Promise<void> {
+  await iterator.return?.();
+}
+
+/** Settles as the promise does, or rejects with the reason of the signal if it aborts before. */
+function unlessAborted<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason);
+    if (signal.aborted) abort();
+    else signal.addEventListener("abort", abort, { once: true });
+    const settled = () => signal.removeEventListener("abort", abort);
+    promise.then(resolve, reject).then(settled, settled);
+  });
 }

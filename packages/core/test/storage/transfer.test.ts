@@ -359,6 +359,47 @@ describe("export and import", () => {
     await clean(source);
     await clean(target);
   });
+
+  test("[MV24] a stream that stalls is left as soon as the import is aborted, and its late failure is nobody's", async () => {
+    const [source, target] = [await open(), await open({ limits: { groupBytesMax: 200 } })];
+    const stream = await exported(source);
+    // From a stream that ends in its return on, too: that of a bad export is waited for.
+    for (const bytes of [stream.subarray(0, -200), stream.subarray(0, 10), new Uint8Array(100)]) {
+      const stop = new AbortController();
+      let told = 0;
+      let failed = (_error: unknown) => {};
+      const stalled = new Promise<never>((_resolve, reject) => {
+        failed = reject;
+      });
+      const chunks = pieces(bytes, 50);
+      const stalling: AsyncIterable<Uint8Array> = {
+        [Symbol.asyncIterator]: () => ({
+          next: async () => {
+            const next = await chunks.next();
+            if (!next.done) return next;
+            setTimeout(() => stop.abort(new Error("enough")));
+            return stalled;
+          },
+          return: () => {
+            told++;
+            setTimeout(() => stop.abort(new Error("enough")));
+            return stalled;
+          },
+        }),
+      };
+      const whole = bytes[0] !== 0;
+      const refused = target.import(stalling, { signal: stop.signal });
+      await expect(refused).rejects.toEqual(whole ? new Error("enough") : code("EXPORT_INVALID"));
+      expect(told).toBe(1);
+      failed(new Error("the network, late"));
+      await new Promise((resolve) => setTimeout(resolve));
+      expect(await target.info("d")).toBe(undefined);
+      expect((await target.check()).garbageKeys).toBe(0);
+    }
+    await target.import(pieces(stream));
+    await clean(source);
+    await clean(target);
+  });
 });
 
 describe("export and import with an archive", () => {
