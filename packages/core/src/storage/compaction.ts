@@ -20,6 +20,7 @@ import { type Context, observe } from "./context.js";
 import type { DocumentLog } from "./document-log.js";
 import { damaged } from "./envelope.js";
 import { type Folder, foldState, restoresTo } from "./folding.js";
+import { deletedError } from "./head.js";
 import { eventsKey, type Meta, metaKey, type SnapshotRecord, type SnapshotRef } from "./meta.js";
 import { lastBatch, Moved, openBatch, readSnapshot, withRestarts } from "./reader.js";
 import { flip, type SnapshotSource, type Staged, stageSnapshot, sweep } from "./snapshots.js";
@@ -303,12 +304,15 @@ async function readWhole(site: Site, signal?: AbortSignal): Promise<State | unde
   );
 }
 
-/** The state at an earlier batch end; throws `CORRUPT` when what was not read so far is damaged. */
+/** The state at an earlier batch end; throws `CORRUPT` when it is damaged, `DELETED` when it is gone. */
 function stateAt(site: Site, clock: number): Promise<State> {
   return withRestarts(
     () => site.context.guard,
     site.log.id,
-    (meta, metaBytes) => readState(site.context, site.log.id, meta!, metaBytes!, { at: clock }),
+    async (meta, metaBytes) => {
+      if (meta === undefined || meta.deleted !== undefined) throw deletedError(site.log.id);
+      return readState(site.context, site.log.id, meta, metaBytes!, { at: clock });
+    },
   );
 }
 

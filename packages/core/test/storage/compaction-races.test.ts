@@ -1,4 +1,4 @@
-// What is appended between two steps of a compaction: it belongs to the next one.
+// What happens between two steps of a compaction: appends belong to the next one, an end of the document ends it.
 
 import { type BackendFactory, DocumentStorage, memoryBackend, never } from "coppice";
 import { expect, test } from "vitest";
@@ -58,5 +58,55 @@ for (const snapshot of [false, true]) {
     expect((await storage.compact("d")).outcome).toBe("compacted");
     expect((await storage.load("d"))?.doc.names.size).toBe(names.length + 1);
     await storage.close();
+  });
+}
+
+for (const end of ["erase", "delete"] as const) {
+  test(`[ST38] a compaction ends when another storage happens to ${end} the document between any two reads`, async () => {
+    const inner = memoryBackend({ shared: true });
+    let waiting: (() => Promise<unknown>) | undefined;
+    let reads = 0;
+    const read = async (id: string | undefined) => {
+      if (id !== "d" || reads-- !== 0) return;
+      await waiting?.();
+      waiting = undefined;
+    };
+    const backend: BackendFactory = {
+      name: "interrupted",
+      open: async (env) => {
+        const opened = await inner.open(env);
+        return {
+          traits: opened.traits,
+          get: async (key) => {
+            await read(key[1]);
+            return opened.get(key);
+          },
+          commit: (batch) => opened.commit(batch),
+          reclaim: () => opened.reclaim(),
+          close: () => opened.close(),
+          scan: async function* (range, options) {
+            await read("id" in range ? range.id : undefined);
+            yield* opened.scan(range, options);
+          },
+        };
+      },
+    };
+    const options = { models: [nameSet()], snapshotPolicy: never } as const;
+    const storage = await DocumentStorage.open({ backend, ...options });
+    const other = await DocumentStorage.open({ backend: inner, ...options });
+    const outcomes = new Set<string>();
+    for (let skipped = 0; ; skipped++) {
+      await other.open("d", { recreate: true });
+      for (const name of ["d", "e", "f"]) await other.append("d", [naming(name)]);
+      waiting = () => other[end]("d");
+      reads = skipped;
+      outcomes.add((await storage.compact("d")).outcome);
+      if (waiting !== undefined) break;
+      expect(await storage.load("d")).toBe(undefined);
+    }
+    expect([...outcomes].sort()).toEqual(["compacted", "not-found"]);
+    expect((await storage.check()).problems).toEqual([]);
+    await storage.close();
+    await other.close();
   });
 }
