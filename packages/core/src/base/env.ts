@@ -6,7 +6,10 @@
  */
 
 export interface Env {
-  /** Wall time in ms since 1970. May jump; storage never lets stored times go back. */
+  /**
+   * Wall time in ms since 1970. May jump, and be wrong: storage never lets stored times go back, and takes a
+   * time before 1970 for 1.
+   */
   now(): number;
   /** A clock that never goes back, in ms with fractions; only for durations. */
   elapsed(): number;
@@ -125,6 +128,25 @@ function random(): (byteCount: number) => Uint8Array {
     }
     used += byteCount;
     return drawn.subarray(used - byteCount, used);
+  };
+}
+
+/**
+ * The same with whole wall times from 1: no others can be stored, and a machine may start in 1969. Not from
+ * 0, up to which commit ids count as forgotten.
+ */
+export function storable(env: Env): Env {
+  const { thread } = env;
+  return {
+    now: () => {
+      const now = env.now();
+      return now > 1 ? Math.floor(now) : 1;
+    },
+    elapsed: () => env.elapsed(),
+    random: (byteCount) => env.random(byteCount),
+    delay: (ms, signal) => env.delay(ms, signal),
+    turn: (callback) => env.turn(callback),
+    ...(thread === undefined ? {} : { thread: (source) => thread.call(env, source) }),
   };
 }
 

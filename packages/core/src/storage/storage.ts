@@ -8,7 +8,7 @@
  * The memory in use does not grow with the number of documents: heads are cached up to `limits.headsMax`.
  */
 
-import { systemEnv } from "../base/env.js";
+import { storable, systemEnv } from "../base/env.js";
 import { CoppiceError } from "../base/errors.js";
 import { Lanes } from "../base/lane.js";
 import { withDefaults } from "../base/limits.js";
@@ -112,7 +112,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     options: StorageOptions<Models>,
   ): Promise<DocumentStorage<Models>> {
     const { models, defaultModel } = namedModels(options);
-    const env = options.env ?? systemEnv();
+    const env = storable(options.env ?? systemEnv());
     const limits = withDefaults(options.limits);
     checkHistory(options.history);
     await Promise.all(options.models.map((model) => model.ready?.()));
