@@ -4,7 +4,7 @@
  * Options of one room alone stay in that room (`compaction.ts`, `check.ts`, `queries.ts`, `handle.ts`).
  */
 
-import { pooledCopy } from "../base/bytes.js";
+import { hasLoneSurrogate, pooledCopy } from "../base/bytes.js";
 import type { Env } from "../base/env.js";
 import { CoppiceError } from "../base/errors.js";
 import type { Limits } from "../base/limits.js";
@@ -90,7 +90,10 @@ export interface OpenOptions<Doc> extends HandleOptions {
   readonly recreate?: boolean;
 }
 
-/** Who and from where, for history: plain values, at most `limits.infoBytesMax` bytes once packed. */
+/**
+ * Who and from where, for history: plain values, at most `limits.infoBytesMax` bytes once packed. No name is
+ * `__proto__`, and no lone surrogates are in names and strings.
+ */
 export type AppendInfo = Readonly<Record<string, string | number | boolean>>;
 
 export interface AppendOptions {
@@ -131,11 +134,9 @@ export function packInfo(id: string, info: AppendInfo | undefined, max: number):
   if (info === undefined) return undefined;
   checkInfo(id, info);
   for (const [name, value] of Object.entries(info)) {
-    if (!["string", "number", "boolean"].includes(typeof value)) {
-      throw new CoppiceError("ARGUMENT_INVALID", "info takes strings, numbers and booleans", {
-        details: { id, name },
-      });
-    }
+    const wrong = wrongWith(name, value);
+    if (wrong === undefined) continue;
+    throw new CoppiceError("ARGUMENT_INVALID", `info ${wrong}`, { details: { id, name } });
   }
   const packed = packRecord({ ...info });
   if (packed.length > max) {
@@ -144,6 +145,14 @@ export function packInfo(id: string, info: AppendInfo | undefined, max: number):
     });
   }
   return packed;
+}
+
+/** What would come back as something else. */
+function wrongWith(name: string, value: unknown): string | undefined {
+  if (!["string", "number", "boolean"].includes(typeof value)) return "takes strings, numbers and booleans";
+  if (name === "__proto__") return "cannot have the name __proto__";
+  const isBroken = hasLoneSurrogate(name) || (typeof value === "string" && hasLoneSurrogate(value));
+  return isBroken ? "cannot have lone surrogates: they are no text that can be stored" : undefined;
 }
 
 /** `ARGUMENT_INVALID` for what is no plain object: its entries would be taken for what was meant. */

@@ -118,6 +118,47 @@ test("[ST97] a value of another kind is refused, names what it must be, and noth
   await storage.close();
 });
 
+test("[ST82] info comes back as it was given or is refused, and then nothing is written", async () => {
+  const storage = await DocumentStorage.open({
+    backend: memoryBackend(),
+    models: [nameSet()],
+    snapshotPolicy: never,
+  });
+  const handle = await storage.open("d");
+  handle.change(add("a"));
+  const own = JSON.parse('{"__proto__":1,"who":"ada"}') as Record<string, number>;
+  for (const info of [
+    own,
+    { who: "\ud83d" },
+    { who: "\udc00a" },
+    { "\ud83d": 1 },
+    { a: 1, "b\udc00": true },
+  ]) {
+    const refused = { code: "ARGUMENT_INVALID", message: expect.stringContaining("info cannot have") };
+    for (const [target, call] of [
+      [storage, ["append", "d", [naming("b")], { info }]],
+      [storage, ["append", "new", [naming("b")], { info }]],
+      [handle, ["save", { info }]],
+    ] as const) {
+      expect(await outcome(target, call)).toMatchObject(refused);
+    }
+  }
+  expect(await storage.info("d")).toMatchObject({ clock: 0 });
+  expect(await storage.info("new")).toBe(undefined);
+  for (const info of [
+    { constructor: "x", toString: "", "": false },
+    { "\u{1F600}": "\ufeff\u{10FFFF}\0", n: -1.5 },
+  ]) {
+    const { clock } = await storage.append("e", [naming("b")], { info });
+    const found = [];
+    for await (const event of storage.read("e", { from: clock - 1 })) found.push(event.info);
+    expect(found).toEqual([info]);
+  }
+  await handle.save();
+  expect((await storage.check()).problems).toEqual([]);
+  await storage.close();
+});
+
 test("[ST97] opening a storage names what is wrong with what it was given", async () => {
   const good = { backend: memoryBackend(), models: [nameSet()] };
   const Loose = DocumentStorage as unknown as new () => unknown;
