@@ -3,7 +3,8 @@
  * lifecycle, argument checks, limits, group commit, and poison.
  *
  * Invariants:
- * - after `close` every call rejects with `CLOSED`, and the backend is called no more;
+ * - after `close` every call rejects with `CLOSED`, after `retire` with `POISONED`, and the backend is called
+ *   no more;
  * - a backend that `poisonsItself` gets no further commit after one that failed for any reason but a
  *   conflict or `STORE_FULL`: all waiting and later ones reject with `POISONED` until it is reopened, and one
  *   that it has already ends as it says. Reads go on: they only show what was committed;
@@ -38,6 +39,8 @@ export class Guard implements Backend {
   readonly #group: GroupCommit;
   readonly #onCommit: CommitListener | undefined;
   #closed: Promise<void> | undefined;
+  /** Closed to be opened again, and why that has failed. */
+  #retired: { readonly failure?: unknown } | undefined;
   #reclaiming: Promise<void> = Promise.resolve();
   #poison: CoppiceError | undefined;
   /** When the last commit was done. */
@@ -59,14 +62,14 @@ export class Guard implements Backend {
   }
 
   async get(key: Key): Promise<Uint8Array | undefined> {
-    this.#assertOpen();
+    this.assertOpen();
     checkKey(key);
     const value = await this.#translate(() => this.#backend.get(key), UNREADABLE);
     return value === undefined ? undefined : plain(value);
   }
 
   async *scan(range: Range, options: ScanOptions = {}): AsyncGenerator<readonly Entry[]> {
-    this.#assertOpen();
+    this.assertOpen();
     checkRange(range);
     const { limit, signal } = options;
     if (limit !== undefined && (!Number.isSafeInteger(limit) || limit < 0)) {
@@ -85,7 +88,7 @@ export class Guard implements Backend {
         signal?.throwIfAborted();
         if (page.done) return;
         yield page.value.map((entry) => ({ key: entry.key, value: plain(entry.value) }));
-        this.#assertOpen();
+        this.assertOpen();
       }
     } finally {
       await pages.return?.();
@@ -95,7 +98,7 @@ export class Guard implements Backend {
   commit(batch: Batch): Promise<void> {
     return new Promise((resolve, reject) => {
       try {
-        this.#assertOpen();
+        this.assertOpen();
         checkKeys(batch);
       } catch (error) {
         reject(error);
@@ -111,7 +114,7 @@ export class Guard implements Backend {
    */
   submit(batch: Batch, done: (now: number) => void, failed: (error: unknown) => void): void {
     try {
-      this.#assertOpen();
+      this.assertOpen();
       this.#checkSizes(batch);
       if (this.#poison !== undefined) throw poisoned(this.#poison);
     } catch (error) {
@@ -122,14 +125,14 @@ export class Guard implements Backend {
   }
 
   watch(listener: () => void): () => void {
-    this.#assertOpen();
+    this.assertOpen();
     return this.#backend.watch?.(listener) ?? (() => undefined);
   }
 
   /** One at a time: a call that begins while one runs may be about bytes that the other passes by. */
   reclaim(): Promise<void> {
     const run = async (): Promise<void> => {
-      this.#assertOpen();
+      this.assertOpen();
       if (this.#poison !== undefined) throw poisoned(this.#poison);
       await this.#translate(() => this.#backend.reclaim(), "the backend could not reclaim deleted bytes");
     };
@@ -145,6 +148,37 @@ export class Guard implements Backend {
 
   /** Waits for what is in flight, then closes the backend. Repeated calls get the first outcome. */
   close(): Promise<void> {
+    this.#retired = undefined;
+    return this.#shut();
+  }
+
+  /**
+   * Closes the backend because it is to be opened again. Calls reject with `POISONED` then: `CLOSED` tells
+   * whoever has something to store that it never will be.
+   */
+  retire(): Promise<void> {
+    this.#retired ??= {};
+    return this.#shut();
+  }
+
+  /** Says why the backend could not be opened again after `retire`: the cause of what calls reject with. */
+  stranded(failure: unknown): void {
+    this.#retired = { failure };
+  }
+
+  /** Throws what every call rejects with once the backend is closed. */
+  assertOpen(): void {
+    if (this.#closed === undefined) return;
+    if (this.#retired === undefined) throw new CoppiceError("CLOSED", "the backend is closed");
+    const { failure } = this.#retired;
+    const message =
+      failure === undefined
+        ? "recover() closed the backend; nothing was done; call again when recover() has ended"
+        : "the backend could not be reopened: nothing is read or written before recover() is called again";
+    throw new CoppiceError("POISONED", message, { cause: failure ?? this.#poison });
+  }
+
+  #shut(): Promise<void> {
     this.#closed ??= Promise.all([this.#group.idle(), this.#reclaiming]).then(() => this.#backend.close());
     return this.#closed;
   }
@@ -181,15 +215,13 @@ export class Guard implements Backend {
     }
   }
 
-  #assertOpen(): void {
-    if (this.#closed !== undefined) throw new CoppiceError("CLOSED", "the backend is closed");
-  }
-
   async #translate<T>(work: () => Promise<T>, failure: string, signal?: AbortSignal): Promise<T> {
     try {
       return await work();
     } catch (error) {
       if (signal?.aborted) throw signal.reason;
+      // Closed under the read: the backend does not know whether for good.
+      if (isCoppiceError(error, "CLOSED")) this.assertOpen();
       if (isCoppiceError(error)) throw error;
       throw new CoppiceError("UNAVAILABLE", failure, { cause: error });
     }

@@ -28,6 +28,19 @@ export async function openGuard(
   return new Guard(backend, env, limits, (commit) => report(env, () => observer.commit?.(commit)));
 }
 
+/** Closes the backend and opens it again. While that cannot be done, calls reject with `POISONED` and why. */
+export async function reopenGuard(context: Context, factory: BackendFactory): Promise<void> {
+  const { guard, env, limits, observer } = context;
+  // Whatever closing a failed backend reports, the reopened one decides what is true.
+  await guard.retire().catch(() => undefined);
+  try {
+    context.guard = await openGuard(factory, env, limits, observer);
+  } catch (error) {
+    guard.stranded(error);
+    throw error;
+  }
+}
+
 /** Settles them, and tells the handles. What is settled, or what nobody can tell of, leaves the list. */
 export async function settleCommits(
   context: Context,

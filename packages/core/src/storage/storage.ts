@@ -73,7 +73,7 @@ import {
   readEvents,
   type StoredEvent,
 } from "./queries.js";
-import { openGuard, settleCommits } from "./recovery.js";
+import { openGuard, reopenGuard, settleCommits } from "./recovery.js";
 import { Pulse, type SubscribeOptions, subscribe } from "./subscription.js";
 import { checkTagName, listTags, type Tag } from "./tag-index.js";
 import { tagDocument, untagDocument } from "./tags.js";
@@ -453,7 +453,8 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   /**
    * After `OUTCOME_UNKNOWN` or `POISONED`: closes the backend, opens it again, reads the heads anew, and
    * settles the commits whose outcome was unknown by their ids. Handles stay valid and keep their unsaved
-   * events. Rejects with what opening rejects with (the disk is still full, say); then call it again later.
+   * events. Rejects with what opening rejects with (the disk is still full, say); then all calls reject with
+   * `POISONED`, reads as well: call it again later.
    */
   async recover(): Promise<RecoverReport> {
     this.#assertOpen();
@@ -503,11 +504,8 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   }
 
   async #reopen(): Promise<RecoverReport> {
-    const { env, limits, observer } = this.#context;
     await this.#logs.idle();
-    // Whatever closing a failed backend reports, the reopened one decides what is true.
-    await this.#context.guard.close().catch(() => undefined);
-    this.#context.guard = await openGuard(this.#factory, env, limits, observer);
+    await reopenGuard(this.#context, this.#factory);
     this.#logs.forget();
     return { settled: await settleCommits(this.#context, this.#unknown, this.#handles) };
   }
@@ -590,8 +588,9 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   #assertReady(call?: Call, options: object = NO_OPTIONS): void {
     if (call !== undefined) assertOptions(call, options);
     this.#assertOpen();
-    if (this.#recovering === undefined) return;
-    throw new CoppiceError("BUSY", "recover() is under way; nothing was done; call again when it has ended");
+    if (this.#recovering !== undefined)
+      throw new CoppiceError("BUSY", "recover() is under way; nothing was done; call again when it ends");
+    this.#context.guard.assertOpen();
   }
 
   #assertOpen(): void {

@@ -59,6 +59,32 @@ test("[BK14] after close every call is refused with CLOSED and the backend is ca
   expect(calls).toEqual([]);
 });
 
+test("[RC28] a guard that is retired refuses every call with POISONED, with CLOSED once it is closed", async () => {
+  const closed = new CoppiceError("CLOSED", "the engine is closed");
+  let end = () => {};
+  const { guard, calls } = await guarded(() => ({
+    // An engine that is closed under a read says so itself.
+    get: () => new Promise((_, reject) => (end = () => reject(closed))),
+  }));
+  const reading = guard.get(KEY);
+  await guard.retire();
+  end();
+  await expect(reading).rejects.toThrow(code("POISONED"));
+  calls.length = 0;
+  await expect(guard.get(KEY)).rejects.toThrow(code("POISONED"));
+  await expect(guard.commit(PUT)).rejects.toThrow(code("POISONED"));
+  await expect(guard.reclaim()).rejects.toThrow(code("POISONED"));
+  const failure = new Error("the disk is full");
+  guard.stranded(failure);
+  await expect(guard.scan({ space: "events" }).next()).rejects.toMatchObject({
+    code: "POISONED",
+    cause: failure,
+  });
+  await guard.close();
+  await expect(guard.get(KEY)).rejects.toThrow(code("CLOSED"));
+  expect(calls).toEqual([]);
+});
+
 test("[BK14] close waits for the commits that were submitted, and passes on its failure each time", async () => {
   const order: string[] = [];
   const { guard } = await guarded((inner) => ({

@@ -304,6 +304,79 @@ describe("recovery", () => {
     expect(await names(storage)).toEqual(["a"]);
     await storage.close();
   });
+
+  for (const poisonsItself of [true, false]) {
+    const what = poisonsItself ? "poisons itself" : "goes on";
+    test(`[RC28] while recover cannot reopen, a backend that ${what} rejects all with POISONED, reads too`, async () => {
+      const backend = simulatedBackend({ poisonsItself });
+      const storage = await open({ backend });
+      await storage.append("d", [naming("a")]);
+      const handle = await storage.open("d");
+      handle.change(add("b"));
+      backend.failNext("open", "unavailable");
+      backend.failNext("open", "unavailable");
+      for (let attempt = 0; attempt < 2; attempt++) {
+        const full = await storage.recover().catch((error: unknown) => error);
+        expect(full).toMatchObject({ code: "UNAVAILABLE" });
+        const poisoned = {
+          code: "POISONED",
+          message: expect.stringContaining("recover() is called again"),
+          cause: full,
+        };
+        const calls = [
+          () => storage.load("d"),
+          () => storage.info("d"),
+          () => storage.open("new"),
+          () => storage.append("d", [naming("c")]),
+          () => storage.read("d").next(),
+          () => storage.diff("d", Uint8Array.of(0)),
+          () => storage.compact("d"),
+          () => storage.tags("d"),
+          () => storage.delete("d"),
+          () => storage.flush(),
+          () => handle.save(),
+          () => handle.refresh(),
+          () => handle.snapshot(),
+        ];
+        for (const call of calls) await expect((async () => call())()).rejects.toMatchObject(poisoned);
+      }
+      await storage.recover();
+      expect(await handle.save()).toBe(2);
+      expect(await names(storage)).toEqual(["a", "b"]);
+      await storage.close();
+      await expect(storage.load("d")).rejects.toMatchObject({ code: "CLOSED" });
+      await expect(handle.refresh()).rejects.toMatchObject({ code: "CLOSED" });
+    });
+  }
+
+  test("[RC28] a read that a recovery closes the backend under is told to come again, not that it is over", async () => {
+    const storage = await open({ backend: simulatedBackend(), limits: { pageBytesMax: 1 } });
+    for (const name of ["a", "b", "c"]) await storage.append("d", [naming(name)]);
+    const events = storage.read("d");
+    await events.next();
+    await storage.recover();
+    const rest = async () => {
+      for await (const _ of events);
+    };
+    await expect(rest()).rejects.toMatchObject({ code: "POISONED" });
+    await storage.close();
+  });
+
+  test("[RC28] a storage that could not be reopened closes, and says what is not stored", async () => {
+    const backend = simulatedBackend();
+    const storage = await open({ backend });
+    const handle = await storage.open("d");
+    handle.change(add("a"));
+    backend.failNext("open", "unavailable");
+    const recovering = storage.recover();
+    const closing = storage.close();
+    await expect(recovering).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    await expect(closing).rejects.toMatchObject({ code: "POISONED", details: { ids: ["d"] } });
+    await expect(storage.load("d")).rejects.toMatchObject({ code: "CLOSED" });
+    await expect(storage.recover()).rejects.toMatchObject({ code: "CLOSED" });
+    // Nobody holds the lock.
+    await (await open({ backend })).close();
+  });
 });
 
 describe("observer", () => {

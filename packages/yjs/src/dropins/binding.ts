@@ -207,6 +207,7 @@ export class DocBinding {
   async #load(before: DocBinding | undefined, prior: Content | undefined): Promise<void> {
     if (before !== undefined) await before.#written();
     for (let attempt = 0; ; attempt++) {
+      const noted = recoveryCount(this.#storage);
       try {
         const { exists, clock, refused } = await loadInto(this.#storage, this.id, this.doc);
         for (const { clock: at, reason } of refused) {
@@ -228,7 +229,8 @@ export class DocBinding {
           this.#end(error, "load");
           throw error;
         }
-        await this.#retry(error, "load", attempt);
+        // Reads are poisoned where a recovery failed. Only another one ends that, and all may wait like this.
+        await this.#retry(error, "load", attempt, verdict === "recover" ? noted : undefined);
       }
     }
     this.#ready = true;

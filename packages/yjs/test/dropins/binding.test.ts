@@ -319,6 +319,44 @@ describe("binding and failures", () => {
     });
   }
 
+  for (const poisonsItself of [true, false]) {
+    const what = poisonsItself ? "poisons itself" : "goes on";
+    test(`[DI4] a backend that ${what} and cannot be reopened for a while ends no document`, async () => {
+      const backend = simulatedBackend({ poisonsItself });
+      const storage = await open(backend);
+      const codes = new Set<string | undefined>();
+      const ends: unknown[] = [];
+      const onError = (error: unknown, { retryMs }: BindingFailure) => {
+        codes.add(isCoppiceError(error) ? error.code : undefined);
+        if (retryMs === undefined) ends.push(error);
+      };
+      const [first, second] = [new Y.Doc(), new Y.Doc()];
+      const bound = bindDoc(storage, "first", first, { ...retries, onError });
+      await bound.loaded;
+      for (let n = 0; n < 8; n++) backend.failNext("open", "unavailable");
+      await expect(storage.recover()).rejects.toMatchObject({ code: "UNAVAILABLE" });
+      first.getText("t").insert(0, "typed while full");
+      const late = bindDoc(storage, "second", second, { ...retries, onError });
+      second.getText("t").insert(0, "came meanwhile");
+      await Promise.all([bound.flush(), late.flush()]);
+      expect(ends).toEqual([]);
+      expect(await storedText(storage, "first")).toBe("typed while full");
+      expect(await storedText(storage, "second")).toBe("came meanwhile");
+      expect([...codes]).toEqual(expect.arrayContaining(["POISONED", "UNAVAILABLE"]));
+    });
+  }
+
+  test("[DI4] a load alone reopens a backend that somebody else could not", async () => {
+    const backend = simulatedBackend();
+    const storage = await open(backend);
+    await storage.append("doc", typed("stored"));
+    backend.failNext("open", "unavailable");
+    await expect(storage.recover()).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    const doc = new Y.Doc();
+    await bindDoc(storage, "doc", doc, retries).loaded;
+    expect(textOf(doc)).toBe("stored");
+  });
+
   test("[DI5] after a failed write the backend is reopened once for all documents", async () => {
     const backend = simulatedBackend();
     const storage = await open(backend);
