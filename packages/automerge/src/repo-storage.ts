@@ -21,6 +21,7 @@ import {
   type Entry,
   type Env,
   Guard,
+  isCoppiceError,
   LIMITS,
   type OptionKinds,
   Reader,
@@ -86,7 +87,7 @@ export class AutomergeRepoStorage {
     const id = encodeWholeKey(key);
     return this.#run(async () => {
       await this.#written(key[0]);
-      return (await this.#read(await this.#usable(), id))?.data;
+      return (await this.#reading((guard) => this.#read(guard, id)))?.data;
     });
   }
 
@@ -128,12 +129,7 @@ export class AutomergeRepoStorage {
     const idPrefix = encodeRepoKey(keyPrefix);
     return this.#run(async () => {
       await this.#written(keyPrefix[0]);
-      const guard = await this.#usable();
-      const found: { id: string; value: StoredValue }[] = [];
-      for await (const [id, entries] of byId(guard, idPrefix)) {
-        const value = decodeValue(entries) ?? (await this.#read(guard, id));
-        if (value !== undefined) found.push({ id, value });
-      }
+      const found = await this.#reading((guard) => this.#readRange(guard, idPrefix));
       found.sort((a, b) => compareStamps(a.value, b.value));
       return found.map(({ id, value }) => ({ key: decodeRepoKey(id), data: value.data }));
     });
@@ -213,11 +209,32 @@ export class AutomergeRepoStorage {
 
   async #reopen(): Promise<Guard> {
     // Whatever closing a failed backend reports, the reopened one decides what is true.
-    await this.#guard.close().catch(() => undefined);
+    await this.#guard.retire().catch(() => undefined);
     const { guard, opening } = await openGuard(this.#factory, this.#env);
     this.#guard = guard;
     this.#opening = opening;
     return guard;
+  }
+
+  /** Reads again where the backend was closed under it, to be opened anew after somebody's failed write. */
+  async #reading<T>(read: (guard: Guard) => Promise<T>): Promise<T> {
+    for (;;) {
+      const guard = await this.#usable();
+      try {
+        return await read(guard);
+      } catch (error) {
+        if (guard.poison === undefined || !isCoppiceError(error, "POISONED")) throw error;
+      }
+    }
+  }
+
+  async #readRange(guard: Guard, idPrefix: string): Promise<{ id: string; value: StoredValue }[]> {
+    const found: { id: string; value: StoredValue }[] = [];
+    for await (const [id, entries] of byId(guard, idPrefix)) {
+      const value = decodeValue(entries) ?? (await this.#read(guard, id));
+      if (value !== undefined) found.push({ id, value });
+    }
+    return found;
   }
 
   /** Reads again while the parts are of two saves: somebody is saving. */

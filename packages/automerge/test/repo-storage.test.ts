@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { levelBackend } from "@coppice/level";
-import { equalBytes, isCoppiceError, memoryBackend, systemEnv } from "coppice";
+import { type BackendFactory, equalBytes, isCoppiceError, memoryBackend, systemEnv } from "coppice";
 import { simulatedBackend } from "coppice/testing";
 import fc from "fast-check";
 import { expect, test } from "vitest";
@@ -161,6 +161,42 @@ test("[AM24] a failed save rejects, and the next one is served by a backend that
   await storage.save(["b"], bytes(3));
   await storage.save(["a"], bytes(2));
   expect((await storage.loadRange([])).map(({ data }) => data)).toEqual([bytes(3), bytes(2)]);
+  await storage.close();
+});
+
+test("[AM24] a load under which the backend is opened anew after somebody's failed save is served all the same", async () => {
+  const inner = simulatedBackend({ seed: SEED });
+  let held: Promise<void> | undefined;
+  const factory: BackendFactory = {
+    name: "held",
+    async open(env) {
+      const backend = await inner.open(env);
+      return {
+        traits: backend.traits,
+        get: (key) => backend.get(key),
+        async *scan(range, options) {
+          await held;
+          yield* backend.scan(range, options);
+        },
+        commit: (batch) => backend.commit(batch),
+        reclaim: () => backend.reclaim(),
+        close: () => backend.close(),
+      };
+    },
+  };
+  const storage = await AutomergeRepoStorage.open(factory);
+  await storage.save(["a"], bytes(1));
+  let release = () => {};
+  held = new Promise((resolve) => {
+    release = resolve;
+  });
+  const loads = [storage.load(["a"]), storage.loadRange(["a"])] as const;
+  inner.failNext("sync", "unknown-lost");
+  await expect(storage.save(["b"], bytes(2))).rejects.toMatchObject({ code: "OUTCOME_UNKNOWN" });
+  await storage.save(["b"], bytes(2));
+  release();
+  expect(await loads[0]).toEqual(bytes(1));
+  expect(await loads[1]).toEqual([{ key: ["a"], data: bytes(1) }]);
   await storage.close();
 });
 
