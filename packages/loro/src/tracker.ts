@@ -8,9 +8,12 @@
  * An update that a provider imported too early is no part of the document, and Loro's snapshots drop it
  * without a word. It is captured from where Loro keeps it; it may be captured once more later, which is
  * harmless.
+ *
+ * A document that began with a shallow snapshot which somebody imported has no operations to be stored for
+ * what it shows: then `take` throws, each time.
  */
 
-import { equalBytes, type Tracker } from "coppice";
+import { CoppiceError, equalBytes, type Tracker } from "coppice";
 import { type ImportStatus, type LoroDoc, VersionVector } from "loro-crdt";
 import { type Clocks, clocksOf, covers } from "./version.js";
 
@@ -88,6 +91,7 @@ function look(doc: LoroDoc, watch: Watch): void {
   doc.commit();
   const clocks = clocksOf(doc);
   if (!covers(watch.seen, clocks)) {
+    assertWhole(doc, watch);
     const from = new VersionVector(watch.seen);
     watch.captured.push(doc.export({ mode: "update", from }));
     from.free();
@@ -96,6 +100,20 @@ function look(doc: LoroDoc, watch: Watch): void {
   const pending = doc.exportPendingUpdates();
   if (pending !== undefined && isNew(pending, watch)) watch.captured.push(pending);
   watch.pending = pending;
+}
+
+/** Loro exports what it has, without a word of what lies before. */
+function assertWhole(doc: LoroDoc, { seen }: Watch): void {
+  if (!doc.isShallow()) return;
+  const root = doc.shallowSinceVV();
+  const isWhole = covers(seen, root.toJSON());
+  root.free();
+  if (isWhole) return;
+  throw new CoppiceError(
+    "EVENT_INVALID",
+    "a shallow snapshot was imported into the document, and lacks the operations that would have to be " +
+      "stored; import a whole snapshot, or discard the document",
+  );
 }
 
 function isNew(pending: Uint8Array | undefined, watch: Watch): boolean {

@@ -171,6 +171,31 @@ describe("bad events", () => {
     await storage.close();
   });
 
+  test("[LO10] a shallow snapshot that is imported into the document is refused by save and open, each time", async () => {
+    const source = new LoroDoc();
+    source.import(events[0]!);
+    source.importBatch([...events]);
+    const shallow = source.export({ mode: "shallow-snapshot", frontiers: source.oplogFrontiers() });
+    const refusal = { code: "EVENT_INVALID", message: expect.stringContaining("shallow") };
+    const storage = await open();
+    const initial = (doc: LoroDoc) => doc.import(shallow);
+    await expect(storage.open("new", { initial })).rejects.toMatchObject(refusal);
+    expect(await storage.info("new")).toBeUndefined();
+    const handle = await storage.open<LoroDoc>("d");
+    handle.doc.import(shallow);
+    await expect(handle.save()).rejects.toMatchObject(refusal);
+    handle.change((doc) => doc.getText("text").insert(0, "later"));
+    await expect(handle.save()).rejects.toMatchObject(refusal);
+    await expect(handle.close()).rejects.toMatchObject({ code: "BUSY" });
+    expect((await storage.info("d"))?.clock).toBe(0);
+    await handle.close({ discard: true });
+    const again = (await storage.load<LoroDoc>("d"))!;
+    again.doc.import(source.export({ mode: "snapshot" }));
+    await again.save();
+    expect(contentOf((await storage.load<LoroDoc>("d"))!.doc)).toBe(contentOf(source));
+    await storage.close();
+  });
+
   test("[LO3] a poison event that is stored already is kept with its reason, and the rest loads, panic or not", async () => {
     let refusedCount = 0;
     for (let bit = 22 * 8; bit < events[2]!.length * 8; bit += 5) {
