@@ -36,8 +36,8 @@ export interface YLeveldbSource {
 export interface ImportedDocument {
   readonly id: string;
   /**
-   * `imported`: moved now; `present`: it was there already; `damaged`: moved without the updates that
-   * `reason` names, which Yjs cannot read; `failed`: not (wholly) moved.
+   * `imported`: moved now; `present`: it was there already; `damaged`: moved without the updates and metas
+   * that `reason` names, which cannot be read; `failed`: not (wholly) moved.
    */
   readonly outcome: "imported" | "present" | "damaged" | "failed";
   /** Updates in the source, and those that were appended now. */
@@ -145,7 +145,15 @@ async function importDocument(storage: Target, { id, updates, metas }: Found): P
       else damaged.push(`update ${clock}: ${reason}`);
     }
     if (sound.length > 0) appended = await importUpdates(storage, id, sound);
-    const changed = await importMetas(storage, id, metas);
+    const values = new Map<string, unknown>();
+    for (const [key, bytes] of metas) {
+      try {
+        values.set(key, decodeAny(bytes));
+      } catch (error) {
+        damaged.push(`meta ${JSON.stringify(key)}: lib0 cannot read it: ${(error as Error).message}`);
+      }
+    }
+    const changed = await importMetas(storage, id, values);
     if (damaged.length > 0) return { ...facts, outcome: "damaged", appended, reason: damaged.join("; ") };
     return { ...facts, outcome: appended > 0 || changed ? "imported" : "present", appended };
   } catch (error) {
@@ -248,14 +256,14 @@ function* slices(updates: readonly Uint8Array[]): Generator<Uint8Array[]> {
 async function importMetas(
   storage: Target,
   id: string,
-  metas: ReadonlyMap<string, Uint8Array>,
+  metas: ReadonlyMap<string, unknown>,
 ): Promise<boolean> {
   if (metas.size === 0) return false;
   const stored = await readMetas(storage, id);
   const missing = [...metas].filter(([key]) => !stored.has(key));
   if (missing.length === 0) return false;
   await changeMetas(storage, id, (map) => {
-    for (const [key, value] of missing) map.set(key, decodeAny(value));
+    for (const [key, value] of missing) map.set(key, value);
   });
   const after = await readMetas(storage, id);
   if (missing.some(([key]) => !after.has(key))) throw new Unverified("its metas are not stored");

@@ -147,6 +147,37 @@ test("[DI26] what the storage has besides is kept, and joined with what comes", 
   expect(Y.encodeSnapshot(Y.snapshot(await new LeveldbPersistence(storage).getYDoc("a")))).toEqual(version);
 });
 
+test("[DI27] damaged metas are named, and all else of their document and the documents after it moves over", async () => {
+  const { location, docs } = await written();
+  const source = await open(location);
+  const cut = Uint8Array.of(119, 200, 65);
+  for (const [key, value] of [
+    ["cut", cut],
+    ["empty", new Uint8Array()],
+    ["unknown kind", Uint8Array.of(3)],
+  ] as const) {
+    await source.put(encodeLevelKey(["v1", "a", "meta", key]), value);
+  }
+  await source.put(encodeLevelKey(["v1", "only metas", "meta", "cut"]), cut);
+  const storage = await target();
+  const report = await importYLeveldb(source, storage);
+  expect(report).toMatchObject({ documents: 6, imported: 4 });
+  expect(report.problems).toMatchObject([
+    {
+      id: "a",
+      outcome: "damaged",
+      metas: 4,
+      reason: expect.stringMatching(/^meta "cut": .*; meta "empty": .*; meta "unknown kind": /),
+    },
+    { id: "only metas", outcome: "damaged", reason: expect.stringMatching(/^meta "cut": [^;]*$/) },
+  ]);
+  await assertMoved(storage, docs);
+  const ours = new LeveldbPersistence(storage);
+  expect(await ours.getMetas("a")).toEqual(new Map([["title", "first"]]));
+  expect(await ours.getMetas("only metas")).toEqual(new Map([["n", [1, { two: 2 }]]]));
+  expect(await importYLeveldb(source, storage)).toMatchObject({ imported: 0, present: 4, appended: 0 });
+});
+
 test("[DI27] damaged updates are named, and all else of the document moves over", async () => {
   const { location, docs } = await written();
   const source = await open(location);
