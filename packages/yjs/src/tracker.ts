@@ -62,7 +62,7 @@ export function trackDoc(doc: Y.Doc): Tracker<Y.Doc, Uint8Array> {
       captured = [];
       return events;
     },
-    pending: () => captured.length > 0,
+    pending: () => captured.length > 0 || (watching && isStuck(doc)),
     onEvent: (listener) => void listeners.push(listener),
     stop: () => {
       doc.off("beforeObserverCalls", onCleanup);
@@ -72,7 +72,10 @@ export function trackDoc(doc: Y.Doc): Tracker<Y.Doc, Uint8Array> {
   };
 }
 
-/** A listener threw while Yjs ended a transaction: it would report no later one. To be asked between two. */
+/**
+ * A listener threw while Yjs ended a transaction: it would report no later one. Or, where a listener asks,
+ * that end is under way.
+ */
 function isStuck(doc: Y.Doc): boolean {
   return doc._transaction === null && doc._transactionCleanups.length > 0;
 }

@@ -1,4 +1,4 @@
-import { concatBytes, equalBytes } from "coppice";
+import { concatBytes, DocumentStorage, equalBytes, memoryBackend } from "coppice";
 import { describe, expect, test, vi } from "vitest";
 import * as Y from "yjs";
 import { below, seeded, shuffled } from "../../../test/support/chance.js";
@@ -304,6 +304,38 @@ describe("inside observers", () => {
     doc.getText("text").insert(0, "own");
     expect(tracker.take(doc).length).toBe(1);
   });
+});
+
+test("[MD38] a save right after a listener threw, or in one, stores the edit that it was told of", async () => {
+  const storage = await DocumentStorage.open({ backend: memoryBackend(), models: [yjs()] });
+  const endings = ["beforeObserverCalls", "afterTransaction", "afterTransactionCleanup", "update"] as const;
+  for (const throwing of [true, false]) {
+    for (const name of endings) {
+      const id = `${name} ${throwing}`;
+      const handle = await storage.open<Y.Doc>(id);
+      const text = handle.doc.getText("text");
+      let saved: Promise<unknown> | undefined;
+      const listener = () => {
+        if (throwing) throw new RangeError("listener");
+        saved = handle.save();
+      };
+      // Before and after the tracker listens itself.
+      for (const edit of ["one ", "two "]) {
+        handle.doc.once(name, listener);
+        const insert = () => text.insert(0, edit);
+        if (throwing) expect(insert).toThrow("listener");
+        else insert();
+        if (throwing && name === "afterTransactionCleanup") expect(handle.unsaved).toBe(true);
+        await (saved ?? handle.save());
+        expect((await storage.load<Y.Doc>(id))?.doc.getText("text").toString()).toBe(text.toString());
+        expect(handle.unsaved).toBe(false);
+      }
+      text.insert(0, "three ");
+      await handle.save();
+      expect((await storage.load<Y.Doc>(id))?.doc.getText("text").toString()).toBe("three two one ");
+    }
+  }
+  await storage.close();
 });
 
 test("[MD37] a struct that clashes with a collected one and reaches beyond it is collected too", () => {

@@ -47,7 +47,7 @@ export interface Tracker<Doc, Event> {
    * much as is new, not as much as the document. Events passed to `apply` are never among them.
    */
   take(doc: Doc): Event[];
-  /** True when `take` would return something. Cheap. */
+  /** True when `take` would return something, or will in a microtask from now. Cheap. */
   pending(doc: Doc): boolean;
   /** Calls back after an event was captured, for `autoSave`. */
   onEvent?(listener: () => void): void;

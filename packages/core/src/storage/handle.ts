@@ -378,6 +378,8 @@ export class DocumentHandle<Doc> {
 
   async #saveCut(): Promise<number> {
     this.#capture();
+    // What the tracker gets a microtask later, since a listener threw, was made before the call all the same.
+    if (this.#tracker.pending(this.#doc)) await Promise.resolve().then(() => this.#capture());
     if (this.#cut === undefined) {
       if (this.#staged.length === 0) {
         this.#info = undefined;
@@ -413,9 +415,7 @@ export class DocumentHandle<Doc> {
       return clock;
     } catch (error) {
       cut.unknown ||= isCoppiceError(error, "OUTCOME_UNKNOWN");
-      if (!cut.unknown) {
-        this.#putBack(cut);
-      }
+      if (!cut.unknown) this.#putBack(cut);
       throw error;
     }
   }

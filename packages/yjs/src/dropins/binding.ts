@@ -159,6 +159,8 @@ export class DocBinding {
    * load, a closed storage.
    */
   flush(): Promise<void> {
+    // What the tracker gets a microtask later, since a listener threw, was made before the call all the same.
+    if (this.#tracker.pending(this.doc)) return Promise.resolve().then(() => this.flush());
     if (this.#failure?.final || (this.#ready && this.pending === 0)) {
       return this.#failure === undefined ? Promise.resolve() : Promise.reject(this.#failure.error);
     }

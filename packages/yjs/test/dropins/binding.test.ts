@@ -319,6 +319,20 @@ describe("binding and failures", () => {
     });
   }
 
+  test("[DI7] a flush right after a listener threw waits for the edit that it was told of", async () => {
+    const storage = await open();
+    const doc = new Y.Doc();
+    const binding = bindDoc(storage, "doc", doc, retries);
+    await binding.loaded;
+    doc.on("afterTransactionCleanup", () => {
+      throw new RangeError("listener");
+    });
+    expect(() => doc.getText("t").insert(0, "kept")).toThrow("listener");
+    await binding.flush();
+    expect([binding.clock, binding.pending]).toEqual([1, 0]);
+    expect(await storedText(storage)).toBe("kept");
+  });
+
   for (const poisonsItself of [true, false]) {
     const what = poisonsItself ? "poisons itself" : "goes on";
     test(`[DI4] a backend that ${what} and cannot be reopened for a while ends no document`, async () => {
