@@ -93,7 +93,10 @@ export interface GraphParts<State, Payload, Doc> {
   readonly make: (history: History<State, Payload>, tools: GraphTools<State>) => Doc;
 }
 
-/** Throws a `TypeError` for a window or version that cannot be. */
+/**
+ * Throws a `TypeError` for a window or version that cannot be. Payloads are given away with `emit`, events
+ * with `append` and `receive`: they are not copied, and a change before they are durable is stored.
+ */
 export function graph<State, Payload>(options: GraphOptions<State, Payload>): GraphModel<State, Payload> {
   checkOptions("graph", options, OPTIONS);
   const { name = "graph", initial, apply, check, upcast, upcastState, version = 1 } = options;
