@@ -8,8 +8,8 @@
  *
  * Invariants:
  * - a hook rejects only where Hocuspocus acts on it: a failed load sends the clients away, corrupt bytes
- *   close
- *   their connection, a store that can never happen is an error of `onStoreDocument`;
+ *   close their connection, a store that can never happen is an error of `onStoreDocument`, which Hocuspocus
+ *   logs: `disconnect` of a direct connection resolves then, so `onError` is told before;
  * - a document stays in memory until what it got is durable, or can never be;
  * - nothing is stored for a document whose load failed, by whichever extension.
  */

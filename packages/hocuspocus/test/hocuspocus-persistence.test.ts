@@ -222,6 +222,26 @@ describe("Hocuspocus", () => {
     expect(await storage.load("notes")).toBeUndefined();
   });
 
+  test("[HP8] a direct connection that disconnects with what can never be stored ends, and onError was told before", async () => {
+    const { storage } = await open();
+    const told: (number | undefined)[] = [];
+    const persistence = hocuspocusPersistence(storage, { onError: (_, { retryMs }) => told.push(retryMs) });
+    const server = await listen([persistence]);
+    for (const staysOpen of [false, true]) {
+      const name = `direct ${staysOpen}`;
+      const direct = await server.hocuspocus.openDirectConnection(name);
+      const other = staysOpen ? await server.hocuspocus.openDirectConnection(name) : undefined;
+      await direct.transact((doc) => doc.getText("body").insert(0, "before"));
+      await until("stored", async () => (await stored(storage, name)) === "before");
+      await storage.delete(name);
+      await direct.transact((doc) => doc.getText("body").insert(0, "too late"));
+      await direct.disconnect();
+      expect(told.splice(0)).toEqual([undefined]);
+      await other?.disconnect();
+      expect(await storage.load(name)).toBeUndefined();
+    }
+  });
+
   test("[HP18] a server whose storage was closed before it ends all the same, and says what is not stored", async () => {
     for (const edited of [false, true]) {
       const { storage } = await open();
