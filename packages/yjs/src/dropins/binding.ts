@@ -160,7 +160,12 @@ export class DocBinding {
    */
   flush(): Promise<void> {
     // What the tracker gets a microtask later, since a listener threw, was made before the call all the same.
-    if (this.#tracker.pending(this.doc)) return Promise.resolve().then(() => this.flush());
+    return this.#tracker.pending(this.doc)
+      ? Promise.resolve().then(() => this.#flushCaptured())
+      : this.#flushCaptured();
+  }
+
+  #flushCaptured(): Promise<void> {
     if (this.#failure?.final || (this.#ready && this.pending === 0)) {
       return this.#failure === undefined ? Promise.resolve() : Promise.reject(this.#failure.error);
     }
