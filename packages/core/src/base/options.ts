@@ -20,7 +20,7 @@ type KindOf<Value> = [Value] extends [boolean]
       : [Value] extends [string]
         ? "text"
         : [Value] extends [number]
-          ? NumberKind
+          ? NumberKind | "any"
           : "any";
 
 /** All options by name; one that is missing, left over or of another kind does not compile. */

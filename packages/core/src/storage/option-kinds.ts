@@ -47,8 +47,8 @@ const append: OptionKinds<AppendOptions> = { model: "text", expected: "text", co
 const save: OptionKinds<SaveOptions> = { info: "any" };
 const close: OptionKinds<CloseOptions> = { discard: "flag" };
 const waitDurable: OptionKinds<{ signal?: AbortSignal }> = { signal: "signal" };
-const read: OptionKinds<EventRange> = { from: "number", to: "number", links: "flag", signal: "signal" };
-const subscribe: OptionKinds<SubscribeOptions> = { from: "number", signal: "signal" };
+const read: OptionKinds<EventRange> = { from: "any", to: "any", links: "flag", signal: "signal" };
+const subscribe: OptionKinds<SubscribeOptions> = { from: "any", signal: "signal" };
 const list: OptionKinds<ListOptions> = { prefix: "text", after: "text", limit: "count" };
 const run = {
   force: "flag",
@@ -65,7 +65,7 @@ const compactAll: OptionKinds<CompactAllOptions> = {
   minEvents: "amount",
   idleMs: "amount",
   concurrency: "positive",
-  budgetMs: "amount",
+  budgetMs: "number",
 };
 const erase: OptionKinds<EraseOptions> = { reclaim: "flag" };
 const fork: OptionKinds<ForkOptions> = { at: "any", recreate: "flag", signal: "signal" };
