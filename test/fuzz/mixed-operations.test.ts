@@ -48,10 +48,10 @@ const HISTORIES: readonly (HistoryPolicy | undefined)[] = [
 /** What other callers may bring a call to. What is missing here (`CORRUPT`, say) must never come. */
 const REASONS = new Set([
   "BUSY",
-  "CLOSED",
   "DELETED",
   "EXISTS",
   "OUTCOME_UNKNOWN",
+  "POISONED",
   "TAG_EXISTS",
   "TAG_UNKNOWN",
   "TRIMMED",

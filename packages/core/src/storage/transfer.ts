@@ -141,7 +141,9 @@ async function* abortable(
     yield* stream;
     return;
   }
-  const iterator = stream[Symbol.asyncIterator]();
+  const chunks: Partial<AsyncIterable<Uint8Array> & Iterable<Uint8Array>> = stream;
+  // A list of chunks is as good as without a signal.
+  const iterator = chunks[Symbol.asyncIterator]?.() ?? chunks[Symbol.iterator]!();
   let isOpen = true;
   const next = async () => {
     let ended = true;
@@ -169,7 +171,7 @@ async function* abortable(
   }
 }
 
-async function closed(iterator: AsyncIterator<Uint8Array>): Promise<void> {
+async function closed(iterator: AsyncIterator<Uint8Array> | Iterator<Uint8Array>): Promise<void> {
   await iterator.return?.();
 }
 

@@ -396,7 +396,10 @@ describe("export and import", () => {
       expect(await target.info("d")).toBe(undefined);
       expect((await target.check()).garbageKeys).toBe(0);
     }
-    await target.import(pieces(stream));
+    // A list of chunks does, with a signal as without.
+    const { signal } = new AbortController();
+    expect((await target.import([stream] as never, { signal })).outcome).toBe("imported");
+    expect((await target.import([stream] as never)).outcome).toBe("unchanged");
     await clean(source);
     await clean(target);
   });
