@@ -54,7 +54,7 @@ export async function readMark({ guard }: Context, id: string): Promise<CopyMark
   }
 }
 
-export function unsealMark(key: Key, value: Uint8Array): CopyMark {
+function unsealMark(key: Key, value: Uint8Array): CopyMark {
   const { payload } = unseal(key, value);
   try {
     const fields = new Fields(unpackRecord(payload));

@@ -4,6 +4,7 @@
 import { type BackendFactory, DocumentStorage, memoryBackend, never } from "coppice";
 import { expect, test } from "vitest";
 import { type NameSet, nameSet, naming } from "../../../../test/support/oracle-model.js";
+import { changed } from "./changed-backend.js";
 
 const models = [nameSet()] as const;
 type Storage = DocumentStorage<typeof models>;
@@ -18,32 +19,22 @@ function interrupted(
   before: "erased" | "batch" = "erased",
 ): BackendFactory {
   let done = false;
-  return {
-    name: "interrupted",
-    open: async (env) => {
-      const backend = await inner.open(env);
-      return {
-        traits: backend.traits,
-        async get(key) {
-          if (before === "batch" && key[0] === "events" && key[1] === "d" && !done) {
-            done = true;
-            await task();
-          }
-          return backend.get(key);
-        },
-        async *scan(range, options) {
-          if (before === "erased" && range.space === "erased" && options?.limit === undefined && !done) {
-            done = true;
-            await task();
-          }
-          yield* backend.scan(range, options);
-        },
-        commit: (batch) => backend.commit(batch),
-        reclaim: () => backend.reclaim(),
-        close: () => backend.close(),
-      };
+  return changed(inner, (backend) => ({
+    async get(key) {
+      if (before === "batch" && key[0] === "events" && key[1] === "d" && !done) {
+        done = true;
+        await task();
+      }
+      return backend.get(key);
     },
-  };
+    async *scan(range, options) {
+      if (before === "erased" && range.space === "erased" && options?.limit === undefined && !done) {
+        done = true;
+        await task();
+      }
+      yield* backend.scan(range, options);
+    },
+  }));
 }
 
 async function namesIn(storage: Storage, id: string): Promise<string[] | undefined> {
@@ -241,26 +232,17 @@ test("[MV32] whoever goes on in the target, or deletes there, just when a copy h
     let go: (() => Promise<unknown>) | undefined;
     const inner = memoryBackend({ shared: true });
     const beside = await open(inner);
-    const to = await open({
-      name: "watched",
-      open: async (env) => {
-        const backend = await inner.open(env);
-        return {
-          traits: backend.traits,
-          get: (key) => backend.get(key),
-          scan: (range, options) => backend.scan(range, options),
-          async commit(batch) {
-            await backend.commit(batch);
-            const [task, isFlip] = [go, batch.put?.some(({ key: [space] }) => space === "meta")];
-            if (task === undefined || !isFlip) return;
-            go = undefined;
-            await task();
-          },
-          reclaim: () => backend.reclaim(),
-          close: () => backend.close(),
-        };
-      },
-    });
+    const to = await open(
+      changed(inner, (backend) => ({
+        async commit(batch) {
+          await backend.commit(batch);
+          const [task, isFlip] = [go, batch.put?.some(({ key: [space] }) => space === "meta")];
+          if (task === undefined || !isFlip) return;
+          go = undefined;
+          await task();
+        },
+      })),
+    );
     const from = await open(memoryBackend());
     await from.append("d", [naming("a")]);
     await from.copyTo(to);

@@ -1,9 +1,10 @@
 // Removing an id while somebody else stages records under it: nothing may be staged behind the removal.
 
-import { type Backend, type BackendFactory, DocumentStorage, memoryBackend, never } from "coppice";
+import { type BackendFactory, DocumentStorage, memoryBackend, never } from "coppice";
 import { simulatedEnv } from "coppice/testing";
 import { expect, test } from "vitest";
 import { type NameSet, nameSet, naming } from "../../../../test/support/oracle-model.js";
+import { changed } from "./changed-backend.js";
 
 const models = [nameSet()] as const;
 type Storage = DocumentStorage<typeof models>;
@@ -20,25 +21,6 @@ class Signal {
       this.give = resolve;
     });
   }
-}
-
-/** The backend with some of its methods replaced. */
-function changed(inner: BackendFactory, change: (opened: Backend) => Partial<Backend>): BackendFactory {
-  return {
-    name: "changed",
-    open: async (env) => {
-      const opened = await inner.open(env);
-      return {
-        traits: opened.traits,
-        get: (key) => opened.get(key),
-        scan: (range, options) => opened.scan(range, options),
-        commit: (batch) => opened.commit(batch),
-        reclaim: () => opened.reclaim(),
-        close: () => opened.close(),
-        ...change(opened),
-      };
-    },
-  };
 }
 
 const open = (backend: BackendFactory, history: "archive" | "drop" = "drop"): Promise<Storage> =>

@@ -1,15 +1,9 @@
 // What was read of a document before a call changed it answers nobody after that call has resolved.
 
-import {
-  type Backend,
-  type BackendFactory,
-  CoppiceError,
-  DocumentStorage,
-  memoryBackend,
-  never,
-} from "coppice";
+import { type BackendFactory, CoppiceError, DocumentStorage, memoryBackend, never } from "coppice";
 import { expect, test } from "vitest";
 import { nameSet, naming } from "../../../../test/support/oracle-model.js";
+import { changed } from "./changed-backend.js";
 
 const models = [nameSet()] as const;
 type Storage = DocumentStorage<typeof models>;
@@ -44,25 +38,6 @@ class Gate {
   open(): void {
     this.#open();
   }
-}
-
-/** The backend with some of its methods replaced. */
-function changed(inner: BackendFactory, change: (opened: Backend) => Partial<Backend>): BackendFactory {
-  return {
-    name: "changed",
-    open: async (env) => {
-      const opened = await inner.open(env);
-      return {
-        traits: opened.traits,
-        get: (key) => opened.get(key),
-        scan: (range, options) => opened.scan(range, options),
-        commit: (batch) => opened.commit(batch),
-        reclaim: () => opened.reclaim(),
-        close: () => opened.close(),
-        ...change(opened),
-      };
-    },
-  };
 }
 
 /** What three appends one after the other, and `info` and a load after each, say of a document. */

@@ -1,0 +1,25 @@
+/** For tests that hold up, fail or watch single calls of a backend. */
+
+import type { Backend, BackendFactory } from "coppice";
+
+/** The backend with some of its methods replaced. */
+export function changed(
+  inner: BackendFactory,
+  change: (opened: Backend) => Partial<Backend>,
+): BackendFactory {
+  return {
+    name: "changed",
+    open: async (env) => {
+      const opened = await inner.open(env);
+      return {
+        traits: opened.traits,
+        get: (key) => opened.get(key),
+        scan: (range, options) => opened.scan(range, options),
+        commit: (batch) => opened.commit(batch),
+        reclaim: () => opened.reclaim(),
+        close: () => opened.close(),
+        ...change(opened),
+      };
+    },
+  };
+}
