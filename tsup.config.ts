@@ -21,6 +21,7 @@ export default defineConfig([
       index: "packages/core/src/index.ts",
       "conformance/index": "packages/core/src/conformance/index.ts",
       "testing/index": "packages/core/src/testing/index.ts",
+      "directory/index": "packages/core/src/directory/index.ts",
       "control/index": "packages/core/src/control/index.ts",
     },
     outDir: "packages/core/dist",

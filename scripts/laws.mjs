@@ -17,7 +17,13 @@ const LINE_COLUMNS_MAX = 110;
 const NOT_OURS = new Set(["node_modules", "dist", ".git", "coverage", "data", "playground", ".tmp"]);
 const TEXT = /\.(ts|tsx|mts|mjs|js|css|html|json|md|yaml|yml)$|(^|\/)\.ci\/run$/;
 const CODE = /\.(ts|tsx|mts|mjs|js)$/;
-const PUBLIC_CORE = new Set(["coppice", "coppice/conformance", "coppice/testing", "coppice/control"]);
+const PUBLIC_CORE = new Set([
+  "coppice",
+  "coppice/conformance",
+  "coppice/conformance/directory",
+  "coppice/control",
+  "coppice/testing",
+]);
 const ROOMS = {
   base: ["base"],
   contract: ["contract", "base"],
@@ -28,9 +34,10 @@ const ROOMS = {
   conformance: ["conformance", "contract", "base"],
   testing: ["testing", "contract", "base"],
   control: ["control", "storage", "contract", "base"],
+  directory: ["directory", "conformance", "contract", "base"],
 };
 /** Rooms of core that need Node: entries of their own, which nothing else may import. */
-const NODE_ROOMS = new Set(["control"]);
+const NODE_ROOMS = new Set(["control", "directory"]);
 const MAY_PRINT = new Set(["cli", "server"]);
 const MAY_LOAD_SATELLITES = new Set(["cli"]);
 /** A drop-in brings along what the thing brings along whose place it takes. */

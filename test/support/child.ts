@@ -7,8 +7,9 @@
  */
 
 import { createHash } from "node:crypto";
-import { mkdir, rename, writeFile } from "node:fs/promises";
-import { basename, isAbsolute, join, resolve } from "node:path";
+import { existsSync } from "node:fs";
+import { mkdir, rename, rm, writeFile } from "node:fs/promises";
+import { isAbsolute, join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { build, type Plugin } from "vite";
 
@@ -37,21 +38,35 @@ async function bundle(entry: string): Promise<string> {
       write: false,
       target: "node20",
       minify: false,
-      rollupOptions: { output: { format: "es", codeSplitting: false } },
+      rollupOptions: {
+        output: { format: "es", entryFileNames: "[name].mjs", chunkFileNames: "[name]-[hash].mjs" },
+      },
     },
   });
-  const [output] = "output" in result ? result.output : [];
-  if (output === undefined) throw new Error(`bundling ${entry} made nothing`);
-  return store(entry, output.code);
+  const chunks = "output" in result ? result.output.filter((output) => output.type === "chunk") : [];
+  const [first] = chunks;
+  if (first === undefined) throw new Error(`bundling ${entry} made nothing`);
+  return join(await store(first.name, chunks), first.fileName);
 }
 
-/** The name follows the content, and the file appears whole: other test processes may be doing the same. */
-async function store(entry: string, code: string): Promise<string> {
-  const digest = createHash("sha256").update(code).digest("hex").slice(0, 16);
-  const path = join(directory, `${basename(entry).replace(/\.[^.]*$/, "")}-${digest}.mjs`);
-  await mkdir(directory, { recursive: true });
-  await writeFile(`${path}.${process.pid}`, code);
-  await rename(`${path}.${process.pid}`, path);
+/** The name follows the content, and the folder appears whole: other test processes may be doing the same. */
+async function store(
+  name: string,
+  files: readonly { readonly fileName: string; readonly code: string }[],
+): Promise<string> {
+  const digest = createHash("sha256");
+  for (const { fileName, code } of files) digest.update(JSON.stringify([fileName, code]));
+  const path = join(directory, `${name}-${digest.digest("hex").slice(0, 16)}`);
+  if (existsSync(path)) return path;
+  const made = `${path}.${process.pid}`;
+  await mkdir(made, { recursive: true });
+  for (const { fileName, code } of files) await writeFile(join(made, fileName), code);
+  try {
+    await rename(made, path);
+  } catch (error) {
+    await rm(made, { recursive: true });
+    if (!existsSync(path)) throw error;
+  }
   return path;
 }
 

@@ -1,0 +1,56 @@
+/** The subject for backends in directories, with one that never stops writing. */
+
+import { mkdir, open, readFile, rename, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { type BackendFactory, memoryBackend, systemEnv } from "coppice";
+import { directorySubject } from "coppice/conformance/directory";
+import { afterAll, expect, test } from "vitest";
+import { removeDirectories, temporaryDirectory } from "../../../../test/support/stores.js";
+
+afterAll(removeDirectories);
+
+/** Counts in two files, the first always first, renaming a third meanwhile, until it is closed. */
+function restless(location: string, seen: string[]): BackendFactory {
+  seen.push(location);
+  return {
+    name: "restless",
+    async open(env) {
+      const backend = await memoryBackend().open(env);
+      await mkdir(location, { recursive: true });
+      await writeFile(join(location, "moving-0"), "");
+      let closed = false;
+      const files = await Promise.all(["first", "second"].map((name) => open(join(location, name), "w")));
+      const write = async () => {
+        for (let round = 0; !closed; round++) {
+          for (const file of files) await file.write(String(round).padStart(12), 0);
+          await rename(join(location, `moving-${round}`), join(location, `moving-${round + 1}`));
+        }
+      };
+      const writing = write();
+      const close = async () => {
+        closed = true;
+        await writing;
+        for (const file of files) await file.close();
+        await backend.close();
+      };
+      return Object.assign(Object.create(backend), { close });
+    },
+  };
+}
+
+test("[TS23] a crash leaves files of one moment, though the backend never stops writing", async () => {
+  const parent = await temporaryDirectory();
+  const seen: string[] = [];
+  const subject = directorySubject({ name: "restless", parent, backend: (at) => restless(at, seen) });
+  for (let round = 0; round < 20; round++) {
+    const factory = await subject.create();
+    await factory.open(systemEnv());
+    await new Promise((resolve) => setTimeout(resolve, round));
+    const left = await subject.crash!(factory);
+    const [first, second] = await Promise.all(
+      ["first", "second"].map(async (name) => Number(await readFile(join(seen.at(-1)!, name), "utf8"))),
+    );
+    expect([0, 1]).toContain(first! - second!);
+    await subject.destroy!(left);
+  }
+});
