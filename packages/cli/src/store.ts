@@ -48,6 +48,8 @@ export interface OpenStoreOptions extends StoreOptions {
   readonly create?: boolean;
   /** Nothing is written: a file log that another process has open, or this user may not write, is read. */
   readonly onlyReads?: boolean;
+  /** `false`: no document is restored, and the command starts without the libraries of the models. */
+  readonly restores?: boolean;
   /** The store was no option of the command, but an argument. */
   readonly isArgument?: boolean;
   /** `false`: damage in table files was found already, and what is readable beside it is wanted. */
@@ -196,8 +198,8 @@ async function openWaiting(
   address: StoreAddress,
   options: OpenStoreOptions,
 ): Promise<{ readonly storage: DocumentStorage; readonly backend: Backend }> {
-  const models = await loadModels();
-  const { create = false, verifyTables = true, observer } = options;
+  const { create = false, restores = true, verifyTables = true, observer } = options;
+  const models = restores ? await loadModels() : [tree()];
   const wanted = observer === undefined ? {} : { observer };
   const open = async (readOnly = false) => {
     const factory = await loadBackend(address, { create, verifyTables, readOnly });

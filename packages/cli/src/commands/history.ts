@@ -39,7 +39,7 @@ function show(runtime: Runtime, id: string, options: StoreOptions): Promise<Exit
     { name: "commit" },
     { name: "info, tag" },
   ]);
-  return withStorage(runtime, { ...options, onlyReads: true }, async (storage) => {
+  return withStorage(runtime, { ...options, onlyReads: true, restores: false }, async (storage) => {
     await existing(storage, id);
     let portion: string[][] = [];
     let headed = false;

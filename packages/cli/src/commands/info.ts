@@ -23,7 +23,7 @@ export function infoCommand(runtime: Runtime, done: (code: ExitCode) => void): C
 
 function show(runtime: Runtime, id: string, options: StoreOptions): Promise<ExitCode> {
   const { out } = runtime;
-  return withStore(runtime, { ...options, onlyReads: true }, async (storage) => {
+  return withStore(runtime, { ...options, onlyReads: true, restores: false }, async (storage) => {
     const info = await existing(storage, id);
     if (options.json) {
       await out.json(info);

@@ -50,7 +50,7 @@ function list(runtime: Runtime, options: Options): Promise<ExitCode> {
     const narrowed = options.prefix !== undefined || options.after !== undefined || options.limit === 0;
     await err.line(narrowed ? "no such documents" : "no documents");
   };
-  return withStore(runtime, { ...options, onlyReads: true }, async (storage) => {
+  return withStore(runtime, { ...options, onlyReads: true, restores: false }, async (storage) => {
     const { prefix, after, limit } = options;
     const ids = storage.list({
       ...(prefix === undefined ? {} : { prefix }),

@@ -35,7 +35,7 @@ async function remove(runtime: Runtime, ids: readonly string[], options: Options
       hint: "Say --yes to remove without being asked.",
     });
   }
-  return withStorage(runtime, options, async (storage) => {
+  return withStorage(runtime, { ...options, restores: false }, async (storage) => {
     const found = await Promise.all(ids.map(async (id) => (await storage.info(id)) !== undefined));
     const missing = ids.filter((_, index) => !found[index]);
     if (missing[0] !== undefined) throw noDocument(missing[0]);

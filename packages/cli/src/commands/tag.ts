@@ -69,7 +69,7 @@ function tag(runtime: Runtime, id: string, name: string, { at, ...options }: Tag
 
 function tags(runtime: Runtime, id: string, options: StoreOptions): Promise<ExitCode> {
   const { out } = runtime;
-  return withStorage(runtime, { ...options, onlyReads: true }, async (storage) => {
+  return withStorage(runtime, { ...options, onlyReads: true, restores: false }, async (storage) => {
     await existing(storage, id);
     const found = await storage.tags(id);
     if (options.json) {
@@ -93,7 +93,7 @@ function cells({ name, clock, bytes, time }: Tag): string[] {
 
 function untag(runtime: Runtime, id: string, name: string, options: StoreOptions): Promise<ExitCode> {
   const { out } = runtime;
-  return withStorage(runtime, options, async (storage) => {
+  return withStorage(runtime, { ...options, restores: false }, async (storage) => {
     await existing(storage, id);
     if (!(await storage.untag(id, name))) {
       throw new CommandError("NOT_FOUND", `"${printable(id)}" has no tag "${printable(name)}"`, {
