@@ -10,7 +10,16 @@ import { fileLogBackend } from "@coppice/file";
 import { levelBackend } from "@coppice/level";
 import { loro } from "@coppice/loro";
 import { yjs } from "@coppice/yjs";
-import { type AnyModel, type BackendFactory, DocumentStorage, memoryBackend, never } from "coppice";
+import {
+  type AnyModel,
+  type BackendFactory,
+  DocumentStorage,
+  memoryBackend,
+  never,
+  type TreeDocument,
+  tree,
+} from "coppice";
+import { simulatedBackend } from "coppice/testing";
 import type { LoroDoc } from "loro-crdt";
 import { describe, expect, test } from "vitest";
 import type * as Y from "yjs";
@@ -49,6 +58,13 @@ const KINDS: Record<string, Kind> = {
     remove: (doc) => (doc as LoroDoc).getList("lines").delete(0, 1),
     lines: (doc) => (doc as LoroDoc).getList("lines").toArray() as string[],
   },
+};
+
+const TREE: Kind = {
+  model: () => tree(),
+  write: (doc, line) => (doc as TreeDocument).put({ attributes: { line } }),
+  remove: (doc) => (doc as TreeDocument).delete((doc as TreeDocument).find()[0]!.id),
+  lines: (doc) => (doc as TreeDocument).find().map(({ attributes }) => String(attributes.line)),
 };
 
 const BACKENDS: Record<string, (folder: string) => BackendFactory> = {
@@ -132,4 +148,35 @@ describe.for(
       expect((await storage.check()).problems).toEqual([]);
       await storage.close();
     }));
+});
+
+test("[CK11] of several models that one is found whose events they are, when a document lost its meta", async () => {
+  const backend = simulatedBackend();
+  const kinds: Record<string, Kind> = { ...KINDS, tree: TREE };
+  const storage = await DocumentStorage.open({
+    backend,
+    models: Object.values(kinds).map(({ model }) => model()),
+    snapshotPolicy: never,
+  });
+  for (const [name, { write, remove }] of Object.entries(kinds)) {
+    for (const edits of [1, 2, 30]) {
+      const handle = await storage.open(`${name} ${edits}`, { model: name });
+      for (let i = 1; i < edits; i++) handle.change((doc) => write(doc, `line ${i}`));
+      if (edits > 2) handle.change((doc) => remove(doc));
+      handle.change((doc) => write(doc, "last"));
+      await handle.save();
+      await handle.close();
+    }
+  }
+  const ids = Object.keys(kinds).flatMap((name) => [1, 2, 30].map((edits) => `${name} ${edits}`));
+  const seen = () =>
+    Promise.all(ids.map(async (id) => kinds[id.split(" ")[0]!]!.lines((await storage.load(id))!.doc)));
+  const before = await seen();
+  for (const id of ids) backend.deleteRaw(["meta", id]);
+  const report = await storage.check({ repair: true });
+  expect(report.problems.map(({ code, repaired }) => `${code} ${repaired}`)).toEqual(
+    ids.map(() => "meta-missing true"),
+  );
+  expect(await seen()).toEqual(before);
+  await storage.close();
 });

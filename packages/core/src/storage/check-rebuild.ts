@@ -65,7 +65,7 @@ export async function rebuildMeta(
   }
   const [newest, older] = candidates;
   if (newest === undefined && !whole) return undefined;
-  const model = newest?.model ?? context.models.get(known?.model ?? "") ?? onlyModel(context, id, found);
+  const model = newest?.model ?? context.models.get(known?.model ?? "") ?? modelOfEvents(context, id, found);
   if (model === undefined) return undefined;
   const intact = found.flatMap(({ batch }) => (batch === undefined ? [] : [batch]));
   const oldest = whole ? start : Math.min(start, newest!.ref.clock);
@@ -184,16 +184,26 @@ function edgeAt(found: readonly FoundBatch[], clock: number): { crc: number; log
   return { crc: 0, logBytes: 0 };
 }
 
-/** The only registered model, if it decodes every intact batch and there is one. */
-function onlyModel(context: Context, id: string, found: readonly FoundBatch[]): AnyModel | undefined {
-  const [model, ...others] = context.models.values();
+/**
+ * The one registered model whose events the intact batches are. Of several that decode them `check` tells;
+ * when more than one takes them all, or none, it is not to be told.
+ */
+function modelOfEvents(context: Context, id: string, found: readonly FoundBatch[]): AnyModel | undefined {
   const intact = found.filter(({ batch }) => batch !== undefined && !batch.header.lost);
-  if (model === undefined || others.length > 0 || intact.length === 0) return undefined;
-  try {
-    for (const { key, value } of intact) decodeBatch(model, id, openBatch(key, value));
-    return model;
-  } catch (error) {
-    if (isCoppiceError(error, "CORRUPT")) return undefined;
-    throw error;
-  }
+  if (intact.length === 0) return undefined;
+  const batches = intact.map(({ key, value }) => openBatch(key, value));
+  const takes = (model: AnyModel, checked: boolean) =>
+    batches.every((batch) => {
+      try {
+        const events = decodeBatch(model, id, batch);
+        if (checked) model.check?.(events);
+        return true;
+      } catch {
+        // Whatever the reason: to this model these bytes are no events.
+        return false;
+      }
+    });
+  const decoding = [...context.models.values()].filter((model) => takes(model, false));
+  const [model, ...others] = decoding.length < 2 ? decoding : decoding.filter((one) => takes(one, true));
+  return others.length === 0 ? model : undefined;
 }
