@@ -1,4 +1,5 @@
 // `coppice serve` in a process of its own, and `coppice compact` and others beside it.
+import { existsSync } from "node:fs";
 import { chmod, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
@@ -122,7 +123,9 @@ describe("serve", () => {
     expect(open.stderr).toContain("--tokens <file>");
     expect(open.stderr).toContain("--allow-anyone-to-read-and-change-everything");
     expect(open.stderr).not.toContain("authorize");
-    const site = await coppice(["serve", "-s", other.url, "--origin", "notes.example", "--port", "0"]);
+    const nowhere = join(await temporaryDirectory(), "none");
+    const site = await coppice(["serve", "-s", `file:${nowhere}`, "--origin", "notes.example"]);
+    expect(existsSync(nowhere)).toBe(false);
     expect([site.code, site.stderr]).toEqual([
       2,
       expect.stringContaining('--origin: "notes.example" is no origin: its scheme is missing'),

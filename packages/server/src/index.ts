@@ -5,6 +5,7 @@ export {
   type Action,
   type Authorize,
   bearerTokens,
+  checkOrigins,
   type TokenGrant,
 } from "./access.js";
 export type { Supervisor } from "./http/supervisor-routes.js";

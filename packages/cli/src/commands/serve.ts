@@ -67,10 +67,12 @@ export function serveCommand(runtime: Runtime, done: (code: ExitCode) => void): 
 }
 
 async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
-  const { ServerMetrics, bearerTokens, serve } = await loadPackage(
+  const { ServerMetrics, bearerTokens, checkOrigins, serve } = await loadPackage(
     "@coppice/server",
     () => import("@coppice/server"),
   );
+  const { origin: origins = [] } = options;
+  refuseOthers(checkOrigins, origins);
   const tokens = options.tokens ?? runtime.env.COPPICE_TOKENS;
   const authorize = await readTokens(tokens, bearerTokens);
   const metrics = new ServerMetrics();
@@ -83,7 +85,7 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
       metrics,
       host: options.host,
       port: options.port,
-      origins: options.origin ?? [],
+      origins,
       ...(authorize === undefined ? {} : { authorize }),
       ...(options.memory === undefined ? {} : { limits: { memoryBytesMax: options.memory } }),
       ...(location === undefined
@@ -121,7 +123,7 @@ function supervisorOf({ supervised }: Options): Supervisor | undefined {
 }
 
 /** Why it does not listen, in the words of this command. */
-function describeRefusal(error: unknown, { host, port, origin }: Options): unknown {
+function describeRefusal(error: unknown, { host, port }: Options): unknown {
   const { code } = error as NodeJS.ErrnoException;
   if (code === "EADDRINUSE")
     return new CommandError("FAILED", `port ${port} of ${printable(host)} is in use (EADDRINUSE)`, {
@@ -136,12 +138,20 @@ function describeRefusal(error: unknown, { host, port, origin }: Options): unkno
         "or say --allow-anyone-to-read-and-change-everything.",
       details: { host },
     });
-  if (error instanceof TypeError && error.message.includes(" is no origin"))
-    return new CommandError("USAGE", `--origin: ${printable(error.message)}`, {
-      hint: "An origin is what browsers send: scheme and host, and a port that is not the usual one.",
-      details: { origin },
-    });
   return error;
+}
+
+/** Before the store is opened, which would make it. */
+function refuseOthers(check: (origins: readonly string[]) => void, origins: readonly string[]): void {
+  try {
+    check(origins);
+  } catch (cause) {
+    throw new CommandError("USAGE", `--origin: ${printable((cause as Error).message)}`, {
+      hint: "An origin is what browsers send: scheme and host, and a port that is not the usual one.",
+      details: { origin: origins },
+      cause,
+    });
+  }
 }
 
 async function readTokens(
