@@ -27,9 +27,9 @@ interface Store {
 }
 
 /**
- * A subject for `backendCases` whose stores are directories below `parent`. Its `crash` goes on with a copy of
- * the files of the open store, which is what the kernel has when a process is killed; its `holds` reads all
- * files. Both read whole stores into memory, which those of the cases, a few MiB, fit.
+ * A subject for `backendCases` whose stores are directories below `parent`. Its `crash` goes on with a copy
+ * of the files of the open store, which is what the kernel has when a process is killed; its `holds` reads
+ * all files. Both read whole stores into memory, which those of the cases, a few MiB, fit.
  */
 export function directorySubject(options: DirectorySubjectOptions): BackendSubject {
   const { name, parent, backend } = options;
