@@ -49,7 +49,7 @@ export interface ServerOptions {
   readonly supervisor?: Supervisor;
   /** A folder of files that are served under `/`; default: the inspector page, where it was built. */
   readonly pageDirectory?: string;
-  /** Told of internal errors; default: they are only counted. */
+  /** Told of internal errors, which are counted as well; default: each is a warning of the process. */
   readonly onError?: (error: unknown, facts: { readonly document?: string }) => void;
 }
 
@@ -119,13 +119,14 @@ export class CoppiceServer {
     checkStorage("a server", options.storage);
     checkValues(options);
     const { storage, authorize, origins = [], mayRecover, pageDirectory = PAGE_DIRECTORY } = options;
+    const { onError: tell = warn } = options;
     this.#options = options;
     this.#limits = serverLimits(options.limits);
     this.metrics = options.metrics ?? new ServerMetrics();
     const { metrics } = this;
     const onError = (error: unknown, facts: { readonly document?: string }) => {
       metrics.count("errors");
-      options.onError?.(error, facts);
+      tell(error, facts);
     };
     this.#documents = new LiveDocuments({ storage, limits: this.#limits, mayRecover, onError });
     const shared = { documents: this.#documents, limits: this.#limits, metrics, authorize, origins, onError };
@@ -288,4 +289,10 @@ function checkValues({ origins, metrics }: ServerOptions): void {
   if (origins !== undefined) checkOrigins(origins);
   if (metrics !== undefined && typeof metrics?.listen !== "function")
     throw new TypeError("metrics must be new ServerMetrics()");
+}
+
+/** Where nobody asked to be told: people see it, and nothing ends. */
+function warn(error: unknown, { document }: { readonly document?: string }): void {
+  const where = document === undefined ? "" : ` with the document ${JSON.stringify(document)}`;
+  process.emitWarning(`the server had an error${where}, and no onError: ${String(error)}`, "CoppiceWarning");
 }

@@ -355,6 +355,22 @@ describe("addresses", () => {
     await expect(listen({ limits: { whatMax: 1 } as object })).rejects.toThrow("there is no limit whatMax");
   });
 
+  test("[SV47] warns of an internal error where there is no onError", async () => {
+    const warnings: string[] = [];
+    const hear = ({ name, message }: Error) => name === "CoppiceWarning" && warnings.push(message);
+    process.on("warning", hear);
+    atEnd(() => void process.off("warning", hear));
+    const authorize = () => {
+      throw new Error("the users are not there");
+    };
+    const url = await listen({ authorize });
+    expect((await fetch(`${url}/api/documents/a%20b`)).status).toBe(401);
+    await new Promise(setImmediate);
+    expect(warnings).toEqual([
+      'the server had an error with the document "a b", and no onError: Error: the users are not there',
+    ]);
+  });
+
   test("[ST98] a server refuses what is no open storage", async () => {
     await expect(serve({ port: 0 } as never)).rejects.toThrow("a server wants an open storage");
   });
