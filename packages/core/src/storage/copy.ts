@@ -239,8 +239,9 @@ class Run {
   async #carryErasure(id: string): Promise<void> {
     const { meta, erased } = await readPlace(this.#source, id);
     if (erased === undefined || (meta !== undefined && meta.incoming?.fresh !== true)) return;
-    // What goes beyond it is of a later life.
-    if ((await readHead(this.#target, id)).clock > erased.clock) return;
+    // What began, or was deleted, after it is of a later life.
+    const { meta: present, clock } = await readHead(this.#target, id);
+    if (clock > erased.clock && (present?.deleted !== undefined || present!.base >= erased.clock)) return;
     const removal = this.#at(id);
     const { replace = false, signal } = this.#options;
     const ends: Ends = { source: this.#source, target: this.#target, log: removal.log, replace, signal };

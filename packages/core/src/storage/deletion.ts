@@ -185,7 +185,7 @@ async function takeClaim(context: Context, id: string, claim: Claim): Promise<Cl
 
 /** Deletes what is staged under a claim that was taken, and puts back what was there before it. */
 async function clearClaim(context: Context, id: string, { meta, metaBytes }: Claim): Promise<void> {
-  if (!(await wipe(context, id, SPACES, metaBytes)).done) return;
+  if (!(await wipe(context, id, [...SPACES, COPIED_SPACE], metaBytes)).done) return;
   const key = metaKey(id);
   const before = { ...meta, incoming: undefined };
   const change = meta.incoming?.fresh

@@ -40,11 +40,10 @@ export interface Place {
   readonly erased: Erased | undefined;
   /** Clocks up to here were used under this id. */
   readonly clock: number;
-  /**
-   * Given: a document of this head is to be replaced. As one commit while the image is not over
-   * `limits.batchBytesMax`; a larger one is staged, and until the flip there is no document.
-   */
+  /** Given: a document of this head is to be replaced, by one commit, so that one or the other is there. */
   readonly head?: number;
+  /** With `head`: an image that is too large for one commit is staged, and until the flip there is none. */
+  readonly inPieces?: boolean;
 }
 
 export interface Landed {
@@ -169,13 +168,13 @@ class Landing {
 
   async add(entry: Entry): Promise<void> {
     const { limits, guard } = this.#context;
-    const whole = this.#place.head !== undefined && this.#claim === undefined;
-    const bytesMax = Math.min(
-      whole ? limits.batchBytesMax : limits.groupBytesMax,
-      guard.traits.commitBytesMax / 2,
-    );
+    const { id, head, inPieces } = this.#place;
+    const whole = head !== undefined && this.#claim === undefined;
+    const wholeMax = guard.traits.commitBytesMax / 2;
+    const bytesMax = whole ? wholeMax : Math.min(limits.groupBytesMax, wholeMax);
     const many = !whole && this.#waiting.length >= limits.groupOperationsMax;
     const full = many || this.#waitingBytes + entry.value.length > bytesMax;
+    if (whole && full && !inPieces) throw tooLarge(id, wholeMax);
     if (this.#waiting.length > 0 && full) await this.#stage();
     this.#tally.add(entry);
     this.#waiting.push(entry);
@@ -336,6 +335,14 @@ class Landing {
     if (meta !== undefined && meta.deleted === undefined) return existsError(id);
     return meta?.incoming === undefined ? deletedError(id) : incomingError(id);
   }
+}
+
+/** In pieces the document that is there would be gone before the new one is whole. */
+function tooLarge(id: string, max: number): CoppiceError {
+  const message =
+    "the document is too large to take the place of the target's in one commit; it was left as it is: " +
+    "copy with `replace`, and until that has ended the target has no such document";
+  return new CoppiceError("BATCH_TOO_LARGE", message, { details: { id, limit: "commitBytesMax / 2", max } });
 }
 
 /** The error for a store that gives back other bytes than it was given. */

@@ -70,12 +70,26 @@ describe("what the target has of its own", () => {
       await from.erase("d");
       await write(to, "d", "M");
     },
+    "of another store, where the source has deleted one of the same name": async (from, to) => {
+      const other = await open(simulatedBackend({ seed: 3 }), 3);
+      await write(other, "d", "M");
+      await other.copyTo(to);
+      await other.close();
+      await write(from, "d", "abc");
+      await from.delete("d");
+    },
     "written after a copy, where the source has deleted it later": async (from, to) => {
       await write(from, "d", "abc");
       await from.copyTo(to);
       await write(to, "d", "M");
       await write(from, "d", "def");
       await from.delete("d");
+    },
+    "written after a copy to beyond the clock at which the source has erased it later": async (from, to) => {
+      await write(from, "d", "abc");
+      await from.copyTo(to);
+      await write(to, "d", "M");
+      await from.erase("d");
     },
     "written after a copy, where the source has erased it later": async (from, to) => {
       await write(from, "d", "abc");
@@ -224,7 +238,7 @@ describe("what is old", () => {
     await write(from, "d", "a");
     await from.erase("d");
     await write(to, "d", "MN");
-    expect((await from.copyTo(to)).failures).toEqual([]);
+    expect((await from.copyTo(to)).failures).toMatchObject([{ id: "d", error: OWN }]);
     await (await from.open("d", { recreate: true })).close();
     await write(from, "d", "abcd");
     await from.delete("d");

@@ -184,12 +184,44 @@ describe("copyTo", () => {
     await clean(from, to);
   });
 
+  test("[MV32] an older state gives way to one commit, and to none that would be too large for it", async () => {
+    const { from, source } = await pair();
+    await from.append("d", [naming("a")]);
+    const backup = simulatedBackend({ seed: 9, commitBytesMax: 8000 });
+    const limits = { batchBytesMax: 600, groupBytesMax: 150 };
+    const opened = () => open({ backend: backup, env: simulatedEnv(9, { autoAdvance: true }), limits });
+    let to = await opened();
+    expect((await from.copyTo(to)).failures).toEqual([]);
+    const before = backup.dump();
+    for (const name of "bcdefgh") await from.append("d", [naming(name)]);
+    await from.compact("d");
+    for (let at = 1, crashed = true; crashed; at++) {
+      backup.crashAt(backup.operationCount + at);
+      crashed = await backup.untilCrash(async () => void (await from.copyTo(to)));
+      backup.heal();
+      if (!crashed) await to.close();
+      to = await opened();
+      expect([1, 8]).toContain((await to.load<NameSet>("d"))?.doc.names.size);
+    }
+    expect(stored(backup)).toEqual(stored(source));
+    await to.close();
+    backup.restore(before);
+    to = await opened();
+    for (let i = 0; i < 120; i++) await from.append("d", [naming(`long name ${i}`)]);
+    await from.compact("d");
+    const refused = { id: "d", error: { code: "BATCH_TOO_LARGE" } };
+    expect((await from.copyTo(to)).failures).toMatchObject([refused]);
+    expect((await to.load<NameSet>("d"))?.doc.names.size).toBe(1);
+    expect((await from.copyTo(to, { replace: true })).failures).toEqual([]);
+    await clean(from, to);
+  });
+
   test("[MV32] a large document that is replaced is staged, and a crash leaves none until the next run", async () => {
     const { from, source } = await pair();
     await writeHistory(from, "d");
     let torn = 0;
     for (let at = 2; ; at++) {
-      const target = simulatedBackend({ seed: at });
+      const target = simulatedBackend({ seed: at, commitBytesMax: 600 });
       const limits = { batchBytesMax: 150, groupBytesMax: 150 };
       const opened = (seed: number) =>
         open({ backend: target, env: simulatedEnv(seed, { autoAdvance: true }), limits });
