@@ -51,6 +51,14 @@ export function automerge<T = unknown>(): AutomergeModel<T> {
     frontierSize: (doc) => headsOf(doc).length,
     fold,
     diff: diffStored,
+    covers: (doc, snapshot) => {
+      const other = restore(snapshot);
+      try {
+        return Automerge.hasHeads(doc, headsOf(other));
+      } finally {
+        Automerge.free(other);
+      }
+    },
     codec: binaryCodec,
     worker: {
       module: new URL("./coppice-automerge-thread.js", import.meta.url).href,

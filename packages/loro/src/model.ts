@@ -80,6 +80,15 @@ export function loro(options: LoroOptions = {}): LoroModel {
       }
     },
     diff: diffStored,
+    covers: (doc, snapshot) => {
+      const other = restore(snapshot);
+      try {
+        const order = other.oplogVersion().compare(doc.oplogVersion());
+        return order !== undefined && order <= 0;
+      } finally {
+        other.free();
+      }
+    },
     codec: binaryCodec,
     worker: {
       module: new URL("./coppice-loro-thread.js", import.meta.url).href,

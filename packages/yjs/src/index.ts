@@ -6,7 +6,7 @@
  * itself; every document that is handed out writes under a client id that none of its structs has.
  */
 
-import { binaryCodec, checkOptions, type Folded, type Model, type OptionKinds } from "coppice";
+import { binaryCodec, checkOptions, equalBytes, type Folded, type Model, type OptionKinds } from "coppice";
 import * as Y from "yjs";
 import { applyEvents, applySnapshot } from "./apply.js";
 import { diffStored } from "./diff.js";
@@ -80,6 +80,11 @@ export function yjs(options: YjsOptions = {}): YjsModel {
       }
     },
     diff: diffStored,
+    covers: (doc, snapshot) => {
+      const before = versionOf(doc);
+      applySnapshot(doc, snapshot);
+      return equalBytes(versionOf(doc), before);
+    },
     codec: binaryCodec,
     worker: {
       module: new URL("./coppice-yjs-thread.js", import.meta.url).href,

@@ -32,6 +32,9 @@ const needsHolding = (subject: ModelSubject): string | undefined => {
 const needsDiff = (subject: ModelSubject): string | undefined =>
   subject.model.diff === undefined ? "it has no diff" : undefined;
 
+const needsCovers = (subject: ModelSubject): string | undefined =>
+  subject.model.covers === undefined ? "it has no covers" : undefined;
+
 const needsCheck = (subject: ModelSubject): string | undefined =>
   subject.model.check === undefined ? "it has no check" : undefined;
 
@@ -381,6 +384,28 @@ const peerCases: readonly ModelCase[] = [
       }
     },
     needsDiff,
+  ),
+  modelCase(
+    "MD26",
+    "covers tells a document that has all of a snapshot from one that lacks a part",
+    (subject, random) => {
+      const { model } = subject;
+      const { events, whole } = writeLog(subject, random);
+      const all = model.snapshot(whole.doc);
+      const covers = (doc: unknown, snapshot: Uint8Array): boolean => model.covers!(doc, snapshot);
+      for (let round = 0; round < 8; round++) {
+        const part = new Peer(subject);
+        part.receive(events.slice(0, random.below(events.length + 1)));
+        const older = model.snapshot(part.doc);
+        assert(covers(model.restore(all), older), `part ${round} of a document is said to be more than it`);
+        assert(covers(model.restore(older), older), `part ${round} is said to lack what it has`);
+        part.edit(random);
+        const own = model.snapshot(part.doc);
+        assert(!covers(model.restore(all), own), `an edit beside part ${round} is taken for a part of it`);
+      }
+      assert(!covers(model.create(), all), "an empty document is said to have everything");
+    },
+    needsCovers,
   ),
   modelCase(
     "MD23",

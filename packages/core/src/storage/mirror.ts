@@ -9,8 +9,8 @@
  * | anything else            | nothing is written, unless it may be replaced                        |
  *
  * A deleted document is copied as its tombstone, so that the copy does not bring it back. Whether a document
- * is an earlier state the chain of its batches tells, and where the source has these no more, the mark that
- * the last copy has left (`copy-mark.ts`). A tombstone deletes the target's document when both are of one
+ * is an earlier state the chain of its batches tells; where the source has these no more, the model does, and
+ * the mark that the last copy has left (`copy-mark.ts`). A tombstone deletes the target's document when both are of one
  * incarnation.
  *
  * Invariants: after each commit the target's document is whole, at some clock between its old one and the
@@ -27,6 +27,7 @@ import type { DocumentLog } from "./document-log.js";
 import { deletedError, type Head, readHead } from "./head.js";
 import { IMAGE_SPACES, type ImageEnd, type ImagePart, readImage } from "./image.js";
 import { type Landed, land, misread, type Place, readPlace } from "./landing.js";
+import { type HeldEvent, type Loaded, loadDocument } from "./loader.js";
 import { eventsKey, type Meta, metaKey, sealMeta } from "./meta.js";
 import { openBatch, type StoredBatch } from "./reader.js";
 import { sweep } from "./snapshots.js";
@@ -103,7 +104,8 @@ async function mirrorLive(ends: Ends, from: Place, to: Place): Promise<Mirrored 
   const head = await readHead(ends.target, id);
   if (!equalBytes(head.metaBytes, to.metaBytes)) return undefined;
   const left = ends.replace ? ALL : await asLeft(ends, to.meta, head);
-  const state = await relate(ends.source, id, meta, to.meta, head, left.events);
+  const hasAll = async () => ends.replace || ((await covers(ends)) ?? left.events);
+  const state = await relate(ends.source, id, meta, to.meta, head, left.events, hasAll);
   if (state === "other") {
     // Or the source was trimmed, or deleted, between two looks at it.
     if (!equalBytes(await ends.source.guard.get(metaKey(id)), from.metaBytes)) return undefined;
@@ -161,6 +163,34 @@ async function asLeft({ source, target, log: { id } }: Ends, meta: Meta, head: H
   };
 }
 
+/**
+ * Whether the source's document has all that the target's has, as the model sees it; `undefined`: nobody can
+ * tell. The mark says only that nobody has written to the target since a copy, and not that its source was
+ * this one, or as it is now: it may have been put back to an older state. Loads both documents.
+ */
+async function covers({ source, target, log: { id } }: Ends): Promise<boolean | undefined> {
+  const [all, some] = [await loaded(source, id), await loaded(target, id)];
+  try {
+    if (all?.model.covers === undefined || some === undefined) return undefined;
+    const isHeld = ({ event }: HeldEvent) =>
+      all.held.some((other) => event instanceof Uint8Array && equalBytes(event, other.event as Uint8Array));
+    if (!some.held.every((one) => one.event === undefined || isHeld(one))) return false;
+    return all.model.covers(all.doc, some.model.snapshot(some.doc));
+  } finally {
+    for (const each of [all, some]) if (each !== undefined) each.model.dispose?.(each.doc);
+  }
+}
+
+/** `undefined` also where damage, or a model that is not there, keeps it from being loaded. */
+async function loaded(context: Context, id: string): Promise<Loaded | undefined> {
+  try {
+    return await loadDocument(context, id);
+  } catch (error) {
+    if (isCoppiceError(error, "MODEL_UNKNOWN") || isCoppiceError(error, "CORRUPT")) return undefined;
+    throw error;
+  }
+}
+
 function includes(all: readonly TagEntry[], some: readonly TagEntry[]): boolean {
   return some.every(({ name, clock, stage }) =>
     all.some((tag) => tag.name === name && tag.clock === clock && tag.stage === stage),
@@ -174,7 +204,8 @@ function copied(landed: Landed | undefined): Mirrored | undefined {
 /**
  * How the target's document stands to that of the source. `prefix`: what is new can be appended; `earlier`:
  * it is an older state, and what lies between was trimmed at the source, or it may have lost events that the
- * source has; `other`: anything else. `isAsLeft`: since a copy it has got no events of its own.
+ * source has; `other`: anything else. `isAsLeft`: since a copy it has got no events of its own. `hasAll`:
+ * whether the source's document has all that the target's has.
  */
 async function relate(
   source: Context,
@@ -183,13 +214,14 @@ async function relate(
   to: Meta,
   head: Head,
   isAsLeft: boolean,
+  hasAll: () => Promise<boolean>,
 ): Promise<"prefix" | "earlier" | "other"> {
   if (from.incarnation !== to.incarnation) {
     return isAsLeft && from.base >= head.clock ? "earlier" : "other";
   }
   const present = await readHead(source, id);
   if (head.clock > present.clock) return "other";
-  if (head.clock < from.oldest) return isAsLeft ? "earlier" : "other";
+  if (head.clock < from.oldest) return (await hasAll()) ? "earlier" : "other";
   let chained = present.crc;
   if (head.clock < present.clock) {
     const key = eventsKey(id, head.clock);

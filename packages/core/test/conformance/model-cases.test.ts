@@ -175,6 +175,8 @@ function setModel(): Model<Doc, Uint8Array> {
       const facts = stored.snapshot === undefined ? [] : unpack(stored.snapshot).map(encode);
       return binaryCodec.encode([...facts, ...stored.tail]);
     },
+    covers: (doc, snapshot) =>
+      unpack(snapshot).every(({ replica, seq }) => doc.facts.has(keyOf(replica, seq))),
     codec: binaryCodec,
   };
   return model;
@@ -408,6 +410,18 @@ const mutants: readonly Mutant[] = [
     rule: "MD22",
     reason: /diff for 0 bytes: was not refused/,
     wrap: (model) => ({ diff: (stored) => model.diff?.(stored, Uint8Array.of(0)) }),
+  },
+  {
+    defect: "a document that covers whatever there is",
+    rule: "MD26",
+    reason: /an edit beside part 0/,
+    wrap: () => ({ covers: () => true }),
+  },
+  {
+    defect: "a document that covers nothing",
+    rule: "MD26",
+    reason: /part 0 of a document/,
+    wrap: () => ({ covers: () => false }),
   },
   {
     defect: "a frontier that is always one event",
