@@ -27,9 +27,12 @@ export interface Bounds {
   readonly end: string;
 }
 
-/** One UTF-16 unit for each byte: such strings sort as the bytes do. */
+/**
+ * One UTF-16 unit for each byte: such strings sort as the bytes do. `apply`, because spreading costs six
+ * times as much.
+ */
 function text(bytes: Uint8Array): string {
-  return String.fromCharCode(...bytes);
+  return String.fromCharCode.apply(null, bytes as unknown as number[]);
 }
 
 export function boundsOf(range: Range): Bounds {
@@ -57,10 +60,13 @@ export class SortedEntries {
     return this.#entries.get(text(encodeKey(key)))?.value;
   }
 
-  set(key: Key, value: Uint8Array): void {
+  /** Returns the entry that it overwrote. */
+  set({ key, value }: Entry): Entry | undefined {
     const name = text(encodeKey(key));
-    if (!this.#entries.has(name)) this.#names.splice(this.#position(name), 0, name);
+    const before = this.#entries.get(name);
+    if (before === undefined) this.#names.splice(this.#position(name), 0, name);
     this.#entries.set(name, { key, value });
+    return before;
   }
 
   /** Deletes the keys within the bounds, and returns what they held. */
@@ -99,15 +105,14 @@ export class SortedEntries {
     const gone: Entry[] = [];
     for (const deletion of batch.delete ?? []) {
       if (isRangeDeletion(deletion)) gone.push(...this.delete(boundsOf(deletion)));
-      else
-        gone.push(
-          ...this.delete({ start: text(encodeKey(deletion)), end: `${text(encodeKey(deletion))}\0` }),
-        );
+      else {
+        const name = text(encodeKey(deletion));
+        gone.push(...this.delete({ start: name, end: `${name}\0` }));
+      }
     }
-    for (const { key, value } of batch.put ?? []) {
-      const before = this.get(key);
-      if (before !== undefined) gone.push({ key, value: before });
-      this.set(key, value);
+    for (const entry of batch.put ?? []) {
+      const before = this.set(entry);
+      if (before !== undefined) gone.push(before);
     }
     return gone;
   }

@@ -257,7 +257,10 @@ export class SimulatedStore {
     assertAlive(handle);
     await this.#options.schedule?.(`${what.kind} of handle ${handle.number}`);
     assertAlive(handle);
-    const operation: Operation = { ...what, index: this.operationCount++, handle: handle.number };
+    const operation: Operation = Object.assign(what, {
+      index: this.operationCount++,
+      handle: handle.number,
+    });
     this.#options.onOperation?.(operation);
     const act = this.plans.take(operation) ?? this.#options.faults?.(operation);
     if (typeof act === "object") this.crash(act);
