@@ -59,6 +59,7 @@ export class BackgroundSnapshots {
 
   /** Runs at once what is due now, and resolves when that is done; what falls due meanwhile waits as ever. */
   async idle(): Promise<void> {
+    if (this.#due.size === 0) return;
     for (const due of this.#due.values()) due.hurried = true;
     this.#pause.abort();
     await Promise.all([...this.#due.values()].map(({ done }) => done));
