@@ -328,8 +328,20 @@ export function endsEarly(bytes: Uint8Array, end: number): boolean {
 }
 
 export function isZero(bytes: Uint8Array, start: number, end: number): boolean {
-  for (let i = start; i < end; i++) if (bytes[i] !== 0) return false;
+  let at = start;
+  // What lies ready for later commits is long: block by block it costs a tenth.
+  for (; end - at >= ZEROS.length; at += ZEROS.length) if (!isZeroBlock(bytes, at)) return false;
+  for (; at < end; at++) if (bytes[at] !== 0) return false;
   return true;
+}
+
+const ZEROS = new Uint8Array(4096);
+/** Of what `isZeroBlock` looks at. */
+export const ZERO_BLOCK_BYTES: number = ZEROS.length;
+
+/** Whether so many bytes from `start` on, which there must be, are zeros. */
+export function isZeroBlock(bytes: Uint8Array, start: number): boolean {
+  return bytes[start] === 0 && Buffer.compare(bytes.subarray(start, start + ZEROS.length), ZEROS) === 0;
 }
 
 /**

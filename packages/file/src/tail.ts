@@ -21,11 +21,13 @@ import {
   endsEarly,
   FRAME_HEADER_BYTES,
   isZero,
+  isZeroBlock,
   type RecordView,
   rangeOf,
   readHeader,
   readRecords,
   SECTOR_BYTES,
+  ZERO_BLOCK_BYTES,
 } from "./frame.js";
 import type { RecordVisitor } from "./hints.js";
 
@@ -83,13 +85,11 @@ export function judgeTail(bytes: Buffer, end: number, salt: number): Verdict {
   return { kind: isTorn(bytes, end, used, salt) ? "torn" : "damaged", used };
 }
 
-const ZEROS = Buffer.alloc(4096);
-
 /** Behind the last byte that is not zero, or `start`. What lies ready for later commits is long. */
 function usedUpTo(bytes: Buffer, start: number): number {
   let used = bytes.length;
-  const { length } = ZEROS;
-  while (used - length >= start && bytes.compare(ZEROS, 0, length, used - length, used) === 0) used -= length;
+  while (used - ZERO_BLOCK_BYTES >= start && isZeroBlock(bytes, used - ZERO_BLOCK_BYTES))
+    used -= ZERO_BLOCK_BYTES;
   while (used > start && bytes[used - 1] === 0) used--;
   return used;
 }
@@ -97,6 +97,7 @@ function usedUpTo(bytes: Buffer, start: number): number {
 /** The first place from `start` on where a frame's header lies. */
 export function findFrame(bytes: Buffer, start: number, end: number, salt: number): number | undefined {
   for (let at = start; at + FRAME_HEADER_BYTES <= end; at += 8) {
+    while (at + ZERO_BLOCK_BYTES <= end && isZeroBlock(bytes, at)) at += ZERO_BLOCK_BYTES;
     if (bytes[at] !== 0 && readHeader(bytes, at, at, salt) !== undefined) return at;
   }
   return undefined;
