@@ -21,12 +21,14 @@ interface Write {
 }
 
 interface Node {
-  /** What reads see; copied before the first change when `shared` with an image. */
+  /** What reads see; copied before the first change when `shared` with an image or with what is durable. */
   content: Uint8Array;
   shared: boolean;
   size: number;
   durable: Uint8Array;
   pending: Write[];
+  /** Reads show what a failed sync dropped. */
+  dropped: boolean;
 }
 
 type NameChange = { readonly name: string; readonly node: Node | undefined }[];
@@ -96,7 +98,14 @@ export class SimulatedDisk {
 
   constructor(image: DiskImage = new Map()) {
     for (const [name, bytes] of image) {
-      const node = { content: bytes, shared: true, size: bytes.length, durable: bytes, pending: [] };
+      const node: Node = {
+        content: bytes,
+        shared: true,
+        size: bytes.length,
+        durable: bytes,
+        pending: [],
+        dropped: false,
+      };
       for (const names of [this.#names, this.#durableNames, this.#journaledNames]) names.set(name, node);
     }
   }
@@ -151,7 +160,7 @@ export class SimulatedDisk {
 
   create(name: string): Node {
     const empty = new Uint8Array(0);
-    const node: Node = { content: empty, shared: true, size: 0, durable: empty, pending: [] };
+    const node: Node = { content: empty, shared: true, size: 0, durable: empty, pending: [], dropped: false };
     this.#operate("create", name, () => this.#change([{ name, node }]));
     return node;
   }
@@ -196,12 +205,12 @@ export class SimulatedDisk {
   sync(name: string, node: Node): void {
     try {
       this.#operate("sync", name, () => {
-        for (const { bytes, position } of node.pending) node.durable = patched(node.durable, bytes, position);
-        node.pending = [];
+        makeDurable(node);
         this.#journal();
       });
     } catch (error) {
       // The kernel marks the pages clean: no later sync writes them.
+      if (node.pending.length > 0) node.dropped = true;
       node.pending = [];
       throw error;
     }
@@ -348,25 +357,27 @@ function keptChanges(changes: readonly NameChange[], { keep }: CrashModel, chanc
 }
 
 function keptBytes(node: Node, { keep, tearsLast }: CrashModel, chance: Chance): Uint8Array {
-  let bytes = node.durable;
   const { pending } = node;
   const kept = keep === "prefix" ? chance.int(pending.length + 1) : keep === "nothing" ? 0 : pending.length;
+  const writes: Write[] = [];
   for (let i = 0; i < kept; i++) {
-    const write = pending[i]!;
+    const { bytes, position } = pending[i]!;
     if (keep === "subset" && chance.int(2) === 0) continue;
-    const torn =
-      tearsLast && i === kept - 1 ? write.bytes.slice(0, chance.int(write.bytes.length + 1)) : write.bytes;
-    if (keep !== "sectors") {
-      bytes = patched(bytes, torn, write.position);
-      continue;
-    }
-    for (let at = 0; at < torn.length; ) {
-      const end = Math.min(torn.length, SECTOR_BYTES - ((write.position + at) % SECTOR_BYTES) + at);
-      if (chance.int(2) === 0) bytes = patched(bytes, torn.subarray(at, end), write.position + at);
-      at = end;
-    }
+    const torn = tearsLast && i === kept - 1 ? bytes.subarray(0, chance.int(bytes.length + 1)) : bytes;
+    if (keep === "sectors") writes.push(...keptSectors({ bytes: torn, position }, chance));
+    else writes.push({ bytes: torn, position });
   }
-  return bytes;
+  return patched(node.durable, writes);
+}
+
+function keptSectors({ bytes, position }: Write, chance: Chance): Write[] {
+  const kept: Write[] = [];
+  for (let at = 0; at < bytes.length; ) {
+    const end = Math.min(bytes.length, SECTOR_BYTES - ((position + at) % SECTOR_BYTES) + at);
+    if (chance.int(2) === 0) kept.push({ bytes: bytes.subarray(at, end), position: position + at });
+    at = end;
+  }
+  return kept;
 }
 
 function applyChange(names: Map<string, Node>, change: NameChange): void {
@@ -389,10 +400,23 @@ function patch(node: Node, bytes: Uint8Array, position: number): void {
   node.size = Math.max(node.size, end);
 }
 
-function patched(content: Uint8Array, bytes: Uint8Array, position: number): Uint8Array {
-  const result = new Uint8Array(Math.max(content.length, position + bytes.length));
+function makeDurable(node: Node): void {
+  if (node.pending.length === 0) return;
+  if (node.dropped) node.durable = patched(node.durable, node.pending);
+  else {
+    node.durable = node.content.subarray(0, node.size);
+    node.shared = true;
+  }
+  node.pending = [];
+}
+
+/** Copies once, however many writes there are, and not for none: a segment is large beside a commit. */
+function patched(content: Uint8Array, writes: readonly Write[]): Uint8Array {
+  if (writes.length === 0) return content;
+  const end = writes.reduce((most, { bytes, position }) => Math.max(most, position + bytes.length), 0);
+  const result = new Uint8Array(Math.max(content.length, end));
   result.set(content);
-  result.set(bytes, position);
+  for (const { bytes, position } of writes) result.set(bytes, position);
   return result;
 }
 
