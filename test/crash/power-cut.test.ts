@@ -87,7 +87,7 @@ async function writeUntilCut(
     compact: i % 2 === 1,
   });
   await writers.until(callers + random.int(300));
-  disk.cut();
+  await disk.cut();
   const { told, opened, ending } = await writers.end();
   expect(opened, ending).toBe(true);
   await disk.unmount();
@@ -119,7 +119,7 @@ function cutting(backend: BackendName, disk: LoopDisk): BackendSubject {
     destroy: async (factory) => rmSync(stores.get(factory)!.location, { recursive: true }),
     async powerLoss(factory) {
       const { location, opened } = stores.get(factory)!;
-      disk.cut();
+      await disk.cut();
       // Only this lets go of the files; nothing that it writes arrives any more.
       for (const one of opened) await one.close().catch(() => undefined);
       await disk.unmount();

@@ -7,9 +7,10 @@
  * that stays in the shut-down state would look like a disk that fails.
  */
 
-import { execFileSync, spawnSync } from "node:child_process";
+import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
 import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 
 export type FileSystem = "ext4" | "xfs";
 
@@ -20,8 +21,14 @@ const MAKE: Readonly<Record<FileSystem, readonly string[]>> = {
 /** XFS refuses less. */
 const SIZE_MIB = 400;
 /** FS_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN are one number; 2: without flushing the log. */
-const SHUT_DOWN =
-  "import fcntl,os,struct,sys;f=os.open(sys.argv[1],os.O_RDONLY);fcntl.ioctl(f,0x8004587d,struct.pack('I',2))";
+const SHUT_DOWN = `
+import fcntl, os, struct, sys
+for line in sys.stdin:
+    file = os.open(line[:-1], os.O_RDONLY)
+    fcntl.ioctl(file, 0x8004587d, struct.pack("I", 2))
+    os.close(file)
+    print("cut", flush=True)
+`;
 
 /** Why there can be no such disk here; `undefined` when there can. */
 export function loopMissing(kind: FileSystem): string | undefined {
@@ -38,6 +45,9 @@ export class LoopDisk {
   readonly kind: FileSystem;
   readonly mountPoint: string;
   readonly #image: string;
+  /** Waits at its standard input: while another were started the callers would go on for a tenth of a second. */
+  readonly #switch: ChildProcess;
+  readonly #cuts: AsyncIterator<string>;
 
   /** Makes the file system and mounts it. */
   constructor(kind: FileSystem, folder: string) {
@@ -49,6 +59,8 @@ export class LoopDisk {
     const [tool, ...flags] = MAKE[kind];
     execFileSync(tool!, [...flags, this.#image], { stdio: "pipe" });
     this.mount();
+    this.#switch = spawn("python3", ["-I", "-S", "-c", SHUT_DOWN], { stdio: ["pipe", "pipe", "inherit"] });
+    this.#cuts = createInterface({ input: this.#switch.stdout! })[Symbol.asyncIterator]();
   }
 
   mount(): void {
@@ -56,8 +68,10 @@ export class LoopDisk {
   }
 
   /** The power goes. Files that are open stay open, and fail. */
-  cut(): void {
-    execFileSync("python3", ["-c", SHUT_DOWN, this.mountPoint], { stdio: "pipe" });
+  async cut(): Promise<void> {
+    this.#switch.stdin!.write(`${this.mountPoint}\n`);
+    const { value } = await this.#cuts.next();
+    if (value !== "cut") throw new Error(`the power of ${this.mountPoint} cannot be cut`);
   }
 
   async unmount(): Promise<void> {
@@ -70,6 +84,7 @@ export class LoopDisk {
   }
 
   async remove(): Promise<void> {
+    this.#switch.stdin!.end();
     await this.unmount();
     rmSync(this.#image, { force: true });
   }
