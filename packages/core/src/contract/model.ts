@@ -148,8 +148,8 @@ export interface Model<Doc = unknown, Event = Uint8Array> {
   diff?(stored: StoredState<Event>, peer: Uint8Array): Uint8Array | undefined;
 
   /**
-   * Whether the document has all that this snapshot holds. The document is the caller's own, and may be changed by it.
-   * Throws on bytes that are no snapshot. Absent: it is not to be told; see `copyTo`.
+   * Whether the document has all that this snapshot holds. The document is the caller's own, and may be
+   * changed by it. Throws on bytes that are no snapshot. Absent: it is not to be told; see `copyTo`.
    */
   covers?(doc: Doc, snapshot: Uint8Array): boolean;
 

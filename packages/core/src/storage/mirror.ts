@@ -9,9 +9,9 @@
  * | anything else            | nothing is written, unless it may be replaced                        |
  *
  * A deleted document is copied as its tombstone, so that the copy does not bring it back. Whether a document
- * is an earlier state the chain of its batches tells; where the source has these no more, the model does, and
- * the mark that the last copy has left (`copy-mark.ts`). A tombstone deletes the target's document when both are of one
- * incarnation.
+ * is an earlier state the chain of its batches tells; where the source has these no more, the model does, or
+ * else the mark that the last copy has left (`copy-mark.ts`). A tombstone deletes the target's document when
+ * both are of one incarnation.
  *
  * Invariants: after each commit the target's document is whole, at some clock between its old one and the
  * new one; what is written is read back and compared; a document that somebody else wrote to is never lost.
