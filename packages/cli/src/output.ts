@@ -47,7 +47,7 @@ export class Output {
     this.#sink = sink;
     this.#signal = signal;
     this.terminal = sink.isTTY === true;
-    this.columns = sink.columns ?? 80;
+    this.columns = sink.columns || 80;
     this.erasable = this.terminal && env.TERM !== "dumb";
     this.#colour = this.erasable && !env.NO_COLOR;
   }

@@ -65,13 +65,17 @@ interface BackendOptions {
 
 /**
  * Throws a usage error for what is no store. The part after the scheme is a path as it stands, nothing is
- * decoded.
+ * decoded; one that begins with a home directory in the words of a shell is refused.
  */
 export function parseStore(url: string): StoreAddress {
   const [, scheme, rest = ""] = /^([a-z]+):(.*)$/s.exec(url) ?? [];
   if (scheme === "memory" && rest === "") return { scheme };
   if ((scheme === "level" || scheme === "file") && rest !== "" && !rest.includes("\0")) {
-    return { scheme, location: rest };
+    if (!/^~(?:\/|$)/.test(rest)) return { scheme, location: rest };
+    throw new CommandError("USAGE", `the shell leaves ~ as it is after ${scheme}:`, {
+      hint: `Write ${scheme}:"$HOME"${printable(rest.slice(1))}, or ./~ for a directory of that name.`,
+      details: { store: url },
+    });
   }
   throw new CommandError("USAGE", `this is no store: ${JSON.stringify(url)}`, {
     hint: "A store is level:<directory> or file:<directory>, as in level:./data, or memory:",

@@ -280,6 +280,7 @@ describe("failures", () => {
       [["compact", "a", "--min-events", "3"], /--min-events belongs to --all/],
       [["compact", "--all", "--idle", "10"], /Write a number with its unit/],
       [["ls", "--store", "./data"], /this is no store: ".\/data"\nA store is level:/],
+      [["ls", "--store", "level:~/data"], /leaves ~ as it is after level:\nWrite level:"\$HOME"\/data, or/],
       [["conformance", "redis:"], /this is no store/],
     ];
     const outcomes = await Promise.all(wrong.map(([args]) => coppice(args)));
@@ -372,7 +373,11 @@ describe("changing", () => {
     expect(repaired.code).toBe(1);
     const again = await on(broken, "check", "--json");
     expect(again.code).toBe(0);
-    expect(JSON.parse(again.stdout)).toMatchObject({ clean: true, problems: [] });
+    expect(JSON.parse(again.stdout)).toMatchObject({
+      clean: true,
+      problems: [],
+      lost: [{ id: "notes/b", events: 5 }],
+    });
     expect(JSON.parse(again.stdout).quarantined).toBeGreaterThan(0);
   });
 

@@ -156,6 +156,8 @@ function checked(directory: string, options: FileLogOptions): Settings {
   checkOptions("fileLogBackend", options, OPTIONS);
   if (typeof directory !== "string" || directory === "")
     throw new TypeError("the directory must not be empty");
+  if (/^(?:level|file):/.test(directory))
+    throw new TypeError("the directory is a path, as in ./data; file:… is how the command names a store");
   const { durability = "power", mergeDeadRatioMin = 0.5 } = options;
   if (durability !== "power" && durability !== "process") {
     throw new TypeError('durability must be "power" or "process"');

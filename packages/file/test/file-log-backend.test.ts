@@ -27,6 +27,7 @@ async function codeOf(work: Promise<unknown>): Promise<string> {
 
 test("[FL2] options that are wrong throw at once, and say what would be right", () => {
   expect(() => fileLogBackend("")).toThrow(TypeError);
+  expect(() => fileLogBackend("file:./data")).toThrow("how the command names a store");
   expect(() => fileLogBackend("d", { durability: "disk" as "power" })).toThrow(TypeError);
   expect(() => fileLogBackend("d", { segmentBytes: 1 } as object)).toThrow(/no option segmentBytes/);
   expect(() => fileLogBackend("d", { segmentBytesMax: 1 })).toThrow(/segmentBytesMax must be/);

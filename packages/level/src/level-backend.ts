@@ -135,6 +135,8 @@ export function levelBackend(target: string | AnyLevel, options: LevelOptions = 
   }
   if (typeof target === "string") {
     if (target === "") throw new TypeError("the location must not be empty");
+    if (/^(?:level|file):/.test(target))
+      throw new TypeError("the location is a path, as in ./data; level:… is how the command names a store");
     if (anchor !== undefined && (typeof anchor !== "string" || anchor === "")) {
       throw new TypeError("anchor must be the path of a file");
     }

@@ -399,6 +399,7 @@ describe("opening", () => {
     const log = await readFile(join(location, "LOG"), "utf8");
     expect(log).toMatch(/Level-0 table #\d+: (6|7|8|9)\d{4} bytes/);
     expect(() => levelBackend("")).toThrow(TypeError);
+    expect(() => levelBackend("level:./data")).toThrow("how the command names a store");
     expect(() => levelBackend(7 as unknown as string)).toThrow(TypeError);
     expect(() => levelBackend(location, { durability: "none" as "power" })).toThrow(TypeError);
   });

@@ -202,6 +202,11 @@ async function tell(
 ): Promise<void> {
   const { problems, documents, events, quarantined, garbageKeys } = report;
   for (const problem of problems) await out.line(sentence(out, problem));
+  // An owner of an earlier version does not say.
+  for (const { id, events } of report.lost ?? []) {
+    const mark = out.style("yellow", "lost    ");
+    await out.line(`${mark} ${printable(id)}: ${plural(events, "event")}; what builds on that is not shown`);
+  }
   const left = problems.filter(({ repaired }) => !repaired).length;
   const lost = lostOf(report);
   const loss = lossOf(report, report.fileLog);

@@ -29,7 +29,8 @@ interface Options extends CommonOptions {
 
 const CHILD = "copy-child";
 const DAMAGED_NOTE =
-  "the source is damaged, and the copy has what could be read: a check of the source says what it lacks";
+  "the source is damaged, and the copy has what could be read. Of a document that failed more may be " +
+  "saved: copy the source's directory, run `coppice check --repair` on that, and copy from it with --damaged";
 
 export function copyCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
   return withOptions("copy", "copy all documents to another store, or what is new since the last copy")

@@ -56,6 +56,8 @@ export interface Examination {
   readonly garbageKeys: number;
   /** Events that the log retains. */
   readonly events: number;
+  /** Of all events, those that damage took, and that no snapshot has. */
+  readonly lost: number;
 }
 
 const LOOKS_MAX = 5;
@@ -121,6 +123,7 @@ async function examine(
     frozen,
     garbageKeys: 0,
     events: 0,
+    lost: 0,
   };
   if (meta === undefined) return nothing;
   if (meta.incoming !== undefined) {
@@ -231,9 +234,30 @@ async function examineLive(
     [...snapshots, ...archive, tags, ...tags.snapshots, ...held].some((one) => one.newer) ||
     newer.length > 0;
   const events = log.links.reduce((sum, link) => sum + (link.end - link.clock), 0);
+  const lost = lostIn(log.links, snapshots.find(usable));
   const { edits, refs, edge, tailGuessed } = log;
   const plan = { edits, refs, edge, tailGuessed };
-  return { ...nothing, ...plan, model, findings, snapshots, held, tags, archive, based, frozen, events };
+  return {
+    ...nothing,
+    ...plan,
+    model,
+    findings,
+    snapshots,
+    held,
+    tags,
+    archive,
+    based,
+    frozen,
+    events,
+    lost,
+  };
+}
+
+/** What the snapshot lacks, and what is lost behind it. */
+function lostIn(links: readonly Link[], snapshot: FoundSnapshot | undefined): number {
+  const from = snapshot?.ref.clock ?? 0;
+  const behind = links.filter(({ lost }) => lost).map(({ clock, end }) => end - Math.max(clock, from));
+  return behind.reduce((sum, events) => sum + Math.max(0, events), snapshot?.record?.lost.length ?? 0);
 }
 
 /** A load may start there. */

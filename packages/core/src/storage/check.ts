@@ -108,6 +108,11 @@ export interface CheckReport {
   readonly events: number;
   readonly problems: readonly CheckProblem[];
   /**
+   * Documents that lack events which damage took, now or earlier, and no snapshot has: what builds on these
+   * is held, and not shown. The first 1,000.
+   */
+  readonly lost: readonly { readonly id: string; readonly events: number }[];
+  /**
    * Keys that a sweep would remove, which is no problem; with `repair` those of documents without problems
    * are gone. What a fork, an import or a copy has staged so far counts among them, and a repair ends it.
    */
@@ -123,7 +128,10 @@ interface Tally {
   events: number;
   garbageKeys: number;
   readonly problems: CheckProblem[];
+  readonly lost: { readonly id: string; readonly events: number }[];
 }
+
+const LOST_MAX = 1000;
 
 /**
  * Checks one document or all. Rejects with the signal's reason, and with what the backend throws; then some
@@ -134,7 +142,7 @@ export async function checkStorage(
   folder: Folder,
   options: CheckOptions,
 ): Promise<CheckReport> {
-  const tally: Tally = { documents: 0, events: 0, garbageKeys: 0, problems: [] };
+  const tally: Tally = { documents: 0, events: 0, garbageKeys: 0, problems: [], lost: [] };
   let done = 0;
   const onGap = ({ after, before, cause }: Gap) => {
     const [from, to] = [after, before].map((key) => key && JSON.stringify(key.slice(0, 2)));
@@ -191,6 +199,8 @@ async function checkDocument(
   if (meta?.deleted !== undefined || (meta === undefined && found.size === 0)) return;
   tally.documents++;
   tally.events += examination.events;
+  const { lost: events } = examination;
+  if (events > 0 && tally.lost.length < LOST_MAX) tally.lost.push({ id, events });
 }
 
 /** A damaged record of an erased id keeps that id from being used; nothing can make it again. */

@@ -22,9 +22,10 @@ import type { Handles } from "./handles.js";
 import { statsOf } from "./head.js";
 import { type HeldEvent, LOST_REASON, type Loaded } from "./loader.js";
 import type { Meta } from "./meta.js";
-import { assertOptions } from "./option-kinds.js";
+import { assertOptions, checkWait } from "./option-kinds.js";
 import {
   type AppendInfo,
+  atOnce,
   type CloseOptions,
   checkInfo,
   copyEvent,
@@ -160,7 +161,7 @@ export class DocumentHandle<Doc> {
   /** A local edit; immutable models return the new document from `fn`. Throws what `fn` throws. */
   change(fn: (doc: Doc) => unknown): Doc {
     this.#assertWritable();
-    this.#doc = this.#model.change(this.#doc, fn as (doc: unknown) => unknown) as Doc;
+    this.#doc = this.#model.change(this.#doc, atOnce("change", fn as (doc: unknown) => unknown)) as Doc;
     this.#noticeBranches();
     if (this.#tracker.pending(this.#doc)) this.#edited();
     return this.#doc;
@@ -258,8 +259,7 @@ export class DocumentHandle<Doc> {
    * `CLOSED` when the handle or the storage closes first.
    */
   async waitDurable(clock: number, options: { signal?: AbortSignal } = {}): Promise<void> {
-    assertOptions("waitDurable", options);
-    const { signal } = options;
+    const { signal } = checkWait(clock, options);
     if (clock <= this.durableClock) return;
     if (this.#closed || this.#owner.handles.abandoned) throw this.#closedError();
     return new Promise((resolve, reject) => {

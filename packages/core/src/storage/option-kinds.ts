@@ -4,6 +4,7 @@
  * Invariant: each table has the names and kinds of its interface; the compiler holds it to that.
  */
 
+import { CoppiceError } from "../base/errors.js";
 import { checkOptions, type OptionKind, type OptionKinds } from "../base/options.js";
 import type { AnyModel } from "../contract/model.js";
 import type { CheckOptions } from "./check.js";
@@ -12,6 +13,7 @@ import type { CompactOptions } from "./compaction.js";
 import type { CopyOptions } from "./copy.js";
 import type { EraseOptions } from "./deletion.js";
 import type { ForkOptions } from "./fork.js";
+import type { Observer } from "./observer.js";
 import type {
   AppendOptions,
   CloseOptions,
@@ -34,6 +36,17 @@ const storage: OptionKinds<StorageOptions<readonly AnyModel[]>> = {
   env: "any",
   limits: "any",
   folder: "any",
+};
+const observer: OptionKinds<Observer> = {
+  append: "function",
+  commit: "function",
+  load: "function",
+  snapshot: "function",
+  compact: "function",
+  conflict: "function",
+  held: "function",
+  damage: "function",
+  quarantine: "function",
 };
 const handle: OptionKinds<HandleOptions> = { autoSave: "flag", replica: "text", onError: "function" };
 const load: OptionKinds<LoadOptions> = { ...handle, at: "any" };
@@ -129,4 +142,18 @@ const KINDS: Readonly<Record<Call, Readonly<Record<string, OptionKind>>>> = {
 /** Throws a `TypeError` for an option that the call does not have, or of another kind. */
 export function assertOptions(call: Call, options: object): void {
   checkOptions(call, options, KINDS[call]);
+}
+
+/** The same for its callbacks: one that is misspelt would never be called. */
+export function assertObserver(given: Observer): void {
+  checkOptions("an observer", given, observer);
+}
+
+/** Returns the options of a wait; a clock that never comes would let it wait for ever. */
+export function checkWait(clock: number, options: { signal?: AbortSignal }): { signal?: AbortSignal } {
+  assertOptions("waitDurable", options);
+  if (Number.isSafeInteger(clock) && clock >= 0) return options;
+  throw new CoppiceError("ARGUMENT_INVALID", "waitDurable takes a clock: a safe integer from 0", {
+    details: { clock },
+  });
 }

@@ -170,11 +170,20 @@ export function checkInfo(id: string, info: unknown): void {
 export function initialEvents(model: AnyModel, initial: (doc: unknown) => unknown): unknown[] {
   const doc = model.create();
   const tracker = model.track(doc);
-  const changed = model.change(doc, initial);
+  const changed = model.change(doc, atOnce("initial", initial));
   const events = tracker.take(changed);
   tracker.stop();
   model.dispose?.(changed);
   return events;
+}
+
+/** The edit itself; what an asynchronous one does later would be no part of it. */
+export function atOnce(call: string, fn: (doc: unknown) => unknown): (doc: unknown) => unknown {
+  return (doc) => {
+    const result = fn(doc);
+    if (!(result instanceof Promise)) return result;
+    throw new TypeError(`${call} takes a function that is not async: wait first, and then edit at once`);
+  };
 }
 
 /** Bytes are copied, so that the caller may use its buffer again. */

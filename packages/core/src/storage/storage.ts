@@ -46,7 +46,7 @@ import { type Head, statsOf } from "./head.js";
 import { loadDocument } from "./loader.js";
 import { Logs } from "./logs.js";
 import { checkMoment, type Moment } from "./moments.js";
-import { assertOptions, type Call } from "./option-kinds.js";
+import { assertObserver, assertOptions, type Call } from "./option-kinds.js";
 import {
   type AppendOptions,
   type CloseOptions,
@@ -117,6 +117,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     checkHistory(options.history);
     await Promise.all(options.models.map((model) => model.ready?.()));
     const observer = options.observer ?? {};
+    assertObserver(observer);
     const guard = await openGuard(options.backend, env, limits, observer);
     const shared = { env, limits, models, defaultModel, observer, history: options.history };
     const context: Context = { ...shared, guard, inFlight: { bytes: 0 } };

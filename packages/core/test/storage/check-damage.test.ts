@@ -81,9 +81,9 @@ async function verify(backend: SimulatedBackend, shape: Shape, damage: Damage, b
       .map(idOf)
       .filter((id) => !shown.has(id));
     expect(missing.filter((id) => !lost.has(id))).toEqual([]);
-    expect(repaired.problems.reduce((sum, problem) => sum + (problem.lostEvents ?? 0), 0)).toBe(
-      after.held.filter((held) => held.endsWith(LOST_REASON)).length,
-    );
+    const gone = after.held.filter((held) => held.endsWith(LOST_REASON)).length;
+    expect(repaired.problems.reduce((sum, problem) => sum + (problem.lostEvents ?? 0), 0)).toBe(gone);
+    expect(again.lost).toEqual(gone === 0 ? [] : [{ id: ID, events: gone }]);
     const last = ALL.flat().length - ALL.at(-1)!.length;
     if (key[0] !== "events" || key[2] !== last) expect(after.clock).toBe(before.clock);
     else expect(after.clock).toBeGreaterThan(last);

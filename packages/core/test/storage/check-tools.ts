@@ -74,6 +74,7 @@ export async function repairsTo(
   expect(report.problems[0]!.lostEvents ?? 0).toBe(lostEvents);
   const again = await check(backend);
   expect(again.problems).toEqual([]);
+  expect(again.lost).toEqual(lostEvents === 0 ? [] : [{ id: ID, events: lostEvents }]);
   expect(again.garbageKeys).toBe(0);
   return report.problems[0]!;
 }

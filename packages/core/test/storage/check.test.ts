@@ -41,7 +41,7 @@ describe("a sound storage", () => {
       const backend = await build(shape);
       const before = contentsOf(backend);
       const trimmed = shape === "log" || shape === "snapshot" ? 0 : COVERED - 1;
-      const counts = { documents: 1, garbageKeys: 0, quarantined: 0, clean: true };
+      const counts = { documents: 1, lost: [], garbageKeys: 0, quarantined: 0, clean: true };
       expect(await check(backend)).toEqual({ ...counts, problems: [], events: COVERED + 4 - trimmed });
       expect(contentsOf(backend)).toEqual(before);
       expect((await repair(backend)).problems).toEqual([]);
@@ -61,7 +61,8 @@ describe("a sound storage", () => {
       await storage.open("again", { recreate: true });
       await storage.append("again", [event("a")]);
       expect(await storage.check()).toMatchObject({ documents: 3, problems: [], garbageKeys: 0 });
-      const nothing = { documents: 0, events: 0, problems: [], garbageKeys: 0, quarantined: 0, clean: true };
+      const counts = { documents: 0, events: 0, garbageKeys: 0, quarantined: 0, clean: true };
+      const nothing = { ...counts, problems: [], lost: [] };
       expect(await storage.check({ id: "never" })).toEqual(nothing);
       expect(await storage.check({ id: "gone" })).toEqual(nothing);
       expect(await storage.check({ id: "again" })).toEqual({ ...nothing, documents: 1, events: 1 });

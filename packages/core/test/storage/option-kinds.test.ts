@@ -166,6 +166,11 @@ test("[ST97] opening a storage names what is wrong with what it was given", asyn
   const cases: readonly [given: object, says: string][] = [
     [{ ...good, model: nameSet(), models: undefined }, "has no option model; there are backend, models, "],
     [{ ...good, backend: memoryBackend }, "call the function that makes it"],
+    [
+      { ...good, observer: { appended: () => undefined } },
+      "an observer has no option appended; there are append",
+    ],
+    [{ ...good, observer: { append: "x" } }, "append must be a function"],
     [{ ...good, limits: { eventBytes: 3 } }, "there is no limit eventBytes; there are idBytesMax, "],
   ];
   for (const [given, says] of cases) {
@@ -179,4 +184,16 @@ test("[ST97] models and backends refuse options that there are not", () => {
   expect(() => tree(loose({ windw: 9 }))).toThrow("tree has no option windw");
   const reducer = { initial: 0, apply: (state: number) => state };
   expect(() => graph(loose({ ...reducer, versoin: 2 }))).toThrow("graph has no option versoin");
+});
+
+test("[ST97] a clock that is none, and an edit that goes on later, are refused", async () => {
+  const storage = await DocumentStorage.open({ backend: memoryBackend(), models: [nameSet()] });
+  const handle = await storage.open("d");
+  for (const clock of [undefined, Number.NaN, {}, 1.5, null, -1])
+    await expect(handle.waitDurable(clock as number)).rejects.toMatchObject({ code: "ARGUMENT_INVALID" });
+  expect(() => handle.change(async (doc) => doc)).toThrow("change takes a function that is not async");
+  const initial = async () => undefined;
+  await expect(storage.open("e", { initial })).rejects.toThrow("initial takes a function that is not async");
+  expect(await storage.info("e")).toBeUndefined();
+  await storage.close();
 });
