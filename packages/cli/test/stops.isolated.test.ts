@@ -164,7 +164,7 @@ test("[CL14] conformance leaves no store behind after Ctrl-C either, whenever it
     const hasMade = async () => {
       const [home] = await readdir(directory);
       const made = home === undefined ? [] : await readdir(join(directory, home));
-      return made.some((name) => Number(name) >= stores);
+      return made.some((name) => Number(name.replace("store-", "")) >= stores);
     };
     await until(`${stores} stores are made`, hasMade);
     run.child.kill("SIGINT");

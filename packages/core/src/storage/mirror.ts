@@ -10,8 +10,7 @@
  *
  * A deleted document is copied as its tombstone, so that the copy does not bring it back. Whether a document
  * is an earlier state the chain of its batches tells; where the source has these no more, the model does, or
- * else the mark that the last copy has left (`copy-mark.ts`). A tombstone deletes the target's document when
- * both are of one incarnation.
+ * else the mark that the last copy has left (`copy-mark.ts`).
  *
  * Invariants: after each commit the target's document is whole, at some clock between its old one and the
  * new one; what is written is read back and compared; a document that somebody else wrote to is never lost.
@@ -375,10 +374,7 @@ async function mirrorTombstone(ends: Ends, from: Place, to: Place): Promise<Mirr
   const head = live ? await readHead(target, id) : undefined;
   // What was deleted later, or erased, in the target stays so.
   if (!live && to.clock > deleted.clock) return { ...done, outcome: "unchanged", records: 0, bytes: 0 };
-  if (head !== undefined && !ends.replace) {
-    if (to.meta!.incarnation !== from.meta!.incarnation) throw ownError(id, "events");
-    await assertAsLeft(ends, to.meta!, head, deleted.clock);
-  }
+  if (head !== undefined && !ends.replace) await assertAsLeft(ends, to.meta!, head, deleted.clock);
   const erased = erasedKey(id);
   // The erasure that a copy has carried here may have come after the document itself.
   const known = to.erased ?? (await readErased(target.guard, erased));

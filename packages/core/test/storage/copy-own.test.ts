@@ -70,14 +70,6 @@ describe("what the target has of its own", () => {
       await from.erase("d");
       await write(to, "d", "M");
     },
-    "of another store, where the source has deleted one of the same name": async (from, to) => {
-      const other = await open(simulatedBackend({ seed: 3 }), 3);
-      await write(other, "d", "M");
-      await other.copyTo(to);
-      await other.close();
-      await write(from, "d", "abc");
-      await from.delete("d");
-    },
     "written after a copy, where the source has deleted it later": async (from, to) => {
       await write(from, "d", "abc");
       await from.copyTo(to);
