@@ -88,12 +88,13 @@ test("[DOC9] the page of options has every option of each call, and no other", a
   const given: Readonly<Record<string, readonly unknown[]>> = {
     ...{ open: ["d"], load: ["d"], append: ["d", []], read: ["d"], subscribe: ["d"], list: [], check: [] },
     ...{ compact: ["d"], compactAll: [], erase: ["d"], fork: ["d", "e"], export: ["d"], import: [[]] },
-    ...{ copyTo: [storage], close: [] },
+    ...{ copyTo: [storage], close: [], "DocumentStorage.open": [] },
     ...{ "handle.save": [], "handle.waitDurable": [0], "handle.close": [], "handle.compact": [] },
   };
   expect([...told.keys()].sort()).toEqual(Object.keys(given).sort());
   for (const [call, before] of Object.entries(given)) {
-    const [name, target] = call.startsWith("handle.") ? [call.slice(7), handle] : [call, storage];
+    const target = call.startsWith("handle.") ? handle : call.includes(".") ? DocumentStorage : storage;
+    const name = call.slice(call.indexOf(".") + 1);
     const run = async () => (target as unknown as Calls)[name]!(...before, { misspelt: 1 });
     const { message } = (await run().catch((error: unknown) => error)) as Error;
     const there = / has no option misspelt; there are (.*)$/.exec(message)?.[1]?.split(", ");

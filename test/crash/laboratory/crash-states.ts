@@ -58,10 +58,7 @@ export class Disk {
         this.#pending[step.file]!.push(step);
         return;
       case "sync":
-        this.#synced[step.file] = this.#pending[step.file]!.splice(0).reduce(
-          applied,
-          this.#synced[step.file]!,
-        );
+        this.#synced[step.file] = applied(this.#synced[step.file]!, this.#pending[step.file]!.splice(0));
         if (this.#model === "journalled") this.#syncNames();
         return;
       case "sync-names":
@@ -88,7 +85,7 @@ export class Disk {
     const files = new Map<string, Uint8Array>();
     for (const [name, file] of names) {
       const changes = surviving(this.#pending[file]!, survival, random);
-      files.set(name, changes.reduce(applied, this.#synced[file]!));
+      files.set(name, applied(this.#synced[file]!, changes));
     }
     return files;
   }
@@ -136,17 +133,28 @@ function sectorsOf(write: Extract<Change, { kind: "write" }>): Change[] {
   return pieces;
 }
 
-function applied(content: Uint8Array, change: Change): Uint8Array {
-  if (change.kind === "truncate") {
-    const cut = new Uint8Array(change.length);
-    cut.set(content.subarray(0, change.length));
-    return cut;
+/** The content after the changes: one copy, however many they are. */
+function applied(content: Uint8Array, changes: readonly Change[]): Uint8Array {
+  if (changes.length === 0) return content;
+  let length = content.length;
+  let most = length;
+  for (const change of changes) {
+    length = lengthAfter(length, change);
+    most = Math.max(most, length);
   }
-  const end = change.at + change.bytes.length;
-  const grown = new Uint8Array(Math.max(content.length, end));
-  grown.set(content);
-  grown.set(change.bytes, change.at);
-  return grown;
+  const bytes = new Uint8Array(most);
+  bytes.set(content);
+  length = content.length;
+  for (const change of changes) {
+    if (change.kind === "write") bytes.set(change.bytes, change.at);
+    else bytes.fill(0, change.length, length);
+    length = lengthAfter(length, change);
+  }
+  return bytes.subarray(0, length);
+}
+
+function lengthAfter(length: number, change: Change): number {
+  return change.kind === "truncate" ? change.length : Math.max(length, change.at + change.bytes.length);
 }
 
 function rename(names: Map<string, number>, change: NameChange): void {

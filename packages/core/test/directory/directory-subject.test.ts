@@ -42,7 +42,7 @@ test("[TS23] a crash leaves files of one moment, though the backend never stops 
   const parent = await temporaryDirectory();
   const seen: string[] = [];
   const subject = directorySubject({ name: "restless", parent, backend: (at) => restless(at, seen) });
-  for (let round = 0; round < 20; round++) {
+  for (let round = 0; round < 8; round++) {
     const factory = await subject.create();
     await factory.open(systemEnv());
     await new Promise((resolve) => setTimeout(resolve, round));
