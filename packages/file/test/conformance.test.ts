@@ -1,7 +1,7 @@
 /** The conformance cases on the file log: on a real disk with both durabilities, and on the simulated one. */
 
 import { fileLogBackend } from "@coppice/file";
-import { crashModels, failure, SimulatedDisk } from "@coppice/file/testing";
+import { crashModels, type DiskImage, failure, SimulatedDisk } from "@coppice/file/testing";
 import type { BackendFactory } from "coppice";
 import { type BackendSubject, backendCases, runCase } from "coppice/conformance";
 import { directorySubject } from "coppice/conformance/directory";
@@ -41,13 +41,23 @@ function simulatedSubject(durability: "power" | "process"): BackendSubject {
       return failure("EIO");
     };
   };
+  // Who still writes to the disk that is left behind would do so until the end of the process.
+  const moveOn = (left: SimulatedDisk, image: DiskImage): BackendFactory => {
+    left.fault = () => failure("ENODEV");
+    return make(new SimulatedDisk(image));
+  };
   return {
     name: `file log on a simulated disk, durability ${durability}`,
     create: async () => make(new SimulatedDisk()),
     destroy: async (factory) => void disks.delete(factory),
-    crash: async (factory) => make(new SimulatedDisk(disks.get(factory)!.image())),
-    powerLoss: async (factory) =>
-      make(new SimulatedDisk(disks.get(factory)!.crash(random.pick(crashModels), random))),
+    async crash(factory) {
+      const disk = disks.get(factory)!;
+      return moveOn(disk, disk.image());
+    },
+    async powerLoss(factory) {
+      const disk = disks.get(factory)!;
+      return moveOn(disk, disk.crash(random.pick(crashModels), random));
+    },
     async fillDisk(factory) {
       const disk = disks.get(factory)!;
       disk.capacityBytes = 0;
