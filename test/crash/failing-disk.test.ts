@@ -1,14 +1,12 @@
 // Disks that fail: full ones, calls that report errors at any moment, and a device whose writes fail for a
-// while. What
-// was acknowledged before, between and after must be there.
+// while. What was acknowledged before, between and after must be there.
 
 import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, statfsSync, writeFileSync } from "node:fs";
-import { cp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Backend, BackendFactory } from "coppice";
 import { type BackendSubject, backendCases, runCase } from "coppice/conformance";
+import { directorySubject } from "coppice/conformance/directory";
 import { seededRandom } from "coppice/testing";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Court } from "./laboratory/court.js";
@@ -35,35 +33,12 @@ function tmpfsMissing(): string | undefined {
 
 /** Stores on a disk of 24 MiB, which is full but for 1 MiB once `fillDisk` was called. */
 function smallDisk(backend: BackendName, mountPoint: string): BackendSubject {
-  const stores = new Map<BackendFactory, { readonly location: string; readonly opened: Backend[] }>();
-  let made = 0;
-  const create = async (location = join(mountPoint, `store-${++made}`)): Promise<BackendFactory> => {
-    const inner = backendAt(backend, location);
-    const opened: Backend[] = [];
-    const factory: BackendFactory = {
-      name: inner.name,
-      async open(env) {
-        const one = await inner.open(env);
-        opened.push(one);
-        return one;
-      },
-    };
-    stores.set(factory, { location, opened });
-    return factory;
-  };
   return {
-    name: backend,
-    create: () => create(),
-    destroy: async (factory) => rmSync(stores.get(factory)!.location, { recursive: true, force: true }),
-    // Nothing is being written at that moment, so the files are what a killed process leaves.
-    async crash(factory) {
-      const { location, opened } = stores.get(factory)!;
-      const left = join(mountPoint, `store-${++made}`);
-      await cp(location, left, { recursive: true });
-      for (const one of opened) await one.close().catch(() => undefined);
-      rmSync(location, { recursive: true, force: true });
-      return create(left);
-    },
+    ...directorySubject({
+      name: backend,
+      parent: mountPoint,
+      backend: (location) => backendAt(backend, location),
+    }),
     async fillDisk() {
       const ballast = join(mountPoint, "ballast");
       const { bavail, bsize } = statfsSync(mountPoint);

@@ -72,7 +72,7 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
     () => import("@coppice/server"),
   );
   const { origin: origins = [] } = options;
-  refuseOthers(checkOrigins, origins);
+  assertOrigins(checkOrigins, origins);
   const tokens = options.tokens ?? runtime.env.COPPICE_TOKENS;
   const authorize = await readTokens(tokens, bearerTokens);
   const metrics = new ServerMetrics();
@@ -142,7 +142,7 @@ function describeRefusal(error: unknown, { host, port }: Options): unknown {
 }
 
 /** Before the store is opened, which would make it. */
-function refuseOthers(check: (origins: readonly string[]) => void, origins: readonly string[]): void {
+function assertOrigins(check: (origins: readonly string[]) => void, origins: readonly string[]): void {
   try {
     check(origins);
   } catch (cause) {
