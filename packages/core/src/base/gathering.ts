@@ -7,7 +7,8 @@
  * turn of the event loop. But when they need longer to come back than a commit takes, half of them go first,
  * and at once when others came until the last commit was done: the others' work is then done while the disk
  * does its own. Let x and y be the times that the halves need, and s a commit's: one after the other costs
- * x + y + s, side by side max(x, s) + max(y, s), which is less when x + y > s. Where commits hold up the
+ * x + y + s, side by side max(x, s) + max(y, s), which is less when x + y > s. To the time that they need
+ * counts what it takes to make their commit ready, where it is said when it is. Where commits hold up the
  * thread nothing is done beside them, and nobody is cut off. Where the next commit may be handed over while
  * one is under way, that is done when the last of those who may come has come: it is prepared meanwhile.
  *
@@ -50,6 +51,8 @@ export class Gathering {
   #done = 0;
   #lastJoined = 0;
   #commitMs = Number.POSITIVE_INFINITY;
+  /** What it took to make the last commit ready, for each member. */
+  #readyMs = 0;
   /** The members of the last commit, and those who waited behind it: so many may come. */
   #expected = 0;
   /** Others came until the last commit was done. */
@@ -98,6 +101,13 @@ export class Gathering {
     }
   }
 
+  /** What was begun is ready to go, and holds so many: what it takes from now on is the disk's time. */
+  ready(count: number): void {
+    const now = this.#env.elapsed();
+    this.#readyMs = (now - this.#begun) / count;
+    this.#begun = now;
+  }
+
   /** Something is to be committed since `now`, and no commit is under way. */
   wait(now: number = this.#env.elapsed()): void {
     this.#waiting = true;
@@ -126,8 +136,8 @@ export class Gathering {
     if (this.#held || this.#isOverdue(this.#lastJoined)) return;
     if (isLast && this.#isBusy(count, AHEAD_PART)) this.#ahead?.();
     if (!this.#waiting || 2 * count < this.#expected) return;
-    const allMs = ((this.#lastJoined - this.#since) * Math.max(count, this.#expected)) / count;
-    if (allMs > this.#commitMs) this.#begin();
+    const eachMs = (this.#lastJoined - this.#since) / count + this.#readyMs;
+    if (eachMs * Math.max(count, this.#expected) > this.#commitMs) this.#begin();
   }
 
   /** They needed more than this part of a commit's time to come. */

@@ -1,12 +1,14 @@
 /**
  * The append path of one document: a queue, one commit in flight, everything that gathers meanwhile in the
- * next.
+ * next. That may be laid out while the disk works, on the head that the one in flight will leave.
  *
  * Invariants:
  * - one commit of this document is in flight; plain appends that gather meanwhile become ONE batch; an append
  *   with a commit id or `info` of its own is a batch of its own in the same commit;
  * - a commit puts batches only at the head it read, expecting the next batch key to be absent and meta to be
  *   unchanged; so it can neither overwrite nor leave a gap;
+ * - what is laid out ahead goes to the backend only after the commit before it has succeeded, and unless it
+ *   does its members go back to the queue;
  * - a promise resolves after the commit that holds its events; when a commit fails, everything queued behind
  *   it fails;
  * - whatever is wrong with one append rejects that append alone, before anything is written.
@@ -66,6 +68,12 @@ interface Exclusive {
   readonly reject: (error: unknown) => void;
 }
 
+/** A commit that may go to the backend. */
+interface Ready {
+  readonly plan: Plan;
+  readonly batch: Batch;
+}
+
 const RETRIES_MAX = 64;
 const SETTLE_DELAYS_MS = [50, 200, 800];
 
@@ -79,6 +87,9 @@ export class DocumentLog {
   #epoch = 0;
   #queue: (Member | Exclusive)[] = [];
   #pumping = false;
+  /** In flight, and what is to follow it. */
+  #underway: Plan | undefined;
+  #next: Ready | undefined;
   #retries = 0;
   readonly #gathering: Gathering;
   #waiting: (() => void)[] = [];
@@ -95,7 +106,11 @@ export class DocumentLog {
     this.#context = context;
     this.#onAppended = onAppended;
     this.#onUnknown = onUnknown;
-    this.#gathering = new Gathering(context.env, () => this.#pump());
+    this.#gathering = new Gathering(
+      context.env,
+      () => this.#pump(),
+      () => this.#layOutNext(),
+    );
   }
 
   /** Must not be forgotten by `Logs`. */
@@ -153,7 +168,7 @@ export class DocumentLog {
       // A fresh list of one is smaller than one that is pushed to.
       if (this.#queue.length === 0) this.#queue = [member];
       else this.#queue.push(member);
-      if (this.#pumping) this.#gathering.joined(this.#queue.length);
+      if (this.#pumping) this.#gathering.joined(this.#queue.length, this.#underway?.members.length);
       else this.#start(member.queuedAt);
     });
   }
@@ -242,7 +257,12 @@ export class DocumentLog {
 
   /** `plan`: whose commit is done, and who are told after what waits has begun. */
   #goOn(plan?: Plan): void {
-    if (this.#queue.length === 0) this.#pumping = false;
+    const next = this.#next;
+    this.#next = undefined;
+    if (next !== undefined) {
+      this.#gathering.began();
+      this.#submit(next);
+    } else if (this.#queue.length === 0) this.#pumping = false;
     else this.#gathering.next();
     if (plan !== undefined) this.#tell(plan);
     if (!this.#pumping) for (const resolve of this.#waiting.splice(0)) resolve();
@@ -282,12 +302,43 @@ export class DocumentLog {
       }
       members[0]!.reject(error);
     }
-    if (batch === undefined) this.#goOn();
-    else this.#submit(plan, batch);
+    if (batch === undefined) {
+      this.#goOn();
+      return;
+    }
+    this.#gathering.ready(plan.members.length);
+    this.#submit({ plan, batch });
   }
 
-  #submit(plan: Plan, batch: Batch): void {
+  /**
+   * Lays out what waits, to go when the commit in flight has succeeded. Only plain appends to a document that
+   * is there already: they need nothing read, and are answered by their commit alone.
+   */
+  #layOutNext(): void {
+    const before = this.#underway;
+    if (before === undefined || this.#next !== undefined || !this.#queue.every(isPlain)) return;
+    if (!this.#context.guard.traits.exclusive || before.headAfter.meta !== before.headBefore.meta) return;
+    const plan = new Plan(this.#context, this.id, before.headAfter);
+    this.#fill(plan, this.#queue.length);
+    if (plan.empty) return;
+    try {
+      this.#next = { plan, batch: plan.build() };
+    } catch {
+      // Whose events the codec refuses is found out when they are alone.
+      this.#queue = [...plan.members, ...this.#queue];
+    }
+  }
+
+  /** The commit before did not leave the head that was expected. */
+  #dropNext(): void {
+    if (this.#next === undefined) return;
+    this.#queue = [...this.#next.plan.members, ...this.#queue];
+    this.#next = undefined;
+  }
+
+  #submit({ plan, batch }: Ready): void {
     const { guard } = this.#context;
+    this.#underway = plan;
     const epoch = this.#epoch;
     const done = (now?: number) => this.#done(plan, epoch, now);
     const failed = (error: unknown) => {
@@ -320,7 +371,10 @@ export class DocumentLog {
     // Forgotten while the outcome was settled: others have written behind this commit.
     this.#head = epoch === this.#epoch ? head : undefined;
     this.#epoch++;
-    this.#gathering.done(plan.members.length, this.#queue.length, now);
+    this.#underway = undefined;
+    if (this.#head === undefined) this.#dropNext();
+    const behind = this.#queue.length + (this.#next?.plan.members.length ?? 0);
+    this.#gathering.done(plan.members.length, behind, now);
     this.#goOn(plan);
   }
 
@@ -346,6 +400,8 @@ export class DocumentLog {
   }
 
   #failed(plan: Plan, error: unknown): void {
+    this.#underway = undefined;
+    this.#dropNext();
     this.forget();
     if (isCoppiceError(error, "COMMIT_CONFLICT")) {
       const retried = this.#retries++ < RETRIES_MAX;
@@ -416,6 +472,12 @@ export class DocumentLog {
     const { last, crc } = plan.headAfter;
     return isWritten(this.#context, this.id, last!, (found) => found.crc === crc);
   }
+}
+
+function isPlain(waiting: Member | Exclusive): boolean {
+  if ("run" in waiting) return false;
+  const { mode = "append", expected, commitId, fresh } = waiting.request;
+  return mode === "append" && expected === undefined && (commitId === undefined || fresh === true);
 }
 
 function asksForIds(waiting: Member | Exclusive): boolean {

@@ -89,6 +89,28 @@ test("[BK54] when all need longer to come than a commit takes, it begins with ha
   expect(it.begun()).toBe(before + 1);
 });
 
+test("[BK54] what it takes to make them ready counts as the time that they need to come, and not as the disk's", () => {
+  for (const [readyMs, begun] of [
+    [3, 1],
+    [0.5, 0],
+  ] as const) {
+    const it = harness();
+    committed(it);
+    it.gathering.wait();
+    it.turn();
+    it.pass(readyMs);
+    it.gathering.ready(64);
+    it.turn();
+    it.pass(2);
+    it.gathering.done(64, 0);
+    const before = it.begun();
+    it.gathering.wait();
+    it.pass(0.5);
+    it.gathering.joined(32);
+    expect(it.begun() - before).toBe(begun);
+  }
+});
+
 test("[BK54] nobody is cut off who comes in a commit's time, after a pause, or before it is known how long one takes", () => {
   const it = harness();
   it.gathering.wait();
