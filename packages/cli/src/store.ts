@@ -46,7 +46,10 @@ const RETRY_MS = 200;
 export interface OpenStoreOptions extends StoreOptions {
   /** Make the store where it does not exist. */
   readonly create?: boolean;
-  /** Nothing is written: a file log that another process has open, or this user may not write, is read. */
+  /**
+   * Nothing is written: a file log that another process has open, or this user may not write, is read; and
+   * a LevelDB store through the process that has it open, when that lets others read.
+   */
   readonly onlyReads?: boolean;
   /** `false`: no document is restored, and the command starts without the libraries of the models. */
   readonly restores?: boolean;
@@ -193,8 +196,9 @@ export async function noteOwner(
   runtime: Runtime,
   options: StoreOptions,
   owner: { readonly pid: number },
+  how = "done by",
 ): Promise<void> {
-  if (!options.json) await runtime.err.line(`note: done by process ${owner.pid}, which has the store open`);
+  if (!options.json) await runtime.err.line(`note: ${how} process ${owner.pid}, which has the store open`);
 }
 
 async function openWaiting(
@@ -205,8 +209,7 @@ async function openWaiting(
   const { create = false, restores = true, verifyTables = true, observer } = options;
   const models = restores ? await loadModels() : [tree()];
   const wanted = observer === undefined ? {} : { observer };
-  const open = async (readOnly = false) => {
-    const factory = await loadBackend(address, { create, verifyTables, readOnly });
+  const open = async (factory: BackendFactory) => {
     let opened: Backend | undefined;
     const backend: BackendFactory = {
       name: factory.name,
@@ -215,8 +218,12 @@ async function openWaiting(
     const storage = await DocumentStorage.open({ backend, models, ...wanted });
     return { storage, backend: opened! };
   };
-  const attempt = options.onlyReads && address.scheme === "file" ? () => besideOwner(open) : open;
-  return waiting(runtime, address, options, () => attempt());
+  const backend = { create, verifyTables };
+  const attempt = async () =>
+    options.onlyReads
+      ? besideOwner(runtime, address, options, backend, open)
+      : open(await loadBackend(address, backend));
+  return waiting(runtime, address, options, attempt);
 }
 
 /** Damage that keeps it from being known is told where documents are read. */
@@ -230,13 +237,28 @@ async function holdsChunks(backend: Backend): Promise<boolean> {
   return false;
 }
 
-/** A file log that is open elsewhere, or that this user may not write, is opened to read, without a lock. */
-export async function besideOwner<T>(open: (readOnly: boolean) => Promise<T>): Promise<T> {
+/**
+ * What only reads can do so beside the process that has the store open: in a file log without a lock, also
+ * where this user may not write; in a LevelDB store through that process.
+ */
+export async function besideOwner<T>(
+  runtime: Runtime,
+  address: StoreAddress,
+  options: StoreOptions,
+  backend: BackendOptions,
+  open: (factory: BackendFactory) => Promise<T>,
+): Promise<T> {
   try {
-    return await open(false);
+    return await open(await loadBackend(address, backend));
   } catch (error) {
-    if (!isCoppiceError(error, "LOCKED") && !isUnwritable(error)) throw error;
-    return open(true);
+    const isLocked = isCoppiceError(error, "LOCKED");
+    if (address.scheme === "file" && (isLocked || isUnwritable(error)))
+      return open(await loadBackend(address, { readOnly: true }));
+    if (address.scheme !== "level" || !isLocked) throw error;
+    const owner = await findOwner(address.location).catch(() => undefined);
+    if (owner === undefined) throw error;
+    await noteOwner(runtime, options, owner, "read through");
+    return open(owner.backend());
   }
 }
 
@@ -270,8 +292,8 @@ export async function waiting<T>(
 
 const ALONE = "A store has one owner. Let it work for you (offerControl), stop it, or use --wait 30s.";
 const HELPFUL =
-  "A store has one owner. This one does ls, info, check and compact for you.\n" +
-  "For the rest stop it, or use its HTTP API if it is a server; --wait 30s waits for its end.";
+  "A store has one owner. This one does ls, info, check and compact for you, and lets others read.\n" +
+  "For what writes stop it, or use its HTTP API if it is a server; --wait 30s waits for its end.";
 
 async function lockedError(
   { location = "" }: StoreAddress,

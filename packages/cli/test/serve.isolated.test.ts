@@ -190,8 +190,37 @@ describe("beside a server", () => {
     expect(all.stderr).toBe("");
     const check = await coppice(["check", "-s", url]);
     expect([check.code, check.stdout.includes("ok 3 documents")]).toEqual([0, true]);
-    const locked = await coppice(["history", "doc-1", "-s", url]);
-    expect(locked.code).toBe(4);
+    const locked = await coppice(["rm", "doc-1", "--yes", "-s", url]);
+    expect([locked.code, locked.stderr]).toEqual([4, expect.stringContaining("and lets others read.")]);
+    await stop(serving);
+  });
+
+  test("[CS16] what only reads does so through the process that has the store: a copy is a backup", async () => {
+    const serving = await serve(await fill(3));
+    const { url } = serving.store;
+    const folder = await temporaryDirectory();
+    const backup = `file:${join(folder, "backup")}`;
+    const through = expect.stringMatching(/^note: read through process \d+, which has the store open\n/);
+    const copies = [await coppice(["copy", url, backup]), await coppice(["copy", url, backup])];
+    expect(copies).toMatchObject([
+      { code: 0, stderr: through, stdout: expect.stringMatching(/^3 documents: 3 copied/) },
+      { code: 0, stderr: through, stdout: expect.stringMatching(/^3 documents: 0 copied, .* 3 unchanged/) },
+    ]);
+    expect((await coppice(["check", "-s", backup])).code).toBe(0);
+    for (const command of [
+      ["read", "doc-1"],
+      ["history", "doc-1"],
+      ["tags", "doc-1"],
+      ["dump", "doc-1"],
+      ["export", "doc-1", join(folder, "one.coppice")],
+    ]) {
+      const [there, here] = [
+        await coppice([...command, "-s", url]),
+        await coppice([...command, "-s", backup]),
+      ];
+      expect([command, there.code, there.stderr]).toEqual([command, 0, through]);
+      if (command[0] === "read") expect(there.stdout).toBe(here.stdout);
+    }
     await stop(serving);
   });
 

@@ -114,6 +114,7 @@ export type {
   Info,
   ListOptions,
   StoredEvent,
+  StoredKeys,
 } from "./storage/queries.js";
 export { DocumentStorage } from "./storage/storage.js";
 export type { SubscribeOptions } from "./storage/subscription.js";

@@ -11,7 +11,7 @@ import { EXIT, type ExitCode } from "../errors.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
 import { byteSize, count, printable, Table, timestamp } from "../output.js";
 import type { Runtime } from "../runtime.js";
-import { assertStore, besideOwner, loadBackend, parseStore, waiting } from "../store.js";
+import { assertStore, besideOwner, parseStore, waiting } from "../store.js";
 import { noDocument } from "./document.js";
 
 /** What a stored value says of itself: see docs/format.md. */
@@ -66,9 +66,9 @@ async function dump(runtime: Runtime, id: string | undefined, options: StoreOpti
   const address = parseStore(options.store);
   if (address.scheme !== "memory") await assertStore(address, options.store);
   const env = systemEnv();
-  const open = async (readOnly = false) => (await loadBackend(address, { readOnly })).open(env);
-  const attempt = () => (address.scheme === "file" ? besideOwner(open) : open());
-  const backend: Backend = await waiting(runtime, address, options, attempt);
+  const backend: Backend = await waiting(runtime, address, options, () =>
+    besideOwner(runtime, address, options, {}, (factory) => factory.open(env)),
+  );
   const guard = new Guard(backend, env, LIMITS);
   const table = new Table(COLUMNS);
   let shown = 0;

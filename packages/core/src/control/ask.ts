@@ -1,20 +1,22 @@
 /**
  * The asking end of the control socket: a part of `DocumentStorage`, done by the process that owns the store.
  *
- * Invariants: each call is a connection of its own, so an owner that ends is noticed at once; a call that is
- * aborted stops between two steps and says what was done; nothing is retried.
+ * Invariants: a connection carries one call at a time, so an owner that ends is noticed at once; a call that
+ * is aborted stops between two steps and says what was done; nothing is retried.
  */
 
 import { connect, type Socket } from "node:net";
 import { CoppiceError } from "../base/errors.js";
+import type { Backend, BackendFactory, Entry, Traits } from "../contract/backend.js";
 import type { CheckOptions, CheckReport } from "../storage/check.js";
 import type { CompactAllOptions, CompactAllResult, CompactProgress } from "../storage/compact-all.js";
 import type { CompactOptions, CompactResult } from "../storage/compaction.js";
 import type { DocumentInfo, ListOptions } from "../storage/queries.js";
-import { readLines, toError, toLine } from "./lines.js";
+import { fromWire, lineReader, toBytes, toError, toLine } from "./lines.js";
 import { type ControlPlace, readPlace } from "./place.js";
 
-const LINE_BYTES_MAX = 64 * 1024 * 1024;
+/** The largest value, in base 64. */
+const LINE_BYTES_MAX = 128 * 1024 * 1024;
 const CONNECT_MS_MAX = 5_000;
 
 /**
@@ -79,78 +81,201 @@ export class StoreOwner {
     return (await this.#ask("check", params, { signal, onValue })) as CheckReport;
   }
 
-  async *list(options: ListOptions = {}): AsyncGenerator<string> {
-    const portions: string[][] = [];
-    let wake = () => undefined as undefined;
-    let ended = false;
-    const stop = new AbortController();
-    const asked = this.#ask("list", options, {
-      signal: stop.signal,
-      onValue: (ids) => {
-        portions.push(ids as string[]);
-        wake();
-      },
-    }).finally(() => {
-      ended = true;
-      wake();
-    });
-    // Whoever iterates meets the rejection below.
-    asked.catch(() => undefined);
+  async *list({ prefix, after, limit }: ListOptions = {}): AsyncGenerator<string> {
+    const connection = new Connection(this.#place);
     try {
-      for (;;) {
-        const portion = portions.shift();
-        if (portion !== undefined) yield* portion;
-        else if (ended) break;
-        else
-          await new Promise<void>((resolve) => {
-            wake = () => void resolve() as undefined;
-          });
-      }
-      await asked;
+      for await (const ids of connection.call("list", { prefix, after, limit })) yield* ids as string[];
     } finally {
-      stop.abort();
+      connection.end();
     }
   }
 
-  #ask(
+  /**
+   * What the owner has stored, as a shared backend that only reads: what is committed is seen by the next
+   * read. `commit` and `reclaim` reject with `READ_ONLY`.
+   */
+  backend(): BackendFactory {
+    return { name: "owner", open: async () => new Reads(this.#place, await this.#traits()) };
+  }
+
+  async #traits(): Promise<Traits> {
+    const { traits } = (await this.#ask("hello", {})) as { traits?: Traits };
+    if (traits === undefined) {
+      const message = "the owner of the store has an older version, and lets nobody read";
+      throw new CoppiceError("UNAVAILABLE", message);
+    }
+    const { durability, valueBytesMax, commitBytesMax } = traits;
+    return { durability, valueBytesMax, commitBytesMax, exclusive: false, poisonsItself: false };
+  }
+
+  async #ask(
     method: string,
     params: object,
     { signal, onValue }: { signal?: AbortSignal | undefined; onValue?: (progress: unknown) => void } = {},
   ): Promise<unknown> {
-    return new Promise((resolve, reject) => {
-      signal?.throwIfAborted();
-      const socket: Socket = connect({ path: this.#place.address });
-      let reached = false;
-      const abort = () => socket.write(toLine({ abort: true }));
-      const settle = (outcome: () => void) => {
-        signal?.removeEventListener("abort", abort);
-        socket.destroy();
-        outcome();
-      };
-      const lost = (cause: unknown) =>
-        new CoppiceError("UNAVAILABLE", "the owner of the store ended before it had answered", { cause });
-      socket.setTimeout(CONNECT_MS_MAX, () =>
-        settle(() => reject(lost(new Error("it did not answer in time")))),
-      );
-      socket.once("connect", () => {
-        reached = true;
-        socket.setTimeout(method === "hello" ? CONNECT_MS_MAX : 0);
-        socket.write(toLine({ token: this.#place.token, method, params }));
-        signal?.addEventListener("abort", abort, { once: true });
-      });
-      socket.on("error", (error) => settle(() => reject(reached ? lost(error) : error)));
-      socket.once("close", () => settle(() => reject(lost(undefined))));
-      readLines(
-        socket,
-        LINE_BYTES_MAX,
-        (value) => {
-          const line = value as { progress?: unknown; result?: unknown; error?: unknown };
-          if (line.progress !== undefined) onValue?.(line.progress);
-          else if (line.error !== undefined) settle(() => reject(toError(line.error)));
-          else settle(() => resolve(line.result));
-        },
-        (error) => settle(() => reject(lost(error))),
-      );
-    });
+    signal?.throwIfAborted();
+    const connection = new Connection(this.#place, { waits: method !== "hello" });
+    const abort = () => connection.abort();
+    signal?.addEventListener("abort", abort, { once: true });
+    try {
+      return await connection.ask(method, params, onValue);
+    } finally {
+      signal?.removeEventListener("abort", abort);
+      connection.end();
+    }
   }
+}
+
+/** See `StoreOwner.backend`. A connection is kept for the next read. */
+class Reads implements Backend {
+  readonly traits: Traits;
+  readonly #place: ControlPlace;
+  readonly #idle: Connection[] = [];
+
+  constructor(place: ControlPlace, traits: Traits) {
+    this.#place = place;
+    this.traits = traits;
+  }
+
+  async get(key: Parameters<Backend["get"]>[0]): Promise<Uint8Array | undefined> {
+    const connection = this.#connection();
+    try {
+      const text = (await connection.ask("get", { key })) as string | undefined;
+      this.#idle.push(connection);
+      return text === undefined ? undefined : toBytes(text);
+    } catch (error) {
+      connection.end();
+      throw error;
+    }
+  }
+
+  async *scan(...[range, how = {}]: Parameters<Backend["scan"]>): AsyncGenerator<readonly Entry[]> {
+    const { signal, ...options } = how;
+    signal?.throwIfAborted();
+    const connection = this.#connection();
+    const abort = () => connection.end();
+    signal?.addEventListener("abort", abort, { once: true });
+    let isDone = false;
+    try {
+      for await (const page of connection.call("scan", { range, ...options }))
+        yield (page as unknown[]).map(fromWire);
+      isDone = true;
+    } finally {
+      signal?.removeEventListener("abort", abort);
+      // What was left early or has failed has answers under way.
+      if (isDone) this.#idle.push(connection);
+      else connection.end();
+    }
+  }
+
+  async commit(): Promise<never> {
+    const message = "the store is read through the process that has it open; nothing was written";
+    throw new CoppiceError("READ_ONLY", message);
+  }
+
+  reclaim(): Promise<never> {
+    return this.commit();
+  }
+
+  async close(): Promise<void> {
+    for (const connection of this.#idle.splice(0)) connection.end();
+  }
+
+  #connection(): Connection {
+    return this.#idle.pop() ?? new Connection(this.#place, { keep: true });
+  }
+}
+
+interface Line {
+  readonly progress?: unknown;
+  readonly result?: unknown;
+  readonly error?: unknown;
+}
+
+class Connection {
+  readonly #token: string;
+  readonly #keep: boolean;
+  readonly #socket: Socket;
+  readonly #lines: Line[] = [];
+  #failure: Error | undefined;
+  #wake: () => void = () => undefined;
+
+  /** `waits`: for an answer, however long that takes. `keep`: for more than one call. */
+  constructor({ address, token }: ControlPlace, { waits = true, keep = false } = {}) {
+    this.#token = token;
+    this.#keep = keep;
+    const socket = connect({ path: address });
+    const values = lineReader(LINE_BYTES_MAX);
+    let reached = false;
+    socket.setTimeout(CONNECT_MS_MAX, () => this.#end(lost(new Error("it did not answer in time"))));
+    socket.once("connect", () => {
+      reached = true;
+      if (waits) socket.setTimeout(0);
+    });
+    socket.on("error", (error) => this.#end(reached ? lost(error) : error));
+    socket.once("close", () => this.#end(lost(undefined)));
+    socket.on("data", (chunk: Buffer) => {
+      try {
+        for (const line of values(chunk)) this.#lines.push(line as Line);
+      } catch (error) {
+        this.#end(lost(error));
+      }
+      // The owner waits while nobody takes what it sends.
+      if (this.#lines.length > 0) socket.pause();
+      this.#wake();
+    });
+    this.#socket = socket;
+  }
+
+  /** Resolves with the result. */
+  async ask(method: string, params: object, onValue?: (progress: unknown) => void): Promise<unknown> {
+    const answers = this.call(method, params);
+    for (;;) {
+      const { done, value } = await answers.next();
+      if (done) return value;
+      onValue?.(value);
+    }
+  }
+
+  /** What comes before the result, and the result. */
+  async *call(method: string, params: object): AsyncGenerator<unknown, unknown> {
+    this.#socket.write(toLine({ token: this.#token, method, params, keep: this.#keep }));
+    for (;;) {
+      const { progress, result, error } = await this.#next();
+      if (error !== undefined) throw toError(error);
+      if (progress === undefined) return result;
+      yield progress;
+    }
+  }
+
+  /** Asks the owner to stop; the result says what was done. */
+  abort(): void {
+    this.#socket.write(toLine({ abort: true }));
+  }
+
+  end(): void {
+    this.#end(lost(undefined));
+  }
+
+  async #next(): Promise<Line> {
+    for (;;) {
+      const line = this.#lines.shift();
+      if (line !== undefined) return line;
+      if (this.#failure !== undefined) throw this.#failure;
+      this.#socket.resume();
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+  }
+
+  #end(failure: Error): void {
+    this.#failure ??= failure;
+    this.#socket.destroy();
+    this.#wake();
+  }
+}
+
+function lost(cause: unknown): CoppiceError {
+  return new CoppiceError("UNAVAILABLE", "the owner of the store ended before it had answered", { cause });
 }

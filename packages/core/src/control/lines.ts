@@ -3,11 +3,11 @@
  *
  * | from   | line                                  | is                                                  |
  * | ------ | ------------------------------------- | --------------------------------------------------- |
- * | client | `{ token, method, params }`           | the one request of this connection                  |
+ * | client | `{ token, method, params, keep }`     | a request; `keep`: another may follow its end       |
  * | client | `{ abort: true }`                     | stop between two steps, and say what was done        |
  * | server | `{ progress }`                        | any number of times                                 |
- * | server | `{ result }`                          | the end                                             |
- * | server | `{ error: { code, message, details } }` | the end                                             |
+ * | server | `{ result }`                          | the end of a request                                |
+ * | server | `{ error: { code, message, details } }` | the end of a request                                |
  *
  * Invariants: a line over its limit ends the connection before it is kept; what is `undefined` arrives as
  * `undefined`, and an error of Coppice's arrives as one.
@@ -15,6 +15,7 @@
 
 import type { Socket } from "node:net";
 import { CoppiceError, ERROR_CODES, type ErrorCode, isCoppiceError } from "../base/errors.js";
+import type { Entry, Key } from "../contract/backend.js";
 
 interface SentError {
   readonly code: string;
@@ -31,27 +32,56 @@ export function readLines(
   onValue: (value: unknown) => void,
   onBroken: (error: Error) => void,
 ): void {
+  const values = lineReader(lineBytesMax);
+  socket.on("data", (chunk: Buffer) => {
+    try {
+      for (const value of values(chunk)) onValue(value);
+    } catch (error) {
+      onBroken(error as Error);
+    }
+  });
+}
+
+/** Takes bytes as they come, and gives the values of the lines that have ended; throws for what is none. */
+export function lineReader(lineBytesMax: number): (chunk: Buffer) => Generator<unknown> {
   let waiting: Buffer[] = [];
   let waitingBytes = 0;
-  socket.on("data", (chunk: Buffer) => {
+  return function* (chunk) {
     let rest = chunk;
     for (;;) {
       const end = rest.indexOf(10);
       waitingBytes += end < 0 ? rest.length : end;
-      if (waitingBytes > lineBytesMax) return onBroken(new RangeError("a line is too long"));
+      if (waitingBytes > lineBytesMax) throw new RangeError("a line is too long");
       waiting.push(end < 0 ? rest : rest.subarray(0, end));
-      if (end < 0) return undefined;
+      if (end < 0) return;
       const line = Buffer.concat(waiting).toString("utf8");
       waiting = [];
       waitingBytes = 0;
       rest = rest.subarray(end + 1);
-      try {
-        onValue(arrive(JSON.parse(line)));
-      } catch (error) {
-        return onBroken(error as Error);
-      }
+      yield arrive(JSON.parse(line));
     }
-  });
+  };
+}
+
+/** Bytes as text. */
+export function toText(bytes: Uint8Array | undefined): string | undefined {
+  if (bytes === undefined) return undefined;
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("base64");
+}
+
+export function toBytes(text: string): Uint8Array {
+  return Buffer.from(text, "base64");
+}
+
+/** A key and its value. */
+export function toWire({ key, value }: Entry): unknown[] {
+  return [...key, toText(value)];
+}
+
+export function fromWire(sent: unknown): Entry {
+  const key = sent as unknown[];
+  const value = toBytes(key.pop() as string);
+  return { key: key as unknown as Key, value };
 }
 
 export function toLine(value: unknown): string {

@@ -1,6 +1,6 @@
 /**
- * The owner's end of the control socket: lets other processes of this user compact, list and check a store
- * that only this process can open.
+ * The owner's end of the control socket: lets other processes of this user compact, list, check and read a
+ * store that only this process can open.
  *
  * The lock of the store is the only truth about who owns it. So whatever lies at the address is what an
  * earlier owner left, and the one who holds the lock may remove it.
@@ -14,16 +14,17 @@ import { timingSafeEqual } from "node:crypto";
 import { rm } from "node:fs/promises";
 import { createServer, type Server, type Socket } from "node:net";
 import { CoppiceError } from "../base/errors.js";
+import type { Key, Range } from "../contract/backend.js";
 import type { DocumentStorage } from "../storage/storage.js";
 import type { HistoryPolicy } from "../storage/trimming.js";
 import { compactAllAlone } from "./alone.js";
-import { describe, readLines, toLine } from "./lines.js";
+import { describe, readLines, toLine, toText, toWire } from "./lines.js";
 import { choosePlace, removePlace, writePlace } from "./place.js";
 
 /** What can be asked for. */
 export type ControlledStorage = Pick<
   DocumentStorage,
-  "compact" | "compactAll" | "list" | "info" | "check" | "traits"
+  "compact" | "compactAll" | "list" | "info" | "check" | "traits" | "stored"
 >;
 
 export interface Control {
@@ -35,7 +36,8 @@ export interface Control {
 
 const REQUEST_BYTES_MAX = 64 * 1024;
 const REQUEST_MS_MAX = 5_000;
-const CONNECTIONS_MAX = 16;
+/** Reading a store takes one for each scan that is under way. */
+const CONNECTIONS_MAX = 256;
 const IDS_EACH = 500;
 
 type Params = Readonly<Record<string, unknown>>;
@@ -98,24 +100,31 @@ async function end(server: Server, sockets: ReadonlySet<Socket>): Promise<void> 
 }
 
 function serveSocket(socket: Socket, storage: ControlledStorage, token: string): void {
-  const stop = new AbortController();
-  let asked = false;
+  /** Of what is being done. */
+  let stop: AbortController | undefined;
   socket.unref();
   socket.setTimeout(REQUEST_MS_MAX, () => socket.destroy());
   // Its other end went away: what it asked for ends below.
-  socket.on("error", () => stop.abort(gone()));
-  socket.once("close", () => stop.abort(gone()));
+  socket.on("error", () => stop?.abort(gone()));
+  socket.once("close", () => stop?.abort(gone()));
   const refuse = () => socket.destroy();
   const onValue = (value: unknown) => {
-    const { token: shown, method, params, abort } = (value ?? {}) as Params;
-    if (asked) {
+    const { token: shown, method, params, keep, abort } = (value ?? {}) as Params;
+    if (stop !== undefined) {
       if (abort === true) stop.abort(new CoppiceError("CLOSED", "the one who asked for it stopped it"));
       return;
     }
     if (!isSame(shown, token) || typeof method !== "string") return refuse();
-    asked = true;
+    stop = new AbortController();
     socket.setTimeout(0);
-    answer(socket, storage, method, (params ?? {}) as Params, stop.signal).catch(refuse);
+    const done = (last: unknown) => {
+      stop = keep === true ? undefined : stop;
+      socket.write(toLine(last));
+      if (keep !== true) socket.end();
+    };
+    answer(socket, storage, method, (params ?? {}) as Params, stop.signal)
+      .then(done)
+      .catch(refuse);
   };
   readLines(socket, REQUEST_BYTES_MAX, onValue, refuse);
 }
@@ -126,21 +135,21 @@ async function answer(
   method: string,
   params: Params,
   signal: AbortSignal,
-): Promise<void> {
-  const send = (value: unknown) =>
+): Promise<{ readonly result: unknown } | { readonly error: unknown }> {
+  const tell = (progress: unknown) =>
     new Promise<void>((resolve) => {
-      if (socket.destroyed || socket.write(toLine(value))) return resolve();
-      socket.once("drain", resolve);
-      socket.once("close", () => resolve());
+      if (socket.destroyed || socket.write(toLine({ progress }))) return resolve();
+      const onward = () => {
+        socket.off("drain", onward).off("close", onward);
+        resolve();
+      };
+      socket.on("drain", onward).on("close", onward);
     });
-  let last: unknown;
   try {
-    last = { result: await run(storage, method, params, signal, (progress) => send({ progress })) };
+    return { result: await run(storage, method, params, signal, tell) };
   } catch (error) {
-    last = { error: describe(error) };
+    return { error: describe(error) };
   }
-  await send(last);
-  socket.end();
 }
 
 async function run(
@@ -152,7 +161,7 @@ async function run(
 ): Promise<unknown> {
   switch (method) {
     case "hello":
-      return { pid: process.pid };
+      return { pid: process.pid, traits: storage.traits };
     case "compact":
       return storage.compact(text(params, "id"), {
         ...flags(params, "force", "dryRun", "reclaim"),
@@ -175,6 +184,14 @@ async function run(
         signal,
         tell,
       );
+    case "get":
+      return toText(await storage.stored.get(keyOf(params)));
+    case "scan": {
+      const options = { ...flags(params, "reverse", "values"), ...numbers(params, "limit", "pageBytesMax") };
+      for await (const page of storage.stored.scan(rangeOf(params), { ...options, signal }))
+        await tell(page.map(toWire));
+      return undefined;
+    }
     case "info":
       return storage.info(text(params, "id"));
     case "check":
@@ -210,6 +227,17 @@ async function list(
   }
   if (ids.length > 0) await tell(ids);
   return count;
+}
+
+/** What a key and a range may be, the storage itself checks. */
+function keyOf({ key }: Params): Key {
+  if (!Array.isArray(key)) throw invalid("key");
+  return key as unknown as Key;
+}
+
+function rangeOf({ range }: Params): Range {
+  if (typeof range !== "object" || range === null) throw invalid("range");
+  return range as Range;
 }
 
 function text(params: Params, name: string): string {

@@ -12,6 +12,9 @@
  */
 
 import type { Env } from "../base/env.js";
+import { type Context, snapshotFailed } from "./context.js";
+import { type Head, statsOf } from "./head.js";
+import type { SnapshotPolicy } from "./policy.js";
 
 const PAUSE_MS = 50;
 const WAIT_MS_MAX = 2000;
@@ -33,6 +36,17 @@ interface Due {
   seen: number;
   /** Somebody waits for it: it needs no pause. */
   hurried: boolean;
+}
+
+/** A policy that throws is a snapshot that failed: it harms none of those whose events were stored. */
+export function isDue(context: Context, policy: SnapshotPolicy, id: string, head: Head): boolean {
+  if (head.meta === undefined) return false;
+  try {
+    return policy(statsOf(head, head.time));
+  } catch (error) {
+    snapshotFailed(context, { id, error });
+    return false;
+  }
 }
 
 export class BackgroundSnapshots {

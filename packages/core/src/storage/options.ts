@@ -167,10 +167,11 @@ export function checkInfo(id: string, info: unknown): void {
 }
 
 /** The events that `initial` makes on a new document. */
-export function initialEvents(model: AnyModel, initial: (doc: unknown) => unknown): unknown[] {
+export function initialEvents(model: AnyModel, initial: unknown): unknown[] {
+  if (initial === undefined) return [];
   const doc = model.create();
   const tracker = model.track(doc);
-  const changed = model.change(doc, atOnce("initial", initial));
+  const changed = model.change(doc, atOnce("initial", initial as (doc: unknown) => unknown));
   const events = tracker.take(changed);
   tracker.stop();
   model.dispose?.(changed);

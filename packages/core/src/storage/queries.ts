@@ -7,6 +7,7 @@
 
 import { equalBytes } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
+import type { Backend } from "../contract/backend.js";
 import { checkRange } from "../contract/keys.js";
 import type { AnyModel, EventLinks } from "../contract/model.js";
 import { readableFrom, scanLog } from "./archive.js";
@@ -16,6 +17,12 @@ import { type Meta, metaKey, unpackRecord, unsealMeta } from "./meta.js";
 import { Moved, type StoredBatch, trimmed, withRestarts } from "./reader.js";
 import { decodeBatch } from "./state.js";
 import { intactTags, type TagEntry, tagOf } from "./tag-index.js";
+
+/**
+ * What is stored, key by key: for what examines a store, or lets others read it. As `Backend` says; no value
+ * is examined.
+ */
+export type StoredKeys = Pick<Backend, "get" | "scan">;
 
 export interface ListOptions {
   readonly prefix?: string;

@@ -15,7 +15,7 @@ import { withDefaults } from "../base/limits.js";
 import type { BackendFactory, Traits } from "../contract/backend.js";
 import { checkId } from "../contract/keys.js";
 import type { AnyModel, Model } from "../contract/model.js";
-import { BackgroundSnapshots } from "./background.js";
+import { BackgroundSnapshots, isDue } from "./background.js";
 import { type CheckOptions, type CheckReport, checkStorage } from "./check.js";
 import { newCommitId, parseCommitId } from "./commit-id.js";
 import { type CompactAllOptions, type CompactAllResult, compactAll } from "./compact-all.js";
@@ -42,7 +42,7 @@ import type { Folder } from "./folding.js";
 import { type ForkOptions, type ForkResult, forkDocument } from "./fork.js";
 import { DocumentHandle } from "./handle.js";
 import { Handles, unsavedError } from "./handles.js";
-import { type Head, statsOf } from "./head.js";
+import type { Head } from "./head.js";
 import { loadDocument } from "./loader.js";
 import { Logs } from "./logs.js";
 import { checkMoment, type Moment } from "./moments.js";
@@ -72,6 +72,7 @@ import {
   listDocuments,
   readEvents,
   type StoredEvent,
+  type StoredKeys,
 } from "./queries.js";
 import { openGuard, reopenGuard, settleCommits } from "./recovery.js";
 import { Pulse, type SubscribeOptions, subscribe } from "./subscription.js";
@@ -142,6 +143,13 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     return this.#context.guard.traits;
   }
 
+  /** The stored keys and values as they are, to be read. */
+  get stored(): StoredKeys {
+    this.#assertReady();
+    const { guard } = this.#context;
+    return { get: (key) => guard.get(key), scan: (range, options) => guard.scan(range, options) };
+  }
+
   /** A fresh commit id for `append`: 16 bytes, a UUID of version 7. */
   newCommitId(): Uint8Array {
     return new Uint8Array(newCommitId(this.#context.env));
@@ -195,10 +203,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
       }
       const model = this.#modelFor(options.model, id);
       await this.#logs.get(id).append({
-        events:
-          options.initial === undefined
-            ? []
-            : initialEvents(model, options.initial as (doc: unknown) => unknown),
+        events: initialEvents(model, options.initial),
         model,
         mode: options.recreate ? "recreate" : "create",
         split: true,
@@ -559,14 +564,8 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     return log.hold(() => this.#maintenance.run(id, () => task(site)));
   }
 
-  /** A policy that throws is a snapshot that failed: it harms none of those whose events were stored. */
   #appended({ id }: DocumentLog, head: Head): void {
-    if (head.meta === undefined) return;
-    try {
-      if (this.#policy(statsOf(head, head.time))) this.#snapshotLater(id);
-    } catch (error) {
-      snapshotFailed(this.#context, { id, error });
-    }
+    if (isDue(this.#context, this.#policy, id, head)) this.#snapshotLater(id);
   }
 
   /** One background snapshot per document at a time; its failure is reported, and harms nothing. */

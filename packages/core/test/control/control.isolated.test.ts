@@ -1,9 +1,20 @@
 // The control socket: a real socket between two ends in this process, and what lies around it in files.
+import { createHash } from "node:crypto";
 import { mkdir, mkdtemp, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { DocumentStorage, isCoppiceError, memoryBackend, never } from "coppice";
+import {
+  type BackendFactory,
+  DocumentStorage,
+  type Entry,
+  isCoppiceError,
+  memoryBackend,
+  never,
+  type Range,
+  type ScanOptions,
+  systemEnv,
+} from "coppice";
 import { compactAllAlone, findOwner, offerControl } from "coppice/control";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { nameSet, naming } from "../../../../test/support/oracle-model.js";
@@ -278,5 +289,121 @@ describe("who owns the store", () => {
     await expect(stat(join(directory, FILE))).rejects.toMatchObject({ code: "ENOENT" });
     await expect(stat(control.address)).rejects.toMatchObject({ code: "ENOENT" });
     expect((await storage.check()).problems).toEqual([]);
+  });
+});
+
+describe("reading through the owner", () => {
+  /** Pages with keys, and values by their digests, which are quick to compare. */
+  const copied = async (reads: AsyncIterable<readonly Entry[]>) => {
+    const pages: unknown[] = [];
+    for await (const page of reads) pages.push(page.map(({ key, value }) => [key, digest(value)]));
+    return pages;
+  };
+  const digest = (value: Uint8Array) => createHash("sha256").update(value).digest("hex");
+
+  test("[CS8] what it has stored is read as from the store itself: keys, ranges, orders, pages, errors", async () => {
+    const storage = await offered(12);
+    await storage.compact("doc-0003");
+    const large = await storage.append("large", [naming("x".repeat(3_000_000))]);
+    expect(large.clock).toBe(1);
+    const owner = (await findOwner(directory))!;
+    const backend = await owner.backend().open(systemEnv());
+    endings.push(() => backend.close());
+    expect(backend.traits).toMatchObject({ durability: "none", exclusive: false });
+    const ranges: readonly Range[] = [
+      { space: "meta" },
+      { space: "events" },
+      { space: "meta", idPrefix: "doc-000", after: "doc-0004" },
+      { space: "events", id: "doc-0002", from: 1, to: 3 },
+      { space: "snapshot", id: "doc-0003" },
+      { space: "none" },
+    ];
+    const options: readonly ScanOptions[] = [
+      {},
+      { reverse: true },
+      { limit: 5 },
+      { values: false },
+      { pageBytesMax: 100 },
+    ];
+    for (const range of ranges)
+      for (const how of options)
+        expect(await copied(backend.scan(range, how))).toEqual(await copied(storage.stored.scan(range, how)));
+    for (const key of [
+      ["meta", "large"],
+      ["meta", "none"],
+      ["events", "large", 0],
+    ] as const) {
+      const [there, here] = [await backend.get(key), await storage.stored.get(key)];
+      expect(there && digest(there)).toBe(here && digest(here));
+    }
+    await expect(backend.get(["meta", ""])).rejects.toMatchObject({ code: "ID_INVALID" });
+    await expect(copied(backend.scan({ space: "meta", id: "" }))).rejects.toMatchObject({
+      code: "ID_INVALID",
+    });
+    const change = backend.commit({ put: [{ key: ["meta", "x"], value: Uint8Array.of(1) }] });
+    await expect(change).rejects.toMatchObject({ code: "READ_ONLY" });
+    expect(await storage.stored.get(["meta", "x"])).toBeUndefined();
+  });
+
+  test("[CS8] a storage on it loads, exports and copies beside one who writes; what it cannot do says so", async () => {
+    const storage = await offered(40);
+    let stopped = false;
+    const writing = (async () => {
+      for (let n = 0; !stopped; n++) {
+        await storage.append("busy", [naming(`n${n}`)]);
+        if (n % 20 === 19) await storage.compact("busy");
+      }
+    })();
+    const open = async (backend: BackendFactory) => {
+      const opened = await DocumentStorage.open({ backend, models: [nameSet()], snapshotPolicy: never });
+      endings.push(() => opened.close());
+      return opened;
+    };
+    const through = await open((await findOwner(directory))!.backend());
+    const target = await open(memoryBackend());
+    for (let round = 0; round < 5; round++) {
+      const { failures } = await through.copyTo(target);
+      expect(failures).toEqual([]);
+      const { clock } = await storage.append("busy", [naming(`round ${round}`)]);
+      const seen = await through.load("busy");
+      expect(seen!.clock).toBeGreaterThanOrEqual(clock);
+      expect(seen!.doc.names.has(`round ${round}`)).toBe(true);
+      await seen!.close();
+    }
+    stopped = true;
+    await writing;
+    await through.copyTo(target);
+    expect((await target.check()).problems).toEqual([]);
+    for await (const id of storage.list())
+      expect((await target.info(id))!.token).toBe((await storage.info(id))!.token);
+    const refused = through.append("busy", [naming("no")]);
+    await expect(refused).rejects.toMatchObject({ code: "READ_ONLY" });
+  });
+
+  test("[CS8] a reading that is stopped, left early or bereft of its owner ends, and the next goes on", async () => {
+    const storage = await storageWith(300);
+    const control = await offerControl(storage, directory);
+    const backend = await (await findOwner(directory))!.backend().open(systemEnv());
+    endings.push(() => backend.close());
+    for (let round = 0; round < 20; round++)
+      for await (const page of backend.scan({ space: "events" }, { pageBytesMax: 100 })) {
+        expect(page.length).toBeGreaterThan(0);
+        break;
+      }
+    const stop = new AbortController();
+    const reading = copied(backend.scan({ space: "events" }, { pageBytesMax: 100, signal: stop.signal }));
+    stop.abort(new Error("enough"));
+    await expect(reading).rejects.toThrow();
+    expect((await copied(backend.scan({ space: "meta" }))).flat()).toHaveLength(300);
+    // More than what lies between the two ends.
+    for (let n = 0; n < 100; n++) await storage.append("large", [naming("x".repeat(100_000))]);
+    const pages = backend.scan({ space: "events" }, { pageBytesMax: 100 })[Symbol.asyncIterator]();
+    await pages.next();
+    await control.close();
+    const rest = async () => {
+      while (!(await pages.next()).done);
+    };
+    await expect(rest()).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    await expect(backend.get(["meta", "doc-0001"])).rejects.toThrow();
   });
 });
