@@ -65,7 +65,7 @@ export class AutomergeRepoDocuments {
     options: AutomergeRepoDocumentsOptions = {},
   ) {
     checkOptions("AutomergeRepoDocuments", options, OPTIONS);
-    checkStorage("AutomergeRepoDocuments", storage);
+    checkStorage("AutomergeRepoDocuments", storage, "automerge");
     if (typeof others?.loadRange !== "function") {
       throw new TypeError(
         "AutomergeRepoDocuments wants a place for all else: await AutomergeRepoStorage.open(backend)",

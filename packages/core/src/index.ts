@@ -77,6 +77,7 @@ export type { AppendResult } from "./storage/document-log.js";
 export type { Folder } from "./storage/folding.js";
 export type { ForkOptions, ForkResult } from "./storage/fork.js";
 export { DocumentHandle } from "./storage/handle.js";
+export type { Attachment, Saver } from "./storage/handles.js";
 export { ABSENT } from "./storage/head.js";
 export type { HeldEvent } from "./storage/loader.js";
 export type { Moment } from "./storage/moments.js";

@@ -74,7 +74,7 @@ export function hocuspocusPersistence(
   options: HocuspocusPersistenceOptions = {},
 ): Extension {
   checkOptions("hocuspocusPersistence", options, OPTIONS);
-  checkStorage("hocuspocusPersistence", storage);
+  checkStorage("hocuspocusPersistence", storage, "yjs");
   const bindings = new Map<Document, DocBinding>();
   /** Loaded by us, and not yet by all extensions. */
   const loading = new Map<string, DocBinding>();

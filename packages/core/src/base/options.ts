@@ -77,8 +77,15 @@ export function checkOptions(
   }
 }
 
-/** Throws a `TypeError` for what is no open storage: a directory, a backend, or a promise not awaited. */
-export function checkStorage(call: string, storage: unknown): void {
-  if (typeof (storage as { readonly append?: unknown } | null | undefined)?.append === "function") return;
-  throw new TypeError(`${call} wants an open storage: await DocumentStorage.open({ backend, models })`);
+/**
+ * Throws a `TypeError` for what is no open storage (a directory, a backend, a promise not awaited), and for
+ * one without the model.
+ */
+export function checkStorage(call: string, storage: unknown, model?: string): void {
+  const { append, models } = (storage ?? {}) as { readonly append?: unknown; readonly models?: unknown };
+  if (typeof append !== "function")
+    throw new TypeError(`${call} wants an open storage: await DocumentStorage.open({ backend, models })`);
+  if (model === undefined || !Array.isArray(models) || models.includes(model)) return;
+  const has = models.join(", ");
+  throw new TypeError(`${call} wants a storage with the ${model} model; this one has ${has}`);
 }

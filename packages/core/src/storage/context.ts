@@ -27,8 +27,9 @@ export interface Context {
   readonly inFlight: { bytes: number };
 }
 
-/** The model that a document was stored with; throws `MODEL_UNKNOWN`. */
-export function modelOf(context: Context, name: string, id: string): AnyModel {
+/** The model that a document was stored with, or is to be; throws `MODEL_UNKNOWN`. */
+export function modelOf(context: Context, name: string | undefined, id: string): AnyModel {
+  if (name === undefined) return context.defaultModel;
   const model = context.models.get(name);
   if (model !== undefined) return model;
   throw new CoppiceError("MODEL_UNKNOWN", "no model of that name was given to DocumentStorage.open", {
@@ -47,4 +48,12 @@ export function snapshotFailed(
   fact: { readonly id: string; readonly clock?: number; readonly error: unknown },
 ): void {
   observe(context, (observer) => observer.snapshot?.({ clock: 0, bytes: 0, durationMs: 0, ...fact }));
+}
+
+/** Throws `BUSY` while more waits to be written than the limits say. */
+export function assertRoom({ inFlight, limits: { inFlightBytesMax: max } }: Context, id: string): void {
+  if (inFlight.bytes <= max) return;
+  throw new CoppiceError("BUSY", "too much is waiting to be written; wait for earlier appends", {
+    details: { id, limit: "inFlightBytesMax", max },
+  });
 }

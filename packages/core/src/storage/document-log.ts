@@ -46,8 +46,10 @@ export interface AppendRequest {
   /** The commit id was never used before: no need to look for it. */
   readonly fresh?: boolean;
   readonly info?: Uint8Array | undefined;
-  /** A handle's: it may not write to a later incarnation of the id. */
+  /** A handle's, or what is `attached`: it may not write to a later incarnation of the id. */
   readonly incarnation?: string | undefined;
+  /** A drop-in's. */
+  readonly attached?: boolean;
   /** `"create"` and `"recreate"` (also over a tombstone) do nothing when the document exists. */
   readonly mode?: "append" | "create" | "recreate";
   /** Cut into as many batches as the limits ask for, all in one commit. */

@@ -1,5 +1,5 @@
 /**
- * The handles of one storage that are open, and which of them have something unsaved.
+ * The handles of one storage that are open, drop-ins beside them, and which of them have something unsaved.
  *
  * It saves when told to, and names what could not be saved; when to save by itself a handle knows.
  *
@@ -8,21 +8,40 @@
  */
 
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
+import type { AppendRequest, AppendResult } from "./document-log.js";
+import { incarnationOf } from "./head.js";
 
-/** What a storage asks of its handles. */
-export interface OpenHandle {
-  readonly id: string;
+/** What a storage asks of its handles: `finish` saves what is unsaved now, also while the storage closes. */
+export interface OpenHandle extends Saver {
   /** It was opened with `autoSave`. */
   readonly savesItself: boolean;
-  /** It can be saved, and a save would write something. */
-  readonly mustSave: boolean;
-  /** Saves what is unsaved now, also while the storage closes. */
-  finish(): Promise<unknown>;
   /** After a recovery: goes on to save by itself. */
   resume(): void;
   settle(commitId: Uint8Array, clock: number | undefined): void;
   /** The storage has closed. */
   abandon(): void;
+}
+
+/**
+ * A drop-in that captures events of a document by itself, and stores them: `flush` and `close` of the storage
+ * wait for it, and name the document when it fails.
+ */
+export interface Saver {
+  readonly id: string;
+  /** It has something that is not durable, and may become so. */
+  readonly mustSave: boolean;
+  /** Resolves when what it has now is durable; rejects when the next try to store it fails. */
+  finish(): Promise<unknown>;
+}
+
+/** What a `Saver` has of its storage. */
+export interface Attachment {
+  /**
+   * As `storage.append`, and until the storage has closed: while it closes as well. `token`: of what the
+   * saver knows; rejects with `DELETED` when the document was deleted since, also where another has its id.
+   */
+  append(events: readonly unknown[], model: string, token?: string): Promise<AppendResult>;
+  detach(): void;
 }
 
 /** So many ids are named at most. */
@@ -31,6 +50,7 @@ const NAMED_MAX = 100;
 export class Handles {
   readonly #open = new Set<WeakRef<OpenHandle>>();
   readonly #unsaved = new Set<OpenHandle>();
+  readonly #savers = new Set<Saver>();
   #abandoned = false;
 
   /** The storage has closed. */
@@ -50,6 +70,20 @@ export class Handles {
     this.#open.add(new WeakRef(handle));
   }
 
+  attach(
+    saver: Saver,
+    append: (request: Omit<AppendRequest, "model">, model: string) => Promise<AppendResult>,
+  ): Attachment {
+    this.#savers.add(saver);
+    return {
+      append: (events, model, token) => {
+        const incarnation = token === undefined ? undefined : incarnationOf(token);
+        return append({ events, incarnation, attached: true }, model);
+      },
+      detach: () => void this.#savers.delete(saver),
+    };
+  }
+
   /** It has something unsaved. */
   hold(handle: OpenHandle): void {
     this.#unsaved.add(handle);
@@ -65,21 +99,22 @@ export class Handles {
     this.#forget(handle);
   }
 
-  /** Saves those that `which` names. Resolves with what failed, and never rejects. */
+  /** Saves handles that `which` names, and has savers do so. Resolves with what failed, and never rejects. */
   async save(which: (handle: OpenHandle) => boolean): Promise<readonly Unsaved[]> {
     const failed: Unsaved[] = [];
-    const save = (handle: OpenHandle) =>
-      handle.finish().catch((error: unknown) => void failed.push({ id: handle.id, error }));
-    await Promise.all([...this].filter((handle) => which(handle) && mustSave(handle)).map(save));
+    const save = (saver: Saver) =>
+      saver.finish().catch((error: unknown) => void failed.push({ id: saver.id, error }));
+    await Promise.all([...[...this].filter(which), ...this.#savers].filter(mustSave).map(save));
     return failed;
   }
 
   /** Nothing more becomes durable. Returns what is unsaved, with why it is: one of those that `failed`. */
   abandon(failed: readonly Unsaved[]): readonly Unsaved[] {
     this.#abandoned = true;
-    const unsaved = [...this].filter(mustSave).map(({ id }) => id);
+    const unsaved = [...this, ...this.#savers].filter(mustSave).map(({ id }) => id);
     for (const handle of this) handle.abandon();
     this.#unsaved.clear();
+    this.#savers.clear();
     const late = new CoppiceError("CLOSED", "it was edited while the storage closed");
     return unsaved.map((id) => failed.find((failure) => failure.id === id) ?? { id, error: late });
   }
@@ -94,9 +129,9 @@ export class Handles {
 }
 
 /** A document that cannot even be asked (its library panicked) has something that cannot be saved. */
-function mustSave(handle: OpenHandle): boolean {
+function mustSave(saver: Saver): boolean {
   try {
-    return handle.mustSave;
+    return saver.mustSave;
   } catch {
     return true;
   }

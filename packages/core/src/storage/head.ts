@@ -71,6 +71,11 @@ export function tokenOf(meta: Meta | undefined, clock: number, crc: number): str
   return meta.repaired === undefined ? state : `${state}.${meta.repaired}`;
 }
 
+/** Of the document that a token names. */
+export function incarnationOf(token: string): string {
+  return token.slice(0, token.indexOf("."));
+}
+
 const DIGITS = Array.from({ length: 0x1000 }, (_, i) => i.toString(16).padStart(3, "0"));
 
 /** As `crc.toString(16)`, which takes several times as long. */

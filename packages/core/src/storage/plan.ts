@@ -121,7 +121,7 @@ export class Plan {
 
   /** Handles consider snapshots themselves: they may have the live document at hand. */
   get byHandle(): boolean {
-    return this.members.some(({ request }) => request.incarnation !== undefined);
+    return this.members.some(({ request }) => request.incarnation !== undefined && !request.attached);
   }
 
   get queuedAt(): number {

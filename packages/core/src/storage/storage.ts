@@ -27,7 +27,7 @@ import {
   type Site,
   snapshotDocument,
 } from "./compaction.js";
-import { type Context, modelOf, snapshotFailed } from "./context.js";
+import { assertRoom, type Context, modelOf, snapshotFailed } from "./context.js";
 import { type CopyOptions, type CopyResult, copyStore } from "./copy.js";
 import {
   deleteDocument,
@@ -41,7 +41,7 @@ import type { AppendResult, DocumentLog, UnknownCommit } from "./document-log.js
 import type { Folder } from "./folding.js";
 import { type ForkOptions, type ForkResult, forkDocument } from "./fork.js";
 import { DocumentHandle } from "./handle.js";
-import { Handles, unsavedError } from "./handles.js";
+import { type Attachment, Handles, type Saver, unsavedError } from "./handles.js";
 import type { Head } from "./head.js";
 import { loadDocument } from "./loader.js";
 import { Logs } from "./logs.js";
@@ -143,6 +143,19 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     return this.#context.guard.traits;
   }
 
+  /** Names of the models, the default one first. */
+  get models(): readonly string[] {
+    return [...this.#context.models.keys()];
+  }
+
+  /** For drop-ins, see `Saver`: what they have unsaved is durable when `close` resolves. */
+  attach(saver: Saver): Attachment {
+    return this.#handles.attach(saver, async (request, name) => {
+      checkId(saver.id, this.#context.limits.idBytesMax);
+      return this.#logs.get(saver.id).append({ ...request, model: modelOf(this.#context, name, saver.id) });
+    });
+  }
+
   /** The stored keys and values as they are, to be read. */
   get stored(): StoredKeys {
     this.#assertReady();
@@ -201,7 +214,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
         }
         return loaded;
       }
-      const model = this.#modelFor(options.model, id);
+      const model = modelOf(this.#context, options.model, id);
       await this.#logs.get(id).append({
         events: initialEvents(model, options.initial),
         model,
@@ -234,18 +247,13 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
       const { limits, env } = this.#context;
       checkId(id, limits.idBytesMax);
       if (!Array.isArray(events)) throw new TypeError("events must be an array, as in [update]");
-      if (events.length === 0) {
+      if (events.length === 0)
         throw new CoppiceError("BATCH_EMPTY", "there are no events to append", { details: { id } });
-      }
-      if (this.#context.inFlight.bytes > limits.inFlightBytesMax) {
-        throw new CoppiceError("BUSY", "too much is waiting to be written; wait for earlier appends", {
-          details: { id, limit: "inFlightBytesMax", max: limits.inFlightBytesMax },
-        });
-      }
+      assertRoom(this.#context, id);
       const { expected, commitId } = options;
       return this.#logs.get(id).append({
         events: events.map(copyForMoment),
-        model: this.#modelFor(options.model, id),
+        model: modelOf(this.#context, options.model, id),
         expected,
         commitId: commitId === undefined ? undefined : parseCommitId(commitId, env),
         info: packInfo(id, options.info, limits.infoBytesMax),
@@ -513,7 +521,9 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     await this.#logs.idle();
     await reopenGuard(this.#context, this.#factory);
     this.#logs.forget();
-    return { settled: await settleCommits(this.#context, this.#unknown, this.#handles) };
+    const settled = await settleCommits(this.#context, this.#unknown, this.#handles);
+    for (const { id, end, applied } of settled) if (applied) this.#logs.get(id).announce(end);
+    return { settled };
   }
 
   async #release(discard: boolean): Promise<void> {
@@ -539,17 +549,12 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   async #idle(): Promise<void> {
     await this.#logs.idle();
-    await this.#background.idle();
-    await this.#maintenance.idle();
+    await this.#settled();
     await this.#context.guard.idle();
   }
 
   #removal(id: string): Removal {
-    return {
-      context: this.#context,
-      log: this.#logs.get(id),
-      lane: (task) => this.#lane(id, task),
-    };
+    return { context: this.#context, log: this.#logs.get(id), lane: (task) => this.#lane(id, task) };
   }
 
   #maintain<T>(id: string, task: (site: Site) => Promise<T>): Promise<T> {
@@ -574,10 +579,6 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     const failed = (error: unknown) => snapshotFailed(this.#context, { id, error });
     const run = () => this.#lane(id, (site) => snapshotDocument(site, live)).catch(failed);
     this.#background.add(this.#logs.get(id), run);
-  }
-
-  #modelFor(name: string | undefined, id: string): AnyModel {
-    return name === undefined ? this.#context.defaultModel : modelOf(this.#context, name, id);
   }
 
   #assertUsable(id: string, call?: Call, options?: object): void {

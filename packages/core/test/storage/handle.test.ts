@@ -215,6 +215,7 @@ describe("recovery", () => {
       const handle = await storage.open("d");
       handle.change(add("a"));
       backend.failNext("commit", fault);
+      const durable = handle.waitDurable(1);
       await expect(handle.save()).rejects.toMatchObject({ code: "OUTCOME_UNKNOWN", kind: "unknown" });
       handle.change(add("b"));
       await expect(handle.save()).rejects.toMatchObject({ code: "POISONED", kind: "closed" });
@@ -223,7 +224,9 @@ describe("recovery", () => {
       expect(settled.map(({ id, applied }) => ({ id, applied }))).toEqual([
         { id: "d", applied: fault === "unknown-applied" },
       ]);
+      if (fault === "unknown-applied") await durable;
       expect(await handle.save()).toBe(2);
+      await durable;
       expect(handle.clock).toBe(2);
       expect((await names(storage)).sort()).toEqual(["a", "b"]);
       expect((await storage.info("d"))?.clock).toBe(2);

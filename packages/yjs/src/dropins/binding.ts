@@ -8,10 +8,18 @@
  * - a load waits until earlier bindings of the same id have written what they captured;
  * - one append is in flight; it is repeated until it is durable, or can never be. An update whose outcome was
  *   unknown may be stored twice, which Yjs applies once;
+ * - a storage that closes waits for what was captured, and names the document when that cannot be stored;
  * - nothing rejects that nobody waits for: failures go to `onError`, and are never silent.
  */
 
-import { checkOptions, checkStorage, isCoppiceError, type OptionKinds } from "coppice";
+import {
+  type Attachment,
+  checkOptions,
+  checkStorage,
+  isCoppiceError,
+  type OptionKinds,
+  type Saver,
+} from "coppice";
 import * as Y from "yjs";
 import { scanUpdate } from "../scanner.js";
 import { trackDoc } from "../tracker.js";
@@ -68,6 +76,8 @@ const OPTIONS: OptionKinds<BindingOptions> = {
 interface Waiter {
   /** Captured events that must be settled. */
   readonly upTo: number;
+  /** It does not wait for another try. */
+  readonly once: boolean;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
 }
@@ -92,12 +102,12 @@ export function bindDoc(
   options: BindingOptions = {},
 ): DocBinding {
   checkOptions("bindDoc", options, OPTIONS);
-  checkStorage("bindDoc", storage);
+  checkStorage("bindDoc", storage, MODEL);
   if (typeof doc?.on !== "function") throw new TypeError("bindDoc wants a Y.Doc");
   return new DocBinding(storage, id, doc, options);
 }
 
-export class DocBinding {
+export class DocBinding implements Saver {
   readonly id: string;
   readonly doc: Y.Doc;
   /**
@@ -108,11 +118,14 @@ export class DocBinding {
   readonly #storage: YjsStorage;
   readonly #options: BindingOptions;
   readonly #tracker: ReturnType<typeof trackDoc>;
+  readonly #attachment: Attachment;
   #queue: { readonly event: Uint8Array; readonly clients: readonly [client: number, clock: number][] }[] = [];
   #captured = 0;
   #settled = 0;
   #clock = 0;
   #exists = false;
+  /** Of the document as it was last seen: one that begins anew under its id is another. */
+  #token: string | undefined;
   #ready = false;
   #paused: boolean;
   #pumping = false;
@@ -120,6 +133,8 @@ export class DocBinding {
   /** Why nothing, or not everything, can be stored. */
   #failure: { readonly error: unknown; readonly final: boolean } | undefined;
   #waiters: Waiter[] = [];
+  /** Ends the pause before the next try. */
+  #hurry: () => void = () => undefined;
 
   /** @internal Use `bindDoc`. */
   constructor(storage: YjsStorage, id: string, doc: Y.Doc, options: BindingOptions) {
@@ -133,6 +148,7 @@ export class DocBinding {
     if (prior !== undefined) this.#enqueue(prior.update);
     this.#tracker.onEvent?.(() => this.#capture());
     doc.on("destroy", () => this.stop());
+    this.#attachment = storage.attach(this);
     const before = this.#follow();
     this.loaded = this.#load(before, prior);
     this.loaded.catch(() => undefined);
@@ -159,18 +175,35 @@ export class DocBinding {
    * load, a closed storage.
    */
   flush(): Promise<void> {
-    // What the tracker gets a microtask later, since a listener threw, was made before the call all the same.
-    return this.#tracker.pending(this.doc)
-      ? Promise.resolve().then(() => this.#flushCaptured())
-      : this.#flushCaptured();
+    return this.#flush(false);
   }
 
-  #flushCaptured(): Promise<void> {
+  /** @internal */
+  get mustSave(): boolean {
+    const isAlive = !this.#paused && this.#failure?.final !== true;
+    return isAlive && (this.pending > 0 || this.#tracker.pending(this.doc));
+  }
+
+  /** As `flush`, but rejects when the next try fails. @internal */
+  finish(): Promise<void> {
+    const finished = this.#flush(true);
+    this.#hurry();
+    return finished;
+  }
+
+  #flush(once: boolean): Promise<void> {
+    // What the tracker gets a microtask later, since a listener threw, was made before the call all the same.
+    return this.#tracker.pending(this.doc)
+      ? Promise.resolve().then(() => this.#flushCaptured(once))
+      : this.#flushCaptured(once);
+  }
+
+  #flushCaptured(once: boolean): Promise<void> {
     if (this.#failure?.final || (this.#ready && this.pending === 0)) {
       return this.#failure === undefined ? Promise.resolve() : Promise.reject(this.#failure.error);
     }
     return new Promise((resolve, reject) => {
-      this.#waiters.push({ upTo: this.#captured, resolve, reject });
+      this.#waiters.push({ upTo: this.#captured, once, resolve, reject });
     });
   }
 
@@ -208,7 +241,9 @@ export class DocBinding {
   #forgetWhenDone(): void {
     const bindings = newest.get(this.#storage);
     const done = this.#stopped && (this.#failure?.final || (this.#ready && this.pending === 0));
-    if (done && bindings?.get(this.id) === this) bindings.delete(this.id);
+    if (!done) return;
+    this.#attachment.detach();
+    if (bindings?.get(this.id) === this) bindings.delete(this.id);
   }
 
   async #load(before: DocBinding | undefined, prior: Content | undefined): Promise<void> {
@@ -216,11 +251,12 @@ export class DocBinding {
     for (let attempt = 0; ; attempt++) {
       const noted = recoveryCount(this.#storage);
       try {
-        const { exists, clock, refused } = await loadInto(this.#storage, this.id, this.doc);
+        const { token, clock, refused } = await loadInto(this.#storage, this.id, this.doc);
         for (const { clock: at, reason } of refused) {
           this.#report(new TypeError(`stored event ${at}: ${reason}`), "load", undefined);
         }
-        this.#exists = exists;
+        this.#token = token;
+        this.#exists = token !== undefined;
         this.#clock = Math.max(this.#clock, clock);
         if (prior !== undefined && (await this.#contains(prior))) {
           this.#queue.shift();
@@ -316,7 +352,8 @@ export class DocBinding {
     for (let attempt = 0; ; attempt++) {
       const noted = recoveryCount(this.#storage);
       try {
-        const { clock } = await this.#storage.append(this.id, events, { model: MODEL });
+        const { clock, token } = await this.#attachment.append(events, MODEL, this.#token);
+        this.#token = token;
         this.#clock = Math.max(this.#clock, clock);
         this.#exists = true;
         return true;
@@ -363,7 +400,16 @@ export class DocBinding {
     const { retryMsMin = RETRY_MS_MIN, retryMsMax = 5000 } = this.#options;
     const retryMs = Math.min(retryMsMax, retryMsMin * 2 ** Math.min(attempt, 20));
     this.#report(error, during, retryMs);
-    await new Promise((resolve) => setTimeout(resolve, retryMs));
+    const waiters = this.#waiters.filter(({ once }) => once);
+    this.#waiters = this.#waiters.filter(({ once }) => !once);
+    for (const { reject } of waiters) reject(error);
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, retryMs);
+      this.#hurry = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
     if (noted === undefined) return;
     // Should it fail, the next append says so, and the wait before it grows.
     await recover(this.#storage, noted).catch((failure: unknown) => this.#report(failure, during, retryMs));

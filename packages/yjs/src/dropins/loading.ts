@@ -14,7 +14,10 @@ import { applyValidated } from "../apply.js";
 import { guardGarbage } from "../garbage.js";
 
 /** What is used of a `DocumentStorage`; one with further models will do. */
-export type YjsStorage = Pick<DocumentStorage, "append" | "diff" | "info" | "load" | "open" | "recover">;
+export type YjsStorage = Pick<
+  DocumentStorage,
+  "append" | "attach" | "diff" | "info" | "load" | "models" | "open" | "recover"
+>;
 
 /** The name under which the Yjs model is registered. */
 export const MODEL = "yjs";
@@ -23,8 +26,8 @@ export const MODEL = "yjs";
 export const NOTHING_KNOWN: Uint8Array = Uint8Array.of(0);
 
 export interface Stored {
-  /** `false`: there is no such document (any more), and nothing was applied. */
-  readonly exists: boolean;
+  /** Names the document; `undefined`: there is none (any more), and nothing was applied. */
+  readonly token?: string;
   /** At least so many events of the log are in the document now. */
   readonly clock: number;
   /**
@@ -41,19 +44,20 @@ export async function loadInto(storage: YjsStorage, id: string, doc: Y.Doc): Pro
   assertOurYjs(doc);
   guardGarbage(doc);
   const info = await storage.info(id);
-  if (info === undefined) return { exists: false, clock: 0, refused: [] };
+  if (info === undefined) return { clock: 0, refused: [] };
   assertModel(id, info.model);
   const update = await storage.diff(id, NOTHING_KNOWN);
-  if (update === undefined) return { exists: false, clock: 0, refused: [] };
-  if (applyValidated(doc, update)) return { exists: true, clock: info.clock, refused: [] };
+  if (update === undefined) return { clock: 0, refused: [] };
+  const { token } = info;
+  if (applyValidated(doc, update)) return { token, clock: info.clock, refused: [] };
   const handle: DocumentHandle<Y.Doc> | undefined = await storage.load<Y.Doc>(id);
-  if (handle === undefined) return { exists: false, clock: 0, refused: [] };
+  if (handle === undefined) return { clock: 0, refused: [] };
   const whole = Y.encodeStateAsUpdate(handle.doc);
   const refused = handle.held.flatMap(({ clock, reason }) =>
     reason === undefined ? [] : [{ clock, reason }],
   );
   await handle.close();
-  if (applyValidated(doc, whole)) return { exists: true, clock: handle.clock, refused };
+  if (applyValidated(doc, whole)) return { token, clock: handle.clock, refused };
   throw new CoppiceError("CORRUPT", "Yjs cannot integrate the stored document", { details: { id } });
 }
 

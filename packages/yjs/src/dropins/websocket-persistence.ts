@@ -13,7 +13,7 @@
 import { checkOptions, checkStorage, type OptionKinds } from "coppice";
 import type * as Y from "yjs";
 import { type BindingOptions, bindDoc, type DocBinding } from "./binding.js";
-import type { YjsStorage } from "./loading.js";
+import { MODEL, type YjsStorage } from "./loading.js";
 
 export type WebsocketPersistenceOptions = Omit<BindingOptions, "paused">;
 
@@ -57,7 +57,7 @@ export function websocketPersistence(
   options: WebsocketPersistenceOptions = {},
 ): WebsocketPersistence {
   checkOptions("websocketPersistence", options, OPTIONS);
-  checkStorage("websocketPersistence", storage);
+  checkStorage("websocketPersistence", storage, MODEL);
   const byName = new Map<string, DocBinding>();
   const byDoc = new WeakMap<Y.Doc, DocBinding>();
   const live = new Set<DocBinding>();

@@ -86,7 +86,7 @@ export class LeveldbPersistence {
         }
       };
     } else {
-      checkStorage("LeveldbPersistence, unless given a directory,", location);
+      checkStorage("LeveldbPersistence, unless given a directory,", location, MODEL);
       this.#opened = Promise.resolve(location);
       this.#release = () => location.flush();
     }

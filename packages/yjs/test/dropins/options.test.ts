@@ -1,5 +1,5 @@
 import { LeveldbPersistence } from "@coppice/yjs/y-leveldb";
-import { DocumentStorage, memoryBackend } from "coppice";
+import { DocumentStorage, memoryBackend, tree } from "coppice";
 import { expect, test } from "vitest";
 import * as Y from "yjs";
 import { bindDoc, websocketPersistence } from "../../src/dropins/index.js";
@@ -37,4 +37,14 @@ test("[ST98] the drop-ins refuse what is no open storage, such as a directory or
     "LeveldbPersistence, unless given a directory, wants an open storage",
   );
   return opening.then((storage) => storage.close());
+});
+
+test("[ST98] the drop-ins refuse a storage without their model, before anything is bound", async () => {
+  const storage = await DocumentStorage.open({ backend: memoryBackend(), models: [tree()] });
+  const wanted = "wants a storage with the yjs model; this one has tree";
+  const loose = storage as never;
+  expect(() => bindDoc(loose, "d", new Y.Doc())).toThrow(`bindDoc ${wanted}`);
+  expect(() => websocketPersistence(loose)).toThrow(`websocketPersistence ${wanted}`);
+  expect(() => new LeveldbPersistence(loose)).toThrow(wanted);
+  await storage.close();
 });
