@@ -14,6 +14,7 @@
 import {
   closeSync,
   constants,
+  fchownSync,
   fdatasync,
   fdatasyncSync,
   fstat,
@@ -92,21 +93,31 @@ export function nodeFiles(location: string, durable: boolean): OpenFiles {
   return async (create) => {
     if (create) await makeDirectory(resolve(location), durable);
     const path = await realpath(resolve(location));
-    if (!(await stat(path)).isDirectory()) {
+    const facts = await stat(path);
+    if (!facts.isDirectory()) {
       throw Object.assign(new Error(`not a directory: ${location}`), { code: "ENOTDIR" });
     }
-    return new NodeFiles(path, SYNCS_NAMES ? await openDescriptor(path, constants.O_RDONLY) : undefined);
+    const directory = SYNCS_NAMES ? await openDescriptor(path, constants.O_RDONLY) : undefined;
+    return new NodeFiles(path, directory, process.getuid?.() === 0 && facts.uid !== 0 ? facts : undefined);
   };
+}
+
+interface Owner {
+  readonly uid: number;
+  readonly gid: number;
 }
 
 class NodeFiles implements StoreFiles {
   readonly #path: string;
   readonly #directory: number | undefined;
+  readonly #owner: Owner | undefined;
   #lock: number | undefined;
 
-  constructor(path: string, directory: number | undefined) {
+  /** `owner`: whose the files are to be, where they would be those of `root`. */
+  constructor(path: string, directory: number | undefined, owner: Owner | undefined) {
     this.#path = path;
     this.#directory = directory;
+    this.#owner = owner;
   }
 
   list(): Promise<string[]> {
@@ -114,7 +125,9 @@ class NodeFiles implements StoreFiles {
   }
 
   async open(name: string, mode: OpenMode): Promise<OpenFile> {
-    return new NodeFile(await openDescriptor(join(this.#path, name), FLAGS[mode]));
+    const descriptor = await openDescriptor(join(this.#path, name), FLAGS[mode]);
+    if (mode === "create") this.#giveToOwner(descriptor);
+    return new NodeFile(descriptor);
   }
 
   rename(from: string, to: string): Promise<void> {
@@ -140,12 +153,23 @@ class NodeFiles implements StoreFiles {
       join(this.#path, name),
       constants.O_RDWR | constants.O_CREAT | NO_FOLLOW,
     );
+    this.#giveToOwner(descriptor);
     if (tryLock(descriptor)) {
       this.#lock = descriptor;
       return true;
     }
     closeSync(descriptor);
     return false;
+  }
+
+  /** The directory's owner could not open what `root` makes in it. */
+  #giveToOwner(descriptor: number): void {
+    if (this.#owner === undefined) return;
+    try {
+      fchownSync(descriptor, this.#owner.uid, this.#owner.gid);
+    } catch {
+      // Some file systems let nobody, and who made the file can still write to it.
+    }
   }
 
   close(): void {

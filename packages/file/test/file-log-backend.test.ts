@@ -1,6 +1,6 @@
 /** Limits, failures and the lifecycle of the file log, on real and simulated disks. */
 
-import { mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
+import { chown, mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type FileLogOptions, fileLogBackend } from "@coppice/file";
 import { failure, SimulatedDisk } from "@coppice/file/testing";
@@ -544,4 +544,23 @@ test("[FL4] durability process: a sync that fails while merging stops all writin
   const again = await factoryOn(new SimulatedDisk(disk.image())).open(simulatedEnv(2));
   expect(await dump(again)).toEqual(lines);
   await again.close();
+});
+
+test("[FL33] what root writes in a store of another user is that user's, who can go on", async (context) => {
+  context.skip(process.getuid?.() !== 0, "only root can give files away");
+  const directory = await temporaryDirectory();
+  await chown(directory, 65_534, 65_533);
+  const factory = fileLogBackend(directory, { segmentBytesMax: 64 * 1024, mergeDeadRatioMin: 1 });
+  const backend = await factory.open(systemEnv());
+  for (let seq = 0; seq < 60; seq++) await backend.commit(put(seq, 3000));
+  await backend.commit({ delete: [{ space: "events", id: "d", to: 50 }] });
+  await factory.merge({ force: true });
+  await backend.close();
+  const names = await readdir(directory);
+  expect(names).toEqual(expect.arrayContaining(["LOCK", "MANIFEST"]));
+  expect(names.filter((name) => name.endsWith(".seg")).length).toBeGreaterThan(1);
+  for (const name of names) {
+    const { uid, gid } = await stat(join(directory, name));
+    expect([name, uid, gid]).toEqual([name, 65_534, 65_533]);
+  }
 });
