@@ -8,13 +8,11 @@ import { checkChildCommand, checkCommand } from "./commands/check.js";
 import { compactCommand } from "./commands/compact.js";
 import { completionCommand } from "./commands/completion.js";
 import { conformanceCommand } from "./commands/conformance.js";
-
 import { copyChildCommand, copyCommand } from "./commands/copy.js";
 import { dumpCommand } from "./commands/dump.js";
 import { eraseCommand } from "./commands/erase.js";
 import { exportCommand } from "./commands/export.js";
 import { forkCommand } from "./commands/fork.js";
-
 import { framesCommand } from "./commands/frames.js";
 import { graphCommand } from "./commands/graph.js";
 import { historyCommand } from "./commands/history.js";
@@ -25,6 +23,7 @@ import { readCommand } from "./commands/read.js";
 import { replayCommand, writerCommand } from "./commands/replay.js";
 import { rmCommand } from "./commands/rm.js";
 import { serveCommand } from "./commands/serve.js";
+import { showCommand } from "./commands/show.js";
 import { startCommand } from "./commands/start.js";
 import { tagCommand, tagsCommand, untagCommand } from "./commands/tag.js";
 import { EXIT_HELP, type ExitCode } from "./errors.js";
@@ -64,6 +63,7 @@ export function makeProgram(runtime: Runtime, done: (code: ExitCode) => void): C
   const visible = [
     lsCommand,
     infoCommand,
+    showCommand,
     readCommand,
     historyCommand,
     tagCommand,

@@ -1,5 +1,6 @@
 import type { DocumentStorage } from "coppice";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import * as Y from "yjs";
 import { cleanUp, coppice, jsonLines, keystrokes, makeStore, openStore, type TestStore } from "./command.js";
 
 const events = keystrokes("hello, world");
@@ -116,4 +117,24 @@ describe("the archive", () => {
       expect(stderr).toContain("Write drop, archive, or keep:<events>.");
     }
   });
+});
+
+test("[CL80] show prints what a document holds, now and as it was, of every model, and harmless for terminals", async () => {
+  expect(await on(store, "show", "notes")).toEqual({ code: 0, stdout: "hello, world\n", stderr: "" });
+  expect((await on(store, "show", "notes", "--at", "5")).stdout).toBe("hello\n");
+  const [line] = jsonLines((await on(store, "show", "notes", "--at", "5", "--json")).stdout);
+  const parts = [{ name: "text", kind: "text", text: "hello" }];
+  expect(line).toMatchObject({ id: "notes", clock: 5, model: "yjs", parts });
+  const many = await makeStore(async (storage) => {
+    const doc = new Y.Doc();
+    doc.getText("body").insert(0, "two\n\tlines\u001b[2J");
+    doc.getMap("meta").set("title", "T");
+    await storage.append("doc", [Y.encodeStateAsUpdate(doc)]);
+  });
+  const shown = (await on(many, "show", "doc")).stdout;
+  expect(shown).toBe('body:\ntwo\n\tlines\\u001b[2J\nmeta:\n{\n  "title": "T"\n}\n');
+  const missing = await on(store, "show", "nobody");
+  expect([missing.code, missing.stderr]).toEqual([3, expect.stringContaining("there is no document")]);
+  const early = await on(store, "show", "notes", "--at", "1999-01-01");
+  expect([early.code, early.stderr]).toEqual([3, expect.stringContaining("did not exist then")]);
 });

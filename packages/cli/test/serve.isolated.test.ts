@@ -209,6 +209,7 @@ describe("beside a server", () => {
     expect((await coppice(["check", "-s", backup])).code).toBe(0);
     for (const command of [
       ["read", "doc-1"],
+      ["show", "doc-1"],
       ["history", "doc-1"],
       ["tags", "doc-1"],
       ["dump", "doc-1"],
@@ -219,7 +220,7 @@ describe("beside a server", () => {
         await coppice([...command, "-s", backup]),
       ];
       expect([command, there.code, there.stderr]).toEqual([command, 0, through]);
-      if (command[0] === "read") expect(there.stdout).toBe(here.stdout);
+      if (["read", "show"].includes(command[0]!)) expect(there.stdout).toBe(here.stdout);
     }
     await stop(serving);
   });

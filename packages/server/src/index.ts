@@ -8,6 +8,8 @@ export {
   checkOrigins,
   type TokenGrant,
 } from "./access.js";
+export type { ContentPart } from "./http/answers.js";
+export { contentOf } from "./http/content.js";
 export type { Supervisor } from "./http/supervisor-routes.js";
 export { SERVER_LIMITS, type ServerLimits } from "./limits.js";
 export { type CounterName, type Gauges, ServerMetrics } from "./metrics.js";

@@ -12,7 +12,8 @@ import type { ContentPart } from "./answers.js";
 
 type Root = Pick<Y.Text, "_map" | "_start">;
 
-export function partsOf(doc: unknown): ContentPart[] {
+/** The parts of a document of any model; of a Yjs document one for each root that has content. */
+export function contentOf(doc: unknown): ContentPart[] {
   if (doc instanceof Y.Doc) return [...doc.share].map(([name, type]) => partOf(doc, name, type)).sort(byName);
   if (doc instanceof TreeDocument) return [json("", doc.toData())];
   return [json("", (doc as { readonly state?: unknown }).state ?? doc)];

@@ -7,7 +7,7 @@
 import { GraphDocument } from "coppice";
 import type { Hono } from "hono";
 import type { ContentAnswer } from "./answers.js";
-import { partsOf } from "./content.js";
+import { contentOf } from "./content.js";
 import { infoOf, momentOf } from "./document-routes.js";
 import { HttpFailure } from "./failures.js";
 import { keptGraph, linkedGraph } from "./graph.js";
@@ -22,7 +22,7 @@ export function addViewRoutes(app: Hono<AppEnv>, site: Site): void {
     const id = idOf(context);
     const at = momentOf(context);
     return loaded(site, id, at === undefined ? {} : { at }, ({ doc, clock, model }) =>
-      context.json({ id, clock, model, parts: partsOf(doc) } satisfies ContentAnswer),
+      context.json({ id, clock, model, parts: contentOf(doc) } satisfies ContentAnswer),
     );
   });
   app.get(`${PATH}/timeline`, permit(site, "read"), async (context) => {
