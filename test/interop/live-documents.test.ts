@@ -3,6 +3,7 @@
 // live document may differ from the log below its clock.
 
 import { yjs } from "@coppice/yjs";
+import { bindDoc } from "@coppice/yjs/dropins";
 import { type BackendFactory, DocumentStorage, memoryBackend, never } from "coppice";
 import { expect, test } from "vitest";
 import * as Y from "yjs";
@@ -109,6 +110,59 @@ for (const event of ["afterTransactionCleanup", "update", "updateV2", "afterAllT
     await storage.close();
   });
 }
+
+for (const event of ["afterTransactionCleanup", "update", "updateV2"] as const) {
+  for (const call of ["receive", "refresh"] as const) {
+    test(`[ST73] what an observer edits in ${call} is saved although "${event}" throws after it`, async () => {
+      const [first] = conversation();
+      const storage = await open();
+      const handle = await storage.open("d");
+      handle.doc.getText("t").insert(0, "Z");
+      await handle.save();
+      let observed = 0;
+      handle.doc.getText("t").observe(() => {
+        if (observed++ === 0) handle.doc.getMap("m").set("seen", true);
+      });
+      handle.doc.once(event, () => {
+        throw new Error("of the application");
+      });
+      if (call === "refresh") await storage.append("d", [first]);
+      const act = async () => (call === "refresh" ? handle.refresh() : handle.receive([first]));
+      await expect(act()).rejects.toThrow("of the application");
+      expect(handle.unsaved).toBe(true);
+      await handle.save();
+      handle.doc.getText("t").insert(0, "later");
+      await handle.save();
+      const loaded = await storage.load("d");
+      expect(loaded?.held).toEqual([]);
+      expect(text(loaded)).toBe(text(handle));
+      expect(loaded?.doc.getMap("m").toJSON()).toEqual({ seen: true });
+      await handle.refresh();
+      await handle.snapshot();
+      expect((await storage.check()).problems).toEqual([]);
+      await storage.close();
+    });
+  }
+}
+
+test("[ST73] a listener that throws keeps no edit from either of two storages of one document", async () => {
+  const storages = [await open(), await open()];
+  const doc = new Y.Doc();
+  let updates = 0;
+  doc.on("update", () => {
+    if (++updates === 2) throw new Error("of the application");
+  });
+  const bound = storages.map((storage) => bindDoc(storage, "d", doc));
+  for (const binding of bound) await binding.loaded;
+  doc.getText("t").insert(0, "1");
+  expect(() => doc.getText("t").insert(1, "2")).toThrow("of the application");
+  for (const binding of bound) await binding.flush();
+  doc.getText("t").insert(2, "3");
+  for (const binding of bound) await binding.flush();
+  for (const storage of storages) expect(text(await storage.load("d"))).toBe("123");
+  doc.destroy();
+  for (const storage of storages) await storage.close();
+});
 
 /** How many backends are open. */
 function counted(backend: BackendFactory): { factory: BackendFactory; opened: () => number } {

@@ -14,7 +14,7 @@ import type { Applied, Refusal } from "coppice";
 import * as Y from "yjs";
 import { Joiner } from "./join.js";
 import { scanUpdate, type UpdateSink } from "./scanner.js";
-import { APPLY_ORIGIN } from "./tracker.js";
+import { APPLY_ORIGIN, freeDoc } from "./tracker.js";
 
 export function applyEvents(doc: Y.Doc, events: readonly Uint8Array[]): Applied<Y.Doc> {
   if (doc._transaction !== null) throw new TypeError("events cannot be applied inside a transaction");
@@ -92,8 +92,9 @@ function remotely(doc: Y.Doc, fn: () => void): void {
   try {
     Y.transact(doc, fn, APPLY_ORIGIN, false);
   } finally {
-    // A listener that throws at the very end would leave Yjs waiting, and no later edit would be captured.
-    if (outermost) doc._transactionCleanups = [];
+    // A listener that throws at the very end would leave Yjs waiting: what an observer edited meanwhile, and
+    // every later edit, would never be captured.
+    if (outermost) freeDoc(doc);
   }
 }
 

@@ -7,8 +7,8 @@
  * document is not encoded again. An update that a provider applied too early emits nothing: Yjs keeps it
  * aside. It is captured from there, so that it is not lost when `apply` completes it later; it may then be
  * captured once more, which is harmless. When a listener of the application throws at the end of a
- * transaction, Yjs emits nothing for it nor for any later one; in the microtask after it the tracker captures
- * what is new since, and frees Yjs.
+ * transaction, Yjs emits nothing for it nor for any later one; in the microtask after it, or when `apply` is
+ * what ends, every tracker of the document captures what is new since, and Yjs is freed.
  */
 
 import { equalBytes, type Tracker } from "coppice";
@@ -16,6 +16,19 @@ import * as Y from "yjs";
 
 /** The origin of the transactions in which stored events are applied. */
 export const APPLY_ORIGIN: unique symbol = Symbol("coppice apply");
+
+/** Of each tracker of a document: it captures what these transactions made. */
+const rescues = new WeakMap<Y.Doc, Set<(unended: readonly Y.Transaction[]) => void>>();
+
+/**
+ * Frees Yjs, which waits for the end of these transactions for ever. Some of them may have ended: what they
+ * made is captured once more.
+ */
+export function freeDoc(doc: Y.Doc): void {
+  const unended = doc._transactionCleanups;
+  doc._transactionCleanups = [];
+  for (const rescue of rescues.get(doc) ?? []) rescue(unended);
+}
 
 export function trackDoc(doc: Y.Doc): Tracker<Y.Doc, Uint8Array> {
   let captured: Uint8Array[] = [];
@@ -46,14 +59,18 @@ export function trackDoc(doc: Y.Doc): Tracker<Y.Doc, Uint8Array> {
     else doc.on("update", onUpdate);
     if (watching) return;
     watching = true;
-    const before = transaction.beforeState;
     queueMicrotask(() => {
       watching = false;
-      if (!isStuck(doc)) return;
-      doc._transactionCleanups = [];
-      capture(Y.encodeStateAsUpdate(doc, Y.encodeStateVector(before)));
+      if (isStuck(doc)) freeDoc(doc);
     });
   };
+  const rescue = (unended: readonly Y.Transaction[]) => {
+    const first = unended.find(({ origin }) => origin !== APPLY_ORIGIN);
+    if (first !== undefined) capture(Y.encodeStateAsUpdate(doc, Y.encodeStateVector(first.beforeState)));
+  };
+  const others = rescues.get(doc);
+  if (others === undefined) rescues.set(doc, new Set([rescue]));
+  else others.add(rescue);
   doc.on("beforeObserverCalls", onCleanup);
   doc.on("afterTransactionCleanup", onTransaction);
   return {
@@ -65,6 +82,7 @@ export function trackDoc(doc: Y.Doc): Tracker<Y.Doc, Uint8Array> {
     pending: () => captured.length > 0 || (watching && isStuck(doc)),
     onEvent: (listener) => void listeners.push(listener),
     stop: () => {
+      rescues.get(doc)?.delete(rescue);
       doc.off("beforeObserverCalls", onCleanup);
       doc.off("update", onUpdate);
       doc.off("afterTransactionCleanup", onTransaction);
