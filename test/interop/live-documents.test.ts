@@ -91,6 +91,61 @@ test("[ST72] received events are stored although an observer of the application 
   await storage.close();
 });
 
+for (const event of ["beforeObserverCalls", "afterTransaction", "afterAllTransactions"] as const) {
+  test(`[ST72] a listener that throws at each "${event}" keeps nothing back beside a held event`, async () => {
+    const [first, second] = conversation();
+    const [[beside], [later], [pulled]] = [conversation(), conversation(), conversation()];
+    const storage = await open();
+    const handle = await storage.open("d");
+    const listener = () => {
+      throw new Error("of the application");
+    };
+    handle.doc.on(event, listener);
+    // Held by the same call, then held already.
+    expect(() => handle.receive([beside, second])).toThrow("of the application");
+    expect(handle.held).toHaveLength(1);
+    expect(() => handle.receive([later])).toThrow("of the application");
+    expect(handle.unsaved).toBe(true);
+    expect(await handle.save()).toBe(3);
+    expect(text(await storage.load("d"))).toBe(text(handle));
+    await storage.append("d", [pulled]);
+    await expect(handle.refresh()).rejects.toThrow("of the application");
+    expect(await handle.refresh()).toBe(4);
+    handle.doc.off(event, listener);
+    handle.receive([first]);
+    expect(await handle.save()).toBe(5);
+    expect(await handle.snapshot()).toBe(5);
+    expect(text(await storage.load("d"))).toBe(text(handle));
+    expect((await storage.check()).problems).toEqual([]);
+    await storage.close();
+  });
+}
+
+test("[ST72] a document of which the model cannot tell what it applied serves for no snapshot", async () => {
+  const inner = nameSet();
+  let failing = false;
+  const model: typeof inner = {
+    ...inner,
+    apply: (doc, events) => {
+      const applied = inner.apply(doc, events);
+      if (failing) throw new Error("of the application");
+      return applied;
+    },
+  };
+  const backend = memoryBackend();
+  const storage = await DocumentStorage.open({ backend, models: [model], snapshotPolicy: never });
+  const handle = await storage.open("d");
+  failing = true;
+  expect(() => handle.receive([naming("x")])).toThrow("of the application");
+  failing = false;
+  handle.change(add("y"));
+  await handle.save();
+  expect(await handle.snapshot()).toBe(1);
+  expect([...(await storage.load("d"))!.doc.names.keys()]).toEqual(["y"]);
+  expect((await storage.check()).problems).toEqual([]);
+  await storage.close();
+});
+
 for (const event of ["afterTransactionCleanup", "update", "updateV2", "afterAllTransactions"] as const) {
   test(`[ST73] a listener that throws at "${event}" keeps no edit from being saved`, async () => {
     const storage = await open();

@@ -7,7 +7,8 @@
  * - Yjs's cleanup of superfluous formatting marks after remote edits is switched off for these transactions:
  *   it makes deletions of its own, so the document would depend on how its events were sliced, and loading it
  *   would make events. Peers that edit do their own cleanup, and what they delete arrives as an event.
- * - Exceptions of the application's observers pass through; the events are applied by then.
+ * - Exceptions of the application's observers go to `onThrown`, or else pass through; the events are applied
+ *   by then.
  */
 
 import type { Applied, Refusal } from "coppice";
@@ -16,7 +17,11 @@ import { Joiner } from "./join.js";
 import { scanUpdate, type UpdateSink } from "./scanner.js";
 import { APPLY_ORIGIN, freeDoc } from "./tracker.js";
 
-export function applyEvents(doc: Y.Doc, events: readonly Uint8Array[]): Applied<Y.Doc> {
+export function applyEvents(
+  doc: Y.Doc,
+  events: readonly Uint8Array[],
+  onThrown?: (error: unknown) => void,
+): Applied<Y.Doc> {
   if (doc._transaction !== null) throw new TypeError("events cannot be applied inside a transaction");
   const refused: Refusal[] = [];
   const joiner = new Joiner();
@@ -30,11 +35,19 @@ export function applyEvents(doc: Y.Doc, events: readonly Uint8Array[]): Applied<
   avoidClient(doc, joiner);
   const update = joiner.join((client) => Y.getState(doc.store, client));
   if (update !== undefined) {
-    remotely(doc, () => {
-      if (applyJoined(doc, update)) return;
-      const bad = new Set(refused.map((refusal) => refusal.index));
-      for (const refusal of applyEach(doc, events, bad)) refused.push(refusal);
-    });
+    let done = false;
+    try {
+      remotely(doc, () => {
+        if (!applyJoined(doc, update)) {
+          const bad = new Set(refused.map((refusal) => refusal.index));
+          for (const refusal of applyEach(doc, events, bad)) refused.push(refusal);
+        }
+        done = true;
+      });
+    } catch (error) {
+      if (!done || onThrown === undefined) throw error;
+      onThrown(error);
+    }
   }
   refused.sort((a, b) => a.index - b.index);
   retryOnProgress(doc);

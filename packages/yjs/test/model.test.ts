@@ -304,6 +304,19 @@ describe("inside observers", () => {
     doc.getText("text").insert(0, "own");
     expect(tracker.take(doc).length).toBe(1);
   });
+
+  test("[MD33] where it is told of what observers throw, apply says what became of the events", () => {
+    const [first, second] = typed(1, "ab") as [Uint8Array, Uint8Array];
+    const doc = model.create();
+    doc.on("afterTransaction", () => {
+      throw new RangeError("observer");
+    });
+    const thrown: unknown[] = [];
+    const onThrown = (error: unknown) => void thrown.push(error);
+    expect(model.apply(doc, [second], onThrown).held).toEqual([0]);
+    expect(model.apply(doc, [second, first], onThrown)).toMatchObject({ applied: 2, held: [], refused: [] });
+    expect(thrown).toEqual([new RangeError("observer"), new RangeError("observer")]);
+  });
 });
 
 test("[MD38] a save right after a listener threw, or in one, stores the edit that it was told of", async () => {

@@ -98,8 +98,10 @@ export interface Model<Doc = unknown, Event = Uint8Array> {
 
   /**
    * Applies events at once (one transaction, one notification). Never throws for a bad event: it is refused.
+   * Where observers of the document run meanwhile and one throws, the events are applied all the same;
+   * `onThrown` is told of the error, and without it `apply` throws the error in the end.
    */
-  apply(doc: Doc, events: readonly Event[]): Applied<Doc>;
+  apply(doc: Doc, events: readonly Event[], onThrown?: (error: unknown) => void): Applied<Doc>;
 
   /** A local edit: mutating models run `fn` in one transaction, immutable ones return what it returns. */
   change(doc: Doc, fn: (doc: Doc) => unknown): Doc;

@@ -12,7 +12,8 @@
  */
 
 import { CoppiceError, isCoppiceError, said } from "../base/errors.js";
-import type { AnyModel, Applied, Refusal, Tracker } from "../contract/model.js";
+import type { AnyModel, Refusal, Tracker } from "../contract/model.js";
+import { type AppliedLive, applyLive } from "./applying.js";
 import { AutoSave } from "./auto-save.js";
 import { newCommitId } from "./commit-id.js";
 import type { CompactOptions, CompactResult } from "./compaction.js";
@@ -91,7 +92,7 @@ export class DocumentHandle<Doc> {
   #following: Promise<number> | undefined;
   #snapshotClock: number;
   #branched: boolean;
-  /** A refused event, which is not stored, may have left parts of itself in the document. */
+  /** An event that is not stored may be in the document, or parts of one that was refused. */
   #strayed = false;
   readonly #waits = new Set<(error: unknown) => void>();
   #closed = false;
@@ -170,7 +171,7 @@ export class DocumentHandle<Doc> {
   /**
    * Applies remote events and stages them for the next save. Throws `EVENT_INVALID` for bytes that the model
    * does not accept; then nothing was applied. Events that only the live document refuses are reported, not
-   * staged.
+   * staged. Throws what an observer of the application throws; all is applied and staged then.
    */
   receive(events: readonly unknown[]): Received {
     this.#assertWritable();
@@ -192,8 +193,7 @@ export class DocumentHandle<Doc> {
     this.#capture();
     const before = this.#held.filter((held) => held.reason === undefined && held.event !== undefined);
     const offered = [...before.map((held) => held.event), ...copies];
-    const { result, thrown } = this.#applyStaged(offered);
-    this.#doc = result.doc as Doc;
+    const { result, thrown } = this.#apply(offered);
     const refused = result.refused
       .filter(({ index }) => index >= before.length)
       .map(({ index, reason }) => ({ index: index - before.length, reason }));
@@ -283,7 +283,8 @@ export class DocumentHandle<Doc> {
 
   /**
    * Pulls the events that others stored since, and applies them. Returns the clock. Throws `TRIMMED` when
-   * they were compacted away (save, then load again), `DELETED` when the document is gone.
+   * they were compacted away (save, then load again), `DELETED` when the document is gone, and what an
+   * observer of the application throws; all is applied then.
    */
   async refresh(): Promise<number> {
     this.#assertOpen();
@@ -296,10 +297,11 @@ export class DocumentHandle<Doc> {
     });
     const known = new Set(this.#held.map((held) => held.clock));
     const lost = pulled.lost.filter((clock) => clock >= this.#clock && !known.has(clock));
-    if (this.#clock < pulled.end) this.#applyPulled(pulled.found, pulled.end);
+    const thrown = this.#clock < pulled.end ? this.#applyPulled(pulled.found, pulled.end) : undefined;
     this.#owner.log(this.id).announce(pulled.end);
     this.#held = [...this.#held, ...lost.map((clock) => ({ clock, event: undefined, reason: LOST_REASON }))];
     this.#snapshotClock = pulled.meta.snapshot?.clock ?? pulled.meta.base;
+    if (thrown !== undefined) throw thrown.error;
     return this.#clock;
   }
 
@@ -420,23 +422,14 @@ export class DocumentHandle<Doc> {
     }
   }
 
-  /**
-   * An observer of the application may throw when the events are in the document already: then they must be
-   * staged all the same. Applying twice equals applying once, so the second call tells.
-   */
-  #applyStaged(events: readonly unknown[]): {
-    readonly result: Applied<unknown>;
-    readonly thrown: { readonly error: unknown } | undefined;
-  } {
+  #apply(events: readonly unknown[]): AppliedLive {
     try {
-      return { result: this.#model.apply(this.#doc, events), thrown: undefined };
+      const applied = applyLive(this.#model, this.#doc, events);
+      this.#doc = applied.result.doc as Doc;
+      return applied;
     } catch (error) {
-      try {
-        return { result: this.#model.apply(this.#doc, events), thrown: { error } };
-      } catch {
-        // Nothing of them can be applied, so nothing is staged: what was thrown first says why.
-        throw error;
-      }
+      this.#strayed = true;
+      throw error;
     }
   }
 
@@ -481,13 +474,12 @@ export class DocumentHandle<Doc> {
     return this.#own.some(({ from, to }) => from <= clock && clock < to);
   }
 
-  #applyPulled(found: Pulled["found"], end: number): void {
+  #applyPulled(found: Pulled["found"], end: number): AppliedLive["thrown"] {
     this.#capture();
     const news = found.filter(({ clock }) => clock >= this.#clock && !this.#isOwn(clock));
     const before = this.#held.filter((held) => held.reason === undefined && held.event !== undefined);
     const offered = [...before.map((held) => held.event), ...news.map(({ event }) => event)];
-    const result = this.#model.apply(this.#doc, offered);
-    this.#doc = result.doc as Doc;
+    const { result, thrown } = this.#apply(offered);
     const clocks = [...before.map((held) => held.clock), ...news.map(({ clock }) => clock)];
     this.#hold(offered, clocks, result.held, result.refused);
     this.#clock = Math.max(this.#clock, end);
@@ -495,6 +487,7 @@ export class DocumentHandle<Doc> {
     this.#own = this.#own.filter(({ to }) => to > this.#clock);
     this.#advance();
     this.#noticeBranches();
+    return thrown;
   }
 
   #hold(
