@@ -57,3 +57,7 @@ export function assertRoom({ inFlight, limits: { inFlightBytesMax: max } }: Cont
     details: { id, limit: "inFlightBytesMax", max },
   });
 }
+
+export function recovering(): CoppiceError {
+  return new CoppiceError("BUSY", "recover() is under way; nothing was done; call again when it ends");
+}

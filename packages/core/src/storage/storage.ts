@@ -27,7 +27,7 @@ import {
   type Site,
   snapshotDocument,
 } from "./compaction.js";
-import { assertRoom, type Context, modelOf, snapshotFailed } from "./context.js";
+import { assertRoom, type Context, modelOf, recovering, snapshotFailed } from "./context.js";
 import { type CopyOptions, type CopyResult, copyStore } from "./copy.js";
 import {
   deleteDocument,
@@ -151,6 +151,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   /** For drop-ins, see `Saver`: what they have unsaved is durable when `close` resolves. */
   attach(saver: Saver): Attachment {
     return this.#handles.attach(saver, async (request, name) => {
+      if (this.#recovering !== undefined) throw recovering();
       checkId(saver.id, this.#context.limits.idBytesMax);
       return this.#logs.get(saver.id).append({ ...request, model: modelOf(this.#context, name, saver.id) });
     });
@@ -589,8 +590,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   #assertReady(call?: Call, options: object = NO_OPTIONS): void {
     if (call !== undefined) assertOptions(call, options);
     this.#assertOpen();
-    if (this.#recovering !== undefined)
-      throw new CoppiceError("BUSY", "recover() is under way; nothing was done; call again when it ends");
+    if (this.#recovering !== undefined) throw recovering();
     this.#context.guard.assertOpen();
   }
 
