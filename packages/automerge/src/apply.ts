@@ -14,7 +14,7 @@ import * as Automerge from "@automerge/automerge";
 import { type Applied, concatBytes, type Refusal } from "coppice";
 import { type ChangeNode, readChange, reasonOf } from "./changes.js";
 import { chunkProblem } from "./chunk.js";
-import { captureNow, headsOf, sameHeads, stepOver } from "./tracker.js";
+import { captureNow, hasQueue, headsOf, sameHeads, stepOver } from "./tracker.js";
 
 type Doc = Automerge.Doc<unknown>;
 
@@ -32,18 +32,18 @@ export function forgetOrigin(doc: Doc): void {
 
 export function applyEvents(doc: Doc, events: readonly Uint8Array[]): Applied<Doc> {
   captureNow(doc);
-  const applied = applyQuickly(doc, events);
-  stepOver(doc, applied.doc);
+  const queued = hasQueue(doc);
+  const applied = applyQuickly(doc, events, queued);
+  stepOver(doc, events, applied, queued);
   forgetOrigin(doc);
   forgetOrigin(applied.doc);
   return applied;
 }
 
-function applyQuickly(doc: Doc, events: readonly Uint8Array[]): Applied<Doc> {
+/** `queued`: changes wait already, and would be counted when they come in. */
+function applyQuickly(doc: Doc, events: readonly Uint8Array[], queued: boolean): Applied<Doc> {
   const heads = headsOf(doc);
-  // A change that waited before would be counted when it comes in.
-  const countable = Automerge.getMissingDeps(doc, []).length === 0;
-  if (!countable || events.some((event) => chunkProblem(event, "change") !== undefined)) {
+  if (queued || events.some((event) => chunkProblem(event, "change") !== undefined)) {
     return applyThoroughly(doc, events, heads);
   }
   const before = Automerge.stats(doc).numChanges;

@@ -14,7 +14,7 @@ import { linksOf, readChange } from "./changes.js";
 import { chunkProblem, splitChunks } from "./chunk.js";
 import { diffStored } from "./diff.js";
 import { encodeHeads } from "./heads.js";
-import { headsOf, trackDoc } from "./tracker.js";
+import { hasQueue, headsOf, trackDoc } from "./tracker.js";
 
 /** The model that `automerge()` makes, for documents of the shape `T`. */
 export type AutomergeModel<T = unknown> = Model<Automerge.Doc<T>, Uint8Array>;
@@ -44,7 +44,7 @@ export function automerge<T = unknown>(): AutomergeModel<T> {
       for (const event of events) readChange(event);
     },
     links: linksOf,
-    holds: (doc) => Automerge.getMissingDeps(doc, []).length > 0,
+    holds: hasQueue,
     snapshot: snapshotOf,
     version: versionOf,
     peerVersion: versionOf,

@@ -5,11 +5,14 @@
  * in or received by Automerge's own sync. What `apply` brings is stepped over: it looks before and after.
  *
  * A document is immutable, but all its states share one handle of Automerge's; that handle names the
- * document here. Changes that Automerge keeps waiting in its queue are captured when they can be applied.
+ * document here. Changes that Automerge keeps waiting in its queue are captured when they can be applied:
+ * also when `apply` brings what they waited for, unless it had brought them too.
  */
 
 import * as Automerge from "@automerge/automerge";
-import type { Tracker } from "coppice";
+import type { Applied, Tracker } from "coppice";
+import { readChange } from "./changes.js";
+import { splitChunks } from "./chunk.js";
 
 type Doc = Automerge.Doc<unknown>;
 
@@ -17,12 +20,14 @@ interface Watch {
   /** Everything in the past of these was captured, or came by `apply`. */
   heads: readonly string[];
   captured: Uint8Array[];
+  /** Hashes of changes that waited in the queue when tracking began, or that `apply` put there. */
+  readonly known: Set<string>;
 }
 
 const watches = new WeakMap<object, Set<Watch>>();
 
 export function trackDoc(doc: Doc): Tracker<Doc, Uint8Array> {
-  const watch: Watch = { heads: headsOf(doc), captured: [] };
+  const watch: Watch = { heads: headsOf(doc), captured: [], known: new Set(queueOf(doc)) };
   attach(doc, watch);
   let handle = Automerge.getBackend(doc);
   // `Automerge.clone` in a `change` gives the document another handle.
@@ -49,12 +54,46 @@ export function captureNow(doc: Doc): void {
   for (const watch of watches.get(Automerge.getBackend(doc)) ?? []) look(doc, watch);
 }
 
-/** To be called after events were applied: `next` may have another handle than `doc`. */
-export function stepOver(doc: Doc, next: Doc): void {
-  for (const watch of watches.get(Automerge.getBackend(doc)) ?? []) {
-    attach(next, watch);
-    watch.heads = headsOf(next);
+/**
+ * To be called after events were applied, which may have given the document another handle. `queued`: there
+ * were changes in the queue before, which may have come out.
+ */
+export function stepOver(
+  doc: Doc,
+  events: readonly Uint8Array[],
+  { doc: next, held, refused }: Applied<Doc>,
+  queued: boolean,
+): void {
+  const watching = watches.get(Automerge.getBackend(doc));
+  if (watching === undefined || watching.size === 0) return;
+  const bad = new Set(refused.map(({ index }) => index));
+  const brought = new Set<string>();
+  for (const [index, event] of queued ? events.entries() : []) {
+    if (!bad.has(index)) brought.add(readChange(event).hash);
   }
+  const heads = headsOf(next);
+  for (const watch of watching) {
+    attach(next, watch);
+    for (const change of queued ? Automerge.getChangesSince(next, [...watch.heads]) : []) {
+      const { hash } = readChange(change);
+      if (!watch.known.delete(hash) && !brought.has(hash)) watch.captured.push(change);
+    }
+    for (const index of held) watch.known.add(readChange(events[index]!).hash);
+    watch.heads = heads;
+  }
+}
+
+/** Whether changes wait for others in Automerge's queue. */
+export function hasQueue(doc: Doc): boolean {
+  return Automerge.getMissingDeps(doc, []).length > 0;
+}
+
+/** Their hashes. Automerge tells them only by saving them behind the document. */
+function queueOf(doc: Doc): string[] {
+  if (!hasQueue(doc)) return [];
+  return splitChunks(Automerge.save(doc)).flatMap(({ type, bytes }) =>
+    type === "change" ? [readChange(bytes).hash] : [],
+  );
 }
 
 /** The newest heads, also when `doc` is an outdated state of the document. In ascending order. */

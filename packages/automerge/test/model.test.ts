@@ -64,6 +64,48 @@ describe("capture", () => {
     expect(tracker.take(doc)).toEqual([]);
   });
 
+  for (const call of ["receive", "refresh"] as const) {
+    test(`[AM1] a change that waited in Automerge's queue is stored when ${call} lets it out`, async () => {
+      const storage = await open();
+      const handle = await storage.open<Doc>("d", { autoSave: true });
+      handle.change((doc) => Automerge.change(doc, (pad) => void Object.assign(pad, { list: ["mine"] })));
+      await handle.save();
+      const one = Automerge.change(Automerge.clone(handle.doc), (pad) => void pad.list.push("one"));
+      const two = Automerge.change(Automerge.clone(one), (pad) => void pad.list.push("two"));
+      const three = Automerge.change(Automerge.clone(two), (pad) => void pad.list.push("three"));
+      const [first, second, third] = [one, two, three].map((doc) => Automerge.getLastLocalChange(doc)!);
+      // A provider brings one too early, and storage another.
+      handle.change((doc) => Automerge.applyChanges(doc, [second!])[0]);
+      expect(handle.receive([third!]).held).toBe(1);
+      expect(await handle.save()).toBe(2);
+      if (call === "receive") handle.receive([first!]);
+      else {
+        await storage.append("d", [first!]);
+        await handle.refresh();
+      }
+      expect(handle.doc.list).toEqual(["mine", "one", "two", "three"]);
+      expect(handle.unsaved).toBe(true);
+      await storage.flush();
+      expect(handle.durableClock).toBe(4);
+      const loaded = await storage.load<Doc>("d");
+      expect(loaded?.held).toEqual([]);
+      expect(loaded?.doc).toEqual(handle.doc);
+      expect(await handle.snapshot()).toBe(4);
+      expect((await storage.check()).problems).toEqual([]);
+      await storage.close();
+    });
+  }
+
+  test("[AM1] what apply held is not captured when apply lets it out, whenever the document was tracked", () => {
+    const [first, second, third] = line(2) as [Uint8Array, Uint8Array, Uint8Array];
+    let doc = model.apply(model.create(), [third]).doc;
+    const tracker = model.track(doc);
+    doc = model.apply(doc, [second]).doc;
+    doc = model.apply(doc, [first]).doc;
+    expect(Automerge.getAllChanges(doc)).toHaveLength(3);
+    expect(tracker.take(doc)).toEqual([]);
+  });
+
   test("[AM3] change takes a function that returns the new document, and says so", () => {
     const doc = model.apply(model.create(), line(2)).doc;
     expect(() => model.change(doc, () => undefined)).toThrow("must return the new document");

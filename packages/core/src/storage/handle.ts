@@ -487,6 +487,8 @@ export class DocumentHandle<Doc> {
     this.#own = this.#own.filter(({ to }) => to > this.#clock);
     this.#advance();
     this.#noticeBranches();
+    // What a provider brought too early may have come in with them.
+    if (this.unsaved) this.#edited();
     return thrown;
   }
 
