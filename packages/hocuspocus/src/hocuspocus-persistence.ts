@@ -22,7 +22,7 @@ import {
   type DocBinding,
   type Durability,
 } from "@coppice/yjs/dropins";
-import type { Document, Extension } from "@hocuspocus/server";
+import type { Connection, Document, Extension } from "@hocuspocus/server";
 import { checkOptions, checkStorage, type OptionKinds } from "coppice";
 
 export interface HocuspocusPersistenceOptions {
@@ -35,7 +35,7 @@ export interface HocuspocusPersistenceOptions {
   readonly retryMsMax?: number;
   /**
    * Milliseconds between two messages that tell the clients of a document what is durable. Default 100;
-   * `false` sends none.
+   * `false` sends none. After one that said that nothing is pending, the first update is told at once.
    */
   readonly announceMs?: number | false;
   /** As of any Hocuspocus extension: higher runs earlier. Default 100. */
@@ -60,8 +60,9 @@ export interface DurableMessage {
   /** Events of the document's log that are durable. */
   readonly clock: number;
   /**
-   * Updates that this server has and that are not durable yet. When it is 0 and the provider has no unsynced
-   * changes, all that the client did is durable.
+   * Updates that this server had and that were not durable when it sent the message; not 0 where something
+   * can never be stored. While it is 0 in the last message and the provider has no unsynced changes, all that
+   * the client did is durable: of an update after a 0 clients are told before it is acknowledged.
    */
   readonly pending: number;
   /** By Yjs client id: all that this client inserted below this clock is durable. */
@@ -76,23 +77,25 @@ export function hocuspocusPersistence(
   checkOptions("hocuspocusPersistence", options, OPTIONS);
   checkStorage("hocuspocusPersistence", storage, "yjs");
   const bindings = new Map<Document, DocBinding>();
+  const announcers = new WeakMap<Document, Announcer>();
   /** Loaded by us, and not yet by all extensions. */
   const loading = new Map<string, DocBinding>();
   const { onError, onDurable, retryMsMin, retryMsMax, announceMs = 100, priority = 100 } = options;
   const flush = async (document: Document) => bindings.get(document)?.flush();
 
   const bind = (name: string, document: Document): DocBinding => {
-    const announcer = announceMs === false ? undefined : new Announcer(document, announceMs);
-    return bindDoc(storage, name, document, {
+    const binding = bindDoc(storage, name, document, {
       ...(onError === undefined ? {} : { onError }),
       ...(retryMsMin === undefined ? {} : { retryMsMin }),
       ...(retryMsMax === undefined ? {} : { retryMsMax }),
       paused: true,
       onDurable: (durability) => {
-        announcer?.add(durability);
+        announcers.get(document)?.add(durability);
         onDurable?.(durability);
       },
     });
+    if (announceMs !== false) announcers.set(document, new Announcer(document, binding, announceMs));
+    return binding;
   };
 
   return {
@@ -121,8 +124,10 @@ export function hocuspocusPersistence(
       bindings.get(document)?.resume();
     },
 
-    async beforeSync({ documentName, type, payload }) {
+    async beforeSync({ documentName, type, payload, connection, document }) {
       if (type !== SYNC_STEP_1) checkUpdate(payload, documentName);
+      // Who connects, or comes back: what it sends again may be pending here already, and is no update then.
+      else announcers.get(document)?.greet(connection);
     },
 
     async onStoreDocument({ document, instance }) {
@@ -160,42 +165,71 @@ export function readDurableMessage(payload: string): DurableMessage | undefined 
 const SYNC_STEP_1 = 0;
 
 /**
- * Tells the clients of one document, at most once in so many milliseconds, and always of the newest state.
+ * Tells the clients of one document what is durable, at most once in so many ms, and how much is pending,
+ * as it is when that is sent: an older figure would call saved what has come since. For the same reason the
+ * first update after a message that said 0 is told as it comes, before Hocuspocus acknowledges it.
  */
 class Announcer {
   readonly #document: Document;
+  readonly #binding: DocBinding;
   readonly #intervalMs: number;
   #clients = new Map<number, number>();
-  #latest: Durability | undefined;
+  /** Something has become durable since the last message. */
+  #due = false;
+  /** The last that some client may have been told is that nothing is pending. */
+  #saidNone = false;
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(document: Document, intervalMs: number) {
+  constructor(document: Document, binding: DocBinding, intervalMs: number) {
     this.#document = document;
+    this.#binding = binding;
     this.#intervalMs = intervalMs;
+    // Not "update": the binding counts what it captured in a listener of that, which may come later.
+    document.on("afterAllTransactions", () => {
+      if (this.#saidNone && this.#pending > 0) this.#tellAll();
+    });
     document.on("destroy", () => clearTimeout(this.#timer));
   }
 
   add(durability: Durability): void {
     for (const [client, clock] of durability.clients) this.#clients.set(client, clock);
-    this.#latest = durability;
+    this.#due = true;
     if (this.#timer === undefined) this.#send();
   }
 
-  /** To the connections of this server alone: those of other servers hear from their own. */
+  /** Tells one connection how things are. */
+  greet(connection: Connection): void {
+    if (this.#pending === 0) this.#saidNone = true;
+    connection.sendStateless(this.#message({}));
+  }
+
+  get #pending(): number {
+    return this.#binding.pending + (this.#binding.failure === undefined ? 0 : 1);
+  }
+
   #send(): void {
-    const latest = this.#latest;
-    if (latest === undefined) {
+    if (!this.#due) {
       this.#timer = undefined;
       return;
     }
-    const { clock, pending } = latest;
     const clients = Object.fromEntries(this.#clients);
-    const message: DurableMessage = { type: DURABLE_MESSAGE, clock, pending, clients };
-    this.#latest = undefined;
+    this.#due = false;
     this.#clients = new Map();
-    const payload = JSON.stringify(message);
-    for (const connection of this.#document.getConnections()) connection.sendStateless(payload);
+    this.#tellAll(clients);
     this.#timer = setTimeout(() => this.#send(), this.#intervalMs);
     this.#timer.unref();
+  }
+
+  /** All connections of this server: those of other servers hear from their own. */
+  #tellAll(clients: DurableMessage["clients"] = {}): void {
+    this.#saidNone = this.#pending === 0;
+    const payload = this.#message(clients);
+    for (const connection of this.#document.getConnections()) connection.sendStateless(payload);
+  }
+
+  #message(clients: DurableMessage["clients"]): string {
+    const { clock } = this.#binding;
+    const message: DurableMessage = { type: DURABLE_MESSAGE, clock, pending: this.#pending, clients };
+    return JSON.stringify(message);
   }
 }

@@ -10,8 +10,8 @@ import { simulatedBackend } from "coppice/testing";
 import * as encoding from "lib0/encoding";
 import { describe, expect, onTestFinished, test } from "vitest";
 import * as Y from "yjs";
-import { hocuspocusPersistence, readDurableMessage } from "../src/index.js";
-import { connect, listen, until } from "./rig.js";
+import { type DurableMessage, hocuspocusPersistence, readDurableMessage } from "../src/index.js";
+import { connect, listen, type TestClient, until } from "./rig.js";
 
 const retries = { retryMsMin: 1, retryMsMax: 5 };
 
@@ -180,11 +180,78 @@ describe("Hocuspocus", () => {
     ann.type("de");
     ann.doc.getText("body").delete(0, 1);
     await until("the server has it", () => ann.provider.unsyncedChanges === 0);
-    expect(last()).toMatchObject({ clock: 1, pending: 0, clients: { [ann.doc.clientID]: 3 } });
+    const claimed = ann.told.map((payload) => readDurableMessage(payload)?.clients[ann.doc.clientID] ?? 0);
+    expect(Math.max(...claimed)).toBe(3);
+    expect(last()).toMatchObject({ clock: 1, pending: 1, clients: {} });
     backend.heal();
     await until("told", () => last()?.pending === 0 && last()!.clock > 1);
     expect(await stored(storage)).toBe("bcde");
     expect(readDurableMessage("of somebody else")).toBeUndefined();
+  });
+
+  test("[HP6] a message that was due before an edit never calls that edit saved", async () => {
+    const { storage, backend } = await open();
+    const server = await listen([hocuspocusPersistence(storage, { ...retries, announceMs: 300 })]);
+    const ann = connect(server);
+    const says = watchSaved(ann);
+    await until("synced", () => ann.provider.isSynced);
+    ann.type("a");
+    await until("saved", () => says().saved);
+    ann.type("b");
+    await until("stored", async () => (await stored(storage)) === "ab");
+    // The message about "b" is due when the 300 ms are over, and then "c" is pending.
+    backend.failNext("commit", "unavailable", { sticky: true });
+    ann.type("c");
+    await until("told of b", () => says().clock === 2 && ann.provider.unsyncedChanges === 0);
+    expect(says()).toMatchObject({ saved: false, pending: 1 });
+    backend.heal();
+    await until("saved", () => says().saved);
+    expect(await stored(storage)).toBe("abc");
+  });
+
+  test("[HP6] an edit long after the last message is not called saved when it is acknowledged", async () => {
+    const { storage, backend } = await open();
+    const server = await listen([hocuspocusPersistence(storage, { ...retries, announceMs: 1 })]);
+    const ann = connect(server);
+    const says = watchSaved(ann);
+    await until("saved", () => ann.provider.isSynced && says().saved);
+    ann.type("a");
+    await until("saved", () => says().saved && says().clock === 1);
+    backend.failNext("commit", "unavailable", { sticky: true });
+    const before = says().claims;
+    ann.type("b");
+    await until("the server has it", () => ann.provider.unsyncedChanges === 0);
+
+    // Who comes back with what the server has already: it is no update, and pending all the same.
+    const ben = connect(server);
+    const benSays = watchSaved(ben);
+    Y.applyUpdate(ben.doc, Y.encodeStateAsUpdate(ann.doc));
+    await until("the server has it", () => ben.provider.isSynced && ben.provider.unsyncedChanges === 0);
+    expect(says()).toMatchObject({ saved: false, claims: before });
+    expect(benSays()).toMatchObject({ saved: false, claims: 0, pending: 1 });
+    backend.heal();
+    await until("saved", () => says().saved && benSays().saved);
+    expect(await stored(storage)).toBe("ab");
+  });
+
+  test("[HP6] nothing is called saved again where something can never be stored", async () => {
+    const { storage } = await open();
+    const errors: unknown[] = [];
+    const onError = (error: unknown) => errors.push(error);
+    const server = await listen([hocuspocusPersistence(storage, { ...retries, onError, announceMs: 1 })]);
+    const ann = connect(server);
+    const says = watchSaved(ann);
+    ann.type("a");
+    await until("saved", () => ann.provider.isSynced && says().saved && says().clock === 1);
+    await storage.delete("notes");
+    const before = says().claims;
+    ann.type("b");
+    await until("it has failed", () => errors.length > 0 && ann.provider.unsyncedChanges === 0);
+    const ben = connect(server);
+    const benSays = watchSaved(ben);
+    await until("synced", () => ben.provider.isSynced && benSays().pending !== undefined);
+    expect(says()).toMatchObject({ saved: false, claims: before });
+    expect(benSays()).toMatchObject({ saved: false, claims: 0, pending: 1 });
   });
 
   test("[HP7] a direct connection that disconnects, and a server that ends, wait until all is durable", async () => {
@@ -268,6 +335,22 @@ describe("Hocuspocus", () => {
     }
   });
 });
+
+/** What the page about Hocuspocus has clients show: looked at with each message and each acknowledgement. */
+function watchSaved({ provider }: TestClient) {
+  let last: DurableMessage | undefined;
+  let claims = 0;
+  const isSaved = () => last?.pending === 0 && provider.unsyncedChanges === 0;
+  const show = () => {
+    if (isSaved()) claims++;
+  };
+  provider.on("stateless", ({ payload }: { payload: string }) => {
+    last = readDurableMessage(payload) ?? last;
+    show();
+  });
+  provider.on("unsyncedChanges", show);
+  return () => ({ saved: isSaved(), claims, clock: last?.clock, pending: last?.pending });
+}
 
 function syncUpdate(name: string, update: Uint8Array): Uint8Array<ArrayBuffer> {
   const encoder = encoding.createEncoder();
