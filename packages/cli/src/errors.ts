@@ -109,7 +109,7 @@ export function describeError(error: unknown): Described {
     const { code, kind, details } = error;
     const exitCode = exitCodeOf(kind, code);
     const hint = hintOf(kind, code, details);
-    return { code, kind, exitCode, details, hint, message: withCause(error) };
+    return { code, kind, exitCode, details, hint, message: CODE_MESSAGES[code] ?? withCause(error) };
   }
   return {
     code: "FAILED",
@@ -176,6 +176,11 @@ const CODE_HINTS: Readonly<Record<string, string>> = {
   EXISTS: "Choose another id, or remove that document first.",
   DELETED: "The id was used before: --recreate takes it again.",
   EXPORT_INVALID: "Name a file that `coppice export` wrote, or export the document again.",
+};
+
+/** Where the library speaks of what programs pass. */
+const CODE_MESSAGES: Readonly<Record<string, string>> = {
+  TAG_UNKNOWN: "the document has no tag of that name",
 };
 
 function hintFor(kind: string, code: string): string | undefined {

@@ -86,7 +86,8 @@ export function parsePort(text: string): number {
 }
 
 /** What `--at` of the commands that take a past version says of itself. */
-export const AT = "a past version: a clock, a date as in 2026-01-31T12:00:00Z, or a tag";
+export const AT =
+  "a past version: a clock, a date as in 2026-01-31T12:00:00Z, or a tag; tag:NAME is always a tag";
 
 /** A past version: a clock, a date (`2026-01-31`, `2026-01-31T18:00:00Z`), or a tag, also as `tag:NAME`. */
 export function parseMoment(text: string): Moment {
@@ -98,6 +99,15 @@ export function parseMoment(text: string): Moment {
     throw new InvalidArgumentError("Write a date as 2026-01-31 or 2026-01-31T18:00:00Z; tag:NAME is a tag.");
   }
   return date;
+}
+
+/** Whether `--at` takes a name for another moment, or for none. */
+export function isReadAsTag(name: string): boolean {
+  try {
+    return parseMoment(name) === name;
+  } catch {
+    return false;
+  }
 }
 
 /** What becomes of trimmed events: `drop`, `archive`, `keep:1000`. */

@@ -73,6 +73,42 @@ describe("tags", () => {
   });
 });
 
+test("[CL80] tag refuses a name that --at takes for something else, and tag:NAME is a tag in any case", async () => {
+  const named = await makeStore(async (storage) => {
+    await fill(storage);
+    await storage.tag("notes", "4", 9);
+    await storage.tag("notes", "2026-01-31", 8);
+  });
+  for (const name of [
+    "4",
+    "007",
+    "99999999999999999999",
+    "2026-01-31",
+    "2026-01-31T18",
+    "2026-13-77",
+    "tag:v1",
+  ]) {
+    const { code, stdout, stderr } = await on(named, "tag", "notes", name, "--at", "3");
+    expect({ name, code, stdout }).toEqual({ name, code: 2, stdout: "" });
+    expect(stderr).toContain(`"${name}" is no name for a tag here`);
+    expect(stderr).toContain("Choose another name, as in v4");
+  }
+  expect(jsonLines((await on(named, "tags", "notes", "--json")).stdout)).toHaveLength(2);
+  for (const name of ["v4", "4th", "2026-01", "31/01"]) {
+    expect({ name, ...(await on(named, "tag", "notes", name)) }).toMatchObject({ name, code: 0 });
+  }
+  expect((await on(named, "fork", "notes", "x", "--at", "4")).stdout).toContain("at clock 4");
+  expect((await on(named, "fork", "notes", "y", "--at", "tag:4")).stdout).toContain("at clock 9");
+  expect((await on(named, "fork", "notes", "z", "--at", "tag:2026-01-31")).stdout).toContain("at clock 8");
+  for (const command of ["tag", "fork", "export"]) {
+    expect((await coppice([command, "--help"])).stdout.replaceAll(/\s+/g, " ")).toContain("tag:NAME");
+  }
+  const unknown = await on(named, "fork", "notes", "w", "--at", "v5");
+  expect(unknown).toMatchObject({ code: 2, stdout: "" });
+  expect(unknown.stderr).toContain("the document has no tag of that name");
+  expect(unknown.stderr).not.toContain("a clock a number");
+});
+
 describe("the archive", () => {
   test("[CL26] compact --history archives, keeps or drops, and history, info and read show it", async () => {
     const archived = await makeStore(fill);

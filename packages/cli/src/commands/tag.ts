@@ -6,7 +6,7 @@
 import type { Command } from "commander";
 import type { Moment, Tag } from "coppice";
 import { CommandError, EXIT, type ExitCode } from "../errors.js";
-import { examples, parseMoment, type StoreOptions, storeCommand } from "../options.js";
+import { examples, isReadAsTag, parseMoment, type StoreOptions, storeCommand } from "../options.js";
 import { byteSize, count, printable, timestamp } from "../output.js";
 import type { Runtime } from "../runtime.js";
 import { withStorage } from "../store.js";
@@ -19,8 +19,8 @@ interface TagOptions extends StoreOptions {
 export function tagCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
   return storeCommand("tag", "name a version of a document, and keep it")
     .argument("<id>", "the document")
-    .argument("<name>", "the name; it must be free")
-    .option("--at <moment>", "a clock, a date, or another tag; default: the head", parseMoment)
+    .argument("<name>", "the name; it must be free, and no clock or date for --at")
+    .option("--at <moment>", "a clock, a date, or another tag (or tag:NAME); default: the head", parseMoment)
     .addHelpText(
       "after",
       examples(
@@ -57,6 +57,13 @@ export function untagCommand(runtime: Runtime, done: (code: ExitCode) => void): 
 
 function tag(runtime: Runtime, id: string, name: string, { at, ...options }: TagOptions): Promise<ExitCode> {
   const { out } = runtime;
+  if (!isReadAsTag(name)) {
+    const message = `"${printable(name)}" is no name for a tag here: --at takes it for something else`;
+    throw new CommandError("USAGE", message, {
+      hint: "Choose another name, as in v4, which is no number, no date, and does not begin with tag:",
+      details: { name },
+    });
+  }
   return withStorage(runtime, options, async (storage) => {
     await existing(storage, id);
     const made = await storage.tag(id, name, at);
