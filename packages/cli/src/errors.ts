@@ -148,6 +148,8 @@ const DAMAGED_DIRECTORY = "No file was changed. Restore a copy of the directory.
 /** The message says how data move over. */
 const OTHER_DATA = "Nothing was written. Name another directory for the store.";
 
+const TAGGED = "A tagged version is loaded by load({ at }) in a program, and over HTTP with ?tag=NAME.";
+
 /** What a document of a model needs that does not come with this package. */
 const MODEL_PACKAGES: Readonly<Record<string, string>> = {
   automerge: "@coppice/automerge @automerge/automerge",
@@ -156,6 +158,8 @@ const MODEL_PACKAGES: Readonly<Record<string, string>> = {
 
 function hintOf(kind: string, code: string, details: Readonly<Record<string, unknown>>): string | undefined {
   if (code === "CORRUPT" && "location" in details) return DAMAGED_DIRECTORY;
+  // A fork or an export, whose message says which clocks there are.
+  if (code === "TRIMMED" && "to" in details) return TAGGED;
   if (code === "UNAVAILABLE" && details.foreign === true) return OTHER_DATA;
   return code === "MODEL_UNKNOWN" ? modelHint(details.model) : hintFor(kind, code);
 }

@@ -89,6 +89,9 @@ export function parsePort(text: string): number {
 export const AT =
   "a past version: a clock, a date as in 2026-01-31T12:00:00Z, or a tag; tag:NAME is always a tag";
 
+/** The same where its events are taken along. */
+export const AT_WITH_EVENTS: string = `${AT}. Only versions whose events are kept, up to there`;
+
 /** A past version: a clock, a date (`2026-01-31`, `2026-01-31T18:00:00Z`), or a tag, also as `tag:NAME`. */
 export function parseMoment(text: string): Moment {
   if (/^\d+$/.test(text)) return parseCount(text);

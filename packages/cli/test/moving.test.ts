@@ -48,6 +48,33 @@ describe("moving", () => {
     expect((await on(store, "check")).code).toBe(0);
   });
 
+  test("[CL81] a fork or an export of a version whose events are gone says which there can be", async () => {
+    const trimmed = await makeStore(async (storage) => {
+      for (const event of keystrokes("hello, world")) await storage.append("a", [event]);
+      await storage.tag("a", "old", 4);
+      await storage.compact("a");
+    });
+    const { oldestClock } = JSON.parse((await on(trimmed, "info", "a", "--json")).stdout) as {
+      oldestClock: number;
+    };
+    const folder = await temporaryDirectory();
+    for (const [command, target] of [
+      ["fork", "x"],
+      ["export", join(folder, "a.coppice")],
+    ] as const) {
+      for (const at of ["old", "4", String(oldestClock)]) {
+        const { code, stderr } = await on(trimmed, command, "a", target, "--at", at);
+        expect({ command, at, code }).toEqual({ command, at, code: 1 });
+        expect(stderr).toContain(`these were trimmed; clocks from ${oldestClock + 1} to 12 can be`);
+        expect(stderr).toContain("A tagged version is loaded by load({ at }) in a program, and over HTTP");
+      }
+      expect((await on(trimmed, command, "a", target, "--at", String(oldestClock + 1))).code).toBe(0);
+      expect((await coppice([command, "--help"])).stdout.replaceAll(/\s+/g, " ")).toContain(
+        "Only versions whose events are kept",
+      );
+    }
+  });
+
   test("[CL41] an export is a file that import document takes back, from a pipe as well", async () => {
     const folder = await temporaryDirectory();
     const file = join(folder, "a.coppice");

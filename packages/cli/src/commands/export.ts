@@ -12,7 +12,7 @@ import { link, rename, rm } from "node:fs/promises";
 import type { Command } from "commander";
 import type { Moment } from "coppice";
 import { CommandError, EXIT, type ExitCode } from "../errors.js";
-import { AT, examples, parseMoment, type StoreOptions, storeCommand } from "../options.js";
+import { AT_WITH_EVENTS, examples, parseMoment, type StoreOptions, storeCommand } from "../options.js";
 import { byteSize, count, printable } from "../output.js";
 import type { Runtime } from "../runtime.js";
 import { withStorage } from "../store.js";
@@ -32,7 +32,7 @@ export function exportCommand(runtime: Runtime, done: (code: ExitCode) => void):
   return storeCommand("export", "write one document, with its history, to a file that checks itself")
     .argument("<id>", "the document")
     .argument("[file]", "where to; - is the standard output", "-")
-    .option("--at <moment>", AT, parseMoment)
+    .option("--at <moment>", AT_WITH_EVENTS, parseMoment)
     .option("--force", "overwrite the file if it exists")
     .addHelpText(
       "after",

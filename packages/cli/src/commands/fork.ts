@@ -8,7 +8,7 @@
 import type { Command } from "commander";
 import type { Moment } from "coppice";
 import { EXIT, type ExitCode } from "../errors.js";
-import { AT, examples, parseMoment, type StoreOptions, storeCommand } from "../options.js";
+import { AT_WITH_EVENTS, examples, parseMoment, type StoreOptions, storeCommand } from "../options.js";
 import { byteSize, count, printable } from "../output.js";
 import type { Runtime } from "../runtime.js";
 import { withStorage } from "../store.js";
@@ -23,7 +23,7 @@ export function forkCommand(runtime: Runtime, done: (code: ExitCode) => void): C
   return storeCommand("fork", "make a document out of another, with its history")
     .argument("<id>", "the document")
     .argument("<new-id>", "the id of the fork")
-    .option("--at <moment>", AT, parseMoment)
+    .option("--at <moment>", AT_WITH_EVENTS, parseMoment)
     .option("--recreate", "take an id that was deleted before")
     .addHelpText(
       "after",

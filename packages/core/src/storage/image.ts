@@ -20,7 +20,7 @@ import { deletedError } from "./head.js";
 import { assertKeepsWhatLoads } from "./image-loss.js";
 import { type ArchiveRef, eventsKey, heldKey, type Meta, metaKey, unpackSnapshotRecord } from "./meta.js";
 import { clockAt, type Moment } from "./moments.js";
-import { lastBatch, Moved, openBatch, type StoredBatch, trimmed, withRestarts } from "./reader.js";
+import { lastBatch, Moved, openBatch, type StoredBatch, withRestarts } from "./reader.js";
 import { partOf, type StageRef, type StageSpace, stageKey, stageOf } from "./stages.js";
 import { decodeBatch } from "./state.js";
 import { readTags, sealTags, type TagEntry, type Tags, tagsKey } from "./tag-index.js";
@@ -100,7 +100,7 @@ export async function* readImage(
     incarnation = found.meta.incarnation;
     const { clock } = found;
     if (since !== undefined && (since.clock < found.meta.oldest || since.clock > clock)) return;
-    const { meta, segment } = at === undefined ? found : metaAt(id, found.meta, clock);
+    const { meta, segment } = at === undefined ? found : metaAt(id, found.meta, clock, found.head);
     const metaBytes = at === undefined ? found.metaBytes : undefined;
     const view: View = { id, meta, tags: tagsAt(found.tags, clock), clock, segment, since, signal };
     yield { kind: "begin", id, meta, metaBytes, clock };
@@ -124,6 +124,7 @@ interface Found {
   readonly metaBytes: Uint8Array | undefined;
   readonly tags: Tags;
   readonly clock: number;
+  readonly head: number;
   readonly segment?: undefined;
 }
 
@@ -145,9 +146,9 @@ async function look(
     });
   }
   if (at !== undefined && metaBytes !== undefined) {
-    await assertKeepsWhatLoads(context, id, { meta, metaBytes }, metaAt(id, meta, clock).meta, clock);
+    await assertKeepsWhatLoads(context, id, { meta, metaBytes }, metaAt(id, meta, clock, head).meta, clock);
   }
-  return { meta, metaBytes, tags, clock };
+  return { meta, metaBytes, tags, clock, head };
 }
 
 async function headClock(context: Context, id: string, meta: Meta): Promise<number> {
@@ -164,18 +165,40 @@ async function headClock(context: Context, id: string, meta: Meta): Promise<numb
  * Throws `TRIMMED` when that cannot be told, and for the clock before the oldest batch as well, unless it is
  * archived: a log that was trimmed needs a last batch.
  */
-function metaAt(id: string, meta: Meta, at: number): { meta: Meta; segment: ArchiveRef | undefined } {
+function metaAt(
+  id: string,
+  meta: Meta,
+  at: number,
+  head: number,
+): { meta: Meta; segment: ArchiveRef | undefined } {
   const { base, oldest } = meta;
-  if (at < base) throw trimmed(id, at, oldest);
-  if (at > base && at <= oldest) return archivedMeta(id, meta, at);
+  if (at > base && at <= oldest) {
+    const archived = archivedMeta(meta, at);
+    if (archived === undefined) throw notTaken(id, meta, at, head);
+    return archived;
+  }
   const refs = [meta.snapshot, meta.previous].filter((ref) => ref !== undefined && ref.clock <= at);
   const commits = meta.commits.filter(({ clock }) => clock <= at);
   if (at === base && (oldest === base || isWhole(meta))) {
     const none = { snapshot: undefined, previous: undefined, archive: [], commits };
     return { meta: { ...meta, ...none, oldest: base }, segment: undefined };
   }
-  if (oldest > base && refs.length === 0 && !isWhole(meta)) throw trimmed(id, at, oldest);
+  if (at < base || (oldest > base && refs.length === 0 && !isWhole(meta))) {
+    throw notTaken(id, meta, at, head);
+  }
   return { meta: { ...meta, snapshot: refs[0], previous: refs[1], commits }, segment: undefined };
+}
+
+/** For a version that a load may well show: what is taken along goes up to the clock without a gap. */
+function notTaken(id: string, meta: Meta, clock: number, head: number): CoppiceError {
+  const { base, snapshot, previous, oldest } = meta;
+  const first = Math.max(oldest + 1, (previous ?? snapshot)?.clock ?? Number.POSITIVE_INFINITY);
+  const from = oldest === base || isWhole(meta) ? base : first;
+  const other = from > head ? "only the newest version can be" : `clocks from ${from} to ${head} can be`;
+  const why = "a fork or an export takes the events up to its clock along, and these were trimmed";
+  return new CoppiceError("TRIMMED", `${why}; ${other}`, {
+    details: { id, clock, oldest, ...(from > head ? {} : { from, to: head }) },
+  });
 }
 
 /** `bytes` is `undefined` where the index has to be written anew. */

@@ -17,16 +17,15 @@ import { commitIdTime, newCommitId } from "./commit-id.js";
 import { type Context, modelOf } from "./context.js";
 import { seal } from "./envelope.js";
 import { type ArchiveRef, eventsKey, type Meta } from "./meta.js";
-import { trimmed } from "./reader.js";
 import { decodeBatch } from "./state.js";
 
-/** What meta would say of a version in the archive. Throws `TRIMMED` unless all of it up to there is kept. */
-export function archivedMeta(id: string, meta: Meta, at: number): { meta: Meta; segment: ArchiveRef } {
+/** What meta would say of a version in the archive; `undefined` unless all of it up to there is kept. */
+export function archivedMeta(meta: Meta, at: number): { meta: Meta; segment: ArchiveRef } | undefined {
   const before = meta.archive.filter(({ clock }) => clock < at);
   const segment = before.pop();
   const first = before[0] ?? segment;
   const lost = [...before, segment].some((ref) => ref === undefined || ref.parts === 0);
-  if (segment === undefined || first?.clock !== meta.base || lost) throw trimmed(id, at, meta.oldest);
+  if (segment === undefined || first?.clock !== meta.base || lost) return undefined;
   const commits = meta.commits.filter(({ clock }) => clock <= segment.clock);
   const about = { snapshot: undefined, previous: undefined, archive: before, commits };
   return { meta: { ...meta, ...about, oldest: segment.clock }, segment };

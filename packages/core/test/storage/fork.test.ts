@@ -104,6 +104,14 @@ describe("fork", () => {
       expect(await names(storage, `d${at}`)).toEqual([...expected, "more"].sort());
     }
     await expect(storage.fork("d", "x", { at: oldest })).rejects.toEqual(code("TRIMMED"));
+    // A load shows that version, by its snapshot; the error says which a fork can begin with.
+    expect((await storage.load("d", { at: oldest }))?.clock).toBe(oldest);
+    await storage.tag("d", "kept", oldest);
+    await expect(storage.fork("d", "x", { at: "kept" })).rejects.toMatchObject({
+      message: expect.stringContaining(`clocks from ${oldest + 1} to 12 can be`),
+      details: { id: "d", clock: oldest, from: oldest + 1, to: 12 },
+    });
+    await storage.untag("d", "kept");
     await expect(storage.fork("d", "x", { at: 13 })).rejects.toEqual(code("ARGUMENT_INVALID"));
     await expect(storage.fork("d", "x", { at: -1 })).rejects.toEqual(code("ARGUMENT_INVALID"));
     await expect(storage.fork("d", "", {})).rejects.toEqual(code("ID_INVALID"));
