@@ -60,10 +60,10 @@ export class RepoLog {
     if (!appended) await this.#append(id, added);
   }
 
-  /** Appends what the log lacks of a saved document. */
+  /** Appends what the log lacks of a saved document. Rejects with `EVENT_INVALID` for bytes that are none. */
   async appendDocument(id: string, data: Uint8Array): Promise<void> {
+    const saved = documentIn(id, data);
     const memory = this.#recall(id);
-    const saved = Automerge.load<unknown>(data);
     try {
       const heads = new Set(headsOf(saved));
       if (memory !== undefined && Automerge.hasHeads(saved, [...memory.heads])) {
@@ -185,6 +185,14 @@ export function changesIn(id: string, data: Uint8Array): Uint8Array[] {
     const chunks = splitChunks(data);
     if (chunks.some(({ type }) => type !== "change")) throw new TypeError("a document among changes");
     return chunks.map(({ bytes }) => bytes);
+  } catch (error) {
+    throw invalid(id, error);
+  }
+}
+
+function documentIn(id: string, data: Uint8Array): Doc {
+  try {
+    return Automerge.load<unknown>(data);
   } catch (error) {
     throw invalid(id, error);
   }

@@ -246,6 +246,26 @@ test("[AM27] damaged increments are refused and the others stay; other keys go t
       code: "EVENT_INVALID",
     });
   }
+  const whole = Automerge.save(add(Automerge.clone(doc), "two"));
+  const flippedWhole = whole.slice();
+  flippedWhole[whole.length - 3]! ^= 1;
+  for (const bad of [
+    flippedWhole,
+    whole.slice(0, -1),
+    Uint8Array.of(1, 2, 3),
+    new Uint8Array(40).fill(255),
+  ]) {
+    for (const hash of ["a", "never saved"]) {
+      await expect(adapter.save([id, "snapshot", hash], bad)).rejects.toMatchObject({
+        code: "EVENT_INVALID",
+      });
+    }
+    const unknown = freshId();
+    await expect(adapter.save([unknown, "snapshot", "x"], bad)).rejects.toMatchObject({
+      code: "EVENT_INVALID",
+    });
+    expect(await storage.info(`doc/${unknown}`)).toBeUndefined();
+  }
   expect((await storage.info(`doc/${id}`))?.clock).toBe(2);
   await adapter.save([id, "sync-state", "peer"], Uint8Array.of(7));
   expect(await others.load([id, "sync-state", "peer"])).toEqual(Uint8Array.of(7));
