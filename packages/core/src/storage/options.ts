@@ -15,7 +15,7 @@ import { packRecord } from "./meta.js";
 import type { Moment } from "./moments.js";
 import type { Observer } from "./observer.js";
 import { assertOptions } from "./option-kinds.js";
-import type { SnapshotPolicy } from "./policy.js";
+import { assertPolicy, type SnapshotPolicy } from "./policy.js";
 import type { HistoryPolicy } from "./trimming.js";
 
 /** What the documents of a model are: `Y.Doc` for `Model<Y.Doc>`. */
@@ -210,9 +210,7 @@ export function namedModels(options: StorageOptions<readonly AnyModel[]>): {
 } {
   // Without types anything may come.
   const { backend, models: list, snapshotPolicy } = { ...options };
-  if (snapshotPolicy !== undefined && typeof snapshotPolicy !== "function") {
-    throw new TypeError("snapshotPolicy must be a function, like everyEvents(1000) or never");
-  }
+  if (snapshotPolicy !== undefined) assertPolicy("snapshotPolicy", snapshotPolicy);
   assertOptions("DocumentStorage.open", options);
   if (typeof backend?.open !== "function") {
     const called = typeof backend === "function" ? "; call the function that makes it" : "";

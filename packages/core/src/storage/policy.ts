@@ -49,11 +49,33 @@ export function whenTailOutweighs(ratio: number): SnapshotPolicy {
   return ({ bytesSinceSnapshot, snapshotBytes }) => bytesSinceSnapshot >= ratio * snapshotBytes;
 }
 
+/** What makes policies, and is none: called as one, each says yes to every batch. */
+const MAKERS: ReadonlyMap<unknown, string> = new Map<unknown, string>([
+  [onFrontierCollapse, "onFrontierCollapse({ minEvents: 100 })"],
+  [everyEvents, "everyEvents(1000)"],
+  [everyBytes, "everyBytes(1e6)"],
+  [whenTailOutweighs, "whenTailOutweighs(4)"],
+  [anyOf, "anyOf(everyEvents(1000), everyBytes(1e6))"],
+  [allOf, "allOf(everyEvents(1000), whenTailOutweighs(4))"],
+]);
+
+/** Throws a `TypeError` for what is no policy, also for one of the functions here that was not called. */
+export function assertPolicy(what: string, policy: unknown): void {
+  if (typeof policy !== "function") {
+    throw new TypeError(`${what} must be a function, like everyEvents(1000) or never`);
+  }
+  const example = MAKERS.get(policy);
+  if (example === undefined) return;
+  throw new TypeError(`${what} is no policy; call the function that makes it, as in ${example}`);
+}
+
 export function anyOf(...policies: readonly SnapshotPolicy[]): SnapshotPolicy {
+  for (const [index, policy] of policies.entries()) assertPolicy(`anyOf: policy ${index}`, policy);
   return (stats) => policies.some((policy) => policy(stats));
 }
 
 export function allOf(...policies: readonly SnapshotPolicy[]): SnapshotPolicy {
+  for (const [index, policy] of policies.entries()) assertPolicy(`allOf: policy ${index}`, policy);
   return (stats) => policies.every((policy) => policy(stats));
 }
 

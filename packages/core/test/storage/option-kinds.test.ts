@@ -1,6 +1,18 @@
 /** A misspelt option is refused, whichever call it is handed to, and nothing is done. */
 
-import { DocumentStorage, graph, memoryBackend, never, tree } from "coppice";
+import {
+  allOf,
+  anyOf,
+  DocumentStorage,
+  everyBytes,
+  everyEvents,
+  graph,
+  memoryBackend,
+  never,
+  onFrontierCollapse,
+  tree,
+  whenTailOutweighs,
+} from "coppice";
 import { expect, test } from "vitest";
 import { add, nameSet, naming } from "../../../../test/support/oracle-model.js";
 
@@ -162,6 +174,7 @@ test("[ST82] info comes back as it was given or is refused, and then nothing is 
 test("[ST97] opening a storage names what is wrong with what it was given", async () => {
   const good = { backend: memoryBackend(), models: [nameSet()] };
   const Loose = DocumentStorage as unknown as new () => unknown;
+  const uncalled = [onFrontierCollapse, everyEvents, everyBytes, whenTailOutweighs, anyOf, allOf];
   expect(() => new Loose()).toThrow("await DocumentStorage.open");
   const cases: readonly [given: object, says: string][] = [
     [{ ...good, model: nameSet(), models: undefined }, "has no option model; there are backend, models, "],
@@ -170,11 +183,24 @@ test("[ST97] opening a storage names what is wrong with what it was given", asyn
       { ...good, observer: { appended: () => undefined } },
       "an observer has no option appended; there are append",
     ],
+    ...uncalled.map((snapshotPolicy): [object, string] => [
+      { ...good, snapshotPolicy },
+      `snapshotPolicy is no policy; call the function that makes it, as in ${snapshotPolicy.name}(`,
+    ]),
+    [{ ...good, snapshotPolicy: "never" }, "snapshotPolicy must be a function"],
     [{ ...good, observer: { append: "x" } }, "append must be a function"],
     [{ ...good, limits: { eventBytes: 3 } }, "there is no limit eventBytes; there are idBytesMax, "],
   ];
   for (const [given, says] of cases) {
     await expect(DocumentStorage.open(given as never)).rejects.toThrow(says);
+  }
+});
+
+test("[ST97] a policy made of others refuses one that was not called, and what is none", () => {
+  for (const make of [anyOf, allOf]) {
+    expect(() => make(never, everyEvents as never)).toThrow("policy 1 is no policy; call the function");
+    expect(() => make("never" as never)).toThrow("policy 0 must be a function");
+    expect(make(never, everyEvents(1))).toBeTypeOf("function");
   }
 });
 
