@@ -73,7 +73,7 @@ describe("tags", () => {
   });
 });
 
-test("[CL80] tag refuses a name that --at takes for something else, and tag:NAME is a tag in any case", async () => {
+test("[CL81] tag refuses a name that --at takes for something else, and tag:NAME is a tag in any case", async () => {
   const named = await makeStore(async (storage) => {
     await fill(storage);
     await storage.tag("notes", "4", 9);

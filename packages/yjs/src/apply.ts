@@ -15,11 +15,16 @@ import type { Applied, Refusal } from "coppice";
 import * as Y from "yjs";
 import { Joiner } from "./join.js";
 import { scanUpdate, type UpdateSink } from "./scanner.js";
-import { APPLY_ORIGIN, freeDoc } from "./tracker.js";
+import { freeDoc, StoredOrigin } from "./tracker.js";
 
+/** Of events that nobody tracks. */
+const NOBODY = new StoredOrigin();
+
+/** `origin`: that of the tracker that is to leave the events out. */
 export function applyEvents(
   doc: Y.Doc,
   events: readonly Uint8Array[],
+  origin: StoredOrigin = NOBODY,
   onThrown?: (error: unknown) => void,
 ): Applied<Y.Doc> {
   if (doc._transaction !== null) throw new TypeError("events cannot be applied inside a transaction");
@@ -37,7 +42,7 @@ export function applyEvents(
   if (update !== undefined) {
     let done = false;
     try {
-      remotely(doc, () => {
+      remotely(doc, origin, () => {
         if (!applyJoined(doc, update)) {
           const bad = new Set(refused.map((refusal) => refusal.index));
           for (const refusal of applyEach(doc, events, bad)) refused.push(refusal);
@@ -69,10 +74,10 @@ function retryOnProgress(doc: Y.Doc): void {
  * Applies one update whose bytes were validated, as `applyEvents` would, to a document of any origin. `false`
  * when Yjs throws on it; parts of it may be in the document then.
  */
-export function applyValidated(doc: Y.Doc, update: Uint8Array): boolean {
+export function applyValidated(doc: Y.Doc, update: Uint8Array, origin: StoredOrigin = NOBODY): boolean {
   if (doc._transaction !== null) throw new TypeError("events cannot be applied inside a transaction");
   let done = false;
-  remotely(doc, () => {
+  remotely(doc, origin, () => {
     done = applyJoined(doc, update);
   });
   retryOnProgress(doc);
@@ -82,7 +87,7 @@ export function applyValidated(doc: Y.Doc, update: Uint8Array): boolean {
 /** Builds the document that one validated update describes completely. Throws otherwise. */
 export function applySnapshot(doc: Y.Doc, snapshot: Uint8Array): void {
   scanUpdate(snapshot);
-  remotely(doc, () => Y.applyUpdate(doc, snapshot, APPLY_ORIGIN));
+  remotely(doc, NOBODY, () => Y.applyUpdate(doc, snapshot));
   if (doc.store.pendingStructs !== null || doc.store.pendingDs !== null) {
     throw new TypeError("not a Yjs snapshot: it builds on structs that it lacks");
   }
@@ -92,18 +97,18 @@ export function applySnapshot(doc: Y.Doc, snapshot: Uint8Array): void {
 /** Documents after whose stored events Yjs cleans nothing up. */
 const uncleaned = new WeakSet<Y.Doc>();
 
-/** One transaction that the tracker leaves out and after which Yjs cleans nothing up. */
-function remotely(doc: Y.Doc, fn: () => void): void {
+/** One transaction that the tracker of that origin leaves out and after which Yjs cleans nothing up. */
+function remotely(doc: Y.Doc, origin: StoredOrigin, fn: () => void): void {
   if (!uncleaned.has(doc)) {
     uncleaned.add(doc);
     // Not only for this call: inside an observer, Yjs ends the transaction later.
     doc.on("afterTransaction", (transaction: Y.Transaction) => {
-      if (transaction.origin === APPLY_ORIGIN) transaction._needFormattingCleanup = false;
+      if (transaction.origin instanceof StoredOrigin) transaction._needFormattingCleanup = false;
     });
   }
   const outermost = doc._transactionCleanups.length === 0;
   try {
-    Y.transact(doc, fn, APPLY_ORIGIN, false);
+    Y.transact(doc, fn, origin, false);
   } finally {
     // A listener that throws at the very end would leave Yjs waiting: what an observer edited meanwhile, and
     // every later edit, would never be captured.
@@ -123,14 +128,14 @@ function applyJoined(doc: Y.Doc, update: Uint8Array): boolean {
   const { pendingStructs, pendingDs } = doc.store;
   const before = pendingStructs && { ...pendingStructs };
   try {
-    Y.applyUpdate(doc, update, APPLY_ORIGIN);
+    Y.applyUpdate(doc, update);
     return true;
   } catch {
     // What was pending may be what throws: it is offered once more, alone, and else left to storage.
     doc.store.pendingStructs = null;
     doc.store.pendingDs = null;
     for (const pending of [before?.update, pendingDs]) {
-      if (pending != null) attempt(() => Y.applyUpdateV2(doc, pending, APPLY_ORIGIN));
+      if (pending != null) attempt(() => Y.applyUpdateV2(doc, pending));
     }
     return false;
   }
@@ -144,7 +149,7 @@ function applyEach(doc: Y.Doc, events: readonly Uint8Array[], bad: ReadonlySet<n
     joiner.add(events[index]!);
     const error = attempt(() => {
       const update = joiner.join((client) => Y.getState(doc.store, client));
-      if (update !== undefined) Y.applyUpdate(doc, update, APPLY_ORIGIN);
+      if (update !== undefined) Y.applyUpdate(doc, update);
     });
     if (error !== undefined) refused.push({ index, reason: `Yjs cannot integrate it: ${reasonOf(error)}` });
   }

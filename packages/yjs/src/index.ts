@@ -14,7 +14,7 @@ import { frontierSize, watchFrontier } from "./frontier.js";
 import { isCollectable } from "./garbage.js";
 import { linksOf } from "./links.js";
 import { scanUpdate } from "./scanner.js";
-import { trackDoc } from "./tracker.js";
+import { StoredOrigin, trackDoc } from "./tracker.js";
 
 export interface YjsOptions {
   /** Let Yjs drop the content of what was deleted. Default `true`; `false` keeps it, for Yjs snapshots. */
@@ -43,18 +43,19 @@ export function yjs(options: YjsOptions = {}): YjsModel {
     applySnapshot(doc, snapshot);
     return doc;
   };
+  const origin = new StoredOrigin();
   return {
     name: "yjs",
     stateFormat: 1,
     create,
     restore,
     dispose: (doc) => doc.destroy(),
-    apply: applyEvents,
+    apply: (doc, events, onThrown) => applyEvents(doc, events, origin, onThrown),
     change: (doc, fn) => {
       doc.transact(() => fn(doc));
       return doc;
     },
-    track: trackDoc,
+    track: (doc) => trackDoc(doc, origin),
     check: (events) => {
       for (const event of events) scanUpdate(event);
     },

@@ -2,20 +2,29 @@
  * Captures what happens to a live Y.Doc, for `Model.track`.
  *
  * An event is the v1 update that Yjs emits for a transaction: of the application, of a provider, or of Yjs's
- * own cleanup after a provider's update. Transactions of `apply` are marked with `APPLY_ORIGIN` and left out.
- * Yjs encodes an update only where somebody listens, so the tracker listens during the others alone: a loaded
- * document is not encoded again. An update that a provider applied too early emits nothing: Yjs keeps it
- * aside. It is captured from there, so that it is not lost when `apply` completes it later; it may then be
- * captured once more, which is harmless. When a listener of the application throws at the end of a
- * transaction, Yjs emits nothing for it nor for any later one; in the microtask after it, or when `apply` is
- * what ends, every tracker of the document captures what is new since, and Yjs is freed.
+ * own cleanup after a provider's update. Transactions in which stored events are applied name who stored
+ * them (`StoredOrigin`), and are left out there alone: another storage that keeps the same Y.Doc has to
+ * store them. Yjs encodes an update only where somebody listens, so the tracker listens during the others
+ * alone: a loaded document is not encoded again. An update that a provider applied too early emits nothing:
+ * Yjs keeps it aside. It is captured from there, so that it is not lost when `apply` completes it later; it
+ * may then be captured once more, which is harmless. When a listener of the application throws at the end of
+ * a transaction, Yjs emits nothing for it nor for any later one; in the microtask after it, or when `apply`
+ * is what ends, every tracker of the document captures what is new since, and Yjs is freed.
  */
 
 import { equalBytes, type Tracker } from "coppice";
 import * as Y from "yjs";
 
-/** The origin of the transactions in which stored events are applied. */
-export const APPLY_ORIGIN: unique symbol = Symbol("coppice apply");
+/** The origin of the transactions in which stored events are applied: whose events they are. */
+export class StoredOrigin {}
+
+/** Captured updates that came from another storage. */
+const foreign = new WeakSet<Uint8Array>();
+
+/** Whether the captured event was loaded from another storage: then this one may have it, too. */
+export function isForeign(event: Uint8Array): boolean {
+  return foreign.has(event);
+}
 
 /** Of each tracker of a document: it captures what these transactions made. */
 const rescues = new WeakMap<Y.Doc, Set<(unended: readonly Y.Transaction[]) => void>>();
@@ -30,7 +39,7 @@ export function freeDoc(doc: Y.Doc): void {
   for (const rescue of rescues.get(doc) ?? []) rescue(unended);
 }
 
-export function trackDoc(doc: Y.Doc): Tracker<Y.Doc, Uint8Array> {
+export function trackDoc(doc: Y.Doc, own: StoredOrigin): Tracker<Y.Doc, Uint8Array> {
   let captured: Uint8Array[] = [];
   let [pendingStructs, pendingDeletions] = pendingOf(doc);
   const listeners: (() => void)[] = [];
@@ -39,7 +48,9 @@ export function trackDoc(doc: Y.Doc): Tracker<Y.Doc, Uint8Array> {
     for (const listener of listeners) listener();
   };
   const onUpdate = (update: Uint8Array, origin: unknown) => {
-    if (origin !== APPLY_ORIGIN) capture(update);
+    if (origin === own) return;
+    if (origin instanceof StoredOrigin) foreign.add(update);
+    capture(update);
   };
   const onTransaction = (transaction: Y.Transaction) => {
     const [structs, deletions] = pendingOf(doc);
@@ -49,13 +60,13 @@ export function trackDoc(doc: Y.Doc): Tracker<Y.Doc, Uint8Array> {
       deletions !== undefined && !equalBytes(deletions, pendingDeletions) ? deletions : undefined,
     ];
     [pendingStructs, pendingDeletions] = [structs, deletions];
-    if (transaction.origin === APPLY_ORIGIN) return;
+    if (transaction.origin === own) return;
     for (const update of changed) if (update !== undefined) capture(Y.convertUpdateFormatV2ToV1(update));
   };
   let watching = false;
   const onCleanup = (transaction: Y.Transaction) => {
     // Transactions end one after the other, each with its update before the next one begins to.
-    if (transaction.origin === APPLY_ORIGIN) doc.off("update", onUpdate);
+    if (transaction.origin === own) doc.off("update", onUpdate);
     else doc.on("update", onUpdate);
     if (watching) return;
     watching = true;
@@ -65,7 +76,7 @@ export function trackDoc(doc: Y.Doc): Tracker<Y.Doc, Uint8Array> {
     });
   };
   const rescue = (unended: readonly Y.Transaction[]) => {
-    const first = unended.find(({ origin }) => origin !== APPLY_ORIGIN);
+    const first = unended.find(({ origin }) => origin !== own);
     if (first !== undefined) capture(Y.encodeStateAsUpdate(doc, Y.encodeStateVector(first.beforeState)));
   };
   const others = rescues.get(doc);

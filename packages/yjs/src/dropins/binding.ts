@@ -22,7 +22,7 @@ import {
 } from "coppice";
 import * as Y from "yjs";
 import { scanUpdate } from "../scanner.js";
-import { trackDoc } from "../tracker.js";
+import { isForeign, StoredOrigin, trackDoc } from "../tracker.js";
 import { loadInto, MODEL, type YjsStorage } from "./loading.js";
 import { recover, recoveryCount, verdictOn } from "./recovery.js";
 
@@ -117,6 +117,7 @@ export class DocBinding implements Saver {
   readonly loaded: Promise<void>;
   readonly #storage: YjsStorage;
   readonly #options: BindingOptions;
+  readonly #origin = new StoredOrigin();
   readonly #tracker: ReturnType<typeof trackDoc>;
   readonly #attachment: Attachment;
   #queue: { readonly event: Uint8Array; readonly clients: readonly [client: number, clock: number][] }[] = [];
@@ -144,7 +145,7 @@ export class DocBinding implements Saver {
     this.#options = options;
     this.#paused = options.paused ?? false;
     const prior = contentOf(doc);
-    this.#tracker = trackDoc(doc);
+    this.#tracker = trackDoc(doc, this.#origin);
     if (prior !== undefined) this.#enqueue(prior.update);
     this.#tracker.onEvent?.(() => this.#capture());
     doc.on("destroy", () => this.stop());
@@ -251,17 +252,14 @@ export class DocBinding implements Saver {
     for (let attempt = 0; ; attempt++) {
       const noted = recoveryCount(this.#storage);
       try {
-        const { token, clock, refused } = await loadInto(this.#storage, this.id, this.doc);
+        const { token, clock, refused } = await loadInto(this.#storage, this.id, this.doc, this.#origin);
         for (const { clock: at, reason } of refused) {
           this.#report(new TypeError(`stored event ${at}: ${reason}`), "load", undefined);
         }
         this.#token = token;
         this.#exists = token !== undefined;
         this.#clock = Math.max(this.#clock, clock);
-        if (prior !== undefined && (await this.#contains(prior))) {
-          this.#queue.shift();
-          this.#settled++;
-        }
+        await this.#dropStored(prior);
         break;
       } catch (error) {
         const verdict = verdictOn(error);
@@ -282,15 +280,20 @@ export class DocBinding implements Saver {
     this.#forgetWhenDone();
   }
 
-  /** Whether the stored document has all that the Y.Doc had before it was bound. */
-  async #contains({ update, whole }: Content): Promise<boolean> {
-    if (!whole) return false;
+  /** Drops what the Y.Doc had before it was bound, and got from other storages, as far as it is stored. */
+  async #dropStored(prior: Content | undefined): Promise<void> {
+    const doubtful = () => {
+      const event = this.#queue[0]?.event;
+      return event !== undefined && (event === prior?.update ? prior.whole : isForeign(event));
+    };
+    if (!doubtful()) return;
     const doc = new Y.Doc();
     try {
       await loadInto(this.#storage, this.id, doc);
-      const before = Y.snapshot(doc);
-      Y.applyUpdate(doc, update);
-      return Y.equalSnapshots(before, Y.snapshot(doc));
+      while (doubtful() && containsUpdate(doc, this.#queue[0]!.event)) {
+        this.#queue.shift();
+        this.#settled++;
+      }
     } finally {
       doc.destroy();
     }
@@ -474,6 +477,14 @@ function contentOf(doc: Y.Doc): Content | undefined {
   const { clients, pendingStructs, pendingDs } = doc.store;
   const whole = pendingStructs === null && pendingDs === null;
   return clients.size === 0 && whole ? undefined : { update: Y.encodeStateAsUpdate(doc), whole };
+}
+
+/** Whether applying it changes nothing; it is applied. What waits for something missing is not contained. */
+function containsUpdate(doc: Y.Doc, update: Uint8Array): boolean {
+  const before = Y.snapshot(doc);
+  Y.applyUpdate(doc, update);
+  const { pendingStructs, pendingDs } = doc.store;
+  return pendingStructs === null && pendingDs === null && Y.equalSnapshots(before, Y.snapshot(doc));
 }
 
 /** Where nobody asked to be told: people see it, and nothing ends. */

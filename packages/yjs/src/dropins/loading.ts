@@ -5,13 +5,14 @@
  * `storage.load` costs. An event that Yjs cannot integrate is found then: the document is built by the model,
  * which refuses such events one by one, and the rest is taken from there.
  *
- * Invariants: nothing is written; transactions carry `APPLY_ORIGIN`, so that a tracker leaves them out.
+ * Invariants: nothing is written; transactions carry the origin of the tracker that leaves them out.
  */
 
 import { CoppiceError, type DocumentHandle, type DocumentStorage } from "coppice";
 import * as Y from "yjs";
 import { applyValidated } from "../apply.js";
 import { guardGarbage } from "../garbage.js";
+import type { StoredOrigin } from "../tracker.js";
 
 /** What is used of a `DocumentStorage`; one with further models will do. */
 export type YjsStorage = Pick<
@@ -40,7 +41,12 @@ export interface Stored {
  * Applies what is stored. Rejects like `storage.load`, with `MODEL_UNKNOWN` for a document of another model,
  * and with a `TypeError` for a Y.Doc of another copy of Yjs.
  */
-export async function loadInto(storage: YjsStorage, id: string, doc: Y.Doc): Promise<Stored> {
+export async function loadInto(
+  storage: YjsStorage,
+  id: string,
+  doc: Y.Doc,
+  origin?: StoredOrigin,
+): Promise<Stored> {
   assertOurYjs(doc);
   guardGarbage(doc);
   const info = await storage.info(id);
@@ -49,7 +55,7 @@ export async function loadInto(storage: YjsStorage, id: string, doc: Y.Doc): Pro
   const update = await storage.diff(id, NOTHING_KNOWN);
   if (update === undefined) return { clock: 0, refused: [] };
   const { token } = info;
-  if (applyValidated(doc, update)) return { token, clock: info.clock, refused: [] };
+  if (applyValidated(doc, update, origin)) return { token, clock: info.clock, refused: [] };
   const handle: DocumentHandle<Y.Doc> | undefined = await storage.load<Y.Doc>(id);
   if (handle === undefined) return { clock: 0, refused: [] };
   const whole = Y.encodeStateAsUpdate(handle.doc);
@@ -57,7 +63,7 @@ export async function loadInto(storage: YjsStorage, id: string, doc: Y.Doc): Pro
     reason === undefined ? [] : [{ clock, reason }],
   );
   await handle.close();
-  if (applyValidated(doc, whole)) return { token, clock: handle.clock, refused };
+  if (applyValidated(doc, whole, origin)) return { token, clock: handle.clock, refused };
   throw new CoppiceError("CORRUPT", "Yjs cannot integrate the stored document", { details: { id } });
 }
 

@@ -372,6 +372,47 @@ describe("binding", () => {
   });
 });
 
+describe("two storages of one Y.Doc", () => {
+  test("[DI31] each stores what the other loads, once, also when both are bound again", async () => {
+    const [one, two] = [await open(), await open()];
+    await one.append("doc", typed("hello"), { model: "yjs" });
+    await two.append("doc", typed("first "), { model: "yjs" });
+    const clocks: number[][] = [];
+    for (let run = 0; run < 3; run++) {
+      const doc = new Y.Doc();
+      const bindings = [one, two].map((storage) => bindDoc(storage, "doc", doc));
+      await Promise.all(bindings.map(({ loaded }) => loaded));
+      if (run === 0) doc.getText("t").insert(0, "edited ");
+      await Promise.all(bindings.map((binding) => binding.flush()));
+      expect(textOf(doc)).toContain("hello");
+      expect(textOf(doc)).toContain("first ");
+      for (const storage of [one, two]) expect(await storedText(storage)).toBe(textOf(doc));
+      clocks.push(bindings.map(({ clock }) => clock));
+      doc.destroy();
+    }
+    expect(clocks[0]).toEqual([3, 3]);
+    expect(clocks.slice(1)).toEqual([clocks[0], clocks[0]]);
+  });
+
+  test("[DI31] a binding stores what a handle of another storage receives and pulls into its document", async () => {
+    const [one, two] = [await open(), await open()];
+    const handle = await one.open<Y.Doc>("doc", { model: "yjs" });
+    const binding = bindDoc(two, "doc", handle.doc);
+    await binding.loaded;
+    const [first, second] = typed("a", "b");
+    await one.append("doc", [first!]);
+    await handle.refresh();
+    handle.receive([second!]);
+    await handle.save();
+    handle.change((doc) => doc.getText("t").insert(2, "c"));
+    await handle.save();
+    await binding.flush();
+    for (const storage of [one, two]) expect(await storedText(storage)).toBe("abc");
+    expect([handle.clock, binding.clock]).toEqual([3, 3]);
+    await handle.close();
+  });
+});
+
 describe("binding and failures", () => {
   for (const fault of ["unavailable", "error", "unknown-lost", "unknown-applied"] satisfies Fault[]) {
     test(`[DI4] a commit that fails as ${fault} is repeated until it is durable`, async () => {
