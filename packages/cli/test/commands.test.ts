@@ -406,6 +406,7 @@ describe("the command itself", () => {
     expect(names).toEqual([
       "ls",
       "info",
+      "show",
       "read",
       "history",
       "tag",

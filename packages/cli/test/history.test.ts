@@ -73,7 +73,7 @@ describe("tags", () => {
   });
 });
 
-test("[CL81] tag refuses a name that --at takes for something else, and tag:NAME is a tag in any case", async () => {
+test("[CL80] tag refuses a name that --at takes for something else, and tag:NAME is a tag in any case", async () => {
   const named = await makeStore(async (storage) => {
     await fill(storage);
     await storage.tag("notes", "4", 9);
@@ -155,7 +155,7 @@ describe("the archive", () => {
   });
 });
 
-test("[CL80] show prints what a document holds, now and as it was, of every model, and harmless for terminals", async () => {
+test("[CL90] show prints what a document holds, now and as it was, of every model, and harmless for terminals", async () => {
   expect(await on(store, "show", "notes")).toEqual({ code: 0, stdout: "hello, world\n", stderr: "" });
   expect((await on(store, "show", "notes", "--at", "5")).stdout).toBe("hello\n");
   const [line] = jsonLines((await on(store, "show", "notes", "--at", "5", "--json")).stdout);

@@ -1,7 +1,7 @@
 /**
  * A Y.Doc that somebody else owns, kept durable: what is captured, when it is stored, and what failures leave.
  */
-import { DocumentStorage, everyEvents, isCoppiceError, memoryBackend } from "coppice";
+import { DocumentStorage, isCoppiceError, memoryBackend } from "coppice";
 import { type Fault, simulatedBackend } from "coppice/testing";
 import { afterEach, describe, expect, test } from "vitest";
 import * as Y from "yjs";
@@ -197,60 +197,6 @@ describe("binding", () => {
       expect((await storage.check()).problems).toEqual([]);
       expect(await storedText(storage)).toContain("another");
       await next.close();
-    }
-  });
-
-  test("[DI30] a storage that closes, or is flushed, waits for what was captured", async () => {
-    for (const how of ["close", "flush"] as const) {
-      const backend = memoryBackend();
-      const storage = await DocumentStorage.open({
-        backend,
-        models: [yjs()],
-        snapshotPolicy: everyEvents(50),
-      });
-      const persistence = websocketPersistence(storage);
-      const doc = new Y.Doc();
-      await persistence.bindState("doc", doc);
-      for (let n = 0; n < 100; n++) doc.getText("t").insert(0, "a");
-      await storage[how]();
-      if (how === "flush") await storage.close();
-      const again = await open(backend);
-      expect(await storedText(again)).toBe("a".repeat(100));
-      // A storage that closes takes no more snapshots.
-      expect((await again.info("doc"))!.snapshotClock).toBe(how === "flush" ? 100 : undefined);
-    }
-  });
-
-  test("[DI30] what cannot be stored then is named, however long the next try was to come; nothing is with discard", async () => {
-    for (const how of ["close", "flush", "discard"] as const) {
-      const backend = simulatedBackend({ poisonsItself: false });
-      const storage = await DocumentStorage.open({ backend, models: [yjs()] });
-      const doc = new Y.Doc();
-      const codes: unknown[] = [];
-      const told = new Promise<void>((resolve) => {
-        const binding = bindDoc(storage, "doc", doc, {
-          retryMsMin: 600_000,
-          retryMsMax: 600_000,
-          onError: (error) => {
-            codes.push(isCoppiceError(error) && error.code);
-            resolve();
-          },
-        });
-        void binding.loaded.then(() => doc.getText("t").insert(0, "x"));
-      });
-      backend.failNext("commit", "unavailable");
-      await told;
-      backend.failNext("commit", "unavailable");
-      const ended = how === "flush" ? storage.flush() : storage.close({ discard: how === "discard" });
-      if (how === "discard") await ended;
-      else await expect(ended).rejects.toMatchObject({ code: "UNAVAILABLE", details: { ids: ["doc"] } });
-      if (how === "flush") {
-        await storage.flush();
-        expect(await storedText(storage)).toBe("x");
-        await storage.close();
-      }
-      expect(codes.slice(0, 2)).toEqual(how === "discard" ? ["UNAVAILABLE"] : ["UNAVAILABLE", "UNAVAILABLE"]);
-      doc.destroy();
     }
   });
 
