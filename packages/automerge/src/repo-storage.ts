@@ -65,7 +65,8 @@ export class AutomergeRepoStorage {
     options: AutomergeRepoStorageOptions = {},
   ): Promise<AutomergeRepoStorage> {
     checkOptions("AutomergeRepoStorage.open", options, OPTIONS);
-    if (typeof backend?.open !== "function") {
+    // A storage can be opened as well, but that opens a document.
+    if (typeof backend?.open !== "function" || "append" in backend) {
       throw new TypeError("AutomergeRepoStorage.open wants a backend, like levelBackend(path)");
     }
     const { env = systemEnv() } = options;

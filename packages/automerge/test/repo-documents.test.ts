@@ -349,6 +349,7 @@ test("[ST98] both adapters say what they want instead of a directory, or of noth
   expect(() => new Loose("./data")).toThrow("await AutomergeRepoStorage.open(backend)");
   const storage = await DocumentStorage.open({ backend: memoryBackend(), models: [automerge()] });
   const others = await AutomergeRepoStorage.open(memoryBackend());
+  await expect(AutomergeRepoStorage.open(storage as never)).rejects.toThrow("wants a backend, like");
   const wrong: (readonly unknown[])[] = [[], [memoryBackend(), others]];
   for (const given of wrong) {
     expect(() => new AutomergeRepoDocuments(...(given as [never, never]))).toThrow("wants an open storage");

@@ -212,7 +212,8 @@ export function namedModels(options: StorageOptions<readonly AnyModel[]>): {
   const { backend, models: list, snapshotPolicy } = { ...options };
   if (snapshotPolicy !== undefined) assertPolicy("snapshotPolicy", snapshotPolicy);
   assertOptions("DocumentStorage.open", options);
-  if (typeof backend?.open !== "function") {
+  // A storage has an `open` as well, which opens a document.
+  if (typeof backend?.open !== "function" || "append" in backend) {
     const called = typeof backend === "function" ? "; call the function that makes it" : "";
     throw new TypeError(`DocumentStorage.open needs a backend, like levelBackend(path)${called}`);
   }

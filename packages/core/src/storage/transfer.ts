@@ -61,6 +61,7 @@ export async function importDocument(
   stream: AsyncIterable<Uint8Array>,
   { id, recreate = false, signal }: ImportOptions,
 ): Promise<ImportResult> {
+  assertStream(stream);
   const parts = checkedImage(decodeExport(abortable(stream, signal), context.limits));
   const first = await parts.next();
   if (first.done || first.value.kind !== "begin") throw invalid("there is no document in it");
@@ -84,6 +85,15 @@ export async function importDocument(
   } finally {
     await parts.return(undefined);
   }
+}
+
+/** A path and an array of bytes can be iterated as well, and would be taken for damaged exports. */
+function assertStream(stream: unknown): void {
+  const chunks = stream as Partial<AsyncIterable<unknown> & Iterable<unknown>> | null | undefined;
+  const isStream = (chunks?.[Symbol.asyncIterator] ?? chunks?.[Symbol.iterator]) !== undefined;
+  if (isStream && typeof stream !== "string" && !ArrayBuffer.isView(stream)) return;
+  const instead = ArrayBuffer.isView(stream) ? "; put one array of bytes into a list: import([bytes])" : "";
+  throw new TypeError(`import wants a stream of bytes, like createReadStream(path)${instead}`);
 }
 
 /** Reads the image to its end; `EXISTS` unless the stored document is what it would bring. */

@@ -174,6 +174,7 @@ test("[ST82] info comes back as it was given or is refused, and then nothing is 
 test("[ST97] opening a storage names what is wrong with what it was given", async () => {
   const good = { backend: memoryBackend(), models: [nameSet()] };
   const Loose = DocumentStorage as unknown as new () => unknown;
+  const storage = await DocumentStorage.open({ ...good, backend: memoryBackend() });
   const uncalled = [onFrontierCollapse, everyEvents, everyBytes, whenTailOutweighs, anyOf, allOf];
   expect(() => new Loose()).toThrow("await DocumentStorage.open");
   const cases: readonly [given: object, says: string][] = [
@@ -187,6 +188,7 @@ test("[ST97] opening a storage names what is wrong with what it was given", asyn
       { ...good, snapshotPolicy },
       `snapshotPolicy is no policy; call the function that makes it, as in ${snapshotPolicy.name}(`,
     ]),
+    [{ ...good, backend: storage }, "DocumentStorage.open needs a backend, like levelBackend(path)"],
     [{ ...good, snapshotPolicy: "never" }, "snapshotPolicy must be a function"],
     [{ ...good, observer: { append: "x" } }, "append must be a function"],
     [{ ...good, limits: { eventBytes: 3 } }, "there is no limit eventBytes; there are idBytesMax, "],
@@ -194,6 +196,24 @@ test("[ST97] opening a storage names what is wrong with what it was given", asyn
   for (const [given, says] of cases) {
     await expect(DocumentStorage.open(given as never)).rejects.toThrow(says);
   }
+  await storage.close();
+});
+
+test("[ST97] import says what it wants instead of a path, an array of bytes, or of nothing", async () => {
+  const storage = await DocumentStorage.open({ backend: memoryBackend(), models: [nameSet()] });
+  await storage.append("d", [naming("a")]);
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of storage.export("d")) chunks.push(chunk);
+  const bytes = chunks.flatMap((chunk) => [...chunk]);
+  for (const given of ["d.coppice", Uint8Array.from(bytes), Buffer.from(bytes), undefined, null, {}, 7]) {
+    for (const options of [{}, { signal: new AbortController().signal }]) {
+      const imported = storage.import(given as never, { id: "e", ...options });
+      await expect(imported).rejects.toThrow("import wants a stream of bytes, like createReadStream(path)");
+    }
+  }
+  expect(await storage.info("e")).toBeUndefined();
+  expect(await storage.import(chunks as never, { id: "e" })).toMatchObject({ outcome: "imported" });
+  await storage.close();
 });
 
 test("[ST97] a policy made of others refuses one that was not called, and what is none", () => {
