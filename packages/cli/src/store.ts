@@ -171,12 +171,13 @@ export async function withStorage<T>(
 
 /**
  * Like `withStorage`, for what the process that has the store open does for others as well: when it is locked
- * and its owner can be asked, `use` gets the owner. Only when it cannot, `onlyReads` reads beside it.
+ * and its owner can be asked, `use` gets the owner, and no facts. Only when it cannot, `onlyReads` reads
+ * beside it.
  */
 export async function withStore<T>(
   runtime: Runtime,
   options: OpenStoreOptions,
-  use: (store: Store) => Promise<T>,
+  use: (store: Store, facts?: StoreFacts) => Promise<T>,
 ): Promise<T> {
   try {
     return await withStorage(runtime, { ...options, wait: 0, onlyReads: false }, use);

@@ -155,7 +155,7 @@ describe("the archive", () => {
   });
 });
 
-test("[CL90] show prints what a document holds, now and as it was, of every model, and harmless for terminals", async () => {
+test("[CL82] show prints what a document holds, now and as it was, of every model, and harmless for terminals", async () => {
   expect(await on(store, "show", "notes")).toEqual({ code: 0, stdout: "hello, world\n", stderr: "" });
   expect((await on(store, "show", "notes", "--at", "5")).stdout).toBe("hello\n");
   const [line] = jsonLines((await on(store, "show", "notes", "--at", "5", "--json")).stdout);

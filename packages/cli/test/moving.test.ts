@@ -212,7 +212,7 @@ describe("moving", () => {
     expect(dumped.stdout).toContain('"state":"damaged"');
   });
 
-  test("[CL79] chunks of AutomergeRepoStorage are not copied or checked, which copy and check say; dump shows them", async () => {
+  test("[CL79] chunks of AutomergeRepoStorage are not copied, checked or listed, which copy, check and ls say; dump shows them", async () => {
     const location = join(await temporaryDirectory(), "data");
     const url = `level:${location}`;
     const chunks = await AutomergeRepoStorage.open(levelBackend(location));
@@ -233,6 +233,12 @@ describe("moving", () => {
     expect(checked.stderr).toContain("holds chunks of AutomergeRepoStorage, which are not checked");
     const report = await coppice(["check", "-s", url, "--json"]);
     expect([report.stderr, JSON.parse(report.stdout)]).toMatchObject(["", { clean: true, chunks: true }]);
+    for (const long of [[], ["--long"]]) {
+      const listed = await coppice(["ls", "-s", url, ...long]);
+      expect(listed).toMatchObject({ code: 0, stdout: "" });
+      expect(listed.stderr).toMatch(/^no documents\nnote: level:.* holds chunks of AutomergeRepoStorage, /);
+    }
+    expect(await coppice(["ls", "-s", url, "--json"])).toEqual({ code: 0, stdout: "", stderr: "" });
     const dumped = await coppice(["dump", "-s", url, "--json"]);
     expect([dumped.code, jsonLines(dumped.stdout)]).toMatchObject([
       0,
@@ -254,6 +260,8 @@ describe("moving", () => {
       expect.stringMatching(/^chunks +doc\/empty\/ +0 .* damaged/m),
     ]);
     expect((await on(store, "check", "--json")).stdout).not.toContain("chunks");
+    const none = await on(await makeStore(async () => undefined), "ls");
+    expect(none).toEqual({ code: 0, stdout: "", stderr: "no documents\n" });
   });
 
   test("[CL8] dump says who has the store open, and waits for its end", async () => {

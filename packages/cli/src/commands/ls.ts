@@ -26,6 +26,9 @@ type Row =
 /** Rows that are aligned with each other, and held in memory. */
 const PORTION = 500;
 
+const CHUNKS =
+  "holds chunks of AutomergeRepoStorage, which are no documents of Coppice; `coppice dump` shows them";
+
 export function lsCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
   return storeCommand("ls", "list documents")
     .option("--prefix <text>", "only ids that begin with it")
@@ -45,12 +48,15 @@ export function lsCommand(runtime: Runtime, done: (code: ExitCode) => void): Com
 
 function list(runtime: Runtime, options: Options): Promise<ExitCode> {
   const { out, err, signal } = runtime;
-  const told = async (shown: number) => {
-    if (shown > 0 || options.json) return;
-    const narrowed = options.prefix !== undefined || options.after !== undefined || options.limit === 0;
-    await err.line(narrowed ? "no such documents" : "no documents");
-  };
-  return withStore(runtime, { ...options, onlyReads: true, restores: false }, async (storage) => {
+  return withStore(runtime, { ...options, onlyReads: true, restores: false }, async (storage, facts) => {
+    const told = async (shown: number) => {
+      if (shown > 0 || options.json) return;
+      const narrowed = options.prefix !== undefined || options.after !== undefined || options.limit === 0;
+      await err.line(narrowed ? "no such documents" : "no documents");
+      // Nobody is to take it for an empty store.
+      if (!narrowed && (await facts?.holdsChunks()))
+        await err.line(`note: ${printable(options.store)} ${CHUNKS}`);
+    };
     const { prefix, after, limit } = options;
     const ids = storage.list({
       ...(prefix === undefined ? {} : { prefix }),
