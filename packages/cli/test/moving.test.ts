@@ -172,6 +172,18 @@ describe("moving", () => {
     const missing = await coppice(["copy", `${target}-none`, target]);
     expect(missing.code).toBe(3);
     expect(missing.stderr).not.toContain("--store");
+    // What the target has of its own is kept, and the option is named as this command has it.
+    const own = await openStore(target.slice("level:".length));
+    await own.append("more", events);
+    await own.close();
+    await on(store, "rm", "more", "--yes");
+    await on(store, "fork", "a", "more", "--recreate");
+    for (const json of [[], ["--json"]]) {
+      const kept = await coppice(["copy", store.url, target, ...json]);
+      expect(kept.code).toBe(1);
+      expect(kept.stdout).toContain("copy with `--replace`");
+      expect(kept.stdout).not.toContain("`replace`");
+    }
     expect((await coppice(["copy", store.url])).code).toBe(2);
     const same = await coppice(["copy", store.url, store.url]);
     expect(same.code).toBe(2);

@@ -383,6 +383,30 @@ describe("the HTTP API", () => {
     }
   });
 
+  test("[SV33] of a document that did not exist at a time it is not said that there is none", async () => {
+    const running = await filled();
+    const ask = (method: string, path: string) => call(running, method, `/api/documents/${path}`);
+    for (const [method, what] of [
+      ["GET", "state?"],
+      ["GET", "content?"],
+      ["POST", "fork?as=then&"],
+    ] as const) {
+      const then = await ask(method, `notes/${what}time=2026`);
+      expect([what, then.status, then.body.error]).toMatchObject([
+        what,
+        404,
+        { code: "NOT_FOUND", message: 'the document "notes" did not exist then' },
+      ]);
+      const never = await ask(method, `nobody/${what}time=2026`);
+      expect([what, never.status, never.body.error]).toMatchObject([
+        what,
+        404,
+        { code: "NOT_FOUND", message: 'there is no document "nobody"' },
+      ]);
+    }
+    expect(await running.storage.info("then")).toBeUndefined();
+  });
+
   test("[SV35] without a built page the root says where the API is, and headers forbid framing and sniffing", async () => {
     const running = await run({ pageDirectory: "/nowhere" });
     const { body, response } = await call(running, "GET", "/");

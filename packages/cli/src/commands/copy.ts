@@ -174,8 +174,17 @@ function copy(
   });
 }
 
+/** The library names its option, this command has another name for it. */
+function inWords(message: string): string {
+  return message.replaceAll("copy with `replace`", "copy with `--replace`");
+}
+
 function summary(result: CopyResult): object {
-  const failures = result.failures.map(({ id, error: { code, message } }) => ({ id, code, message }));
+  const failures = result.failures.map(({ id, error: { code, message } }) => ({
+    id,
+    code,
+    message: inWords(message),
+  }));
   return { ...result, failures };
 }
 
@@ -186,8 +195,7 @@ async function tell({ out }: Runtime, result: CopyResult): Promise<void> {
   const cost = `${byteSize(bytes)} in ${duration(result.durationMs)}`;
   await out.line(`${plural(seen, "document")}: ${count(copied)} copied, ${kept}; ${cost}`);
   for (const { id, error } of result.failures) {
-    await out.line(
-      `${out.style("red", "failed")} ${id === "" ? "the store" : printable(id)}: ${printable(error.message)}`,
-    );
+    const where = id === "" ? "the store" : printable(id);
+    await out.line(`${out.style("red", "failed")} ${where}: ${printable(inWords(error.message))}`);
   }
 }

@@ -20,6 +20,7 @@ import {
   idOf,
   lastOf,
   notFound,
+  notFoundAt,
   numberOf,
   pageOf,
   permit,
@@ -67,7 +68,7 @@ export function addDocumentRoutes(app: Hono<AppEnv>, site: Site): void {
     const { signal } = context.req.raw;
     const recreate = flagOf(context, "recreate");
     const result = await storage.fork(id, to, { signal, recreate, ...(at === undefined ? {} : { at }) });
-    if (result === undefined) throw notFound(id);
+    if (result === undefined) throw await notFoundAt(site, id, at);
     changes.note(to);
     return context.json(result satisfies ForkAnswer);
   });
@@ -229,9 +230,9 @@ async function diff(site: Site, id: string, stateVector: Uint8Array): Promise<Ui
 }
 
 /** The document as it was then. */
-async function past({ storage }: Site, id: string, at: number | string | Date): Promise<Uint8Array> {
-  const handle = await storage.load(id, { at });
-  if (handle === undefined) throw notFound(id);
+async function past(site: Site, id: string, at: number | string | Date): Promise<Uint8Array> {
+  const handle = await site.storage.load(id, { at });
+  if (handle === undefined) throw await notFoundAt(site, id, at);
   try {
     if (handle.model !== "yjs")
       throw new HttpFailure(422, "TRAIT_MISSING", "past states can be had of Yjs documents alone");

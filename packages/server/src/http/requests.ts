@@ -164,6 +164,13 @@ export async function bodyOf(context: AppContext, { bodyBytesMax }: ServerLimits
   return Buffer.concat(chunks);
 }
 
+/** Of a version that there is not: there is no document, or there was none then. */
+export async function notFoundAt({ storage }: Site, id: string, at: unknown): Promise<HttpFailure> {
+  if (at === undefined || (await storage.info(id)) === undefined) return notFound(id);
+  const message = `the document ${JSON.stringify(id.slice(0, 100))} did not exist then`;
+  return new HttpFailure(404, "NOT_FOUND", message);
+}
+
 export function notFound(id: string): HttpFailure {
   return new HttpFailure(404, "NOT_FOUND", `there is no document ${JSON.stringify(id.slice(0, 100))}`);
 }

@@ -11,7 +11,7 @@ import { contentOf } from "./content.js";
 import { infoOf, momentOf } from "./document-routes.js";
 import { HttpFailure } from "./failures.js";
 import { keptGraph, linkedGraph } from "./graph.js";
-import { type AppEnv, idOf, notFound, numberOf, pageOf, permit, type Site } from "./requests.js";
+import { type AppEnv, idOf, notFoundAt, numberOf, pageOf, permit, type Site } from "./requests.js";
 import { timelineOf } from "./timeline.js";
 
 const PATH = "/api/documents/:id";
@@ -44,13 +44,13 @@ export function addViewRoutes(app: Hono<AppEnv>, site: Site): void {
 }
 
 async function loaded<T>(
-  { storage }: Site,
+  site: Site,
   id: string,
   options: Parameters<Site["storage"]["load"]>[1],
   use: (handle: { readonly doc: unknown; readonly clock: number; readonly model: string }) => T,
 ): Promise<T> {
-  const handle = await storage.load(id, options);
-  if (handle === undefined) throw notFound(id);
+  const handle = await site.storage.load(id, options);
+  if (handle === undefined) throw await notFoundAt(site, id, options?.at);
   try {
     return use(handle);
   } finally {
