@@ -71,12 +71,12 @@ async function workload(
 ): Promise<void> {
   const storage = new Repo({ storage: adapter }).storageSubsystem!;
   storage.on("doc-compacted", () => told.compacted?.());
-  let doc = Automerge.from<Note>({ text: noise(5000, SEED), lines: [] }, "aa".repeat(16));
+  let doc = Automerge.from<Note>({ text: noise(3500, SEED), lines: [] }, "aa".repeat(16));
   for (let i = 0; i < 6; i++) {
     const line = `line ${i}`;
     doc = Automerge.change(doc, { time: 0 }, (note) => {
       note.lines.push(line);
-      Automerge.splice(note as Automerge.Doc<Note>, ["text"], 0, 0, noise(5000, SEED + i + 1));
+      Automerge.splice(note as Automerge.Doc<Note>, ["text"], 0, 0, noise(3500, SEED + i + 1));
     });
     told.saving?.(line);
     await storage.saveDoc(id, doc);
@@ -108,7 +108,7 @@ describe.for(Object.keys(ADAPTERS))("%s", (name) => {
     // And it goes on from there, through another compaction.
     let next = doc ?? Automerge.from<Note>({ text: "", lines: [] });
     for (let i = 0; i < 2; i++) {
-      next = Automerge.change(next, (note) => void note.lines.push(noise(2000, i)));
+      next = Automerge.change(next, (note) => void note.lines.push(noise(1000, i)));
       await storage.saveDoc(id, next);
     }
     expect(Automerge.getHeads((await new Repo({ storage: adapter }).storageSubsystem!.loadDoc(id))!)).toEqual(
