@@ -34,9 +34,11 @@ async function show(runtime: Runtime, id: string, { at, ...options }: Options): 
   const { out } = runtime;
   const { contentOf } = await loadPackage("@coppice/server", () => import("@coppice/server"));
   return withStorage(runtime, { ...options, onlyReads: true }, async (storage) => {
-    await existing(storage, id);
     const handle = await storage.load(id, at === undefined ? {} : { at });
-    if (handle === undefined) throw notYet(id);
+    if (handle === undefined) {
+      await existing(storage, id);
+      throw notYet(id);
+    }
     const { clock, model, doc } = handle;
     const parts = contentOf(doc);
     await handle.close({ discard: true });

@@ -25,7 +25,7 @@ interface SentError {
 
 const ERROR_MARK = "coppice error";
 
-/** Calls back with each line as a value, until `stop` is returned or the socket ends. */
+/** Calls back with each line as a value, until the socket ends or a line is none. */
 export function readLines(
   socket: Socket,
   lineBytesMax: number,
