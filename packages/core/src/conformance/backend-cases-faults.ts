@@ -98,6 +98,8 @@ class Told {
   readonly acknowledged = new Set<number>();
   readonly refused = new Set<number>();
   readonly unknown = new Set<number>();
+  /** Those that a read has shown: what reads show is durable, also of a commit that failed. */
+  readonly shown = new Set<number>();
   #next = 0;
 
   /** Resolves with the code of the refusal, if it was refused. */
@@ -123,6 +125,9 @@ class Told {
       if (this.acknowledged.has(n))
         assert(one !== undefined, `${after}: the acknowledged commit ${n} is lost`);
       if (this.refused.has(n)) assert(one === undefined, `${after}: the refused commit ${n} is there`);
+      if (this.shown.has(n))
+        assert(one !== undefined, `${after}: commit ${n} is gone, which reads had shown`);
+      if (one !== undefined) this.shown.add(n);
       if (one !== undefined) assertBytes(one, halves(n, one.length)[0]!.value, `${after}: commit ${n}`);
     }
   }
@@ -211,6 +216,7 @@ async function lose(store: Store, told: Told, applied: boolean): Promise<boolean
   if (code === undefined) return fail("a commit whose reply was lost resolved");
   if (store.backend.traits.poisonsItself) {
     await assertRejects("POISONED", "the next commit", () => store.guard.commit({ put: halves(900, 1) }));
+    await told.verify(store, "before it was reopened");
     await store.reopen();
   }
   const there = (await store.guard.get(["events", "doc", 5])) !== undefined;
@@ -258,6 +264,7 @@ async function behind(store: Store, applied: boolean): Promise<void> {
   assertTried(codes[0] !== undefined, "no reply was lost");
   if (store.backend.traits.poisonsItself) {
     for (const code of codes.slice(1)) assert(code === "POISONED", `one that waited was ${code ?? "taken"}`);
+    await told.verify(store, "before it was reopened");
     await store.reopen();
   }
   await told.verify(store, "after the reply was lost");

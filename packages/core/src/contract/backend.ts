@@ -95,7 +95,10 @@ export interface Traits {
 export interface Backend {
   readonly traits: Traits;
 
-  /** The value, or `undefined` when the key is absent. */
+  /**
+   * The value, or `undefined` when the key is absent. Reads show only what is durable to `traits.durability`,
+   * also after a commit that failed: what a commit has not made durable yet is not there.
+   */
   get(key: Key): Promise<Uint8Array | undefined>;
 
   /** Pages of entries in key order. Ending the iteration early releases what it holds. */

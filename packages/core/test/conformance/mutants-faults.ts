@@ -295,7 +295,7 @@ export const faultMutants: readonly Mutant[] = [
     defect: "says surely not written of what was written",
     rule: "BK27",
     title: "a commit that took effect and whose reply is lost is unknown",
-    reason: /surely not written/,
+    reason: /before it was reopened: the refused commit 5 is there/,
     simulated: {},
     wrap: (inner) => ({
       commit: (batch) =>
@@ -320,6 +320,24 @@ export const faultMutants: readonly Mutant[] = [
     }),
     atOpen: (disk, { batches, opens }) => {
       for (const { key, value } of opens < 2 ? [] : (batches.at(-1)?.put ?? [])) disk.putRaw(key, value);
+    },
+  },
+  {
+    defect: "shows what it could not write until it is opened again",
+    rule: "BK27",
+    title: "a commit that did not take effect and whose reply is lost is unknown",
+    reason: /after the reply was lost: commit 5 is gone, which reads had shown/,
+    simulated: {},
+    wrap: (inner) => {
+      const unwritten = new Map<string, Uint8Array>();
+      return {
+        commit: (batch) =>
+          inner.commit(batch).catch((error: unknown) => {
+            for (const { key, value } of batch.put ?? []) unwritten.set(keyName(key), value);
+            throw error;
+          }),
+        get: async (key) => (await inner.get(key)) ?? unwritten.get(keyName(key)),
+      };
     },
   },
   {
