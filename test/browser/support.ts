@@ -102,7 +102,7 @@ export async function tab(url: string, expected?: RegExp): Promise<Page> {
   });
   endings.push(async () => {
     await context.close();
-    expect(wrong).toEqual([]);
+    expect(wrong.join("\n"), "what went wrong in the page").toBe("");
   });
   await page.goto(url);
   return page;
