@@ -26,8 +26,8 @@ export interface CopyOptions {
   /** Documents at a time; default 4. */
   readonly concurrency?: number;
   /**
-   * Where the target's document is no earlier state of the source's, replace it. Default: report it in
-   * `failures`, with the code `EXISTS` or `DELETED`, and leave it.
+   * Where the target's document is no earlier state of the source's, replace it: its handles end with
+   * `DELETED`. Default: report it in `failures`, with the code `EXISTS` or `DELETED`, and leave it.
    */
   readonly replace?: boolean;
   readonly onProgress?: (progress: CopyProgress) => void;
@@ -187,8 +187,8 @@ class Run {
     const { replace = false, signal } = this.#options;
     let document: CopiedDocument | undefined;
     try {
-      const { log, lane } = this.#at(id);
-      const ends: Ends = { source: this.#source, target: this.#target, log, replace, signal };
+      const { log, lane, handles } = this.#at(id);
+      const ends: Ends = { source: this.#source, target: this.#target, log, handles, replace, signal };
       const mirrored = await lane(() => mirrorDocument(ends));
       if (mirrored === undefined) return;
       document = { id, ...mirrored };
@@ -244,7 +244,8 @@ class Run {
     if (clock > erased.clock && (present?.deleted !== undefined || present!.base >= erased.clock)) return;
     const removal = this.#at(id);
     const { replace = false, signal } = this.#options;
-    const ends: Ends = { source: this.#source, target: this.#target, log: removal.log, replace, signal };
+    const { log, handles } = removal;
+    const ends: Ends = { source: this.#source, target: this.#target, log, handles, replace, signal };
     await eraseDocument(removal, async (head, found) => {
       if (!replace) await assertAsLeft(ends, found, head, erased.clock);
     });

@@ -21,6 +21,7 @@ import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { Context } from "./context.js";
 import { COPIED_SPACE, copiedKey } from "./copy-mark.js";
 import type { DocumentLog } from "./document-log.js";
+import type { Handles } from "./handles.js";
 import type { Head } from "./head.js";
 import { eventsKey, type Meta, metaKey, sealMeta } from "./meta.js";
 import { sweep } from "./snapshots.js";
@@ -48,6 +49,8 @@ export interface Removal {
   readonly context: Context;
   readonly log: DocumentLog;
   readonly lane: <T>(task: () => Promise<T>) => Promise<T>;
+  /** Who has loaded the document. */
+  readonly handles: Handles;
 }
 
 const RACES_MAX = 64;

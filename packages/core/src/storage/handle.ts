@@ -19,7 +19,7 @@ import { newCommitId } from "./commit-id.js";
 import type { CompactOptions, CompactResult } from "./compaction.js";
 import { type Context, observe, snapshotFailed } from "./context.js";
 import type { DocumentLog } from "./document-log.js";
-import type { Handles } from "./handles.js";
+import { DISPLACED, type Handles } from "./handles.js";
 import { statsOf } from "./head.js";
 import { type HeldEvent, LOST_REASON, type Loaded } from "./loader.js";
 import type { Meta } from "./meta.js";
@@ -78,7 +78,7 @@ export class DocumentHandle<Doc> {
   readonly #owner: HandleOwner;
   readonly #model: AnyModel;
   readonly #tracker: Tracker<Doc, unknown>;
-  readonly #incarnation: string;
+  #incarnation: string;
   readonly #autoSave: AutoSave;
   #doc: Doc;
   #clock: number;
@@ -360,6 +360,11 @@ export class DocumentHandle<Doc> {
   /** @internal */
   resume(): void {
     if (this.savesItself && this.writable) this.#autoSave.soon();
+  }
+
+  /** @internal */
+  displace(): void {
+    this.#incarnation = DISPLACED;
   }
 
   /** Called when the storage closes: nothing more will become durable through this handle. @internal */

@@ -13,6 +13,8 @@ import { incarnationOf } from "./head.js";
 
 /** What a storage asks of its handles: `finish` saves what is unsaved now, also while the storage closes. */
 export interface OpenHandle extends Saver {
+  /** Its document was replaced: what it knows is not a state of what has the id now. */
+  displace(): void;
   /** It was opened with `autoSave`. */
   readonly savesItself: boolean;
   /** After a recovery: goes on to save by itself. */
@@ -47,10 +49,14 @@ export interface Attachment {
 /** So many ids are named at most. */
 const NAMED_MAX = 100;
 
+/** The incarnation of no document: who has it is told `DELETED` by whatever is asked. */
+export const DISPLACED = "displaced";
+
 export class Handles {
   readonly #open = new Set<WeakRef<OpenHandle>>();
   readonly #unsaved = new Set<OpenHandle>();
   readonly #savers = new Set<Saver>();
+  readonly #displaced = new WeakSet<Saver>();
   #abandoned = false;
 
   /** The storage has closed. */
@@ -77,11 +83,18 @@ export class Handles {
     this.#savers.add(saver);
     return {
       append: (events, model, token) => {
-        const incarnation = token === undefined ? undefined : incarnationOf(token);
+        const loaded = token === undefined ? undefined : incarnationOf(token);
+        const incarnation = this.#displaced.has(saver) ? DISPLACED : loaded;
         return append({ events, incarnation, attached: true }, model);
       },
       detach: () => void this.#savers.delete(saver),
     };
+  }
+
+  /** The document of this id is being replaced: those who have loaded it end, as if it had been deleted. */
+  displace(id: string): void {
+    for (const handle of this) if (handle.id === id) handle.displace();
+    for (const saver of this.#savers) if (saver.id === id) this.#displaced.add(saver);
   }
 
   /** It has something unsaved. */

@@ -126,6 +126,15 @@ export function deletedError(id: string): CoppiceError {
   });
 }
 
+/** The error for what knows another document, or another state of it, than now has its id. */
+export function displacedError(id: string): CoppiceError {
+  return new CoppiceError(
+    "DELETED",
+    "the document was deleted and begun anew, or replaced by a copy, since it was loaded; load it again",
+    { details: { id } },
+  );
+}
+
 /** The error for an id under which a document is staged. */
 export function incomingError(id: string): CoppiceError {
   return new CoppiceError(

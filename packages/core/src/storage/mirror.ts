@@ -23,6 +23,7 @@ import type { Context } from "./context.js";
 import { type CopyMark, copiedKey, crcOfTags, markEntry, readMark } from "./copy-mark.js";
 import { abandon } from "./deletion.js";
 import type { DocumentLog } from "./document-log.js";
+import type { Handles } from "./handles.js";
 import { deletedError, type Head, readHead } from "./head.js";
 import { IMAGE_SPACES, type ImageEnd, type ImagePart, readImage } from "./image.js";
 import { type Landed, land, misread, type Place, readPlace } from "./landing.js";
@@ -39,6 +40,8 @@ export interface Ends {
   readonly target: Context;
   /** The document in the target. */
   readonly log: DocumentLog;
+  /** Who has loaded it. */
+  readonly handles: Handles;
   /** What is no earlier state of the source's document may be replaced. */
   readonly replace: boolean;
   readonly signal: AbortSignal | undefined;
@@ -114,10 +117,16 @@ async function mirrorLive(ends: Ends, from: Place, to: Place): Promise<Mirrored 
   if (state === "prefix") return update(ends, from, to, head);
   // The erasure that a copy has carried here may have come after the document itself.
   const erased = await readErased(ends.target.guard, erasedKey(id));
-  return copied(await landImage(ends, { ...to, erased, head: head.clock, inPieces: ends.replace }));
+  const place = { ...to, erased, head: head.clock, inPieces: ends.replace };
+  return copied(await landImage(ends, place, state === "other" || to.meta.repaired !== meta.repaired));
 }
 
-async function landImage({ source, target, log, signal }: Ends, to: Place): Promise<Landed | undefined> {
+/** `displaces`: what the target has is no earlier state of it, so neither is what its handles have. */
+async function landImage(
+  { source, target, log, handles, signal }: Ends,
+  to: Place,
+  displaces = false,
+): Promise<Landed | undefined> {
   let index: Uint8Array | undefined;
   async function* parts(): AsyncGenerator<ImagePart> {
     for await (const part of readImage(source, to.id, { signal })) {
@@ -126,7 +135,10 @@ async function landImage({ source, target, log, signal }: Ends, to: Place): Prom
       yield part;
     }
   }
-  return land(target, log, to, parts(), (end) => [markEntry(target, to.id, markOf(end, index))]);
+  return land(target, log, to, parts(), (end) => {
+    if (displaces) handles.displace(to.id);
+    return [markEntry(target, to.id, markOf(end, index))];
+  });
 }
 
 function markOf({ clock, crc, meta: { incarnation } }: ImageEnd, index: Uint8Array | undefined): CopyMark {

@@ -13,7 +13,7 @@ import { commitIdTime, newCommitId } from "./commit-id.js";
 import { type Context, modelOf } from "./context.js";
 import type { AppendRequest, AppendResult } from "./document-log.js";
 import { seal } from "./envelope.js";
-import { deletedError, type Head, incomingError, tokenOf } from "./head.js";
+import { deletedError, displacedError, type Head, incomingError, tokenOf } from "./head.js";
 import { eventsKey, type Meta, metaKey, sealMeta } from "./meta.js";
 import { erasedKey } from "./tombstone.js";
 
@@ -261,7 +261,7 @@ export class Plan {
     if (meta === undefined && stored !== undefined && request.mode !== "recreate")
       throw deletedError(this.#id);
     if (request.incarnation !== undefined && request.incarnation !== meta?.incarnation)
-      throw deletedError(this.#id);
+      throw meta === undefined ? deletedError(this.#id) : displacedError(this.#id);
     return meta;
   }
 

@@ -7,7 +7,7 @@
 import type { AnyModel } from "../contract/model.js";
 import { readableFrom, scanLog } from "./archive.js";
 import type { Context } from "./context.js";
-import { deletedError } from "./head.js";
+import { deletedError, displacedError } from "./head.js";
 import type { Meta } from "./meta.js";
 import { assertNotDeleted, trimmed, withRestarts } from "./reader.js";
 import { decodeBatch } from "./state.js";
@@ -36,9 +36,8 @@ export function pullEvents(context: Context, place: Place): Promise<Pulled> {
     () => context.guard,
     id,
     async (meta, metaBytes) => {
-      if (meta === undefined || meta.deleted !== undefined || meta.incarnation !== incarnation) {
-        throw deletedError(id);
-      }
+      if (meta === undefined || meta.deleted !== undefined) throw deletedError(id);
+      if (meta.incarnation !== incarnation) throw displacedError(id);
       const from = place.from();
       if (from < readableFrom(meta)) throw trimmed(id, from, readableFrom(meta));
       const found: { clock: number; event: unknown }[] = [];

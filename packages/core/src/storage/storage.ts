@@ -368,8 +368,8 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   }
 
   /**
-   * Removes the document and leaves a tombstone, so that its clocks are never used again. Resolves, with
-   * whether it existed, when the tombstone is durable and its keys are swept.
+   * Removes the document and leaves a tombstone: its clocks are never used again. Resolves, with whether it
+   * existed, when the tombstone is durable and its keys are swept.
    */
   async delete(id: string): Promise<boolean> {
     this.#assertUsable(id);
@@ -381,8 +381,8 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * and, unless `reclaim: false`, no file of the backend. What damage set aside of it goes as well. A hash of
    * the id keeps the clock: a later append or open is `DELETED`. Works on a deleted id too.
    *
-   * It takes several commits; after a failure or a crash at any step call it again. Rejects with `CORRUPT`
-   * when its meta is damaged: repair it first. Reclaiming costs up to the whole store, read and written.
+   * It takes several commits: after a failure or a crash call it again. Rejects with `CORRUPT` when its meta
+   * is damaged: repair it first. Reclaiming costs up to the whole store, read and written.
    */
   async erase(id: string, options: EraseOptions = {}): Promise<EraseResult> {
     this.#assertUsable(id, "erase", options);
@@ -429,11 +429,10 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   }
 
   /**
-   * Copies all documents to another open storage while both are in use: a backup, or a move to another
-   * backend. Each is copied as it is when its turn comes, read back, and named in the result with its clock;
-   * deletions and erasures are carried. A second run waits for the first (an abort meanwhile rejects with its
-   * reason), and writes only what is new, also after a stop or a crash. One document's failure is reported
-   * and stops no other; rejects when a storage fails or is closed.
+   * Copies all documents to another open storage while both are in use. Each is copied as it is when its turn
+   * comes, read back, and named in the result with its clock; deletions and erasures are carried. A second
+   * run waits for the first, and writes only what is new, also after a stop or a crash. A document's failure
+   * is reported and stops no other; rejects when a storage fails or closes, and with an abort's reason.
    */
   async copyTo(target: DocumentStorage<readonly AnyModel[]>, options: CopyOptions = {}): Promise<CopyResult> {
     this.#assertReady("copyTo", options);
@@ -555,7 +554,8 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   }
 
   #removal(id: string): Removal {
-    return { context: this.#context, log: this.#logs.get(id), lane: (task) => this.#lane(id, task) };
+    const at = { context: this.#context, handles: this.#handles, log: this.#logs.get(id) };
+    return { ...at, lane: (task) => this.#lane(id, task) };
   }
 
   #maintain<T>(id: string, task: (site: Site) => Promise<T>): Promise<T> {

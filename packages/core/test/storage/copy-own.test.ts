@@ -271,3 +271,69 @@ describe("what is old", () => {
     await clean(from, to);
   });
 });
+
+describe("who has loaded what a copy replaces", () => {
+  async function replaced() {
+    const { from, to } = await pair();
+    await write(from, "d", "abc");
+    await from.copyTo(to);
+    await write(to, "d", "M");
+    const handle = (await to.load<NameSet>("d"))!;
+    return { from, to, handle };
+  }
+
+  test("[MV38] a handle ends, also with something unsaved, and hides nothing in a snapshot", async () => {
+    const { from, to, handle } = await replaced();
+    handle.receive([naming("unsaved")]);
+    await write(from, "d", "defg");
+    expect(await from.copyTo(to, { replace: true })).toMatchObject({ copied: 1, failures: [] });
+    const ended = { code: "DELETED", message: expect.stringContaining("replaced by a copy") };
+    await expect(handle.refresh()).rejects.toMatchObject(ended);
+    await expect(handle.save()).rejects.toMatchObject(ended);
+    await handle.close({ discard: true });
+    await to.append("d", [naming("h")]);
+    expect(await names(to, "d")).toBe("abcdefgh");
+    await clean(from, to);
+  });
+
+  test("[MV38] a handle that had all takes no snapshot of what it has", async () => {
+    const { from, to, handle } = await replaced();
+    await write(from, "d", "defg");
+    await from.copyTo(to, { replace: true });
+    await handle.refresh().catch(() => undefined);
+    await handle.snapshot().catch(() => undefined);
+    expect(await names(to, "d")).toBe("abcdefg");
+    await handle.close();
+    await clean(from, to);
+  });
+
+  test("[MV38] a saver that knows it by a token ends", async () => {
+    const { from, to, handle } = await replaced();
+    await handle.close();
+    const { token } = await to.append("d", [naming("N")]);
+    const saver = { id: "d", mustSave: false, finish: async () => undefined };
+    const attached = to.attach(saver);
+    await write(from, "d", "defg");
+    await from.copyTo(to, { replace: true });
+    const append = attached.append([naming("late")], "names", token);
+    await expect(append).rejects.toMatchObject({ code: "DELETED" });
+    attached.detach();
+    expect(await names(to, "d")).toBe("abcdefg");
+    await clean(from, to);
+  });
+
+  test("[MV38] a handle of what a copy only brings up to date goes on", async () => {
+    const { from, to } = await pair();
+    await write(from, "d", "abc");
+    await from.copyTo(to);
+    const handle = (await to.load<NameSet>("d"))!;
+    await write(from, "d", "de");
+    await from.copyTo(to, { replace: true });
+    expect(await handle.refresh()).toBe(5);
+    handle.receive([naming("f")]);
+    expect(await handle.save()).toBe(6);
+    expect(await names(to, "d")).toBe("abcdef");
+    await handle.close();
+    await clean(from, to);
+  });
+});
