@@ -28,16 +28,19 @@ export type SnapshotPolicy = (stats: SnapshotStats) => boolean;
  * for documents of a model without `frontierSize`.
  */
 export function onFrontierCollapse({ minEvents = 1 }: { minEvents?: number } = {}): SnapshotPolicy {
+  assertNumber("onFrontierCollapse: minEvents", minEvents);
   return ({ collapsed, eventsSinceSnapshot }) => collapsed === true && eventsSinceSnapshot >= minEvents;
 }
 
 /** After `count` events. A snapshot costs the whole document: prefer `whenTailOutweighs` for large ones. */
 export function everyEvents(count: number): SnapshotPolicy {
+  assertNumber("everyEvents", count);
   return ({ eventsSinceSnapshot }) => eventsSinceSnapshot >= count;
 }
 
 /** After `byteCount` payload bytes of events. */
 export function everyBytes(byteCount: number): SnapshotPolicy {
+  assertNumber("everyBytes", byteCount);
   return ({ bytesSinceSnapshot }) => bytesSinceSnapshot >= byteCount;
 }
 
@@ -46,7 +49,14 @@ export function everyBytes(byteCount: number): SnapshotPolicy {
  * snapshots then cost at most 1/ratio bytes for each byte of events, however large the document grows.
  */
 export function whenTailOutweighs(ratio: number): SnapshotPolicy {
+  assertNumber("whenTailOutweighs", ratio);
   return ({ bytesSinceSnapshot, snapshotBytes }) => bytesSinceSnapshot >= ratio * snapshotBytes;
+}
+
+/** What is compared with no number is never reached, and nothing would say so. */
+function assertNumber(what: string, value: unknown): void {
+  if (typeof value === "number" && value >= 0) return;
+  throw new TypeError(`${what} must be a number from 0, and is ${String(value)}`);
 }
 
 /** What makes policies, and is none: called as one, each says yes to every batch. */

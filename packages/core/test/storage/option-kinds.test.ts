@@ -224,6 +224,21 @@ test("[ST97] a policy made of others refuses one that was not called, and what i
   }
 });
 
+test("[ST97] a policy that compares with a number refuses what is none", () => {
+  const loose: readonly ((value?: unknown) => unknown)[] = [
+    everyEvents as never,
+    everyBytes as never,
+    whenTailOutweighs as never,
+    (minEvents = "none") => onFrontierCollapse({ minEvents } as never),
+  ];
+  for (const make of loose) {
+    for (const given of [undefined, Number.NaN, -1, "1000", null, {}]) {
+      expect(() => make(given)).toThrow("must be a number from 0, and is");
+    }
+    expect(make(0)).toBeTypeOf("function");
+  }
+});
+
 test("[ST97] models and backends refuse options that there are not", () => {
   const loose = (options: object) => options as never;
   expect(() => memoryBackend(loose({ share: true }))).toThrow("memoryBackend has no option share");
