@@ -74,14 +74,24 @@ function retryOnProgress(doc: Y.Doc): void {
  * Applies one update whose bytes were validated, as `applyEvents` would, to a document of any origin. `false`
  * when Yjs throws on it; parts of it may be in the document then.
  */
-export function applyValidated(doc: Y.Doc, update: Uint8Array, origin: StoredOrigin = NOBODY): boolean {
+export function applyValidated(
+  doc: Y.Doc,
+  update: Uint8Array,
+  origin: StoredOrigin = NOBODY,
+  onThrown?: (error: unknown) => void,
+): boolean {
   if (doc._transaction !== null) throw new TypeError("events cannot be applied inside a transaction");
-  let done = false;
-  remotely(doc, origin, () => {
-    done = applyJoined(doc, update);
-  });
+  let done: boolean | undefined;
+  try {
+    remotely(doc, origin, () => {
+      done = applyJoined(doc, update);
+    });
+  } catch (error) {
+    if (done === undefined || onThrown === undefined) throw error;
+    onThrown(error);
+  }
   retryOnProgress(doc);
-  return done;
+  return done === true;
 }
 
 /** Builds the document that one validated update describes completely. Throws otherwise. */

@@ -93,6 +93,8 @@ export function trackDoc(doc: Y.Doc, own: StoredOrigin): Tracker<Y.Doc, Uint8Arr
     pending: () => captured.length > 0 || (watching && isStuck(doc)),
     onEvent: (listener) => void listeners.push(listener),
     stop: () => {
+      // Inside a transaction, or by a listener of one: what that has made is told to nobody later.
+      rescue(doc._transactionCleanups);
       rescues.get(doc)?.delete(rescue);
       doc.off("beforeObserverCalls", onCleanup);
       doc.off("update", onUpdate);

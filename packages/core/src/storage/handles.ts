@@ -8,8 +8,13 @@
  */
 
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
-import type { AppendRequest, AppendResult } from "./document-log.js";
+import { checkId } from "../contract/keys.js";
+import { type Context, modelOf } from "./context.js";
+import { diffDocument } from "./diff.js";
+import type { AppendResult, DocumentLog } from "./document-log.js";
+import type { DocumentHandle } from "./handle.js";
 import { incarnationOf } from "./head.js";
+import { type DocumentInfo, documentInfo } from "./queries.js";
 
 /** What a storage asks of its handles: `finish` saves what is unsaved now, also while the storage closes. */
 export interface OpenHandle extends Saver {
@@ -36,14 +41,31 @@ export interface Saver {
   finish(): Promise<unknown>;
 }
 
-/** What a `Saver` has of its storage. */
+/**
+ * What a `Saver` has of its storage: calls that do as those of the storage, and until that has closed: while
+ * it closes as well.
+ */
 export interface Attachment {
   /**
-   * As `storage.append`, and until the storage has closed: while it closes as well. `token`: of what the
-   * saver knows; rejects with `DELETED` when the document was deleted since, also where another has its id.
+   * `token`: of what the saver knows; rejects with `DELETED` when the document was deleted since, also where
+   * another has its id. `recreate`: begins a deleted document anew with these events; where there is one
+   * again they are not stored, and it resolves with `duplicate`.
    */
-  append(events: readonly unknown[], model: string, token?: string): Promise<AppendResult>;
+  append(
+    events: readonly unknown[],
+    model: string,
+    options?: { readonly token?: string | undefined; readonly recreate?: boolean },
+  ): Promise<AppendResult>;
+  info(id: string): Promise<DocumentInfo | undefined>;
+  diff(id: string, peerVersion: Uint8Array): Promise<Uint8Array | undefined>;
+  load<Doc>(id: string): Promise<DocumentHandle<Doc> | undefined>;
   detach(): void;
+}
+
+/** What an `Attachment` goes by. Throws, or rejects, where nothing can be stored. */
+export interface Access {
+  log(id: string): DocumentLog;
+  load<Doc>(id: string): Promise<DocumentHandle<Doc> | undefined>;
 }
 
 /** So many ids are named at most. */
@@ -76,17 +98,28 @@ export class Handles {
     this.#open.add(new WeakRef(handle));
   }
 
-  attach(
-    saver: Saver,
-    append: (request: Omit<AppendRequest, "model">, model: string) => Promise<AppendResult>,
-  ): Attachment {
+  attach(saver: Saver, context: Context, { log: logOf, load }: Access): Attachment {
+    const log = (id: string) => {
+      // A poisoned backend says so also when it is closed, and whoever hears that tries again.
+      if (this.#abandoned) throw new CoppiceError("CLOSED", "the storage is closed");
+      checkId(id, context.limits.idBytesMax);
+      return logOf(id);
+    };
     this.#savers.add(saver);
     return {
-      append: (events, model, token) => {
+      append: async (events, model, { token, recreate } = {}) => {
         const loaded = token === undefined ? undefined : incarnationOf(token);
-        const incarnation = this.#displaced.has(saver) ? DISPLACED : loaded;
-        return append({ events, incarnation, attached: true }, model);
+        return log(saver.id).append({
+          events,
+          model: modelOf(context, model, saver.id),
+          incarnation: this.#displaced.has(saver) ? DISPLACED : loaded,
+          attached: true,
+          mode: recreate ? "recreate" : "append",
+        });
       },
+      info: async (id) => documentInfo(id, await log(id).head()),
+      diff: async (id, peerVersion) => diffDocument(context, log(id).id, peerVersion),
+      load: async (id) => load(log(id).id),
       detach: () => void this.#savers.delete(saver),
     };
   }
@@ -116,7 +149,9 @@ export class Handles {
   async save(which: (handle: OpenHandle) => boolean): Promise<readonly Unsaved[]> {
     const failed: Unsaved[] = [];
     const save = (saver: Saver) =>
-      saver.finish().catch((error: unknown) => void failed.push({ id: saver.id, error }));
+      saver.finish().catch((error: unknown) => {
+        failed.push({ id: saver.id, error, isFinal: !mustSave(saver) });
+      });
     await Promise.all([...[...this].filter(which), ...this.#savers].filter(mustSave).map(save));
     return failed;
   }
@@ -129,7 +164,11 @@ export class Handles {
     this.#unsaved.clear();
     this.#savers.clear();
     const late = new CoppiceError("CLOSED", "it was edited while the storage closed");
-    return unsaved.map((id) => failed.find((failure) => failure.id === id) ?? { id, error: late });
+    const lost = failed.filter(({ isFinal }) => isFinal);
+    return [
+      ...lost,
+      ...unsaved.map((id) => failed.find((failure) => failure.id === id) ?? { id, error: late }),
+    ];
   }
 
   /** Drops references to handles that were collected, and to the one that closed. */
@@ -153,6 +192,8 @@ function mustSave(saver: Saver): boolean {
 export interface Unsaved {
   readonly id: string;
   readonly error: unknown;
+  /** It is not tried again. */
+  readonly isFinal?: boolean;
 }
 
 /** The error that names them, with the code of the first failure, or of one that may have written. */

@@ -150,11 +150,11 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   /** For drop-ins, see `Saver`: what they have unsaved is durable when `close` resolves. */
   attach(saver: Saver): Attachment {
-    return this.#handles.attach(saver, async (request, name) => {
+    const log = (id: string) => {
       if (this.#recovering !== undefined) throw recovering();
-      checkId(saver.id, this.#context.limits.idBytesMax);
-      return this.#logs.get(saver.id).append({ ...request, model: modelOf(this.#context, name, saver.id) });
-    });
+      return this.#logs.get(id);
+    };
+    return this.#handles.attach(saver, this.#context, { log, load: (id) => this.#load(id, {}) });
   }
 
   /** The stored keys and values as they are, to be read. */
@@ -184,7 +184,6 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   }
 
   async #load<Doc>(id: string, options: LoadOptions): Promise<DocumentHandle<Doc> | undefined> {
-    this.#assertUsable(id);
     const { at } = options;
     if (at !== undefined) checkMoment(id, at);
     const loaded = await loadDocument(this.#context, id, at);
@@ -205,6 +204,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
   ): Promise<DocumentHandle<Doc>> {
     assertOptions("open", options);
     for (;;) {
+      this.#assertUsable(id);
       const loaded = await this.#load<Doc>(id, options);
       if (loaded !== undefined) {
         if (options.model !== undefined && options.model !== loaded.model) {

@@ -315,7 +315,7 @@ describe("who has loaded what a copy replaces", () => {
     const attached = to.attach(saver);
     await write(from, "d", "defg");
     await from.copyTo(to, { replace: true });
-    const append = attached.append([naming("late")], "names", token);
+    const append = attached.append([naming("late")], "names", { token });
     await expect(append).rejects.toMatchObject({ code: "DELETED" });
     attached.detach();
     expect(await names(to, "d")).toBe("abcdefg");

@@ -134,6 +134,8 @@ export class DocBinding implements Saver {
   /** Why nothing, or not everything, can be stored. */
   #failure: { readonly error: unknown; readonly final: boolean } | undefined;
   #waiters: Waiter[] = [];
+  /** The load waits for it. */
+  #before: DocBinding | undefined;
   /** Ends the pause before the next try. */
   #hurry: () => void = () => undefined;
 
@@ -150,8 +152,8 @@ export class DocBinding implements Saver {
     this.#tracker.onEvent?.(() => this.#capture());
     doc.on("destroy", () => this.stop());
     this.#attachment = storage.attach(this);
-    const before = this.#follow();
-    this.loaded = this.#load(before, prior);
+    this.#before = this.#follow();
+    this.loaded = this.#load(prior);
     this.loaded.catch(() => undefined);
   }
 
@@ -189,6 +191,10 @@ export class DocBinding implements Saver {
   finish(): Promise<void> {
     const finished = this.#flush(true);
     this.#hurry();
+    const before = this.#before;
+    before?.finish().catch((error: unknown) => {
+      if (!before.#isWritten) this.#giveUp(error);
+    });
     return finished;
   }
 
@@ -223,11 +229,13 @@ export class DocBinding implements Saver {
     this.#forgetWhenDone();
   }
 
-  /** Resolves when nothing that it captured is on its way, or will be. */
+  /** Nothing that it captured is on its way, or will be. */
+  get #isWritten(): boolean {
+    return this.#paused || this.#failure?.final === true || (this.#ready && this.pending === 0);
+  }
+
   async #written(): Promise<void> {
-    while (!this.#paused && !this.#failure?.final && (!this.#ready || this.pending > 0)) {
-      await this.flush().catch(() => undefined);
-    }
+    while (!this.#isWritten) await this.flush().catch(() => undefined);
   }
 
   /** Registers this binding, and returns the one that the load must wait for. */
@@ -247,15 +255,19 @@ export class DocBinding implements Saver {
     if (bindings?.get(this.id) === this) bindings.delete(this.id);
   }
 
-  async #load(before: DocBinding | undefined, prior: Content | undefined): Promise<void> {
+  async #load(prior: Content | undefined): Promise<void> {
+    const before = this.#before;
     if (before !== undefined) await before.#written();
+    this.#before = undefined;
     for (let attempt = 0; ; attempt++) {
       const noted = recoveryCount(this.#storage);
       try {
-        const { token, clock, refused } = await loadInto(this.#storage, this.id, this.doc, this.#origin);
+        const stored = await loadInto(this.#attachment, this.id, this.doc, this.#origin);
+        const { token, clock, refused, thrown } = stored;
         for (const { clock: at, reason } of refused) {
           this.#report(new TypeError(`stored event ${at}: ${reason}`), "load", undefined);
         }
+        if (thrown !== undefined) this.#report(thrown.error, "load", undefined);
         this.#token = token;
         this.#exists = token !== undefined;
         this.#clock = Math.max(this.#clock, clock);
@@ -289,7 +301,7 @@ export class DocBinding implements Saver {
     if (!doubtful()) return;
     const doc = new Y.Doc();
     try {
-      await loadInto(this.#storage, this.id, doc);
+      await loadInto(this.#attachment, this.id, doc);
       while (doubtful() && containsUpdate(doc, this.#queue[0]!.event)) {
         this.#queue.shift();
         this.#settled++;
@@ -352,10 +364,17 @@ export class DocBinding implements Saver {
 
   /** Resolves when each of the events is durable or refused; with `false` when nothing more can be stored. */
   async #append(events: readonly Uint8Array[]): Promise<boolean> {
+    let recreate = false;
     for (let attempt = 0; ; attempt++) {
       const noted = recoveryCount(this.#storage);
       try {
-        const { clock, token } = await this.#attachment.append(events, MODEL, this.#token);
+        const options = { token: this.#token, recreate };
+        const { clock, token, duplicate } = await this.#attachment.append(events, MODEL, options);
+        if (duplicate) {
+          // Somebody else has begun the document anew.
+          recreate = false;
+          continue;
+        }
         this.#token = token;
         this.#clock = Math.max(this.#clock, clock);
         this.#exists = true;
@@ -363,7 +382,11 @@ export class DocBinding implements Saver {
       } catch (error) {
         const verdict = verdictOn(error);
         if (verdict === "refused") return this.#appendApart(events, error);
-        if (verdict === "deleted" && !this.#exists && (await this.#recreate())) continue;
+        // The id was deleted before it was bound: the first events begin it anew.
+        if (verdict === "deleted" && !this.#exists && !recreate) {
+          recreate = true;
+          continue;
+        }
         if (verdict === "deleted" || verdict === "ended") {
           this.#end(error, "append");
           return false;
@@ -384,28 +407,11 @@ export class DocBinding implements Saver {
     return (await this.#append(events.slice(0, half))) && (await this.#append(events.slice(half)));
   }
 
-  /** The id was deleted before it was bound: the first event begins it anew. `false`: that failed as well. */
-  async #recreate(): Promise<boolean> {
-    try {
-      const handle = await this.#storage.open<Y.Doc>(this.id, { model: MODEL, recreate: true });
-      await handle.close();
-      this.#exists = true;
-      return true;
-    } catch (error) {
-      const verdict = verdictOn(error);
-      if (verdict !== "retry" && verdict !== "recover") return false;
-      await this.#retry(error, "append", 0, verdict === "recover" ? recoveryCount(this.#storage) : undefined);
-      return true;
-    }
-  }
-
   async #retry(error: unknown, during: "load" | "append", attempt: number, noted?: number): Promise<void> {
     const { retryMsMin = RETRY_MS_MIN, retryMsMax = 5000 } = this.#options;
     const retryMs = Math.min(retryMsMax, retryMsMin * 2 ** Math.min(attempt, 20));
     this.#report(error, during, retryMs);
-    const waiters = this.#waiters.filter(({ once }) => once);
-    this.#waiters = this.#waiters.filter(({ once }) => !once);
-    for (const { reject } of waiters) reject(error);
+    this.#giveUp(error);
     await new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, retryMs);
       this.#hurry = () => {
@@ -432,6 +438,13 @@ export class DocBinding implements Saver {
     const unstored = this.#failure === undefined ? 0 : 1;
     const durability = { id: this.id, clock: this.#clock, pending: this.pending + unstored, clients };
     tell(() => onDurable(durability));
+  }
+
+  /** A try has failed. */
+  #giveUp(error: unknown): void {
+    const waiters = this.#waiters.filter(({ once }) => once);
+    this.#waiters = this.#waiters.filter(({ once }) => !once);
+    for (const { reject } of waiters) reject(error);
   }
 
   #resolveWaiters(): void {

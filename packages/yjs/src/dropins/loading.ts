@@ -26,6 +26,9 @@ export const MODEL = "yjs";
 /** The state vector of a peer that has nothing. */
 export const NOTHING_KNOWN: Uint8Array = Uint8Array.of(0);
 
+/** What is used of it to load. */
+type Reads = Pick<DocumentStorage, "diff" | "info" | "load">;
+
 export interface Stored {
   /** Names the document; `undefined`: there is none (any more), and nothing was applied. */
   readonly token?: string;
@@ -35,6 +38,8 @@ export interface Stored {
    * Events that the log keeps and the document does not show, with the reason; known after a refusal only.
    */
   readonly refused: readonly { readonly clock: number | undefined; readonly reason: string }[];
+  /** What a listener of the Y.Doc threw: all was applied by then. */
+  readonly thrown?: { readonly error: unknown } | undefined;
 }
 
 /**
@@ -42,7 +47,7 @@ export interface Stored {
  * and with a `TypeError` for a Y.Doc of another copy of Yjs.
  */
 export async function loadInto(
-  storage: YjsStorage,
+  storage: Reads,
   id: string,
   doc: Y.Doc,
   origin?: StoredOrigin,
@@ -55,7 +60,11 @@ export async function loadInto(
   const update = await storage.diff(id, NOTHING_KNOWN);
   if (update === undefined) return { clock: 0, refused: [] };
   const { token } = info;
-  if (applyValidated(doc, update, origin)) return { token, clock: info.clock, refused: [] };
+  let thrown: Stored["thrown"];
+  const onThrown = (error: unknown) => {
+    thrown ??= { error };
+  };
+  if (applyValidated(doc, update, origin, onThrown)) return { token, clock: info.clock, refused: [], thrown };
   const handle: DocumentHandle<Y.Doc> | undefined = await storage.load<Y.Doc>(id);
   if (handle === undefined) return { clock: 0, refused: [] };
   const whole = Y.encodeStateAsUpdate(handle.doc);
@@ -63,7 +72,7 @@ export async function loadInto(
     reason === undefined ? [] : [{ clock, reason }],
   );
   await handle.close();
-  if (applyValidated(doc, whole, origin)) return { token, clock: handle.clock, refused };
+  if (applyValidated(doc, whole, origin, onThrown)) return { token, clock: handle.clock, refused, thrown };
   throw new CoppiceError("CORRUPT", "Yjs cannot integrate the stored document", { details: { id } });
 }
 

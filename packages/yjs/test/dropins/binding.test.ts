@@ -1,7 +1,7 @@
 /**
  * A Y.Doc that somebody else owns, kept durable: what is captured, when it is stored, and what failures leave.
  */
-import { DocumentStorage, isCoppiceError, memoryBackend } from "coppice";
+import { DocumentStorage, isCoppiceError, memoryBackend, type Saver } from "coppice";
 import { type Fault, simulatedBackend } from "coppice/testing";
 import { afterEach, describe, expect, test } from "vitest";
 import * as Y from "yjs";
@@ -518,12 +518,12 @@ describe("binding and failures", () => {
     const tripping = {
       models: storage.models,
       append: storage.append.bind(storage),
-      attach: storage.attach.bind(storage),
+      attach: (saver: Saver) => ({ ...storage.attach(saver), diff: async () => Uint8Array.of(1, 1, 7) }),
       info: storage.info.bind(storage),
       load: storage.load.bind(storage),
       open: storage.open.bind(storage),
       recover: storage.recover.bind(storage),
-      diff: async () => Uint8Array.of(1, 1, 7),
+      diff: storage.diff.bind(storage),
     };
     for (const each of [storage, tripping]) {
       const doc = new Y.Doc();

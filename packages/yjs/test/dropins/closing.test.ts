@@ -67,3 +67,48 @@ test("[DI30] what cannot be stored then is named, however long the next try was 
     doc.destroy();
   }
 });
+
+test("[DI30] a storage that closes stores what a document got that is still loading, or whose id was deleted", async () => {
+  for (const wasDeleted of [false, true]) {
+    const backend = memoryBackend();
+    const storage = await DocumentStorage.open({ backend, models: [yjs()] });
+    await storage.open("doc");
+    if (wasDeleted) await storage.delete("doc");
+    const doc = new Y.Doc();
+    const errors: unknown[] = [];
+    const binding = bindDoc(storage, "doc", doc, { onError: (error) => void errors.push(error) });
+    if (wasDeleted) await binding.loaded;
+    doc.getText("t").insert(0, "x");
+    await storage.close();
+    expect(errors).toEqual([]);
+    const again = await DocumentStorage.open({ backend, models: [yjs()] });
+    expect(await storedText(again)).toBe("x");
+    await again.close();
+  }
+});
+
+test("[DI30] a document whose edits can never be stored is named by the storage that closes", async () => {
+  const storage = await DocumentStorage.open({ backend: memoryBackend(), models: [yjs()] });
+  await storage.open("doc");
+  const doc = new Y.Doc();
+  await bindDoc(storage, "doc", doc, { onError: () => undefined }).loaded;
+  await storage.delete("doc");
+  doc.getText("t").insert(0, "x");
+  await expect(storage.close()).rejects.toMatchObject({ code: "DELETED", details: { ids: ["doc"] } });
+});
+
+test("[DI30] a poisoned storage closes though a document waits for an earlier one of its id, and ends both", async () => {
+  const backend = simulatedBackend({ poisonsItself: true });
+  const storage = await DocumentStorage.open({ backend, models: [yjs()] });
+  const [first, second] = [new Y.Doc(), new Y.Doc()];
+  const options = { retryMsMin: 1, retryMsMax: 1, onError: () => undefined };
+  const earlier = bindDoc(storage, "doc", first, options);
+  await earlier.loaded;
+  backend.failNext("commit", "unavailable", { sticky: true });
+  first.getText("t").insert(0, "x");
+  const later = bindDoc(storage, "doc", second, options);
+  second.getText("t").insert(0, "y");
+  await expect(storage.close()).rejects.toMatchObject({ details: { ids: ["doc"] } });
+  await expect(earlier.flush()).rejects.toMatchObject({ code: "CLOSED" });
+  await expect(later.flush()).rejects.toMatchObject({ code: "CLOSED" });
+});
