@@ -18,6 +18,7 @@ import { type ControlPlace, readPlace } from "./place.js";
 /** The largest value, in base 64. */
 const LINE_BYTES_MAX = 128 * 1024 * 1024;
 const CONNECT_MS_MAX = 5_000;
+const IDLE_MAX = 8;
 
 /**
  * The owner of the store in `directory`, when it runs and offers control; else `undefined`: ask the lock who
@@ -38,7 +39,8 @@ export async function findOwner(directory: string): Promise<StoreOwner | undefin
 }
 
 /**
- * Calls do, and reject, as those of `DocumentStorage`; and with `UNAVAILABLE` when the owner ends meanwhile.
+ * Calls do, and reject, as those of `DocumentStorage`; and with `UNAVAILABLE` when the owner ends meanwhile,
+ * with `BUSY` when too many calls are under way.
  */
 export class StoreOwner {
   /** Process id that the owner wrote down. */
@@ -126,7 +128,7 @@ export class StoreOwner {
   }
 }
 
-/** See `StoreOwner.backend`. A connection is kept for the next read. */
+/** See `StoreOwner.backend`. A few connections are kept for the next reads: the owner has only so many. */
 class Reads implements Backend {
   readonly traits: Traits;
   readonly #place: ControlPlace;
@@ -141,7 +143,7 @@ class Reads implements Backend {
     const connection = this.#connection();
     try {
       const text = (await connection.ask("get", { key })) as string | undefined;
-      this.#idle.push(connection);
+      this.#keep(connection);
       return text === undefined ? undefined : toBytes(text);
     } catch (error) {
       connection.end();
@@ -163,7 +165,7 @@ class Reads implements Backend {
     } finally {
       signal?.removeEventListener("abort", abort);
       // What was left early or has failed has answers under way.
-      if (isDone) this.#idle.push(connection);
+      if (isDone) this.#keep(connection);
       else connection.end();
     }
   }
@@ -179,6 +181,11 @@ class Reads implements Backend {
 
   async close(): Promise<void> {
     for (const connection of this.#idle.splice(0)) connection.end();
+  }
+
+  #keep(connection: Connection): void {
+    if (this.#idle.length < IDLE_MAX) this.#idle.push(connection);
+    else connection.end();
   }
 
   #connection(): Connection {

@@ -57,13 +57,11 @@ export async function offerControl(storage: ControlledStorage, directory: string
   const place = await choosePlace(directory);
   const sockets = new Set<Socket>();
   const server = createServer((socket) => {
-    if (sockets.size >= CONNECTIONS_MAX) {
-      socket.destroy();
-      return;
-    }
+    const isFull = sockets.size >= CONNECTIONS_MAX;
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));
-    serveSocket(socket, storage, place.token);
+    if (isFull) turnAway(socket);
+    else serveSocket(socket, storage, place.token);
   });
   if (process.platform !== "win32") await rm(place.address, { force: true });
   await listen(server, place.address);
@@ -97,6 +95,17 @@ async function end(server: Server, sockets: ReadonlySet<Socket>): Promise<void> 
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
   for (const socket of sockets) socket.destroy();
   await closed;
+}
+
+/** Says why: a connection that just closed would look like the end of the owner. */
+function turnAway(socket: Socket): void {
+  socket.unref();
+  socket.setTimeout(REQUEST_MS_MAX, () => socket.destroy());
+  socket.on("error", () => socket.destroy());
+  const message = "too many calls of the owner of the store are under way; nothing was done";
+  const error = new CoppiceError("BUSY", message, { details: { connections: CONNECTIONS_MAX } });
+  socket.end(toLine({ error: describe(error) }));
+  socket.resume();
 }
 
 function serveSocket(socket: Socket, storage: ControlledStorage, token: string): void {

@@ -222,6 +222,30 @@ describe("who may ask", () => {
     await Promise.all(closed);
     expect(await findOwner(directory)).toBeDefined();
   });
+
+  test("[CS9] who comes while too many calls are under way is told so, and readers keep few connections", async () => {
+    await offered(1);
+    const owner = (await findOwner(directory))!;
+    const reads = await owner.backend().open(systemEnv());
+    await Promise.all(Array.from({ length: 250 }, () => reads.get(["meta", "doc-0000"])));
+    const { address } = await place();
+    const sockets: Socket[] = [];
+    const silent = (count: number) =>
+      Promise.all(
+        Array.from({ length: count }, () => {
+          const socket = connect({ path: address });
+          sockets.push(socket.on("error", () => undefined));
+          return new Promise((resolve) => socket.once("connect", resolve));
+        }),
+      );
+    await silent(240);
+    expect(await owner.info("doc-0000")).toBeDefined();
+    await silent(20);
+    await expect(owner.info("doc-0000")).rejects.toMatchObject({ code: "BUSY" });
+    await expect(findOwner(directory)).rejects.toMatchObject({ code: "BUSY" });
+    for (const socket of sockets) socket.destroy();
+    await reads.close();
+  });
 });
 
 describe("who owns the store", () => {
