@@ -133,6 +133,7 @@ class Reads implements Backend {
   readonly traits: Traits;
   readonly #place: ControlPlace;
   readonly #idle: Connection[] = [];
+  #isClosed = false;
 
   constructor(place: ControlPlace, traits: Traits) {
     this.#place = place;
@@ -180,11 +181,12 @@ class Reads implements Backend {
   }
 
   async close(): Promise<void> {
+    this.#isClosed = true;
     for (const connection of this.#idle.splice(0)) connection.end();
   }
 
   #keep(connection: Connection): void {
-    if (this.#idle.length < IDLE_MAX) this.#idle.push(connection);
+    if (!this.#isClosed && this.#idle.length < IDLE_MAX) this.#idle.push(connection);
     else connection.end();
   }
 
