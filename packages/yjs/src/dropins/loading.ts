@@ -99,6 +99,7 @@ function assertModel(id: string, stored: string): void {
 function assertOurYjs(doc: Y.Doc): void {
   if (doc instanceof Y.Doc) return;
   throw new TypeError(
-    "the Y.Doc was made by another copy of Yjs: import yjs everywhere as an ES module, and in one version",
+    "the Y.Doc was made by another copy of Yjs, so nothing of it is stored: import yjs everywhere as an ES " +
+      "module, in one version; hand that copy to what requires it (y-websocket's bin/utils) by require.cache",
   );
 }

@@ -1,9 +1,10 @@
 /**
  * A Y.Doc that somebody else owns, kept durable: what is captured, when it is stored, and what failures leave.
  */
+import { createRequire } from "node:module";
 import { DocumentStorage, isCoppiceError, memoryBackend, type Saver } from "coppice";
 import { type Fault, simulatedBackend } from "coppice/testing";
-import { afterEach, describe, expect, test } from "vitest";
+import { afterEach, describe, expect, onTestFinished, test } from "vitest";
 import * as Y from "yjs";
 import {
   type BindingFailure,
@@ -314,7 +315,24 @@ describe("binding", () => {
     const stranger = Object.setPrototypeOf(doc, Foreign.prototype) as Y.Doc;
     Object.assign(stranger, { on: Y.Doc.prototype.on, off: Y.Doc.prototype.off });
     const binding = bindDoc(storage, "doc", stranger);
-    await expect(binding.loaded).rejects.toThrow(/another copy of Yjs/);
+    await expect(binding.loaded).rejects.toThrow(
+      /another copy of Yjs, so nothing of it is stored: .*require.cache/,
+    );
+  });
+
+  test("[DI14] a server that requires Yjs has our copy from require.cache, as its page says", async () => {
+    const require = createRequire(import.meta.url);
+    const path = require.resolve("yjs");
+    require.cache[path] = { loaded: true, exports: Y } as NodeJS.Module;
+    onTestFinished(() => {
+      delete require.cache[path];
+    });
+    const storage = await open();
+    const doc = new (require("yjs") as typeof Y).Doc();
+    const binding = bindDoc(storage, "doc", doc);
+    doc.getText("t").insert(0, "hello");
+    await binding.flush();
+    expect(await storedText(storage, "doc")).toBe("hello");
   });
 });
 
