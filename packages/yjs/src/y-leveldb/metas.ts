@@ -17,12 +17,21 @@ export function isMetaId(id: string): boolean {
   return id.startsWith(PREFIX);
 }
 
+/** Throws `ID_INVALID` for what is no string: a template would make an id of it. */
 export function metaId(name: string): string {
+  assertString(name);
   return `${PREFIX}${name}`;
 }
 
-/** Throws `ID_INVALID` for a name that would be taken for the id of metas. */
+function assertString(name: string): void {
+  if (typeof name === "string") return;
+  const details = { actual: typeof name };
+  throw new CoppiceError("ID_INVALID", "the name of a document must be a string", { details });
+}
+
+/** Throws `ID_INVALID` for a name that would be taken for the id of metas, and for what is no string. */
 export function assertNotMetaId(name: string): void {
+  assertString(name);
   if (!isMetaId(name)) return;
   throw new CoppiceError("ID_INVALID", "this name is kept for the metas of documents", {
     details: { id: name },

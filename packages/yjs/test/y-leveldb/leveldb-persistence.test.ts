@@ -97,6 +97,23 @@ test("[DI28] a database of y-leveldb is refused as it is, on a class of abstract
   }
 });
 
+test("[DI21] a name that is no string is ID_INVALID, and nothing is stored under a name made of it", async () => {
+  const storage = await DocumentStorage.open({ backend: simulatedBackend(), models: [yjs()] });
+  const persistence = new LeveldbPersistence(storage);
+  const name = 5 as unknown as string;
+  const calls = [
+    persistence.storeUpdate(name, typed("a").updates[0]!),
+    persistence.setMeta(name, "title", "a"),
+    persistence.getYDoc(name),
+  ];
+  for (const result of await Promise.allSettled(calls)) {
+    expect(result).toMatchObject({ status: "rejected", reason: { code: "ID_INVALID" } });
+  }
+  for await (const id of storage.list()) expect.unreachable(id);
+  await persistence.destroy();
+  await storage.close();
+});
+
 test("[DI21] what cannot be stored rejects, and onError makes it safe to look away", async () => {
   const backend = simulatedBackend();
   const storage = await DocumentStorage.open({ backend, models: [yjs()] });
