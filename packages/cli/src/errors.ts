@@ -6,7 +6,7 @@
  * prints.
  */
 
-import { isCoppiceError } from "coppice";
+import { type CoppiceError, isCoppiceError } from "coppice";
 
 export const EXIT = {
   ok: 0,
@@ -109,7 +109,7 @@ export function describeError(error: unknown): Described {
     const { code, kind, details } = error;
     const exitCode = exitCodeOf(kind, code);
     const hint = hintOf(kind, code, details);
-    return { code, kind, exitCode, details, hint, message: CODE_MESSAGES[code] ?? withCause(error) };
+    return { code, kind, exitCode, details, hint, message: messageOf(error) };
   }
   return {
     code: "FAILED",
@@ -148,7 +148,8 @@ const DAMAGED_DIRECTORY = "No file was changed. Restore a copy of the directory.
 /** The message says how data move over. */
 const OTHER_DATA = "Nothing was written. Name another directory for the store.";
 
-const TAGGED = "A tagged version is loaded by load({ at }) in a program, and over HTTP with ?tag=NAME.";
+const TAGGED =
+  "A tagged version can still be looked at: `coppice show --at NAME`, or load({ at }) in a program.";
 
 /** What a document of a model needs that does not come with this package. */
 const MODEL_PACKAGES: Readonly<Record<string, string>> = {
@@ -182,10 +183,11 @@ const CODE_HINTS: Readonly<Record<string, string>> = {
   EXPORT_INVALID: "Name a file that `coppice export` wrote, or export the document again.",
 };
 
-/** Where the library speaks of what programs pass. */
-const CODE_MESSAGES: Readonly<Record<string, string>> = {
-  TAG_UNKNOWN: "the document has no tag of that name",
-};
+/** The library speaks of what programs pass to it where a tag is unknown. */
+function messageOf(error: CoppiceError): string {
+  if (error.code !== "TAG_UNKNOWN") return withCause(error);
+  return `${JSON.stringify(error.details.id)} has no tag ${JSON.stringify(error.details.name)}`;
+}
 
 function hintFor(kind: string, code: string): string | undefined {
   const ofCode = CODE_HINTS[code];

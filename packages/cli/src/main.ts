@@ -75,7 +75,12 @@ function usageError({ message }: CommanderError, argv: readonly string[]): Comma
   }
   const [first = "", second] = message.replace(/^error: /, "").split("\n");
   const words = wordsOf(namedIn(argv));
-  return new CommandError("USAGE", first, { hint: second?.trim() || `${words} --help says more.` });
+  const more = second?.trim() || `${words} --help says more.`;
+  // Ids that programs make at random begin so now and then.
+  const dashed = first.startsWith("unknown option '") && words !== "coppice";
+  return new CommandError("USAGE", first, {
+    hint: dashed ? `${more} An id that begins with - goes behind --, as the last of the line.` : more,
+  });
 }
 
 /** As in `coppice import document`. */

@@ -86,6 +86,10 @@ test("[CL72] a failed import says that it has made a new store", async () => {
   expect([first.code, first.stderr.includes("a new one was made")]).toEqual([5, true]);
   const second = await coppice(args);
   expect([second.code, second.stderr.includes("a new one was made")]).toEqual([5, false]);
+  const stored = join(directory, "new"); // no directory of y-leveldb
+  const none = await coppice(["import", "y-leveldb", stored, "--store", `level:${join(directory, "newer")}`]);
+  expect([none.code, none.stderr.includes("a new one was made")]).toEqual([3, true]);
+  expect(none.stderr).toContain("holds no documents of y-leveldb\nName the directory that");
 });
 
 test("[CL30] what does not move is said, and decides the exit code", async () => {

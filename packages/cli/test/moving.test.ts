@@ -66,7 +66,7 @@ describe("moving", () => {
         const { code, stderr } = await on(trimmed, command, "a", target, "--at", at);
         expect({ command, at, code }).toEqual({ command, at, code: 1 });
         expect(stderr).toContain(`these were trimmed; clocks from ${oldestClock + 1} to 12 can be`);
-        expect(stderr).toContain("A tagged version is loaded by load({ at }) in a program, and over HTTP");
+        expect(stderr).toContain("A tagged version can still be looked at: `coppice show --at NAME`");
       }
       expect((await on(trimmed, command, "a", target, "--at", String(oldestClock + 1))).code).toBe(0);
       expect((await coppice([command, "--help"])).stdout.replaceAll(/\s+/g, " ")).toContain(

@@ -64,23 +64,28 @@ async function importFrom(runtime: Runtime, directory: string, options: StoreOpt
         if (options.json) lines.push(out.json(document));
       };
       try {
-        return await importYLeveldb(source, storage, { onDocument, signal });
+        const all = await importYLeveldb(source, storage, { onDocument, signal });
+        // In here, so that a store which was made for it is told of.
+        if (all.documents === 0) throw nothingIn(directory);
+        return all;
       } finally {
         progress.finish();
         await Promise.all(lines);
       }
     });
-    if (report.documents === 0) {
-      throw new CommandError("NOT_FOUND", `${printable(directory)} holds no documents of y-leveldb`, {
-        details: { directory: resolve(directory) },
-      });
-    }
     await unlessPipeClosed(() => (options.json ? out.json(report) : tell(runtime, report)));
     if (report.problems.some(({ outcome }) => outcome === "damaged")) return EXIT.corrupt;
     return report.problems.length > 0 ? EXIT.failed : EXIT.ok;
   } finally {
     await source.close();
   }
+}
+
+function nothingIn(directory: string): CommandError {
+  return new CommandError("NOT_FOUND", `${printable(directory)} holds no documents of y-leveldb`, {
+    hint: "Name the directory that LeveldbPersistence of y-leveldb was given.",
+    details: { directory: resolve(directory) },
+  });
 }
 
 async function tell({ out }: Runtime, report: ImportReport): Promise<void> {
