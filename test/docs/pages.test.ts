@@ -59,7 +59,7 @@ test("[DOC5] the page of guarantees has every public call of a storage and of a 
       .filter(
         ([name, { value }]) =>
           typeof value === "function" &&
-          !["constructor", "settle", "abandon", "finish", "resume"].includes(name),
+          !["constructor", "settle", "abandon", "displace", "finish", "resume"].includes(name),
       )
       .map(([name]) => name);
   const missing = [
