@@ -29,7 +29,8 @@ import { recover, recoveryCount, verdictOn } from "./recovery.js";
 /** What failed, and whether it is tried again. */
 export interface BindingFailure {
   readonly id: string;
-  readonly during: "load" | "append";
+  /** `listener`: one of the Y.Doc threw while it was loaded; nothing is missing. */
+  readonly during: "load" | "append" | "listener";
   /**
    * Milliseconds until the next try; `undefined`: it is not tried again, and what it was about is not stored.
    */
@@ -267,7 +268,7 @@ export class DocBinding implements Saver {
         for (const { clock: at, reason } of refused) {
           this.#report(new TypeError(`stored event ${at}: ${reason}`), "load", undefined);
         }
-        if (thrown !== undefined) this.#report(thrown.error, "load", undefined);
+        if (thrown !== undefined) this.#report(thrown.error, "listener", undefined);
         this.#token = token;
         this.#exists = token !== undefined;
         this.#clock = Math.max(this.#clock, clock);
@@ -472,7 +473,7 @@ export class DocBinding implements Saver {
     this.#resolveWaiters();
   }
 
-  #report(error: unknown, during: "load" | "append", retryMs: number | undefined): void {
+  #report(error: unknown, during: BindingFailure["during"], retryMs: number | undefined): void {
     const { onError = warn, retryMsMin = RETRY_MS_MIN } = this.#options;
     if (onError === warn && retryMs !== undefined && retryMs > retryMsMin) return;
     tell(() => onError(error, { id: this.id, during, retryMs }));
@@ -502,10 +503,12 @@ function containsUpdate(doc: Y.Doc, update: Uint8Array): boolean {
 
 /** Where nobody asked to be told: people see it, and nothing ends. */
 function warn(error: unknown, { id, during, retryMs }: BindingFailure): void {
-  const what =
-    during === "load"
-      ? `the document ${JSON.stringify(id)} was not loaded as it is stored`
-      : `edits of the document ${JSON.stringify(id)} are not stored`;
+  const name = JSON.stringify(id);
+  const what = {
+    load: `the document ${name} was not loaded as it is stored`,
+    append: `edits of the document ${name} are not stored`,
+    listener: `a listener of the document ${name} threw while it was loaded; nothing is missing`,
+  }[during];
   const then = retryMs === undefined ? "and there is no onError to be told" : "it is tried again";
   const message = `${what}; ${then}: ${String(error)}`;
   const { process } = globalThis as { process?: { emitWarning?: (message: string, type: string) => void } };

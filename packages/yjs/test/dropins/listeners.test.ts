@@ -45,11 +45,13 @@ test("[DI33] a listener that throws while a document is loaded is told of, and a
     throw broken;
   };
   doc.getText("t").observe(listener);
-  const binding = bindDoc(storage, "doc", doc, { onError: (error) => void errors.push(error) });
+  const binding = bindDoc(storage, "doc", doc, {
+    onError: (error, { during }) => void errors.push([error, during]),
+  });
   await binding.loaded;
   doc.getText("t").unobserve(listener);
   doc.getText("t").insert(6, " and new");
   await binding.flush();
-  expect(errors).toEqual([broken]);
+  expect(errors).toEqual([[broken, "listener"]]);
   expect(await storedText(storage)).toBe("stored and new");
 });
