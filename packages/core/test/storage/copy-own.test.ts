@@ -307,6 +307,22 @@ describe("who has loaded what a copy replaces", () => {
     await clean(from, to);
   });
 
+  test("[MV38] a handle that lacks what a repair has lost ends when a copy brings it back", async () => {
+    const { from, to, target } = await pair();
+    await write(from, "d", "abcd");
+    await from.copyTo(to);
+    target.deleteRaw(["events", "d", 1]);
+    expect((await to.check({ repair: true })).problems).toMatchObject([{ lostEvents: 1 }]);
+    const handle = (await to.load<NameSet>("d"))!;
+    expect([...handle.doc.names.keys()].join("")).toBe("acd");
+    expect((await from.copyTo(to)).documents).toMatchObject([{ id: "d", outcome: "copied" }]);
+    await handle.snapshot().catch(() => undefined);
+    expect(await names(to, "d")).toBe("abcd");
+    await expect(handle.refresh()).rejects.toMatchObject({ code: "DELETED" });
+    await handle.close();
+    await clean(from, to);
+  });
+
   test("[MV38] a saver that knows it by a token ends", async () => {
     const { from, to, handle } = await replaced();
     await handle.close();
