@@ -12,9 +12,6 @@
  * thread nothing is done beside them, and nobody is cut off. Where the next commit may be handed over while
  * one is under way, that is done when the last of those who may come has come: it is prepared meanwhile.
  *
- * While a commit of many is under way the event loop turns and does not sleep, for as long as commits usually
- * take: a thread that sleeps needs tens of microseconds to wake, which is a good part of a commit.
- *
  * Commits that end without a turn of the event loop, as those to memory do, could follow one another for ever
  * and let no timer and no socket come in: after some time the next waits for a turn.
  *
@@ -34,9 +31,6 @@ const STEP = 8;
 const [CUT_PART, AHEAD_PART] = [1 / 2, 1 / 3];
 /** Commits to memory take no time, and many in one still cost less than many. */
 const COMMIT_MS_MIN = 0.1;
-/** Where commits take longer, waking costs little of it; and so many turns, where time stands still. */
-const AWAKE_MS_MAX = 0.5;
-const AWAKE_TURNS_MAX = 1000;
 /** So long may commits hold up everything else in the process. */
 const TURNLESS_MS_MAX = 5;
 
@@ -65,13 +59,6 @@ export class Gathering {
     this.#turnlessSince = undefined;
   };
   #underway = false;
-  #awake = false;
-  #turnsLeft = 0;
-  readonly #stayAwake = () => {
-    const isLate = this.#turnsLeft-- <= 0 || this.#env.elapsed() - this.#begun > AWAKE_MS_MAX;
-    this.#awake = this.#underway && !isLate;
-    if (this.#awake) this.#env.turn(this.#stayAwake);
-  };
 
   /** `ahead`: takes what waits while a commit is under way, to begin when that is done; see `began`. */
   constructor(env: Env, begin: () => void, ahead?: () => void) {
@@ -94,11 +81,6 @@ export class Gathering {
       env.turn(this.#turned);
     }
     this.#underway = true;
-    this.#turnsLeft = AWAKE_TURNS_MAX;
-    if (!this.#awake && this.#expected >= ENOUGH && this.#commitMs < AWAKE_MS_MAX) {
-      this.#awake = true;
-      env.turn(this.#stayAwake);
-    }
   }
 
   /** What was begun is ready to go, and holds so many: what it takes from now on is the disk's time. */

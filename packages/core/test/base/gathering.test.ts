@@ -166,48 +166,6 @@ test("[BK54] nobody is cut off where commits hold up the thread, since nothing i
   expect(it.begun()).toBe(2);
 });
 
-test("[BK56] while a quick commit of many is under way the event loop turns, until it is done or takes long", () => {
-  const begin = (members: number, ms: number) => {
-    const it = harness();
-    it.gathering.done(2, 0);
-    it.gathering.wait();
-    it.turn();
-    it.pass(ms);
-    it.gathering.done(members, 0);
-    it.turn();
-    it.gathering.wait();
-    it.turn();
-    // What tells that the loop has turned.
-    it.turn();
-    return it;
-  };
-  const quick = begin(64, 0.2);
-  for (let turn = 0; turn < 10; turn++) {
-    expect(quick.asked()).toBe(1);
-    quick.turn();
-  }
-  quick.gathering.done(64, 0);
-  quick.turn();
-  expect(quick.asked()).toBe(0);
-
-  const late = begin(64, 0.2);
-  late.pass(0.6);
-  late.turn();
-  expect(late.asked()).toBe(0);
-
-  const still = begin(64, 0.2);
-  let turns = 0;
-  for (; still.asked() > 0; turns++) still.turn();
-  expect(turns).toBeLessThanOrEqual(1000);
-
-  for (const [members, ms] of [
-    [64, 2],
-    [8, 0.2],
-  ] as const) {
-    expect(begin(members, ms).asked()).toBe(0);
-  }
-});
-
 test("[BK55] after 5 ms of commits without a turn of the event loop the next waits for one, however many come", async () => {
   const lone = harness();
   const commit = async () => {
