@@ -46,8 +46,11 @@ export interface AppendRequest {
   /** The commit id was never used before: no need to look for it. */
   readonly fresh?: boolean;
   readonly info?: Uint8Array | undefined;
-  /** A handle's, or what is `attached`: it may not write to a later incarnation of the id. */
-  readonly incarnation?: string | undefined;
+  /**
+   * A handle's, or what is `attached`: it may not write to a later incarnation of the id. Asked when its turn
+   * has come: while it waited the document may have been replaced.
+   */
+  readonly incarnation?: (() => string | undefined) | undefined;
   /** A drop-in's. */
   readonly attached?: boolean;
   /** `"create"` and `"recreate"` (also over a tombstone) do nothing when the document exists. */
@@ -282,7 +285,8 @@ export class DocumentLog {
   #mustReadFor(waiting: Member | Exclusive): boolean {
     if ("run" in waiting) return true;
     const meta = this.#head?.meta;
-    const { expected, mode = "append", incarnation, commitId, fresh } = waiting.request;
+    const { expected, mode = "append", commitId, fresh } = waiting.request;
+    const incarnation = waiting.request.incarnation?.();
     if (expected !== undefined || mode !== "append" || (commitId !== undefined && !fresh)) return true;
     return meta?.deleted !== undefined || (incarnation !== undefined && incarnation !== meta?.incarnation);
   }

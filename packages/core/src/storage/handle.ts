@@ -410,7 +410,7 @@ export class DocumentHandle<Doc> {
       const { clock } = await this.#owner.log(this.id).append({
         events: cut.events,
         model: this.#model,
-        incarnation: this.#incarnation,
+        incarnation: () => this.#incarnation,
         commitId: cut.commitId,
         info: packInfo(this.id, cut.info, this.#owner.context.limits.infoBytesMax),
         fresh: !cut.unknown,

@@ -112,7 +112,7 @@ export class Handles {
         return log(saver.id).append({
           events,
           model: modelOf(context, model, saver.id),
-          incarnation: this.#displaced.has(saver) ? DISPLACED : loaded,
+          incarnation: () => (this.#displaced.has(saver) ? DISPLACED : loaded),
           attached: true,
           mode: recreate ? "recreate" : "append",
         });

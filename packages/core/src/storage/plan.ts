@@ -260,7 +260,8 @@ export class Plan {
     const meta = stored?.deleted === undefined ? stored : undefined;
     if (meta === undefined && stored !== undefined && request.mode !== "recreate")
       throw deletedError(this.#id);
-    if (request.incarnation !== undefined && request.incarnation !== meta?.incarnation)
+    const incarnation = request.incarnation?.();
+    if (incarnation !== undefined && incarnation !== meta?.incarnation)
       throw meta === undefined ? deletedError(this.#id) : displacedError(this.#id);
     return meta;
   }

@@ -338,6 +338,17 @@ describe("who has loaded what a copy replaces", () => {
     await clean(from, to);
   });
 
+  test("[MV38] what a handle has asked for, and waits when the document is replaced, is not stored", async () => {
+    const { from, to, handle } = await replaced();
+    handle.receive([naming("X")]);
+    const saving = handle.save();
+    (handle as unknown as { displace(): void }).displace();
+    await expect(saving).rejects.toMatchObject({ code: "DELETED" });
+    expect(await names(to, "d")).toBe("Mabc");
+    await handle.close({ discard: true });
+    await clean(from, to);
+  });
+
   test("[MV38] a handle of what a copy only brings up to date goes on", async () => {
     const { from, to } = await pair();
     await write(from, "d", "abc");
