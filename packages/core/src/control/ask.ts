@@ -6,7 +6,8 @@
  */
 
 import { connect, type Socket } from "node:net";
-import { CoppiceError } from "../base/errors.js";
+import type { Env } from "../base/env.js";
+import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { Backend, BackendFactory, Entry, Traits } from "../contract/backend.js";
 import type { CheckOptions, CheckReport } from "../storage/check.js";
 import type { CompactAllOptions, CompactAllResult, CompactProgress } from "../storage/compact-all.js";
@@ -19,6 +20,9 @@ import { type ControlPlace, readPlace } from "./place.js";
 const LINE_BYTES_MAX = 128 * 1024 * 1024;
 const CONNECT_MS_MAX = 5_000;
 const IDLE_MAX = 8;
+/** How long a read waits for a connection of its own, and how often it asks. */
+const BUSY_MS_MAX = 10_000;
+const BUSY_EACH_MS = 50;
 
 /**
  * The owner of the store in `directory`, when it runs and offers control; else `undefined`: ask the lock who
@@ -94,10 +98,11 @@ export class StoreOwner {
 
   /**
    * What the owner has stored, as a shared backend that only reads: what is committed is seen by the next
-   * read. `commit` and `reclaim` reject with `READ_ONLY`.
+   * read. A read that the owner has no connection for waits, and rejects with `BUSY` after 10 s. `commit` and
+   * `reclaim` reject with `READ_ONLY`.
    */
   backend(): BackendFactory {
-    return { name: "owner", open: async () => new Reads(this.#place, await this.#traits()) };
+    return { name: "owner", open: async (env) => new Reads(this.#place, await this.#traits(), env) };
   }
 
   async #traits(): Promise<Traits> {
@@ -132,16 +137,18 @@ export class StoreOwner {
 class Reads implements Backend {
   readonly traits: Traits;
   readonly #place: ControlPlace;
+  readonly #env: Env;
   readonly #idle: Connection[] = [];
   #isClosed = false;
 
-  constructor(place: ControlPlace, traits: Traits) {
+  constructor(place: ControlPlace, traits: Traits, env: Env) {
     this.#place = place;
+    this.#env = env;
     this.traits = traits;
   }
 
   async get(key: Parameters<Backend["get"]>[0]): Promise<Uint8Array | undefined> {
-    const connection = this.#connection();
+    const connection = await this.#connection();
     try {
       const text = (await connection.ask("get", { key })) as string | undefined;
       this.#keep(connection);
@@ -155,7 +162,9 @@ class Reads implements Backend {
   async *scan(...[range, how = {}]: Parameters<Backend["scan"]>): AsyncGenerator<readonly Entry[]> {
     const { signal, ...options } = how;
     signal?.throwIfAborted();
-    const connection = this.#connection();
+    const connection = await this.#connection(signal);
+    if (signal?.aborted) this.#keep(connection);
+    signal?.throwIfAborted();
     const abort = () => connection.end();
     signal?.addEventListener("abort", abort, { once: true });
     let isDone = false;
@@ -190,8 +199,23 @@ class Reads implements Backend {
     else connection.end();
   }
 
-  #connection(): Connection {
-    return this.#idle.pop() ?? new Connection(this.#place, { keep: true });
+  /** One that the owner has taken. It has only so many, and whoever has them gives them back. */
+  async #connection(signal?: AbortSignal): Promise<Connection> {
+    for (let waitedMs = 0; ; waitedMs += BUSY_EACH_MS) {
+      const idle = this.#idle.pop();
+      if (idle !== undefined) return idle;
+      const connection = new Connection(this.#place, { keep: true });
+      try {
+        await connection.ask("hello", {});
+        return connection;
+      } catch (error) {
+        connection.end();
+        // Too many connect at once: the system turns them away before the owner can.
+        const isBusy = isCoppiceError(error, "BUSY") || (error as NodeJS.ErrnoException).code === "EAGAIN";
+        if (!isBusy || waitedMs >= BUSY_MS_MAX) throw error;
+      }
+      await this.#env.delay(BUSY_EACH_MS, signal);
+    }
   }
 }
 

@@ -227,7 +227,7 @@ describe("who may ask", () => {
     await offered(1);
     const owner = (await findOwner(directory))!;
     const reads = await owner.backend().open(systemEnv());
-    await Promise.all(Array.from({ length: 250 }, () => reads.get(["meta", "doc-0000"])));
+    await Promise.all(Array.from({ length: 600 }, () => reads.get(["meta", "doc-0000"])));
     const { address } = await place();
     const sockets: Socket[] = [];
     const silent = (count: number) =>
@@ -243,7 +243,16 @@ describe("who may ask", () => {
     await silent(20);
     await expect(owner.info("doc-0000")).rejects.toMatchObject({ code: "BUSY" });
     await expect(findOwner(directory)).rejects.toMatchObject({ code: "BUSY" });
+    // More reads than the connections that are kept: they wait, unless they are told not to.
+    const held = Array.from({ length: 9 }, () => reads.scan({ space: "meta" })[Symbol.asyncIterator]());
+    const controller = new AbortController();
+    const given = reads.scan({ space: "meta" }, { signal: controller.signal })[Symbol.asyncIterator]().next();
+    const pages = Promise.all(held.map((scan) => scan.next()));
+    controller.abort(new Error("no time"));
+    await expect(given).rejects.toThrow("no time");
     for (const socket of sockets) socket.destroy();
+    for (const { value } of await pages) expect(value).toHaveLength(1);
+    for (const scan of held) await scan.return?.();
     await reads.close();
   });
 });
