@@ -22,7 +22,7 @@ import type { Guard } from "../contract/guard.js";
 import type { AnyModel } from "../contract/model.js";
 import { type Context, observe } from "./context.js";
 import { type Head, readCommitIds, readHead } from "./head.js";
-import { eventsKey, metaKey, unsealMeta } from "./meta.js";
+import { eventsKey, identityOf, metaKey, unsealMeta } from "./meta.js";
 import { Member, Plan } from "./plan.js";
 import { openBatch, type StoredBatch } from "./reader.js";
 import { erasedKey, readErased } from "./tombstone.js";
@@ -47,10 +47,10 @@ export interface AppendRequest {
   readonly fresh?: boolean;
   readonly info?: Uint8Array | undefined;
   /**
-   * A handle's, or what is `attached`: it may not write to a later incarnation of the id. Asked when its turn
-   * has come: while it waited the document may have been replaced.
+   * `identityOf` the document of a handle, or of what is `attached`: it may write to no other one of the id.
+   * Asked when its turn has come: while it waited the document may have been replaced.
    */
-  readonly incarnation?: (() => string | undefined) | undefined;
+  readonly identity?: (() => string | undefined) | undefined;
   /** A drop-in's. */
   readonly attached?: boolean;
   /** `"create"` and `"recreate"` (also over a tombstone) do nothing when the document exists. */
@@ -286,9 +286,10 @@ export class DocumentLog {
     if ("run" in waiting) return true;
     const meta = this.#head?.meta;
     const { expected, mode = "append", commitId, fresh } = waiting.request;
-    const incarnation = waiting.request.incarnation?.();
+    const identity = waiting.request.identity?.();
     if (expected !== undefined || mode !== "append" || (commitId !== undefined && !fresh)) return true;
-    return meta?.deleted !== undefined || (incarnation !== undefined && incarnation !== meta?.incarnation);
+    if (meta === undefined || meta.deleted !== undefined) return meta !== undefined || identity !== undefined;
+    return identity !== undefined && identity !== identityOf(meta);
   }
 
   /** Commits what has gathered, of the first `asked`; then goes on. */

@@ -22,7 +22,7 @@ import type { DocumentLog } from "./document-log.js";
 import { DISPLACED, type Handles } from "./handles.js";
 import { statsOf } from "./head.js";
 import { type HeldEvent, LOST_REASON, type Loaded } from "./loader.js";
-import type { Meta } from "./meta.js";
+import { identityOf, type Meta } from "./meta.js";
 import { assertOptions, checkWait } from "./option-kinds.js";
 import {
   type AppendInfo,
@@ -78,7 +78,7 @@ export class DocumentHandle<Doc> {
   readonly #owner: HandleOwner;
   readonly #model: AnyModel;
   readonly #tracker: Tracker<Doc, unknown>;
-  #incarnation: string;
+  #identity: string;
   readonly #autoSave: AutoSave;
   #doc: Doc;
   #clock: number;
@@ -106,7 +106,7 @@ export class DocumentHandle<Doc> {
     this.#autoSave = new AutoSave(owner, id, options, async () => this.#closed || this.save());
     this.#model = loaded.model;
     this.#doc = loaded.doc as Doc;
-    this.#incarnation = loaded.meta.incarnation;
+    this.#identity = identityOf(loaded.meta);
     this.#clock = loaded.clock;
     this.#durable = loaded.clock;
     this.#held = loaded.held;
@@ -291,7 +291,7 @@ export class DocumentHandle<Doc> {
     const pulled = await pullEvents(this.#owner.context, {
       id: this.id,
       model: this.#model,
-      incarnation: this.#incarnation,
+      identity: this.#identity,
       from: () => this.#clock,
       isOwn: (clock) => this.#isOwn(clock),
     });
@@ -364,7 +364,7 @@ export class DocumentHandle<Doc> {
 
   /** @internal */
   displace(): void {
-    this.#incarnation = DISPLACED;
+    this.#identity = DISPLACED;
   }
 
   /** Called when the storage closes: nothing more will become durable through this handle. @internal */
@@ -410,7 +410,7 @@ export class DocumentHandle<Doc> {
       const { clock } = await this.#owner.log(this.id).append({
         events: cut.events,
         model: this.#model,
-        incarnation: () => this.#incarnation,
+        identity: () => this.#identity,
         commitId: cut.commitId,
         info: packInfo(this.id, cut.info, this.#owner.context.limits.infoBytesMax),
         fresh: !cut.unknown,
@@ -527,7 +527,7 @@ export class DocumentHandle<Doc> {
       this.#saving === undefined &&
       this.#own.length === 0 &&
       head.clock === this.#clock &&
-      meta.incarnation === this.#incarnation &&
+      identityOf(meta) === this.#identity &&
       this.#held.length === 0 &&
       !this.#strayed &&
       !this.#model.holds?.(this.#doc);

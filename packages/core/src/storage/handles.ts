@@ -13,7 +13,7 @@ import { type Context, modelOf } from "./context.js";
 import { diffDocument } from "./diff.js";
 import type { AppendResult, DocumentLog } from "./document-log.js";
 import type { DocumentHandle } from "./handle.js";
-import { incarnationOf } from "./head.js";
+import { identityIn } from "./head.js";
 import { type DocumentInfo, documentInfo } from "./queries.js";
 
 /** What a storage asks of its handles: `finish` saves what is unsaved now, also while the storage closes. */
@@ -71,7 +71,7 @@ export interface Access {
 /** So many ids are named at most. */
 const NAMED_MAX = 100;
 
-/** The incarnation of no document: who has it is told `DELETED` by whatever is asked. */
+/** The identity of no document: who has it is told `DELETED` by whatever is asked. */
 export const DISPLACED = "displaced";
 
 export class Handles {
@@ -108,23 +108,31 @@ export class Handles {
     this.#savers.add(saver);
     return {
       append: async (events, model, { token, recreate } = {}) => {
-        const loaded = token === undefined ? undefined : incarnationOf(token);
+        const loaded = token === undefined ? undefined : identityIn(token);
         return log(saver.id).append({
           events,
           model: modelOf(context, model, saver.id),
-          incarnation: () => (this.#displaced.has(saver) ? DISPLACED : loaded),
+          identity: () => (loaded !== undefined && this.#displaced.has(saver) ? DISPLACED : loaded),
           attached: true,
           mode: recreate ? "recreate" : "append",
         });
       },
       info: async (id) => documentInfo(id, await log(id).head()),
       diff: async (id, peerVersion) => diffDocument(context, log(id).id, peerVersion),
-      load: async (id) => load(log(id).id),
+      load: async (id) => {
+        // What it has before this is forgotten: the next token is of what is there now.
+        this.#displaced.delete(saver);
+        return load(log(id).id);
+      },
       detach: () => void this.#savers.delete(saver),
     };
   }
 
-  /** The document of this id is being replaced: those who have loaded it end, as if it had been deleted. */
+  /**
+   * A claim has taken the place of the document of this id: those who have loaded it end, as if it had been
+   * deleted. Where something lands in its place without a claim, or after one, meta tells (`identityOf`); but
+   * a claim that is given up leaves nothing that tells.
+   */
   displace(id: string): void {
     for (const handle of this) if (handle.id === id) handle.displace();
     for (const saver of this.#savers) if (saver.id === id) this.#displaced.add(saver);

@@ -9,7 +9,7 @@ import { CoppiceError } from "../base/errors.js";
 import { CommitIds } from "./commit-id.js";
 import type { Context } from "./context.js";
 import { damaged } from "./envelope.js";
-import { eventsKey, type Meta } from "./meta.js";
+import { eventsKey, identityOf, type Meta } from "./meta.js";
 import type { SnapshotStats } from "./policy.js";
 import { assertNotDeleted, lastBatch, Moved, openBatch, type StoredBatch, withRestarts } from "./reader.js";
 import { type Erased, erasedKey, readErased } from "./tombstone.js";
@@ -61,18 +61,18 @@ export function readHead(context: Context, id: string): Promise<Head> {
 }
 
 /**
- * Opaque: names an incarnation, a clock, and the log up to there, by the checksum of the batch that ends it:
+ * Opaque: names a document, a clock, and the log up to there, by the checksum of the batch that ends it:
  * each batch names the one before, so another log of that length has another. And the last repair, which may
  * have lost events below without changing what the last batch names.
  */
 export function tokenOf(meta: Meta | undefined, clock: number, crc: number): string {
   if (meta === undefined || meta.deleted !== undefined) return ABSENT;
-  const state = `${meta.incarnation}.${clock}.${hex(crc)}`;
+  const state = `${identityOf(meta)}.${clock}.${hex(crc)}`;
   return meta.repaired === undefined ? state : `${state}.${meta.repaired}`;
 }
 
-/** Of the document that a token names. */
-export function incarnationOf(token: string): string {
+/** `identityOf` of the document that a token names. */
+export function identityIn(token: string): string {
   return token.slice(0, token.indexOf("."));
 }
 

@@ -18,7 +18,15 @@ import { type Context, modelOf } from "./context.js";
 import { damaged, seal, unseal } from "./envelope.js";
 import { deletedError } from "./head.js";
 import { assertKeepsWhatLoads } from "./image-loss.js";
-import { type ArchiveRef, eventsKey, heldKey, type Meta, metaKey, unpackSnapshotRecord } from "./meta.js";
+import {
+  type ArchiveRef,
+  eventsKey,
+  heldKey,
+  identityOf,
+  type Meta,
+  metaKey,
+  unpackSnapshotRecord,
+} from "./meta.js";
 import { clockAt, type Moment } from "./moments.js";
 import { lastBatch, Moved, openBatch, type StoredBatch, withRestarts } from "./reader.js";
 import { partOf, type StageRef, type StageSpace, stageKey, stageOf } from "./stages.js";
@@ -87,7 +95,7 @@ export async function* readImage(
   id: string,
   { at, since, signal }: ImageOptions = {},
 ): AsyncGenerator<ImagePart> {
-  let incarnation: string | undefined;
+  let identity: string | undefined;
   for (;;) {
     signal?.throwIfAborted();
     const found = await withRestarts(
@@ -95,9 +103,10 @@ export async function* readImage(
       id,
       (meta, metaBytes) => look(context, id, meta, metaBytes, at),
     );
-    if (incarnation !== undefined && found?.meta.incarnation !== incarnation) throw deletedError(id);
+    if (identity !== undefined && (found === undefined || identityOf(found.meta) !== identity))
+      throw deletedError(id);
     if (found === undefined) return;
-    incarnation = found.meta.incarnation;
+    identity = identityOf(found.meta);
     const { clock } = found;
     if (since !== undefined && (since.clock < found.meta.oldest || since.clock > clock)) return;
     const { meta, segment } = at === undefined ? found : metaAt(id, found.meta, clock, found.head);

@@ -28,7 +28,7 @@ import type { DocumentLog } from "./document-log.js";
 import { damaged } from "./envelope.js";
 import { deletedError, incomingError } from "./head.js";
 import { IMAGE_SPACES, type ImageEnd, type ImagePart } from "./image.js";
-import { eventsKey, type Meta, metaKey, sealMeta, unsealMeta } from "./meta.js";
+import { eventsKey, type Meta, metaKey, sealLanded, sealMeta, unsealMeta } from "./meta.js";
 import { SPACES } from "./stages.js";
 import { type Erased, erasedKey, readErased } from "./tombstone.js";
 
@@ -44,6 +44,10 @@ export interface Place {
   readonly head?: number;
   /** With `head`: an image that is too large for one commit is staged, and until the flip there is none. */
   readonly inPieces?: boolean;
+  /** Of the meta that lands: what tells it from the document that was here, if there was one. */
+  readonly landed?: string | undefined;
+  /** With `inPieces`: the document that was here is gone, and there is a claim. */
+  readonly onClaim?: () => void;
 }
 
 export interface Landed {
@@ -105,7 +109,12 @@ async function landHeld(
     for await (const part of parts) {
       if (part.kind === "begin") await landing.begin();
       else if (part.kind === "record") await landing.add(part);
-      else return { clock: part.clock, ...(await landing.finish(part, beside(part))) };
+      else {
+        const done = await landing.finish(part, beside(part));
+        // Who knows what was here before is only woken.
+        log.announce(place.landed === place.meta?.landed ? part.clock : 0);
+        return { clock: part.clock, ...done };
+      }
     }
     await landing.giveUp();
     return undefined;
@@ -186,7 +195,11 @@ class Landing {
     entries: readonly Entry[],
   ): Promise<{ records: number; bytes: number }> {
     const { id, head } = this.#place;
-    const value = metaBytes ?? sealMeta(id, meta, this.#context.env.now());
+    const { landed } = this.#place;
+    const value =
+      metaBytes === undefined
+        ? sealMeta(id, { ...meta, landed }, this.#context.env.now())
+        : sealLanded(id, meta, metaBytes, landed);
     const entry = { key: metaKey(id), value };
     // What is left of a document that was here before must not mix with this one.
     const beside = this.#place.meta !== undefined && head === undefined;
@@ -246,6 +259,7 @@ class Landing {
       model: before?.model ?? "",
       created: before?.created ?? env.now(),
       incarnation: before?.incarnation ?? "",
+      landed: this.#place.landed,
       base: clock,
       oldest: clock,
       snapshot: undefined,
@@ -267,6 +281,7 @@ class Landing {
       ],
     });
     this.#claim = claim;
+    this.#place.onClaim?.();
     if (before !== undefined) await this.#clear(claim.bytes);
     return claim;
   }

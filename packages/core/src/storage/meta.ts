@@ -80,6 +80,8 @@ export interface Meta {
   readonly commitFloor: number;
   /** 8 hexadecimal digits, new with each commit of a repair: tokens from before name no state any more. */
   readonly repaired?: string;
+  /** 8 hexadecimal digits, new whenever a copy puts this document in the place of one that was here. */
+  readonly landed?: string | undefined;
   /** Present in a tombstone: the clock and time at which the document was deleted. */
   readonly deleted: { readonly clock: number; readonly time: number } | undefined;
   /**
@@ -132,8 +134,9 @@ export function unpackRecord(bytes: Uint8Array): unknown {
 /** Throws a `TypeError`, before anything is written, for clocks that `unsealMeta` would refuse. */
 export function sealMeta(id: string, meta: Meta, time: number): Uint8Array {
   assertOrdered(meta);
-  const { snapshot, previous, archive, commits, deleted, incoming, ...plain } = meta;
+  const { snapshot, previous, archive, commits, deleted, incoming, landed, ...plain } = meta;
   const record: Record<string, unknown> = { ...plain };
+  if (landed !== undefined) record.landed = landed;
   if (snapshot !== undefined) record.snapshot = snapshot;
   if (previous !== undefined) record.previous = previous;
   if (deleted !== undefined) record.deleted = deleted;
@@ -141,6 +144,25 @@ export function sealMeta(id: string, meta: Meta, time: number): Uint8Array {
   if (incoming !== undefined) record.incoming = incoming;
   if (commits.length > 0) record.commits = commits.map(({ id: commitId, clock }) => [commitId, clock]);
   return sealRecord(metaKey(id), time, packRecord(record));
+}
+
+/**
+ * What tells the document from every other one that this id had here, also from one of the same incarnation
+ * whose place a copy has given to it: no token, handle or reading goes on from one to the other.
+ */
+export function identityOf({ incarnation, landed }: Meta): string {
+  return landed === undefined ? incarnation : `${incarnation}-${landed}`;
+}
+
+/** The same record for where it has landed so; its time stays. */
+export function sealLanded(
+  id: string,
+  meta: Meta,
+  metaBytes: Uint8Array,
+  landed: string | undefined,
+): Uint8Array {
+  if (meta.landed === landed) return metaBytes;
+  return sealMeta(id, { ...meta, landed }, unseal(metaKey(id), metaBytes).time);
 }
 
 /** Throws `CORRUPT` or `FORMAT_UNSUPPORTED`. */
@@ -194,6 +216,7 @@ function readMeta(fields: Fields): Meta {
     commits: fields.has("commits") ? fields.list("commits").map(readCommit) : [],
     commitFloor: fields.integer("commitFloor"),
     ...(fields.has("repaired") ? { repaired: fields.text("repaired") } : {}),
+    ...(fields.has("landed") ? { landed: fields.text("landed") } : {}),
     deleted: deleted && { clock: deleted.integer("clock"), time: deleted.integer("time") },
     ...(incoming && { incoming: { nonce: incoming.text("nonce"), fresh: incoming.flag("fresh") } }),
   };

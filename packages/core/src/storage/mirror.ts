@@ -16,7 +16,7 @@
  * new one; what is written is read back and compared; a document that somebody else wrote to is never lost.
  */
 
-import { equalBytes } from "../base/bytes.js";
+import { equalBytes, toHex } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { Entry, Expectation } from "../contract/backend.js";
 import type { Context } from "./context.js";
@@ -28,7 +28,7 @@ import { deletedError, type Head, readHead } from "./head.js";
 import { IMAGE_SPACES, type ImageEnd, type ImagePart, readImage } from "./image.js";
 import { type Landed, land, misread, type Place, readPlace } from "./landing.js";
 import { type HeldEvent, type Loaded, loadDocument } from "./loader.js";
-import { eventsKey, type Meta, metaKey, sealMeta } from "./meta.js";
+import { eventsKey, type Meta, metaKey, sealLanded, sealMeta } from "./meta.js";
 import { openBatch, type StoredBatch } from "./reader.js";
 import { sweep } from "./snapshots.js";
 import { partOf } from "./stages.js";
@@ -70,6 +70,8 @@ export async function mirrorDocument(ends: Ends): Promise<Mirrored | undefined> 
         from.meta.deleted === undefined
           ? await mirrorLive(ends, from, to)
           : await mirrorTombstone(ends, from, to);
+      if (done?.outcome === "updated") ends.log.announce(done.clock);
+      if (done?.outcome === "deleted") ends.log.announce(0);
       if (done !== undefined) return done;
     } catch (error) {
       // Its target was written to, or its source deleted, while it was copied: look again.
@@ -101,7 +103,7 @@ async function mirrorLive(ends: Ends, from: Place, to: Place): Promise<Mirrored 
   const meta = from.meta!;
   if (to.meta === undefined || to.meta.deleted !== undefined) {
     if (meta.base < to.clock && !ends.replace) throw deletedError(id);
-    return copied(await landImage(ends, to));
+    return copied(await landImage(ends, { ...to, landed: isFirst(to) ? undefined : newLanded(ends) }));
   }
   const head = await readHead(ends.target, id);
   if (!equalBytes(head.metaBytes, to.metaBytes)) return undefined;
@@ -117,15 +119,26 @@ async function mirrorLive(ends: Ends, from: Place, to: Place): Promise<Mirrored 
   if (state === "prefix") return update(ends, from, to, head);
   // The erasure that a copy has carried here may have come after the document itself.
   const erased = await readErased(ends.target.guard, erasedKey(id));
-  const place = { ...to, erased, head: head.clock, inPieces: ends.replace };
-  return copied(await landImage(ends, place, state === "other" || to.meta.repaired !== meta.repaired));
+  // Handles go on where what they have is an earlier state of what lands.
+  const isEarlier = state === "earlier" && to.meta.repaired === meta.repaired;
+  const landed = isEarlier ? to.meta.landed : newLanded(ends);
+  return copied(await landImage(ends, { ...to, erased, head: head.clock, inPieces: ends.replace, landed }));
 }
 
-/** `displaces`: what the target has is no earlier state of it, so neither is what its handles have. */
+/** Nothing that was here may still be known to somebody. */
+function isFirst({ meta, erased }: Place): boolean {
+  const isLeft = meta?.incoming?.fresh === true && meta.landed === undefined;
+  return erased === undefined && (meta === undefined || isLeft);
+}
+
+function newLanded({ target }: Ends): string {
+  return toHex(target.env.random(4));
+}
+
+/** `undefined`: look again. */
 async function landImage(
   { source, target, log, handles, signal }: Ends,
   to: Place,
-  displaces = false,
 ): Promise<Landed | undefined> {
   let index: Uint8Array | undefined;
   async function* parts(): AsyncGenerator<ImagePart> {
@@ -135,10 +148,14 @@ async function landImage(
       yield part;
     }
   }
-  return land(target, log, to, parts(), (end) => {
-    if (displaces) handles.displace(to.id);
-    return [markEntry(target, to.id, markOf(end, index))];
-  });
+  const place = { ...to, onClaim: () => handles.displace(to.id) };
+  try {
+    return await land(target, log, place, parts(), (end) => [markEntry(target, to.id, markOf(end, index))]);
+  } catch (error) {
+    // Somebody wrote to what is replaced, or was there first.
+    if (isCoppiceError(error, "EXISTS")) return undefined;
+    throw error;
+  }
 }
 
 function markOf({ clock, crc, meta: { incarnation } }: ImageEnd, index: Uint8Array | undefined): CopyMark {
@@ -281,12 +298,13 @@ async function update(ends: Ends, from: Place, to: Place, head: Head): Promise<M
       // Stages of tags without an index are damage, so an index that was there stays, and is empty.
       const isGone = index === undefined && tags !== undefined;
       if (isGone) index = before.entries.length === 0 ? tags : sealTags(id, [], target.env.now());
-      const same = equalBytes(part.metaBytes, to.metaBytes) && equalBytes(index, tags);
+      const metaBytes = sealLanded(id, part.meta, part.metaBytes!, to.meta!.landed);
+      const same = equalBytes(metaBytes, to.metaBytes) && equalBytes(index, tags);
       const mark = markOf(part, index);
       const isMarked = same && equalMarks(await readMark(target, id), mark);
-      if (!isMarked) await flip(ends, part, { to, tags, index, records, mark });
+      if (!isMarked) await flip(ends, { ...part, metaBytes }, { to, tags, index, records, mark });
       // Also what an interrupted run has left.
-      await sweep(target, id, part.meta, part.metaBytes!);
+      await sweep(target, id, part.meta, metaBytes);
       await assertArrived(target, id, part);
       const { records: count, bytes } = writer;
       const outcome = same && count === 0 ? "unchanged" : "updated";

@@ -14,7 +14,7 @@ import { type Context, modelOf } from "./context.js";
 import type { AppendRequest, AppendResult } from "./document-log.js";
 import { seal } from "./envelope.js";
 import { deletedError, displacedError, type Head, incomingError, tokenOf } from "./head.js";
-import { eventsKey, type Meta, metaKey, sealMeta } from "./meta.js";
+import { eventsKey, identityOf, type Meta, metaKey, sealMeta } from "./meta.js";
 import { erasedKey } from "./tombstone.js";
 
 /** An append that waits in the queue of its document; its bytes count as in flight until it is settled. */
@@ -121,7 +121,7 @@ export class Plan {
 
   /** Handles consider snapshots themselves: they may have the live document at hand. */
   get byHandle(): boolean {
-    return this.members.some(({ request }) => request.incarnation !== undefined && !request.attached);
+    return this.members.some(({ request }) => request.identity !== undefined && !request.attached);
   }
 
   get queuedAt(): number {
@@ -260,8 +260,8 @@ export class Plan {
     const meta = stored?.deleted === undefined ? stored : undefined;
     if (meta === undefined && stored !== undefined && request.mode !== "recreate")
       throw deletedError(this.#id);
-    const incarnation = request.incarnation?.();
-    if (incarnation !== undefined && incarnation !== meta?.incarnation)
+    const identity = request.identity?.();
+    if (identity !== undefined && (meta === undefined || identity !== identityOf(meta)))
       throw meta === undefined ? deletedError(this.#id) : displacedError(this.#id);
     return meta;
   }

@@ -8,7 +8,7 @@ import type { AnyModel } from "../contract/model.js";
 import { readableFrom, scanLog } from "./archive.js";
 import type { Context } from "./context.js";
 import { deletedError, displacedError } from "./head.js";
-import type { Meta } from "./meta.js";
+import { identityOf, type Meta } from "./meta.js";
 import { assertNotDeleted, trimmed, withRestarts } from "./reader.js";
 import { decodeBatch } from "./state.js";
 
@@ -23,7 +23,8 @@ export interface Pulled {
 interface Place {
   readonly id: string;
   readonly model: AnyModel;
-  readonly incarnation: string;
+  /** `identityOf` the document. */
+  readonly identity: string;
   /** Asked anew whenever the reading begins again. */
   readonly from: () => number;
   readonly isOwn: (clock: number) => boolean;
@@ -31,13 +32,13 @@ interface Place {
 
 /** All that is stored from there on but for own events. Throws `TRIMMED` and `DELETED`. */
 export function pullEvents(context: Context, place: Place): Promise<Pulled> {
-  const { id, model, incarnation, isOwn } = place;
+  const { id, model, identity, isOwn } = place;
   return withRestarts(
     () => context.guard,
     id,
     async (meta, metaBytes) => {
       if (meta === undefined || meta.deleted !== undefined) throw deletedError(id);
-      if (meta.incarnation !== incarnation) throw displacedError(id);
+      if (identityOf(meta) !== identity) throw displacedError(id);
       const from = place.from();
       if (from < readableFrom(meta)) throw trimmed(id, from, readableFrom(meta));
       const found: { clock: number; event: unknown }[] = [];

@@ -12,8 +12,8 @@ import { checkRange } from "../contract/keys.js";
 import type { AnyModel, EventLinks } from "../contract/model.js";
 import { readableFrom, scanLog } from "./archive.js";
 import { type Context, modelOf } from "./context.js";
-import { deletedError, type Head, tokenOf } from "./head.js";
-import { type Meta, metaKey, unpackRecord, unsealMeta } from "./meta.js";
+import { deletedError, displacedError, type Head, tokenOf } from "./head.js";
+import { identityOf, type Meta, metaKey, unpackRecord, unsealMeta } from "./meta.js";
 import { Moved, type StoredBatch, trimmed, withRestarts } from "./reader.js";
 import { decodeBatch } from "./state.js";
 import { intactTags, type TagEntry, tagOf } from "./tag-index.js";
@@ -86,7 +86,7 @@ export interface EventRange {
 /** What a reader remembers of the document from one read to the next. */
 export interface Seen {
   /** Set by the first read that finds the document; another one later is `DELETED`. */
-  incarnation: string | undefined;
+  identity: string | undefined;
 }
 
 export type HistoryEntry =
@@ -179,7 +179,7 @@ export async function* readEvents(
   range: EventRange,
 ): AsyncGenerator<StoredEvent> {
   const { meta } = await metaOf(context, id);
-  if (meta?.deleted === undefined) yield* readOn(context, id, range, { incarnation: undefined });
+  if (meta?.deleted === undefined) yield* readOn(context, id, range, { identity: undefined });
 }
 
 /**
@@ -204,10 +204,10 @@ export async function* readOn(
   for (;;) {
     signal?.throwIfAborted();
     const { meta, metaBytes } = await metaOf(context, id);
-    const other = seen.incarnation !== undefined && meta?.incarnation !== seen.incarnation;
-    if (meta?.deleted !== undefined || other) throw deletedError(id);
+    assertSame(id, meta, seen.identity);
     if (meta === undefined) return;
-    seen.incarnation = meta.incarnation;
+    if (meta.deleted !== undefined) throw deletedError(id);
+    seen.identity = identityOf(meta);
     next ??= meta.base;
     if (next >= to) return;
     if (next < readableFrom(meta)) throw trimmed(id, next, readableFrom(meta));
@@ -223,6 +223,13 @@ export async function* readOn(
       await explain(context, id, meta, error);
     }
   }
+}
+
+/** Throws `DELETED` when it is not the document that was seen before. */
+function assertSame(id: string, meta: Meta | undefined, seen: string | undefined): void {
+  if (seen === undefined) return;
+  if (meta === undefined || meta.deleted !== undefined) throw deletedError(id);
+  if (identityOf(meta) !== seen) throw displacedError(id);
 }
 
 function metaOf(
@@ -249,8 +256,9 @@ async function explain(context: Context, id: string, meta: Meta, error: unknown)
 }
 
 /** What of meta explains that something is not where it was. */
-function fingerprint({ incarnation, oldest, snapshot, previous, archive, deleted }: Meta): string {
-  return JSON.stringify([incarnation, oldest, snapshot, previous, archive, deleted]);
+function fingerprint(meta: Meta): string {
+  const { oldest, snapshot, previous, archive, deleted } = meta;
+  return JSON.stringify([identityOf(meta), oldest, snapshot, previous, archive, deleted]);
 }
 
 async function* eventsFrom(
@@ -289,13 +297,13 @@ function linksOf(model: AnyModel, event: unknown): Pick<StoredEvent, "links"> {
 /** See `DocumentStorage.history`. */
 export async function* history(context: Context, id: string): AsyncGenerator<HistoryEntry> {
   let next: number | undefined;
-  let incarnation: string | undefined;
+  let identity: string | undefined;
   const shown = new Set<string>();
   for (;;) {
     const { meta } = await metaOf(context, id);
-    if (incarnation !== undefined && meta?.incarnation !== incarnation) throw deletedError(id);
+    assertSame(id, meta, identity);
     if (meta === undefined || meta.deleted !== undefined) return;
-    incarnation = meta.incarnation;
+    identity = identityOf(meta);
     const oldest = readableFrom(meta);
     next ??= oldest;
     if (next < oldest) throw trimmed(id, next, oldest);

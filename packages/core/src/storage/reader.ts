@@ -16,6 +16,7 @@ import type { Guard } from "../contract/guard.js";
 import { type BatchHeader, damaged, unseal } from "./envelope.js";
 import {
   eventsKey,
+  identityOf,
   type Meta,
   metaKey,
   type SnapshotRecord,
@@ -84,8 +85,8 @@ export async function assertNotDeleted(
   const raw = await guard.get(metaKey(id));
   if (equalBytes(raw, metaBytes)) return;
   const now = raw && unsealMeta(id, raw);
-  if (now?.deleted === undefined && now?.incarnation === meta.incarnation) return;
-  throw new Moved(metaKey(id), "the document was deleted while it was read");
+  if (now !== undefined && now.deleted === undefined && identityOf(now) === identityOf(meta)) return;
+  throw new Moved(metaKey(id), "the document was deleted or replaced while it was read");
 }
 
 /** Opens a stored batch; throws `CORRUPT` or `FORMAT_UNSUPPORTED`. */

@@ -66,6 +66,7 @@ function movedMeta(meta: Meta, run: Run, incarnation: string): Meta {
   return {
     ...meta,
     incarnation,
+    landed: undefined,
     base: meta.base + shift,
     oldest: meta.oldest + shift,
     snapshot: ref(meta.snapshot),

@@ -78,7 +78,7 @@ class Follower {
   readonly #owner: SubscriptionOwner;
   readonly #id: string;
   readonly #signal: AbortSignal | undefined;
-  readonly #seen: Seen = { incarnation: undefined };
+  readonly #seen: Seen = { identity: undefined };
   #next: number | undefined;
   /** Known to be durable; `undefined` before it was asked for. */
   #durable: number | undefined;

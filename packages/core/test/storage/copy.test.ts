@@ -175,7 +175,14 @@ describe("copyTo", () => {
     ]);
     expect((await to.load<NameSet>("ahead"))!.doc.names.has("mine")).toBe(true);
     expect(await from.copyTo(to, { replace: true })).toMatchObject({ copied: 3, unchanged: 1, failures: [] });
-    expect(stored(target).filter((line) => !line.includes("/only here"))).toEqual(stored(source));
+    const records = (backend: SimulatedBackend) =>
+      stored(backend).filter((line) => !/^meta|only here/.test(line));
+    expect(records(target)).toEqual(records(source));
+    for (const id of ["ahead", "other", "gone", "same"]) {
+      // The meta of what was replaced says so, and so does the token.
+      expect(await to.info(id)).toEqual({ ...(await from.info(id)), token: expect.any(String) });
+    }
+    expect(await from.copyTo(to)).toMatchObject({ unchanged: 4, updated: 0, copied: 0, failures: [] });
     expect((await to.load<NameSet>("only here"))?.doc.names.size).toBe(1);
     await from.delete("ahead");
     await to.append("ahead", [naming("mine")]);
