@@ -15,6 +15,7 @@ import {
   assertLines,
   assertRejects,
   assertTried,
+  awaitedLater,
   type BackendCase,
   backendCase,
   bytes,
@@ -317,8 +318,7 @@ async function ahead({ backend, random, dump }: Store): Promise<void> {
   };
   let before: Promise<void> = Promise.resolve();
   for (let i = 0; i < 300; i++) {
-    const outcome = commit(next());
-    void outcome.catch(() => undefined);
+    const outcome = awaitedLater(commit(next()));
     await Promise.all([before, random.chance(0.1) ? outcome : undefined]);
     before = outcome;
   }

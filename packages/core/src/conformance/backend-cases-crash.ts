@@ -13,6 +13,7 @@ import {
   assertBytes,
   assertLines,
   assertRejects,
+  awaitedLater,
   type BackendCase,
   type BackendSubject,
   backendCase,
@@ -237,10 +238,9 @@ async function ahead(store: Store, end: End): Promise<void> {
     next.known++;
   };
   for (let round = 0; round < ROUNDS; round++) {
-    let before = commit();
+    let before = awaitedLater(commit());
     for (let i = store.random.below(20); i >= 0; i--) {
-      const outcome = commit();
-      void outcome.catch(() => undefined);
+      const outcome = awaitedLater(commit());
       await before;
       before = outcome;
     }

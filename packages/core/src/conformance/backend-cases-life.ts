@@ -55,9 +55,7 @@ export const lifeCases: readonly BackendCase[] = [
     const commits = Array.from({ length: 100 }, (_, i) =>
       store.guard.commit({ put: [{ key: ["events", `doc${i % 3}`, i], value: VALUE }] }),
     );
-    const closed = store.close();
-    await Promise.all(commits);
-    await closed;
+    await Promise.all([...commits, store.close()]);
     await store.open();
     assert((await store.dump()).length === 100, "an acknowledged commit is lost");
   }),

@@ -7,7 +7,16 @@ import { isCoppiceError } from "../base/errors.js";
 import type { Entry } from "../contract/backend.js";
 import type { Guard } from "../contract/guard.js";
 import { sharing } from "./backend-cases-life.js";
-import { assert, assertTried, type BackendCase, backendCase, bytes, type Store, scanAll } from "./cases.js";
+import {
+  assert,
+  assertTried,
+  awaitedLater,
+  type BackendCase,
+  backendCase,
+  bytes,
+  type Store,
+  scanAll,
+} from "./cases.js";
 
 const COUNTER = ["meta", "counter"] as const;
 const number = (value: Uint8Array | undefined): number =>
@@ -112,7 +121,7 @@ async function closing(store: Store): Promise<void> {
     const commit = (id: string) => guard.commit({ put: [{ key: ["meta", id], value: bytes("x") }] });
     const before = ids.slice(0, 4).map(commit);
     for (let turns = store.random.below(3); turns > 0; turns--) await Promise.resolve();
-    const closed = guard.close();
+    const closed = awaitedLater(guard.close());
     const outcomes = await Promise.allSettled([...before, ...ids.slice(4).map(commit)]);
     await closed;
     await store.open();

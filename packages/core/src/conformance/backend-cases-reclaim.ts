@@ -8,6 +8,7 @@ import {
   assert,
   assertBytes,
   assertLines,
+  awaitedLater,
   type BackendCase,
   type BackendSubject,
   backendCase,
@@ -64,14 +65,12 @@ export const reclaimCases: readonly BackendCase[] = [
     await guard.commit({ put: entries });
     const scans = [false, true].map((reverse) => collect(store, reverse));
     for (const scan of scans) await scan.begun;
-    const commits = Promise.all(
-      Array.from({ length: 10 }, (_, seq) =>
-        guard.commit({ put: [{ key: ["meta", `${seq}`], value: utf8("beside") }] }),
-      ),
+    const beside = Array.from({ length: 10 }, (_, seq) =>
+      guard.commit({ put: [{ key: ["meta", `${seq}`], value: utf8("beside") }] }),
     );
-    const reclaimed = [guard.reclaim(), guard.reclaim()];
+    const done = awaitedLater(Promise.all([...beside, guard.reclaim(), guard.reclaim()]));
     assertBytes(await guard.get(["events", "doc", 7]), entries[7]!.value, "a read beside it");
-    await Promise.all([commits, ...reclaimed]);
+    await done;
     for (const scan of scans) {
       scan.go();
       assert((await scan.count) === 200, "a scan that reclaiming overtakes ends early or repeats");
@@ -120,7 +119,7 @@ export const reclaimCases: readonly BackendCase[] = [
 function collect(
   store: Store,
   reverse: boolean,
-): { begun: Promise<void>; go: () => void; count: Promise<number> } {
+): { begun: Promise<unknown>; go: () => void; count: Promise<number> } {
   let begin = (): void => undefined;
   let go = (): void => undefined;
   const begun = new Promise<void>((resolve) => {
@@ -143,5 +142,7 @@ function collect(
     }
     return entries === seqs.size ? entries : -1;
   };
-  return { begun, go, count: run() };
+  const count = awaitedLater(run());
+  // One that fails, or ends without a page, never begins.
+  return { begun: awaitedLater(Promise.race([begun, count])), go, count };
 }

@@ -10,6 +10,7 @@ import {
   assertLines,
   assertRejects,
   assertTried,
+  awaitedLater,
   type BackendCase,
   backendCase,
   bytes,
@@ -209,9 +210,11 @@ async function consistentPages(store: Store): Promise<void> {
     }
   };
   let writing = true;
-  const written = write().finally(() => {
-    writing = false;
-  });
+  const written = awaitedLater(
+    write().finally(() => {
+      writing = false;
+    }),
+  );
   try {
     do {
       for (const page of await scanPages(store.backend, { space: "events" })) {

@@ -253,6 +253,12 @@ export async function assertRejects(
   return fail(`${what}: should reject with ${code}, but resolved`);
 }
 
+/** For what is awaited only later: that it fails before is no unhandled rejection, which would end Node. */
+export function awaitedLater<T>(work: Promise<T>): Promise<T> {
+  void work.catch(() => undefined);
+  return work;
+}
+
 export async function scanAll(backend: Backend, range: Range, options?: ScanOptions): Promise<Entry[]> {
   return (await scanPages(backend, range, options)).flat();
 }
