@@ -6,6 +6,7 @@
 import { isCoppiceError } from "../base/errors.js";
 import type { Entry } from "../contract/backend.js";
 import type { Guard } from "../contract/guard.js";
+import { plainValue } from "../contract/shapes.js";
 import { sharing } from "./backend-cases-life.js";
 import {
   assert,
@@ -20,7 +21,7 @@ import {
 
 const COUNTER = ["meta", "counter"] as const;
 const number = (value: Uint8Array | undefined): number =>
-  value === undefined ? 0 : Number(new TextDecoder().decode(value));
+  value === undefined ? 0 : Number(new TextDecoder().decode(plainValue(value)));
 
 export const raceCases: readonly BackendCase[] = [
   backendCase(

@@ -14,6 +14,7 @@ import {
   type BackendCase,
   backendCase,
   bytes,
+  eachPage,
   fail,
   type Store,
   scanAll,
@@ -240,7 +241,8 @@ async function betweenPages(store: Store): Promise<void> {
     const touched = new Set<number>();
     const seen: number[] = [];
     let pageCount = 0;
-    for await (const page of store.backend.scan({ space: "events", id }, { reverse, pageBytesMax: 4000 })) {
+    const options = { reverse, pageBytesMax: 4000 };
+    for await (const page of eachPage(store.backend, { space: "events", id }, options)) {
       pageCount++;
       for (const { key } of page) seen.push(key[2]!);
       assert(pageCount <= 2 * count, "the scan does not end");

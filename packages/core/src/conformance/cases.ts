@@ -16,6 +16,7 @@ import { LIMITS } from "../base/limits.js";
 import type { Backend, BackendFactory, Entry, Range, ScanOptions, Traits } from "../contract/backend.js";
 import { Guard } from "../contract/guard.js";
 import { keyName } from "../contract/keys.js";
+import { pagesOf, plainPage, plainValue } from "../contract/shapes.js";
 
 /**
  * How much a case asks of its subject: the `contract` alone; a `race`, which may turn out not to have been
@@ -225,7 +226,8 @@ export function assertBytes(
   expected: Uint8Array | undefined,
   what: string,
 ): void {
-  if (!equalBytes(actual, expected)) fail(`${what}: expected ${brief(expected)}, got ${brief(actual)}`);
+  if (!equalBytes(plainValue(actual), expected))
+    fail(`${what}: expected ${brief(expected)}, got ${brief(actual)}`);
 }
 
 /** Compares lists of lines, and names the first line that differs. */
@@ -269,8 +271,21 @@ export async function scanPages(
   options?: ScanOptions,
 ): Promise<(readonly Entry[])[]> {
   const pages: (readonly Entry[])[] = [];
-  for await (const page of backend.scan(range, options)) pages.push(page);
+  for await (const page of eachPage(backend, range, options)) pages.push(page);
   return pages;
+}
+
+/** The pages of a scan as the backend gives them, once they are known to be some. */
+export async function* eachPage(
+  backend: Backend,
+  range: Range,
+  options?: ScanOptions,
+): AsyncGenerator<readonly Entry[]> {
+  const scan = backend.scan(range, options);
+  for await (const page of { [Symbol.asyncIterator]: () => pagesOf(scan) }) {
+    plainPage(page);
+    yield page;
+  }
 }
 
 /** An entry as a line: all of a short value, the length and checksum of a long one. */

@@ -9,7 +9,9 @@
  *   conflict or `STORE_FULL`: all waiting and later ones reject with `POISONED` until it is reopened, and one
  *   that it has already ends as it says. Reads go on: they only show what was committed;
  * - a commit that fails with an error the contract does not name counts as `OUTCOME_UNKNOWN`;
- * - what a backend returns is a plain `Uint8Array`.
+ * - what a backend returns is a plain `Uint8Array`. What is none, or no entry, page or backend, is a mistake
+ *   of whoever wrote the backend: a `TypeError` that says what it must give, and never `UNAVAILABLE`, which
+ *   would tell a caller to try again.
  */
 
 import type { Env } from "../base/env.js";
@@ -18,6 +20,7 @@ import type { Limits } from "../base/limits.js";
 import type { Backend, Batch, Entry, Key, Range, ScanOptions, Traits } from "./backend.js";
 import { GroupCommit } from "./group-commit.js";
 import { checkId, checkKey, checkRange, isRangeDeletion, keyName } from "./keys.js";
+import { assertBackend, pagesOf, plainPage, plainValue } from "./shapes.js";
 
 /**
  * Told after each backend commit: how many operations and bytes went down together, and how long it took.
@@ -47,6 +50,7 @@ export class Guard implements Backend {
   #ended = 0;
 
   constructor(backend: Backend, env: Env, limits: Limits, onCommit?: CommitListener) {
+    assertBackend(backend);
     this.traits = backend.traits;
     this.#backend = backend;
     this.#env = env;
@@ -64,8 +68,7 @@ export class Guard implements Backend {
   async get(key: Key): Promise<Uint8Array | undefined> {
     this.assertOpen();
     checkKey(key);
-    const value = await this.#translate(() => this.#backend.get(key), UNREADABLE);
-    return value === undefined ? undefined : plain(value);
+    return plainValue(await this.#translate(() => this.#backend.get(key), UNREADABLE));
   }
 
   async *scan(range: Range, options: ScanOptions = {}): AsyncGenerator<readonly Entry[]> {
@@ -79,15 +82,13 @@ export class Guard implements Backend {
     }
     signal?.throwIfAborted();
     if (limit === 0) return;
-    const pages = this.#backend
-      .scan(range, { pageBytesMax: this.#limits.pageBytesMax, ...options })
-      [Symbol.asyncIterator]();
+    const pages = pagesOf(this.#begin(range, { pageBytesMax: this.#limits.pageBytesMax, ...options }));
     try {
       for (;;) {
         const page = await this.#translate(() => pages.next(), UNREADABLE, signal);
         signal?.throwIfAborted();
         if (page.done) return;
-        yield page.value.map((entry) => ({ key: entry.key, value: plain(entry.value) }));
+        yield plainPage(page.value);
         this.assertOpen();
       }
     } finally {
@@ -215,16 +216,27 @@ export class Guard implements Backend {
     }
   }
 
+  #begin(range: Range, options: ScanOptions): AsyncIterable<readonly Entry[]> {
+    try {
+      return this.#backend.scan(range, options);
+    } catch (error) {
+      throw this.#named(error, UNREADABLE, options.signal);
+    }
+  }
+
   async #translate<T>(work: () => Promise<T>, failure: string, signal?: AbortSignal): Promise<T> {
     try {
       return await work();
     } catch (error) {
-      if (signal?.aborted) throw signal.reason;
-      // Closed under the read: the backend does not know whether for good.
-      if (isCoppiceError(error, "CLOSED")) this.assertOpen();
-      if (isCoppiceError(error)) throw error;
-      throw new CoppiceError("UNAVAILABLE", failure, { cause: error });
+      throw this.#named(error, failure, signal);
     }
+  }
+
+  #named(error: unknown, failure: string, signal: AbortSignal | undefined): unknown {
+    if (signal?.aborted) return signal.reason;
+    // Closed under the read: the backend does not know whether for good.
+    if (isCoppiceError(error, "CLOSED")) this.assertOpen();
+    return isCoppiceError(error) ? error : new CoppiceError("UNAVAILABLE", failure, { cause: error });
   }
 
   #checkSizes({ put = [] }: Batch): void {
@@ -280,10 +292,4 @@ function poisoned(cause: CoppiceError): CoppiceError {
   return new CoppiceError("POISONED", "an earlier write failed, nothing more is written until recover()", {
     cause,
   });
-}
-
-/** A `Buffer` is a `Uint8Array` with other habits (`slice`, `toJSON`); callers get the plain class. */
-function plain(bytes: Uint8Array): Uint8Array {
-  if (Object.getPrototypeOf(bytes) === Uint8Array.prototype) return bytes;
-  return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

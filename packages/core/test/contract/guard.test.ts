@@ -255,7 +255,8 @@ async function twoFail(
   // Work takes time here, which is what makes groups go ahead.
   let ticks = 0;
   const env = { ...systemEnv(), elapsed: () => (ticks += 0.02) };
-  const guard = new Guard({ ...inner, traits, commit, close: () => inner.close() }, env, LIMITS);
+  const own = { get: inner.get, scan: inner.scan, reclaim: inner.reclaim, close: () => inner.close() };
+  const guard = new Guard({ ...own, traits, commit }, env, LIMITS);
   const told = new Map<string, unknown>();
   const writer = async (id: string): Promise<void> => {
     for (let n = 0; n < 50; n++) {

@@ -23,9 +23,9 @@ function damagedAt(inner: BackendFactory, bad: (key: Key) => boolean): BackendFa
     async open(env) {
       const backend = await inner.open(env);
       return {
-        ...backend,
         traits: backend.traits,
         commit: (batch) => backend.commit(batch),
+        reclaim: () => backend.reclaim(),
         close: () => backend.close(),
         get: async (key) => {
           refuse(key);
