@@ -49,6 +49,46 @@ test("[CL30] import y-leveldb moves a directory over, and may be repeated", asyn
   ]);
 });
 
+test("[CL150] an id that is percent-encoded is told of, and a fork under the decoded one has its text", async () => {
+  const directory = await temporaryDirectory();
+  const old = join(directory, "old");
+  const theirs = new LeveldbPersistence(old);
+  for (const name of ["a%20room", "caf%C3%A9", "100%"]) await theirs.storeUpdate(name, keystrokes("x")[0]!);
+  await theirs.destroy();
+  const location = join(directory, "data");
+  const args = ["import", "y-leveldb", old, "--store", `level:${location}`];
+  const { code, stderr } = await coppice(args);
+  expect([code, stderr]).toEqual([
+    0,
+    "note: 2 ids are percent-encoded, as a%20room; coppice serve looks for a room:" +
+      " see docs/coming-from-y-leveldb.md\n",
+  ]);
+  expect((await coppice([...args, "--json"])).stderr).toBe("");
+  expect((await coppice(["fork", "a%20room", "a room", "--store", `level:${location}`])).code).toBe(0);
+  const storage = await openStore(location);
+  expect((await storage.load<Doc>("a room"))?.doc.getText("text").toString()).toBe("x");
+  await storage.close();
+});
+
+test('[CL151] a document without a name does not move, is shown as "", and ends the import with 1', async () => {
+  const directory = await temporaryDirectory();
+  const old = join(directory, "old");
+  const theirs = new LeveldbPersistence(old);
+  for (const name of ["", "notes"]) await theirs.storeUpdate(name, keystrokes("x")[0]!);
+  await theirs.destroy();
+  const { code, stdout } = await coppice([
+    "import",
+    "y-leveldb",
+    old,
+    "--store",
+    `level:${join(directory, "data")}`,
+  ]);
+  expect([code, stdout]).toEqual([
+    1,
+    'imported 1 of 2 documents (1 update)\nfailed "": a document id must not be empty\n',
+  ]);
+});
+
 test("[CL31] a directory that y-leveldb wrote is no empty store, and is left as it is", async () => {
   const before = await contentOf(source);
   const store = ["--store", `level:${source}`];

@@ -12,7 +12,7 @@ import type { ImportedDocument, ImportReport } from "@coppice/yjs/y-leveldb";
 import { Command } from "commander";
 import { CommandError, EXIT, type ExitCode } from "../errors.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
-import { count, printable } from "../output.js";
+import { count, plural, printable } from "../output.js";
 import { Progress } from "../progress.js";
 import { type Runtime, unlessPipeClosed } from "../runtime.js";
 import { loadPackage, parseStore, withStorage } from "../store.js";
@@ -54,6 +54,7 @@ async function importFrom(runtime: Runtime, directory: string, options: StoreOpt
   const { importYLeveldb } = await loadPackage("@coppice/yjs", () => import("@coppice/yjs/y-leveldb"));
   await assertDatabase(directory);
   const source = await openSource(directory);
+  const encoded: string[] = [];
   try {
     const report = await withStorage(runtime, { ...options, create: true }, async (storage) => {
       const progress = new Progress(err, "importing");
@@ -61,6 +62,7 @@ async function importFrom(runtime: Runtime, directory: string, options: StoreOpt
       const lines: Promise<void>[] = [];
       const onDocument = (document: ImportedDocument) => {
         progress.update(++seen);
+        if (document.outcome !== "failed" && isPercentEncoded(document.id)) encoded.push(document.id);
         if (options.json) lines.push(out.json(document));
       };
       try {
@@ -74,6 +76,7 @@ async function importFrom(runtime: Runtime, directory: string, options: StoreOpt
       }
     });
     await unlessPipeClosed(() => (options.json ? out.json(report) : tell(runtime, report)));
+    if (!options.json) await tellEncoded(runtime, encoded);
     if (report.problems.some(({ outcome }) => outcome === "damaged")) return EXIT.corrupt;
     return report.problems.length > 0 ? EXIT.failed : EXIT.ok;
   } finally {
@@ -91,12 +94,30 @@ function nothingIn(directory: string): CommandError {
 async function tell({ out }: Runtime, report: ImportReport): Promise<void> {
   const { documents, imported, present, appended, problems } = report;
   const already = present === 0 ? "" : `, ${count(present)} were there already`;
-  await out.line(
-    `imported ${count(imported)} of ${count(documents)} documents (${count(appended)} updates)${already}`,
-  );
+  const moved = `${count(imported)} of ${plural(documents, "document")}`;
+  await out.line(`imported ${moved} (${plural(appended, "update")})${already}`);
   for (const { id, outcome, reason = "" } of problems) {
-    await out.line(`${out.style("red", outcome)} ${printable(id)}: ${printable(reason)}`);
+    const name = id === "" ? '""' : printable(id);
+    await out.line(`${out.style("red", outcome)} ${name}: ${printable(reason)}`);
   }
+}
+
+/** A server of y-websocket names documents by the URL as it comes, ours by what it stands for. */
+function isPercentEncoded(id: string): boolean {
+  try {
+    return decodeURIComponent(id) !== id;
+  } catch {
+    return false;
+  }
+}
+
+async function tellEncoded({ err }: Runtime, [first, ...others]: readonly string[]): Promise<void> {
+  if (first === undefined) return;
+  const are = others.length === 0 ? "1 id is" : `${count(others.length + 1)} ids are`;
+  await err.line(
+    `note: ${are} percent-encoded, as ${printable(first)}; coppice serve looks for` +
+      ` ${printable(decodeURIComponent(first))}: see docs/coming-from-y-leveldb.md`,
+  );
 }
 
 async function assertDatabase(directory: string): Promise<void> {
