@@ -160,13 +160,16 @@ export async function withStorage<T>(
     // The first failure is the one to tell; closing a store that failed may fail too. What a command has
     // half done is not to be saved.
     await storage.close({ discard: true }).catch(() => undefined);
-    if (isNew && !options.json) {
-      await runtime.err.line(`note: there was no store at ${printable(options.store)}; a new one was made`);
-    }
+    if (isNew && !options.json) await noteNew(runtime, options.store);
     throw error;
   }
   await storage.close();
   return result;
+}
+
+/** For a command that did not do what was asked, or found nothing to do. */
+export function noteNew({ err }: Runtime, store: string): Promise<void> {
+  return err.line(`note: there was no store at ${printable(store)}; a new one was made`);
 }
 
 /**

@@ -113,7 +113,7 @@ describe("check", () => {
     expect(code).toBe(5);
     expect(stderr).toMatch(/^damaged {2}\d+\.ldb at byte \d+: a block does not check, keys after /m);
     expect(stderr).toContain("the source is damaged, and the copy has what could be read");
-    const [, copied] = /^\d+ documents: (\d+) copied, /.exec(stdout) ?? [];
+    const [, copied] = /^\d+ ids: (\d+) copied, /.exec(stdout) ?? [];
     expect(Number(copied)).toBeGreaterThan(DOCUMENTS - 40);
     expect(stdout).toMatch(/^failed doc-\d+: /m);
     const checked = await coppice(["check", "-s", saved]);
@@ -121,7 +121,7 @@ describe("check", () => {
     // Of a sound store it is a copy like others; a file log has its own repair.
     const whole = await coppice(["copy", "--damaged", saved, `${saved}-2`, "--prefix", "doc-000"]);
     expect([whole.code, whole.stderr]).toEqual([0, ""]);
-    expect(whole.stdout).toMatch(/^10 documents: 10 copied/);
+    expect(whole.stdout).toMatch(/^10 ids: 10 copied/);
     const log = await coppice(["copy", "--damaged", "file:./log", saved]);
     expect([log.code, log.stderr]).toEqual([2, expect.stringContaining("check --repair")]);
   });

@@ -157,12 +157,12 @@ describe("moving", () => {
     const target = `level:${join(await temporaryDirectory(), "copy")}`;
     const first = await coppice(["copy", store.url, target]);
     expect(first).toMatchObject({ code: 0, stderr: "" });
-    expect(first.stdout).toMatch(/ documents: \d+ copied, 0 updated, 0 unchanged/);
+    expect(first.stdout).toMatch(/ ids: \d+ copied, 0 updated, 0 unchanged/);
     await on(store, "fork", "a", "more");
     const [second] = jsonLines((await coppice(["copy", store.url, target, "--json"])).stdout);
     expect(second).toMatchObject({ copied: 1, updated: 0, failures: [] });
     const one = await coppice(["copy", store.url, target, "--prefix", "more"]);
-    expect(one.stdout).toMatch(/^1 document: 0 copied/);
+    expect(one.stdout).toMatch(/^1 id: 0 copied/);
     expect((await coppice(["check", "--store", target])).code).toBe(0);
     const dumped = await coppice(["dump", "more", "--store", target]);
     expect([dumped.code, dumped.stdout]).toEqual([
@@ -188,6 +188,31 @@ describe("moving", () => {
     const same = await coppice(["copy", store.url, store.url]);
     expect(same.code).toBe(2);
     expect(same.stderr).toContain("two stores");
+  });
+
+  test("[CL152] copy tells deletions and erasures from documents, and says when no id has the prefix", async () => {
+    const source = await makeStore(async (storage) => {
+      for (const id of ["kept", "secret", "gone"]) await storage.append(id, events);
+      await storage.delete("gone");
+    });
+    const target = `level:${join(await temporaryDirectory(), "copy")}`;
+    const none = ["copy", source.url, target, "--prefix", "nope"];
+    const made = await coppice(none);
+    expect([made.code, made.stdout]).toEqual([0, expect.stringMatching(/^0 ids: 0 copied/)]);
+    expect(made.stderr).toBe(
+      `note: no id in ${source.url} begins with nope\n` +
+        `note: there was no store at ${target}; a new one was made\n`,
+    );
+    expect((await coppice(none)).stderr).toBe(`note: no id in ${source.url} begins with nope\n`);
+    expect((await coppice([...none, "--json"])).stderr).toBe("");
+    const run = async () => (await coppice(["copy", source.url, target])).stdout.split(";")[0];
+    expect(await run()).toBe("3 ids: 2 copied, 0 updated, 0 unchanged, 1 deletion carried over");
+    expect(await run()).toBe("3 ids: 0 copied, 0 updated, 3 unchanged");
+    await on(source, "rm", "kept", "--yes");
+    await on(source, "erase", "secret", "--yes");
+    expect(await run()).toBe(
+      "2 ids: 0 copied, 0 updated, 1 unchanged, 1 deletion and 1 erasure carried over",
+    );
   });
 
   test("[CL43] erase wants --yes without a terminal, and leaves no document", async () => {

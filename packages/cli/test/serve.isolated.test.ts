@@ -203,8 +203,8 @@ describe("beside a server", () => {
     const through = expect.stringMatching(/^note: read through process \d+, which has the store open\n/);
     const copies = [await coppice(["copy", url, backup]), await coppice(["copy", url, backup])];
     expect(copies).toMatchObject([
-      { code: 0, stderr: through, stdout: expect.stringMatching(/^3 documents: 3 copied/) },
-      { code: 0, stderr: through, stdout: expect.stringMatching(/^3 documents: 0 copied, .* 3 unchanged/) },
+      { code: 0, stderr: through, stdout: expect.stringMatching(/^3 ids: 3 copied/) },
+      { code: 0, stderr: through, stdout: expect.stringMatching(/^3 ids: 0 copied, .* 3 unchanged/) },
     ]);
     expect((await coppice(["check", "-s", backup])).code).toBe(0);
     for (const command of [

@@ -17,7 +17,7 @@ import { type CommonOptions, examples, parseDuration, parsePositive, plainComman
 import { byteSize, count, duration, plural, printable } from "../output.js";
 import { Progress } from "../progress.js";
 import { type Runtime, unlessPipeClosed } from "../runtime.js";
-import { parseStore, withStorage } from "../store.js";
+import { noteNew, parseStore, withStorage } from "../store.js";
 
 interface Options extends CommonOptions {
   readonly prefix?: string;
@@ -141,7 +141,7 @@ function copy(
   };
   return withStorage(runtime, source, (source, { holdsChunks }) => {
     onOpen?.();
-    return withStorage(runtime, { ...common, store: to, create: true }, async (target) => {
+    return withStorage(runtime, { ...common, store: to, create: true }, async (target, { isNew }) => {
       const range = prefix === undefined ? {} : { prefix };
       let total: number | undefined;
       // Of a damaged store the list may end early.
@@ -165,6 +165,10 @@ function copy(
         else if (!chunks || result.seen > 0) await tell(runtime, result);
         signal.throwIfAborted();
       });
+      if (!json && prefix !== undefined && result.seen + result.erased + result.failures.length === 0) {
+        await err.line(`note: no id in ${printable(from)} begins with ${printable(prefix)}`);
+        if (isNew) await noteNew(runtime, to);
+      }
       if (chunks && !json) await err.line(`${err.style("red", "failed")} ${printable(from)} ${CHUNKS}`);
       return worst([
         ...result.failures.map(({ error }) => (error.kind === "corrupt" ? EXIT.corrupt : EXIT.failed)),
@@ -190,10 +194,15 @@ function summary(result: CopyResult): object {
 
 async function tell({ out }: Runtime, result: CopyResult): Promise<void> {
   const { seen, copied, updated, unchanged, deleted, erased, bytes } = result;
-  const removed = deleted + erased === 0 ? "" : `, ${count(deleted + erased)} removed`;
-  const kept = `${count(updated)} updated, ${count(unchanged)} unchanged${removed}`;
+  const gone = [
+    ...(deleted === 0 ? [] : [plural(deleted, "deletion")]),
+    ...(erased === 0 ? [] : [plural(erased, "erasure")]),
+  ];
+  const carried = gone.length === 0 ? "" : `, ${gone.join(" and ")} carried over`;
+  const kept = `${count(updated)} updated, ${count(unchanged)} unchanged${carried}`;
   const cost = `${byteSize(bytes)} in ${duration(result.durationMs)}`;
-  await out.line(`${plural(seen, "document")}: ${count(copied)} copied, ${kept}; ${cost}`);
+  // Ids of deleted documents are among them, also where the target has the deletion already.
+  await out.line(`${plural(seen, "id")}: ${count(copied)} copied, ${kept}; ${cost}`);
   for (const { id, error } of result.failures) {
     const where = id === "" ? "the store" : printable(id);
     await out.line(`${out.style("red", "failed")} ${where}: ${printable(inWords(error.message))}`);
