@@ -183,10 +183,13 @@ const CODE_HINTS: Readonly<Record<string, string>> = {
   EXPORT_INVALID: "Name a file that `coppice export` wrote, or export the document again.",
 };
 
-/** The library speaks of what programs pass to it where a tag is unknown. */
-function messageOf(error: CoppiceError): string {
-  if (error.code !== "TAG_UNKNOWN") return withCause(error);
-  return `${JSON.stringify(error.details.id)} has no tag ${JSON.stringify(error.details.name)}`;
+/** The library speaks of what programs pass to it where a tag or a model is unknown. */
+export function messageOf(error: CoppiceError): string {
+  const { code, details } = error;
+  if (code === "TAG_UNKNOWN")
+    return `${JSON.stringify(details.id)} has no tag ${JSON.stringify(details.name)}`;
+  if (code === "MODEL_UNKNOWN" && "known" in details) return `this command has no model ${details.model}`;
+  return withCause(error);
 }
 
 function hintFor(kind: string, code: string): string | undefined {

@@ -1,7 +1,8 @@
 /**
  * Who has a LevelDB directory open, as far as the system tells: Linux lists advisory locks in /proc/locks,
  * by device and inode. Elsewhere, and for a file log, whose lock belongs to no process there, nobody is
- * named. It only reads, and a wrong guess harms nothing.
+ * named, unless an owner that works for others has said its number. It only reads, and a wrong guess harms
+ * nothing.
  */
 
 import { readFile, stat } from "node:fs/promises";
@@ -21,10 +22,15 @@ export async function lockOwner(location: string): Promise<LockOwner | undefined
   for (const line of locks.split("\n")) {
     const [, pid, inode] = /^\d+: POSIX .* WRITE (\d+) [0-9a-f]+:[0-9a-f]+:(\d+) /.exec(line) ?? [];
     if (pid === undefined || inode !== String(lock.ino)) continue;
-    const command = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
-    const words = command.split("\0").join(" ").trim();
-    const shown = words.length > COMMAND_MAX ? `${words.slice(0, COMMAND_MAX - 1)}…` : words;
-    return { pid: Number(pid), command: shown === "" ? undefined : shown };
+    return lockOwnerOf(Number(pid));
   }
   return undefined;
+}
+
+/** With the command line, where the system shows it. */
+export async function lockOwnerOf(pid: number): Promise<LockOwner> {
+  const command = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
+  const words = command.split("\0").join(" ").trim();
+  const shown = words.length > COMMAND_MAX ? `${words.slice(0, COMMAND_MAX - 1)}…` : words;
+  return { pid, command: shown === "" ? undefined : shown };
 }

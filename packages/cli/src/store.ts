@@ -27,7 +27,7 @@ import {
 } from "coppice";
 import { findOwner } from "coppice/control";
 import { CommandError } from "./errors.js";
-import { lockOwner } from "./lock-owner.js";
+import { lockOwner, lockOwnerOf } from "./lock-owner.js";
 import type { StoreOptions } from "./options.js";
 import { printable } from "./output.js";
 import { delay, type Runtime } from "./runtime.js";
@@ -304,11 +304,11 @@ async function lockedError(
   { store, wait }: StoreOptions,
   cause: unknown,
 ): Promise<CommandError> {
-  const owner = await lockOwner(location);
+  const helper = await findOwner(location).catch(() => undefined);
+  const owner = (await lockOwner(location)) ?? (helper && (await lockOwnerOf(helper.pid)));
   const who = owner === undefined ? "another process" : `process ${owner.pid}`;
   const command = owner?.command === undefined ? "" : ` (${printable(owner.command)})`;
   const waited = wait === undefined || wait === 0 ? "" : `, after waiting for ${wait} ms`;
-  const helper = await findOwner(location).catch(() => undefined);
   return new CommandError("LOCKED", `${who}${command} has ${printable(store)} open${waited}`, {
     hint: helper === undefined ? ALONE : HELPFUL,
     details: { store, pid: owner?.pid, command: owner?.command, reason: (cause as Error).message },

@@ -225,6 +225,17 @@ describe("beside a server", () => {
     await stop(serving);
   });
 
+  test("[CL8] what writes beside the owner of a file log names it, as that says who it is", async () => {
+    const location = join(await temporaryDirectory(), "log");
+    const serving = await serve({ location, url: `file:${location}` });
+    const { pid } = serving.started.child;
+    const refused = await coppice(["tag", "team/a", "v1", "-s", serving.store.url, "--json"]);
+    expect([refused.code, jsonLines(refused.stderr)]).toMatchObject([4, [{ error: { details: { pid } } }]]);
+    const told = await coppice(["tag", "team/a", "v1", "-s", serving.store.url]);
+    expect(told.stderr).toMatch(new RegExp(`^coppice: process ${pid}( \\(.*\\))? has file:`));
+    await stop(serving);
+  });
+
   test("[CS13] of two compactions at once the second ends with 6, or waits", async () => {
     const store = await makeStore(async (storage) => {
       const [update = new Uint8Array()] = keystrokes("x");

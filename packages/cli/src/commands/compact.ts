@@ -15,7 +15,7 @@ import {
   type HistoryPolicy,
   isCoppiceError,
 } from "coppice";
-import { CommandError, EXIT, type ExitCode, modelHint, worst } from "../errors.js";
+import { CommandError, EXIT, type ExitCode, messageOf, modelHint, worst } from "../errors.js";
 import {
   examples,
   parseCount,
@@ -220,7 +220,7 @@ function summary(result: CompactAllResult, options: Options): object {
   const failures = result.failures.map(({ id, error }) => ({
     id,
     code: isCoppiceError(error) ? error.code : "REFUSED",
-    message: isCoppiceError(error) ? error.message : error,
+    message: isCoppiceError(error) ? messageOf(error) : error,
   }));
   return { dryRun: options.dryRun === true, ...result, failures };
 }
@@ -232,7 +232,7 @@ async function tell({ out }: Runtime, result: CompactAllResult, options: Options
   const documents = `${count(result.compacted)} of ${count(result.seen)} documents`;
   await out.line(`${verb} ${documents}, ${trim} ${trimmed}, in ${duration(result.durationMs)}`);
   for (const { id, error } of result.failures) {
-    const message = isCoppiceError(error) ? error.message : error;
+    const message = isCoppiceError(error) ? messageOf(error) : error;
     await out.line(`${out.style("red", "failed")} ${printable(id)}: ${printable(message)}`);
   }
   const hints = result.failures.map(({ error }) =>
