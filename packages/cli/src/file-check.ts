@@ -40,6 +40,11 @@ export async function checkFiles(
   return report;
 }
 
+/** The files hold a hash of the id of an erased document, and ids may look so, too. */
+function named(id: string): string {
+  return /^[0-9a-f]{64}$/.test(id) ? `${id} (an erased document, or an id that is a hash)` : printable(id);
+}
+
 async function tell({ out }: Runtime, report: FileLogReport): Promise<void> {
   for (const { file, position, bytes, message, quarantine } of report.damage) {
     const isGone = bytes === 0 && file !== MANIFEST;
@@ -50,7 +55,7 @@ async function tell({ out }: Runtime, report: FileLogReport): Promise<void> {
     await out.line(`${mark} ${where}: ${message}${kept}`);
   }
   if (report.documents.length > 0) {
-    const shown = report.documents.slice(0, DOCUMENTS_SHOWN_MAX).map(printable).join(", ");
+    const shown = report.documents.slice(0, DOCUMENTS_SHOWN_MAX).map(named).join(", ");
     const left = report.documents.length - DOCUMENTS_SHOWN_MAX;
     const more = left > 0 ? `, and ${count(left)} more that \`--json\` names` : "";
     await out.line(`documents in the damaged files: ${shown}${more}`);

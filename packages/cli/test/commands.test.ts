@@ -243,6 +243,14 @@ describe("failures", () => {
     }
   });
 
+  test("[CL153] an id that may be meant for a store is told where stores go", async () => {
+    const told = "`coppice ls` lists those that there are. A store goes behind --store, as in";
+    for (const id of [store.location, `level:${store.location}`])
+      expect((await on(store, "check", id)).stderr.split("\n")[1]).toContain(told);
+    for (const id of ["x".repeat(500), "a\u0001b", join(store.location, "CURRENT")])
+      expect((await on(store, "info", id)).stderr.split("\n")[1]).toBe(told.split(" A store")[0]);
+  });
+
   test("[CL3] with --json an error is one JSON object on stderr, for usage errors too", async () => {
     const missing = await on(store, "info", "nobody", "--json");
     expect(missing.stdout).toBe("");

@@ -143,6 +143,19 @@ test("[CL51] check says how many documents it has not named", async () => {
   expect(named!.split(", ")).toHaveLength(20);
 });
 
+test("[CL51] check calls the hash that an erased document leaves what it is", async () => {
+  const { url, location } = await makeStore();
+  expect((await coppice(["erase", "notes/a", "--yes", "-s", url])).code).toBe(0);
+  const names = (await readdir(location)).filter((name) => name.endsWith(".seg"));
+  for (const name of names) {
+    const bytes = await readFile(join(location, name));
+    if (bytes.length > 4096 + 80) bytes[4096 + 80]! ^= 1;
+    await writeFile(join(location, name), bytes);
+  }
+  const { stdout } = await coppice(["check", "-s", url]);
+  expect(stdout).toMatch(/^documents in the damaged files: .*\b[0-9a-f]{64} \(an erased document, /m);
+});
+
 test("[CL51] check --repair makes a lost manifest again", async () => {
   const { url, location } = await makeStore();
   await writeFile(join(location, "MANIFEST"), "nothing");

@@ -128,6 +128,8 @@ describe("moving", () => {
     ]);
     expect(refused.stderr).not.toContain(".part");
     expect((await on(store, "import", "document", folder, "--json")).stderr).toContain('"system":"EISDIR"');
+    const empty = await on(store, "export", "a", "", "--force");
+    expect([empty.code, empty.stderr]).toEqual([2, expect.stringContaining("its name is empty\n")]);
     expect((await on(store, "export", "a", beyond)).stderr).toContain("Look at the name, the rights");
     const file = join(folder, "file");
     await writeFile(file, "");

@@ -3,6 +3,7 @@
  * It prints nothing itself.
  */
 
+import { existsSync } from "node:fs";
 import type { DocumentInfo, DocumentStorage } from "coppice";
 import { CommandError } from "../errors.js";
 import { printable } from "../output.js";
@@ -16,9 +17,17 @@ export async function existing(storage: Pick<DocumentStorage, "info">, id: strin
 
 export function noDocument(id: string): CommandError {
   return new CommandError("NOT_FOUND", `there is no document "${printable(id)}"`, {
-    hint: "`coppice ls` lists those that there are.",
+    hint: `\`coppice ls\` lists those that there are.${isPlace(id) ? STORES : ""}`,
     details: { id },
   });
+}
+
+const STORES = " A store goes behind --store, as in --store level:./data";
+
+/** Whether a store was meant, perhaps: a directory of that name, or what a store looks like. */
+function isPlace(id: string): boolean {
+  // Behind a file there is nothing, and what is no path at all does not exist.
+  return /^(?:level|file|memory):/.test(id) || existsSync(`${id}/.`);
 }
 
 /** A document that exists, and did not at the moment that was asked for. */

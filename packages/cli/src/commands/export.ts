@@ -59,6 +59,10 @@ function exportOne(runtime: Runtime, id: string, file: string, options: ExportOp
   const { err, signal } = runtime;
   const at = options.at === undefined ? {} : { at: options.at };
   const force = options.force === true;
+  if (file === "")
+    throw new CommandError("USAGE", "export wants a file, and its name is empty", {
+      hint: "As in `coppice export notes notes.coppice`; - is the standard output.",
+    });
   if (file !== "-" && !force && existsSync(file)) throw existsError(file);
   if (file === "-" && runtime.out.terminal)
     throw new CommandError("USAGE", "an export is binary: name a file, or redirect", {
