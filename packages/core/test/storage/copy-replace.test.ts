@@ -4,7 +4,7 @@
  */
 
 import { type BackendFactory, CoppiceError, DocumentStorage, memoryBackend, never } from "coppice";
-import { type SimulatedBackend, simulatedBackend, simulatedEnv } from "coppice/testing";
+import { type SimulatedBackend, seededRandom, simulatedBackend, simulatedEnv } from "coppice/testing";
 import { describe, expect, test } from "vitest";
 import { type NameSet, nameSet, namesIn, naming } from "../../../../test/support/oracle-model.js";
 
@@ -405,4 +405,71 @@ test("[MV40] who subscribes in the target gets what is copied or imported there,
   expect(namesIn((await news).value!.event as Uint8Array)).toEqual(["x"]);
   await imported.return?.();
   await clean(from, to);
+});
+
+test("[MV39] whatever runs beside replacing copies, nothing is corrupt and nothing that came after them is lost", async () => {
+  const passes = ["DELETED", "TRIMMED", "BUSY", "HEAD_CONFLICT", "EXISTS"];
+  let replaced = 0;
+  for (let seed = 1; seed <= 60; seed++) {
+    const random = seededRandom(seed);
+    const late = async () => {
+      for (let turns = random.int(4); turns > 0; turns--) await Promise.resolve();
+      if (random.next() < 0.2) await new Promise((resolve) => setTimeout(resolve, 0));
+    };
+    const slow = changed(memoryBackend(), (opened) => ({
+      get: (key) => late().then(() => opened.get(key)),
+      commit: (batch) => late().then(() => opened.commit(batch)),
+      async *scan(range, options) {
+        for await (const page of opened.scan(range, options)) {
+          await late();
+          yield page;
+        }
+      },
+    }));
+    const [from, to] = [await open(memoryBackend(), 1), await open(slow, 2, { pageBytesMax: 64 })];
+    await write(from, "d", "a");
+    await from.copyTo(to);
+    const failures: unknown[] = [];
+    const under: Promise<unknown>[] = [];
+    let made = 0;
+    const started = (task: () => Promise<unknown>) => {
+      const done = task().catch((error: { code?: string }) => {
+        if (!passes.includes(error.code!)) failures.push(error);
+      });
+      under.push(done);
+    };
+    const handled = async () => {
+      const handle = await to.load<NameSet>("d");
+      try {
+        handle?.receive([naming(`h${made++}`)]);
+        await handle?.save();
+        if (random.next() < 0.5) await handle?.snapshot();
+      } finally {
+        await handle?.close({ discard: true });
+      }
+    };
+    const copied = async () => {
+      const result = await from.copyTo(to, { replace: true });
+      replaced += result.copied;
+      for (const { error } of result.failures) throw error;
+    };
+    const tasks = [
+      () => from.append("d", [naming(`s${made++}`)]),
+      () => to.append("d", [naming(`t${made++}`)]),
+      () => to.append("d", [naming(`t${made++}`), naming(`t${made++}`)]),
+      () => to.compact("d"),
+      handled,
+      copied,
+    ];
+    for (let step = 0; step < 25; step++) {
+      started(random.pick(tasks));
+      if (random.next() < 0.3) await new Promise((resolve) => setTimeout(resolve, 0));
+    }
+    await Promise.all(under);
+    expect(failures, `seed ${seed}`).toEqual([]);
+    await write(to, "d", "z");
+    expect((await to.load<NameSet>("d"))!.doc.names.has("z"), `seed ${seed}`).toBe(true);
+    await clean(from, to);
+  }
+  expect(replaced).toBeGreaterThan(60);
 });
