@@ -3,39 +3,9 @@
  * it from what is old; and what is old never passes for the target's own.
  */
 
-import { DocumentStorage, never } from "coppice";
-import { type SimulatedBackend, simulatedBackend, simulatedEnv } from "coppice/testing";
 import { describe, expect, test } from "vitest";
-import { type NameSet, nameSet, naming } from "../../../../test/support/oracle-model.js";
-
-const limits = { groupBytesMax: 300, batchBytesMax: 2000 };
-
-function open(backend: SimulatedBackend, seed: number) {
-  const env = simulatedEnv(seed, { autoAdvance: true });
-  return DocumentStorage.open({ backend, models: [nameSet()], snapshotPolicy: never, env, limits });
-}
-
-type Storage = Awaited<ReturnType<typeof open>>;
-
-async function pair(): Promise<{ from: Storage; to: Storage; target: SimulatedBackend }> {
-  const target = simulatedBackend({ seed: 2 });
-  return { from: await open(simulatedBackend({ seed: 1 }), 1), to: await open(target, 2), target };
-}
-
-async function write(storage: Storage, id: string, names: string): Promise<void> {
-  for (const name of names) await storage.append(id, [naming(name)]);
-}
-
-async function names(storage: Storage, id: string): Promise<string> {
-  return [...((await storage.load<NameSet>(id))?.doc.names.keys() ?? [])].sort().join("");
-}
-
-async function clean(...storages: Storage[]): Promise<void> {
-  for (const storage of storages) {
-    expect((await storage.check()).problems).toEqual([]);
-    await storage.close();
-  }
-}
+import type { NameSet } from "../../../../test/support/oracle-model.js";
+import { clean, names, open, pair, type Storage, write } from "./copy-tools.js";
 
 const OWN = { code: "EXISTS", message: expect.stringContaining("of its own") };
 

@@ -5,6 +5,7 @@ import { type BackendFactory, DocumentStorage, memoryBackend, never } from "copp
 import { expect, test } from "vitest";
 import { type NameSet, nameSet, naming } from "../../../../test/support/oracle-model.js";
 import { changed } from "./changed-backend.js";
+import { clean } from "./copy-tools.js";
 
 const models = [nameSet()] as const;
 type Storage = DocumentStorage<typeof models>;
@@ -40,13 +41,6 @@ function interrupted(
 async function namesIn(storage: Storage, id: string): Promise<string[] | undefined> {
   const handle = await storage.load<NameSet>(id);
   return handle && [...handle.doc.names.keys()];
-}
-
-async function clean(...storages: Storage[]): Promise<void> {
-  for (const storage of storages) {
-    expect((await storage.check()).problems).toEqual([]);
-    await storage.close();
-  }
 }
 
 for (const where of ["source", "target"] as const) {

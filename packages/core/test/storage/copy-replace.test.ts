@@ -3,51 +3,18 @@
  * bindings, readings and appends that are on their way end, and none goes on in it.
  */
 
-import { type BackendFactory, CoppiceError, DocumentStorage, memoryBackend, never } from "coppice";
-import { type SimulatedBackend, seededRandom, simulatedBackend, simulatedEnv } from "coppice/testing";
+import { CoppiceError, memoryBackend } from "coppice";
+import { seededRandom, simulatedBackend } from "coppice/testing";
 import { describe, expect, test } from "vitest";
-import { type NameSet, nameSet, namesIn, naming } from "../../../../test/support/oracle-model.js";
-
-const limits = { groupBytesMax: 300, batchBytesMax: 2000 };
-
-function open(backend: BackendFactory, seed: number, more: { readonly pageBytesMax?: number } = {}) {
-  const env = simulatedEnv(seed, { autoAdvance: true });
-  const options = { limits: { ...limits, ...more }, snapshotPolicy: never, env };
-  return DocumentStorage.open({ backend, models: [nameSet()], ...options });
-}
-
-type Storage = Awaited<ReturnType<typeof open>>;
-type Opened = Awaited<ReturnType<BackendFactory["open"]>>;
-
-async function pair(): Promise<{ from: Storage; to: Storage; target: SimulatedBackend }> {
-  const target = simulatedBackend({ seed: 2 });
-  return { from: await open(simulatedBackend({ seed: 1 }), 1), to: await open(target, 2), target };
-}
-
-/** A backend of which some calls do something else. */
-function changed(inner: BackendFactory, change: (opened: Opened) => Partial<Opened>): BackendFactory {
-  return {
-    name: "changed",
-    open: async (env) => {
-      const opened = await inner.open(env);
-      const same: Opened = {
-        traits: opened.traits,
-        get: (key) => opened.get(key),
-        scan: (range, options) => opened.scan(range, options),
-        commit: (batch) => opened.commit(batch),
-        reclaim: () => opened.reclaim(),
-        close: () => opened.close(),
-      };
-      return { ...same, ...change(opened) };
-    },
-  };
-}
+import { type NameSet, namesIn, naming } from "../../../../test/support/oracle-model.js";
+import { changed } from "./changed-backend.js";
+import { clean, names, open, pair, write } from "./copy-tools.js";
 
 /** A target in which what the caller sets runs once, in the commit that puts a copy in its place. */
-async function withFlip(backend: BackendFactory = memoryBackend()) {
+async function withFlip() {
   const it: { onFlip: (() => unknown) | undefined } = { onFlip: undefined };
   const to = await open(
-    changed(backend, (opened) => ({
+    changed(memoryBackend(), (opened) => ({
       commit: async (batch) => {
         if (batch.put?.some(({ key }) => key[0] === "copied")) {
           const { onFlip } = it;
@@ -62,21 +29,6 @@ async function withFlip(backend: BackendFactory = memoryBackend()) {
     2,
   );
   return Object.assign(it, { from: await open(memoryBackend(), 1), to });
-}
-
-async function write(storage: Storage, id: string, names: string): Promise<void> {
-  for (const name of names) await storage.append(id, [naming(name)]);
-}
-
-async function names(storage: Storage, id: string): Promise<string> {
-  return [...((await storage.load<NameSet>(id))?.doc.names.keys() ?? [])].sort().join("");
-}
-
-async function clean(...storages: Storage[]): Promise<void> {
-  for (const storage of storages) {
-    expect((await storage.check()).problems).toEqual([]);
-    await storage.close();
-  }
 }
 
 const DELETED = { code: "DELETED" };

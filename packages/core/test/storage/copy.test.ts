@@ -3,6 +3,7 @@ import { type SimulatedBackend, seededRandom, simulatedBackend, simulatedEnv } f
 import { describe, expect, test } from "vitest";
 import { writeHistory } from "../../../../test/support/oracle.js";
 import { type NameSet, nameSet, naming } from "../../../../test/support/oracle-model.js";
+import { clean } from "./copy-tools.js";
 
 const models = [nameSet()] as const;
 type Storage = DocumentStorage<typeof models>;
@@ -29,13 +30,6 @@ async function pair(options: Partial<StorageOptions<typeof models>> = {}): Promi
     await open({ backend: target, env: env(2) }),
   ];
   return { from, to, source, target };
-}
-
-async function clean(...storages: Storage[]): Promise<void> {
-  for (const storage of storages) {
-    expect((await storage.check()).problems).toEqual([]);
-    await storage.close();
-  }
 }
 
 describe("copyTo", () => {
