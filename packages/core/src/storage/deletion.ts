@@ -186,12 +186,20 @@ async function takeClaim(context: Context, id: string, claim: Claim): Promise<Cl
   }
 }
 
+/**
+ * Nothing need be left of a claim. Where it has replaced a document, a tombstone stays: it tells those who
+ * have loaded that one, whoever they are, from what lands there next.
+ */
+function isTraceless({ incoming, landed }: Meta): boolean {
+  return incoming?.fresh === true && landed === undefined;
+}
+
 /** Deletes what is staged under a claim that was taken, and puts back what was there before it. */
 async function clearClaim(context: Context, id: string, { meta, metaBytes }: Claim): Promise<void> {
   if (!(await wipe(context, id, [...SPACES, COPIED_SPACE], metaBytes)).done) return;
   const key = metaKey(id);
   const before = { ...meta, incoming: undefined };
-  const change = meta.incoming?.fresh
+  const change = isTraceless(meta)
     ? { delete: [key] }
     : { put: [{ key, value: sealMeta(id, before, context.env.now()) }] };
   try {
@@ -214,7 +222,7 @@ async function hide(context: Context, log: DocumentLog, meta: Meta, metaBytes: U
   const commitFloor = Math.max(meta.commitFloor, known?.commitFloor ?? 0);
   const record = sealErased(erased, { clock, time: meta.deleted!.time, commitFloor });
   // Under an id that was never used, or erased before, a document was only staged: nothing new to remember.
-  const put = meta.incoming?.fresh ? [] : [{ key: erased, value: record }];
+  const put = isTraceless(meta) ? [] : [{ key: erased, value: record }];
   try {
     const expect = [
       { key, value: metaBytes },

@@ -30,6 +30,7 @@ import { deletedError, incomingError } from "./head.js";
 import { IMAGE_SPACES, type ImageEnd, type ImagePart } from "./image.js";
 import { eventsKey, type Meta, metaKey, sealLanded, sealMeta, unsealMeta } from "./meta.js";
 import { SPACES } from "./stages.js";
+import { tagsKey } from "./tag-index.js";
 import { type Erased, erasedKey, readErased } from "./tombstone.js";
 
 /** What lies under an id before anything is brought in there. */
@@ -44,6 +45,8 @@ export interface Place {
   readonly head?: number;
   /** With `head`: an image that is too large for one commit is staged, and until the flip there is none. */
   readonly inPieces?: boolean;
+  /** With `head`: the index of the tags that go with it; nobody may have tagged it since. */
+  readonly tags?: { readonly bytes: Uint8Array | undefined } | undefined;
   /** Of the meta that lands: what tells it from the document that was here, if there was one. */
   readonly landed?: string | undefined;
   /** With `inPieces`: the document that was here is gone, and there is a claim. */
@@ -208,9 +211,10 @@ class Landing {
       await this.#stage();
       await this.#verifyStaged();
     }
-    const put = [...this.#waiting.splice(0), ...entries, entry];
-    await this.#flip(put);
-    if (!staged) await this.#verify(put);
+    const image = [...this.#waiting.splice(0), entry];
+    await this.#flip([...entries, ...image]);
+    // Not what goes beside it: another copy may write that without changing meta.
+    if (!staged) await this.#verify(image);
     this.#claim = undefined;
     const { records, bytes } = this.#tally;
     return { records, bytes };
@@ -286,10 +290,12 @@ class Landing {
     return claim;
   }
 
-  /** Nobody has appended to the document that is replaced. */
+  /** Nobody has appended to the document that is replaced, or tagged it where its tags may not be lost. */
   #unmoved(): Expectation[] {
-    const { id, head } = this.#place;
-    return head === undefined ? [] : [{ key: eventsKey(id, head), value: undefined }];
+    const { id, head, tags } = this.#place;
+    if (head === undefined) return [];
+    const untagged = tags === undefined ? [] : [{ key: tagsKey(id), value: tags.bytes }];
+    return [{ key: eventsKey(id, head), value: undefined }, ...untagged];
   }
 
   async #clear(claimBytes: Uint8Array): Promise<void> {

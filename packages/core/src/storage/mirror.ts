@@ -88,9 +88,14 @@ export async function mirrorDocument(ends: Ends): Promise<Mirrored | undefined> 
   });
 }
 
-/** What lies under an id besides a document that is being brought in there: nothing, or a tombstone. */
+/**
+ * What lies under an id besides a document that is being brought in there: nothing, or a tombstone. What a
+ * copy has begun to replace and then given up was not deleted by anybody.
+ */
 function withoutClaim(place: Place): Place {
   const { id, meta } = place;
+  const isGivenUp = meta?.deleted?.clock === 0 && meta.landed !== undefined && meta.incoming === undefined;
+  if (isGivenUp) return { ...place, meta: undefined, metaBytes: undefined };
   if (meta?.incoming === undefined) return place;
   if (meta.incoming.fresh) return { ...place, meta: undefined, metaBytes: undefined };
   const tombstone = { ...meta, incoming: undefined };
@@ -103,26 +108,35 @@ async function mirrorLive(ends: Ends, from: Place, to: Place): Promise<Mirrored 
   const meta = from.meta!;
   if (to.meta === undefined || to.meta.deleted !== undefined) {
     if (meta.base < to.clock && !ends.replace) throw deletedError(id);
-    return copied(await landImage(ends, { ...to, landed: isFirst(to) ? undefined : newLanded(ends) }));
+    return copied(await landImage(ends, from, { ...to, landed: isFirst(to) ? undefined : newLanded(ends) }));
   }
   const head = await readHead(ends.target, id);
   if (!equalBytes(head.metaBytes, to.metaBytes)) return undefined;
-  const left = ends.replace ? ALL : await asLeft(ends, to.meta, head);
+  const left = await asLeft(ends, to.meta, head).catch((error: unknown) => {
+    // What is to be replaced may be damaged.
+    if (ends.replace && isCoppiceError(error, "CORRUPT"))
+      return { events: false, tags: false, index: undefined };
+    throw error;
+  });
   const hasAll = async () => ends.replace || ((await covers(ends)) ?? left.events);
-  const state = await relate(ends.source, id, meta, to.meta, head, left.events, hasAll);
+  const state = await relate(ends.source, id, meta, to.meta, head, ends.replace || left.events, hasAll);
   if (state === "other") {
     // Or the source was trimmed, or deleted, between two looks at it.
     if (!equalBytes(await ends.source.guard.get(metaKey(id)), from.metaBytes)) return undefined;
     if (!ends.replace) throw ownError(id, "events");
   }
-  if (!left.tags) throw ownError(id, "tags");
+  if (!left.tags && !ends.replace) throw ownError(id, "tags");
   if (state === "prefix") return update(ends, from, to, head);
   // The erasure that a copy has carried here may have come after the document itself.
   const erased = await readErased(ends.target.guard, erasedKey(id));
-  // Handles go on where what they have is an earlier state of what lands.
-  const isEarlier = state === "earlier" && to.meta.repaired === meta.repaired;
+  // Handles go on where what they have is an earlier state of what lands, batch by batch: one of which only
+  // its model tells that it holds no more may have other events at its clocks.
+  const isBeginning = state === "earlier" || (state === "covered" && left.events);
+  const isEarlier = isBeginning && to.meta.repaired === meta.repaired;
   const landed = isEarlier ? to.meta.landed : newLanded(ends);
-  return copied(await landImage(ends, { ...to, erased, head: head.clock, inPieces: ends.replace, landed }));
+  const tags = ends.replace ? undefined : { bytes: left.index };
+  const place = { ...to, erased, head: head.clock, inPieces: ends.replace, landed, tags };
+  return copied(await landImage(ends, from, place));
 }
 
 /** Nothing that was here may still be known to somebody. */
@@ -138,17 +152,25 @@ function newLanded({ target }: Ends): string {
 /** `undefined`: look again. */
 async function landImage(
   { source, target, log, handles, signal }: Ends,
+  from: Place,
   to: Place,
 ): Promise<Landed | undefined> {
   let index: Uint8Array | undefined;
+  let isClaimed = false;
   async function* parts(): AsyncGenerator<ImagePart> {
     for await (const part of readImage(source, to.id, { signal })) {
+      // What was found of the two is true of what the source had then: a copy may have replaced it since.
+      if (part.kind === "begin" && !isClaimed && !equalBytes(part.metaBytes, from.metaBytes)) return;
       if (part.kind === "begin") index = undefined;
       if (part.kind === "record" && part.key[0] === "tags") index = part.value;
       yield part;
     }
   }
-  const place = { ...to, onClaim: () => handles.displace(to.id) };
+  const onClaim = () => {
+    isClaimed = true;
+    handles.displace(to.id);
+  };
+  const place = { ...to, onClaim };
   try {
     return await land(target, log, place, parts(), (end) => [markEntry(target, to.id, markOf(end, index))]);
   } catch (error) {
@@ -170,13 +192,18 @@ function ownError(id: string, what: "events" | "tags"): CoppiceError {
   return new CoppiceError("EXISTS", message, { details: { id } });
 }
 
-const ALL: { readonly events: boolean; readonly tags: boolean } = { events: true, tags: true };
+interface Left {
+  readonly events: boolean;
+  readonly tags: boolean;
+  /** The index of the tags that was looked at. */
+  readonly index: Uint8Array | undefined;
+}
 
 /**
  * Whether the target's document is as a copy has left it: this one, or one the other way, from which the
  * source went on. Its tags are, too, when the source has them all.
  */
-async function asLeft({ source, target, log: { id } }: Ends, meta: Meta, head: Head): Promise<typeof ALL> {
+async function asLeft({ source, target, log: { id } }: Ends, meta: Meta, head: Head): Promise<Left> {
   const tags = await readTags(target.guard, id);
   let isHead = false;
   let isIndex = false;
@@ -188,6 +215,7 @@ async function asLeft({ source, target, log: { id } }: Ends, meta: Meta, head: H
   return {
     events: isHead,
     tags: isIndex || includes((await readTags(source.guard, id)).entries, tags.entries),
+    index: tags.bytes,
   };
 }
 
@@ -231,9 +259,10 @@ function copied(landed: Landed | undefined): Mirrored | undefined {
 
 /**
  * How the target's document stands to that of the source. `prefix`: what is new can be appended; `earlier`:
- * it is an older state, and what lies between was trimmed at the source, or it may have lost events that the
- * source has; `other`: anything else. `isAsLeft`: since a copy it has got no events of its own. `hasAll`:
- * whether the source's document has all that the target's has.
+ * its log is the beginning of the source's, and it was trimmed, or may have lost events that the source has;
+ * `covered`: the source has all that it has, in a log of which nothing tells that it begins like this one;
+ * `other`: anything else. `isAsLeft`: since a copy it has got no events of its own. `hasAll`: whether the
+ * source's document has all that the target's has.
  */
 async function relate(
   source: Context,
@@ -243,13 +272,15 @@ async function relate(
   head: Head,
   isAsLeft: boolean,
   hasAll: () => Promise<boolean>,
-): Promise<"prefix" | "earlier" | "other"> {
+): Promise<"prefix" | "earlier" | "covered" | "other"> {
   if (from.incarnation !== to.incarnation) {
-    return isAsLeft && from.base >= head.clock ? "earlier" : "other";
+    return isAsLeft && from.base >= head.clock ? "covered" : "other";
   }
   const present = await readHead(source, id);
   if (head.clock > present.clock) return "other";
-  if (head.clock < from.oldest) return (await hasAll()) ? "earlier" : "other";
+  // A repair of the source may have lost events, tags or a part of the archive that the target still has.
+  if (from.repaired !== undefined && from.repaired !== to.repaired) return "other";
+  if (head.clock < from.oldest) return (await hasAll()) ? "covered" : "other";
   let chained = present.crc;
   if (head.clock < present.clock) {
     const key = eventsKey(id, head.clock);
@@ -258,11 +289,8 @@ async function relate(
     chained = openBatch(key, value).header.previousCrc;
   }
   if (chained !== head.crc) return "other";
-  // A repair may have lost events below the head, and left the chain as it was. Of two that were repaired
-  // each may have what the other lost.
-  if (to.repaired !== undefined && to.repaired !== from.repaired) {
-    return from.repaired === undefined ? "earlier" : "other";
-  }
+  // A repair of the target may have lost events below the head, and left the chain as it was.
+  if (to.repaired !== from.repaired) return "earlier";
   return to.oldest > from.oldest ? "earlier" : "prefix";
 }
 
@@ -282,7 +310,7 @@ async function update(ends: Ends, from: Place, to: Place, head: Head): Promise<M
   const since = { clock: head.clock, crc: head.crc };
   for await (const part of readImage(source, id, { since, signal })) {
     if (part.kind === "begin") {
-      if (begun || part.meta.incarnation !== from.meta!.incarnation) return undefined;
+      if (begun || !equalBytes(part.metaBytes, from.metaBytes)) return undefined;
       begun = true;
     } else if (part.kind === "record") {
       const { key, value } = part;
@@ -404,7 +432,8 @@ async function mirrorTombstone(ends: Ends, from: Place, to: Place): Promise<Mirr
   const head = live ? await readHead(target, id) : undefined;
   // What was deleted later, or erased, in the target stays so.
   if (!live && to.clock > deleted.clock) return { ...done, outcome: "unchanged", records: 0, bytes: 0 };
-  if (head !== undefined && !ends.replace) await assertAsLeft(ends, to.meta!, head, deleted.clock);
+  const isKept = head !== undefined && !ends.replace;
+  const left = isKept ? await assertAsLeft(ends, to.meta!, head, deleted.clock) : undefined;
   const erased = erasedKey(id);
   // The erasure that a copy has carried here may have come after the document itself.
   const known = to.erased ?? (await readErased(target.guard, erased));
@@ -422,6 +451,7 @@ async function mirrorTombstone(ends: Ends, from: Place, to: Place): Promise<Mirr
       { key: metaKey(id), value: to.metaBytes },
       { key: erased, value: known?.bytes },
       ...(head === undefined ? [] : [{ key: eventsKey(id, head.clock), value: undefined }]),
+      ...(left === undefined ? [] : [{ key: tagsKey(id), value: left.index }]),
     ],
   });
   await sweep(target, id, from.meta!, from.metaBytes!);
@@ -433,11 +463,12 @@ async function mirrorTombstone(ends: Ends, from: Place, to: Place): Promise<Mirr
  * Throws `EXISTS` when the target's document, which was deleted at the source at this clock, has something of
  * its own that would go with it.
  */
-export async function assertAsLeft(ends: Ends, meta: Meta, head: Head, clock: number): Promise<void> {
+export async function assertAsLeft(ends: Ends, meta: Meta, head: Head, clock: number): Promise<Left> {
   const { id } = ends.log;
   const left = await asLeft(ends, meta, head);
   if (!left.events || head.clock > clock) throw ownError(id, "events");
   if (!left.tags) throw ownError(id, "tags");
+  return left;
 }
 
 /** Puts entries in slices, each under the same expectations, and reads each back. */

@@ -52,6 +52,7 @@ export async function withRestarts<T>(
 ): Promise<T> {
   const key = metaKey(id);
   let raw = await guard().get(key);
+  let isSame = false;
   for (;;) {
     try {
       if (raw === undefined) await assertNoEvents(guard(), id);
@@ -59,7 +60,10 @@ export async function withRestarts<T>(
     } catch (error) {
       if (!(error instanceof Moved) && !isCoppiceError(error, "CORRUPT")) throw error;
       const again = await guard().get(key);
-      if (equalBytes(raw, again)) throw error instanceof Moved ? damaged(error.key, error.message) : error;
+      // A trim and a copy together may have left meta as it was: only a second look is sure.
+      if (isSame && equalBytes(raw, again))
+        throw error instanceof Moved ? damaged(error.key, error.message) : error;
+      isSame = equalBytes(raw, again);
       raw = again;
     }
   }

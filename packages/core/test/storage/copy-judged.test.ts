@@ -1,0 +1,240 @@
+/**
+ * What a copy has found out of source and target must be true of what it then writes; and what it replaces,
+ * or has begun to replace, is told from what lands there, whoever looks.
+ */
+
+import { type Backend, CoppiceError, memoryBackend } from "coppice";
+import { simulatedBackend } from "coppice/testing";
+import { expect, test } from "vitest";
+import { type NameSet, namesIn, naming } from "../../../../test/support/oracle-model.js";
+import { changed } from "./changed-backend.js";
+import { clean, names, open, pair, write } from "./copy-tools.js";
+
+const DELETED = { code: "DELETED" };
+
+/** A backend that runs something once before its n-th reading of meta. */
+function interrupted(inner = memoryBackend(), more: (opened: Backend) => Partial<Backend> = () => ({})) {
+  const it: { run?: (() => Promise<unknown>) | undefined; after: number } = { after: 1 };
+  const backend = changed(inner, (opened) => ({
+    ...more(opened),
+    get: async (key) => {
+      const { run } = it;
+      if (key[0] === "meta" && run !== undefined && --it.after === 0) {
+        it.run = undefined;
+        await run();
+      }
+      return opened.get(key);
+    },
+  }));
+  return { it, backend };
+}
+
+test("[MV39] a handle of what a copy replaces ends, also where the source is trimmed beyond it, with an archive", async () => {
+  const { from, to } = await pair();
+  await write(from, "d", "a");
+  await from.copyTo(to);
+  await write(from, "d", "bcdefgh");
+  await from.compact("d", { history: "archive" });
+  await write(to, "d", "MN");
+  const handle = (await to.load<NameSet>("d"))!;
+  const subscription = to.subscribe("d", { from: 0 });
+  for (let count = 0; count < 3; count++) await subscription.next();
+  expect((await from.copyTo(to, { replace: true })).failures).toEqual([]);
+  await expect(handle.refresh()).rejects.toMatchObject(DELETED);
+  await expect(subscription.next()).rejects.toMatchObject(DELETED);
+  handle.receive([naming("z")]);
+  await expect(handle.save()).rejects.toMatchObject(DELETED);
+  await handle.close({ discard: true });
+  expect(await names(to, "d")).toBe("abcdefgh");
+  await clean(from, to);
+});
+
+test("[MV37] a copy takes nothing from the target that a repair of the source has lost", async () => {
+  const source = simulatedBackend({ seed: 1 });
+  const [from, to] = [await open(source, 1), await open(simulatedBackend({ seed: 2 }), 2)];
+  await write(from, "d", "abcd");
+  await from.copyTo(to);
+  source.deleteRaw(["events", "d", 1]);
+  expect((await from.check({ repair: true })).problems).toMatchObject([{ lostEvents: 1 }]);
+  await write(from, "d", "ef");
+  for (let turn = 0; turn < 2; turn++) {
+    expect((await from.copyTo(to)).failures).toMatchObject([{ id: "d", error: { code: "EXISTS" } }]);
+    expect(await names(to, "d")).toBe("abcd");
+    await from.compact("d");
+  }
+  expect((await from.copyTo(to, { replace: true })).failures).toEqual([]);
+  expect(await names(to, "d")).toBe("acdef");
+  await clean(from, to);
+});
+
+test("[MV34] a source that is replaced while it is copied is looked at again: same length, other content", async () => {
+  const { it, backend } = interrupted();
+  const [from, to, other] = [
+    await open(backend, 1),
+    await open(memoryBackend(), 2),
+    await open(memoryBackend(), 3),
+  ];
+  await write(from, "d", "a");
+  await from.copyTo(other);
+  await write(from, "d", "bc");
+  await from.copyTo(to);
+  await write(other, "d", "MN");
+  await other.compact("d", { history: { keepEvents: 100 } });
+  Object.assign(it, { after: 3, run: () => other.copyTo(from, { replace: true }) });
+  expect((await from.copyTo(to)).failures).toMatchObject([{ error: { code: "EXISTS" } }]);
+  expect(await names(to, "d")).toBe("abc");
+  await clean(from, to, other);
+});
+
+test("[MV34] and where an ordinary copy gives it back what it had trimmed", async () => {
+  const { it, backend } = interrupted();
+  const [from, to, other] = [
+    await open(backend, 1),
+    await open(memoryBackend(), 2),
+    await open(memoryBackend(), 3),
+  ];
+  await write(from, "d", "abcdefgh");
+  await from.copyTo(other);
+  await from.compact("d");
+  await from.copyTo(to);
+  await write(other, "d", "i");
+  Object.assign(it, { after: 3, run: () => other.copyTo(from) });
+  expect((await from.copyTo(to)).failures).toEqual([]);
+  expect(await names(to, "d")).toBe("abcdefghi");
+  await clean(from, to, other);
+});
+
+test("[MV39] two storages of one backend: a replacing copy in pieces does not remove what it reads", async () => {
+  const shared = memoryBackend({ shared: true });
+  const { it, backend } = interrupted(shared, (opened) => ({
+    traits: { ...opened.traits, commitBytesMax: 600 },
+  }));
+  const [from, to] = [await open(shared, 1), await open(backend, 2)];
+  await write(from, "d", "abcdefghijklmnopqr");
+  Object.assign(it, { after: 1, run: () => from.compact("d") });
+  expect((await from.copyTo(to, { replace: true })).failures).toEqual([]);
+  expect(await names(from, "d")).toBe("abcdefghijklmnopqr");
+  await clean(from, to);
+});
+
+test("[MV38] what a copy in pieces has begun to replace is known to all, also in another process, after it failed", async () => {
+  const shared = memoryBackend({ shared: true });
+  const it = { left: Number.POSITIVE_INFINITY };
+  const backend = changed(shared, (opened) => ({
+    traits: { ...opened.traits, commitBytesMax: 600 },
+    commit: async (batch) => {
+      if (it.left-- === 0) throw new CoppiceError("STORE_FULL", "no room");
+      await opened.commit(batch);
+    },
+  }));
+  const [from, to, other] = [await open(memoryBackend(), 1), await open(backend, 2), await open(shared, 3)];
+  await write(from, "d", "a");
+  await from.copyTo(to);
+  await write(from, "d", "bcdefghijklm");
+  await write(other, "d", "MNOPQ");
+  const handle = (await other.load<NameSet>("d"))!;
+  const seen: string[] = [];
+  const subscription = to.subscribe("d", { from: 0 });
+  for (let count = 0; count < 6; count++)
+    seen.push(...namesIn((await subscription.next()).value!.event as Uint8Array));
+  it.left = 4;
+  expect((await from.copyTo(to, { replace: true })).failures).toMatchObject([
+    { error: { code: "STORE_FULL" } },
+  ]);
+  expect(await to.info("d")).toBeUndefined();
+  expect((await to.check()).problems).toEqual([]);
+  const third = await open(memoryBackend(), 4);
+  await write(third, "d", "T");
+  await to.copyTo(third, { replace: true });
+  expect(await names(third, "d")).toBe("T");
+  await third.close();
+  expect((await from.copyTo(to)).failures).toEqual([]);
+  await expect(subscription.next()).rejects.toMatchObject(DELETED);
+  await expect(handle.refresh()).rejects.toMatchObject(DELETED);
+  await handle.snapshot().catch(() => undefined);
+  await handle.close();
+  expect(await names(to, "d")).toBe("abcdefghijklm");
+  await other.close();
+  await clean(from, to);
+});
+
+test.each(["trimmed", "deleted"] as const)(
+  "[MV32] a tag that another process gives meanwhile stays: %s",
+  async (how) => {
+    const shared = memoryBackend({ shared: true });
+    const it: { onCommit?: (() => Promise<unknown>) | undefined } = {};
+    const backend = changed(shared, (opened) => ({
+      commit: async (batch) => {
+        const run = it.onCommit;
+        it.onCommit = undefined;
+        await run?.();
+        await opened.commit(batch);
+      },
+    }));
+    const [from, to, other] = [await open(memoryBackend(), 1), await open(backend, 2), await open(shared, 3)];
+    await write(from, "d", "abc");
+    await from.copyTo(to);
+    await write(from, "d", "defgh");
+    if (how === "deleted") await from.delete("d");
+    else await from.compact("d");
+    it.onCommit = () => other.tag("d", "release");
+    expect((await from.copyTo(to)).failures).toMatchObject([{ error: { code: "EXISTS" } }]);
+    expect(await other.tags("d")).toMatchObject([{ name: "release" }]);
+    await other.close();
+    await clean(from, to);
+  },
+);
+
+test("[MV39] a load beside a trim and a copy that leave meta as it was is no damage", async () => {
+  const { it, backend } = interrupted();
+  const atPage: { run?: (() => Promise<unknown>) | undefined } = {};
+  const paged = changed(backend, (opened) => ({
+    async *scan(range, options) {
+      for await (const page of opened.scan(range, options)) {
+        yield page;
+        const { run } = atPage;
+        if (run === undefined || range.space !== "events" || options?.limit !== undefined) continue;
+        atPage.run = undefined;
+        await run();
+      }
+    },
+  }));
+  const [from, to] = [await open(memoryBackend(), 1), await open(paged, 2, { pageBytesMax: 64 })];
+  await write(from, "d", "abcdefgh");
+  await from.copyTo(to);
+  atPage.run = async () => {
+    await to.compact("d");
+    Object.assign(it, { after: 1, run: () => from.copyTo(to) });
+  };
+  expect(await names(to, "d")).toBe("abcdefgh");
+  await clean(from, to);
+});
+
+test.each(["tagged", "archive"] as const)("[MV37] nor %s that it has lost", async (space) => {
+  const source = simulatedBackend({ seed: 1 });
+  const [from, to] = [await open(source, 1), await open(simulatedBackend({ seed: 2 }), 2)];
+  await write(from, "d", "ab");
+  if (space === "tagged") await from.tag("d", "release");
+  await write(from, "d", "cd");
+  await from.compact("d", { history: space === "archive" ? "archive" : "drop" });
+  await from.copyTo(to);
+  source.flip(source.dump().find(({ key }) => key[0] === space)!.key, 20);
+  await from.check({ repair: true });
+  expect((await from.copyTo(to)).failures).toMatchObject([{ error: { code: "EXISTS" } }]);
+  const old = await to.load<NameSet>("d", { at: space === "tagged" ? "release" : 2 });
+  expect([...old!.doc.names.keys()].join("")).toBe("ab");
+  await clean(to);
+});
+
+test("[MV32] a document whose tags are damaged is replaced all the same, when it may be", async () => {
+  const { from, to, target } = await pair();
+  await write(from, "d", "ab");
+  await from.copyTo(to);
+  await to.tag("d", "release");
+  await write(to, "d", "MN");
+  target.flip(["tags", "d"], 20);
+  expect((await from.copyTo(to)).failures).toMatchObject([{ error: { code: "CORRUPT" } }]);
+  expect(await from.copyTo(to, { replace: true })).toMatchObject({ documents: [{ id: "d" }], failures: [] });
+  expect(await names(to, "d")).toBe("ab");
+  await clean(from, to);
+});
