@@ -25,7 +25,7 @@ import {
   type OptionKinds,
   type Traits,
 } from "coppice";
-import { nodeFiles, type OpenFiles, type StoreFiles } from "./files.js";
+import { LOCK, nodeFiles, type OpenFiles, type StoreFiles } from "./files.js";
 import { Follower } from "./follower.js";
 import { type Frame, LogWriter, poisoned, type WriterLimits } from "./log-writer.js";
 import { MANIFEST } from "./manifest.js";
@@ -68,7 +68,7 @@ export interface FileLogOptions {
    */
   readonly mergeDeadRatioMin?: number;
   /**
-   * Takes no lock and writes nothing; sees what the writer, in this or another process, has committed.
+   * Keeps no writer out and writes nothing; sees what the writer, in this or another process, has committed.
    * Commits reject with `READ_ONLY`. Default `false`.
    */
   readonly readOnly?: boolean;
@@ -79,8 +79,6 @@ export interface FileLogOptions {
 const MIB = 1024 * 1024;
 const VALUE_BYTES_MAX = 64 * MIB;
 const COMMIT_BYTES_MAX = 256 * MIB;
-const LOCK = "LOCK";
-
 /** What `fileLogBackend` returns: a factory that can also be asked about the store it has open. */
 export interface FileLogFactory extends BackendFactory {
   /** `undefined` while it is not open. */
@@ -281,6 +279,7 @@ class FileLog implements Backend {
     const merger = this.#merger;
     return statsOf(state, {
       openedReadOnly: false,
+      spareBytes: this.#writer.spareBytes,
       mergeableBytes: merger.mergeableBytes(),
       merges: merger.merges,
       mergedBytesWritten: merger.bytesWritten,

@@ -68,6 +68,16 @@ export interface StoreFiles {
   identityOf(name: string): string | undefined;
   /** Takes the lock for as long as the files are open; `false` when somebody else has it. */
   lock(name: string): Promise<boolean>;
+  /**
+   * Says for as long as the files are open, to whoever has or will have the lock, that they are being read.
+   * `false` where it could not be said.
+   */
+  share(name: string): Promise<boolean>;
+  /**
+   * Whether what this file holds, once its name is gone, is nobody else's: no other name leads to it, and
+   * nobody shares. To be asked by who has the lock.
+   */
+  isOwn(name: string): Promise<boolean>;
   /** Frees the lock and everything else, whatever happens. */
   close(): void;
 }
@@ -75,10 +85,18 @@ export interface StoreFiles {
 /** Makes or finds the directory of a store. Rejects with the error of the file system. */
 export type OpenFiles = (create: boolean) => Promise<StoreFiles>;
 
+/** The file that is locked. */
+export const LOCK = "LOCK";
 /** Up to here a write into the page cache is faster than a trip to another thread. */
 const WRITE_NOW_BYTES_MAX = 128 * 1024;
 const SYNCED = Promise.resolve();
 const SYNCS_NAMES = process.platform !== "win32";
+/**
+ * Where parts of a file can be locked: the first byte by who writes, the second by all who read. Elsewhere
+ * the lock is on the whole file, and nobody can say that they read.
+ */
+const LOCKS_PARTS = process.platform === "linux";
+const [WRITER, READERS] = [0, 1];
 const NO_FOLLOW = constants.O_NOFOLLOW ?? 0;
 const FLAGS: Readonly<Record<OpenMode, number>> = {
   read: constants.O_RDONLY | NO_FOLLOW,
@@ -111,7 +129,8 @@ class NodeFiles implements StoreFiles {
   readonly #path: string;
   readonly #directory: number | undefined;
   readonly #owner: Owner | undefined;
-  #lock: number | undefined;
+  #lock: { readonly descriptor: number; readonly locks: Locks } | undefined;
+  #share: number | undefined;
 
   /** `owner`: whose the files are to be, where they would be those of `root`. */
   constructor(path: string, directory: number | undefined, owner: Owner | undefined) {
@@ -148,18 +167,44 @@ class NodeFiles implements StoreFiles {
   }
 
   async lock(name: string): Promise<boolean> {
-    const { tryLock } = await loadLocks();
+    const locks = await loadLocks();
     const descriptor = await openDescriptor(
       join(this.#path, name),
       constants.O_RDWR | constants.O_CREAT | NO_FOLLOW,
     );
     this.#giveToOwner(descriptor);
-    if (tryLock(descriptor)) {
-      this.#lock = descriptor;
+    if (LOCKS_PARTS ? locks.tryLock(descriptor, WRITER, 1) : locks.tryLock(descriptor)) {
+      this.#lock = { descriptor, locks };
       return true;
     }
     closeSync(descriptor);
     return false;
+  }
+
+  async share(name: string): Promise<boolean> {
+    if (!LOCKS_PARTS) return false;
+    let descriptor: number | undefined;
+    try {
+      const { tryLock } = await loadLocks();
+      descriptor = await openDescriptor(join(this.#path, name), FLAGS.read);
+      if (tryLock(descriptor, READERS, 1, { shared: true })) {
+        this.#share = descriptor;
+        return true;
+      }
+    } catch {
+      // There was never a writer, or it is not ours to read, or this system has no locks.
+    }
+    if (descriptor !== undefined) closeSync(descriptor);
+    return false;
+  }
+
+  async isOwn(name: string): Promise<boolean> {
+    if (!LOCKS_PARTS || this.#lock === undefined) return false;
+    if ((await stat(join(this.#path, name))).nlink !== 1) return false;
+    const { descriptor, locks } = this.#lock;
+    if (!locks.tryLock(descriptor, READERS, 1)) return false;
+    locks.unlock(descriptor, READERS, 1);
+    return true;
   }
 
   /** The directory's owner could not open what `root` makes in it. */
@@ -173,7 +218,7 @@ class NodeFiles implements StoreFiles {
   }
 
   close(): void {
-    for (const descriptor of [this.#lock, this.#directory]) {
+    for (const descriptor of [this.#lock?.descriptor, this.#share, this.#directory]) {
       if (descriptor !== undefined) closeSync(descriptor);
     }
   }
@@ -292,11 +337,9 @@ export async function readFully(file: OpenFile, length: number, position: number
   return done === length ? bytes : bytes.subarray(0, done);
 }
 
-interface Locks {
-  tryLock(descriptor: number): boolean;
-}
+type Locks = typeof import("fs-native-extensions");
 
-/** The one native part. It is loaded when a store is opened for writing, and not before. */
+/** The one native part. It is loaded when a store is opened. */
 async function loadLocks(): Promise<Locks> {
   try {
     return (await import("fs-native-extensions")).default;

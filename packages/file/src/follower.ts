@@ -1,10 +1,11 @@
 /**
- * A read-only open beside a writer in another process, or without any: it takes no lock, writes nothing,
- * and sees what was committed since whenever it is asked.
+ * A read-only open beside a writer in another process, or without any: it keeps no writer out, writes
+ * nothing, and sees what was committed since whenever it is asked.
  *
  * It follows the log frame by frame, and the manifest when that was replaced. Segments that the writer has
- * merged away stay readable through the files that are open; when those pile up, or the thread is lost, it
- * reads the store anew.
+ * merged away stay readable through the files that are open, since it says that it reads, and the writer
+ * makes no new segments of such files then; when those pile up, or the thread is lost, it reads the store
+ * anew.
  *
  * Invariants: it shows whole commits, in their order, none twice; never one after a commit that does not
  * check. A commit may be seen shortly before its writer knows that it is durable: what it survives is the
@@ -12,7 +13,7 @@
  */
 
 import { type Backend, CoppiceError, type Env, isCoppiceError, type Traits } from "coppice";
-import { readFully, type StoreFiles } from "./files.js";
+import { LOCK, readFully, type StoreFiles } from "./files.js";
 import { FRAME_HEADER_BYTES, frameBytes, readHeader } from "./frame.js";
 import { type RecordVisitor, readHint, visitHint } from "./hints.js";
 import { MANIFEST, type Manifest, readManifest, type SegmentRow } from "./manifest.js";
@@ -42,11 +43,21 @@ export class Follower implements Backend {
   readonly #env: Env;
   readonly #readBytesMax: number;
   #view: View;
+  /** The writer knows that somebody reads. */
+  #shares: boolean;
   #refreshing: Promise<StoreReader> | undefined;
   #closed = false;
   readonly #stop = new AbortController();
 
-  private constructor(traits: Traits, files: StoreFiles, env: Env, readBytesMax: number, view: View) {
+  private constructor(
+    traits: Traits,
+    files: StoreFiles,
+    env: Env,
+    readBytesMax: number,
+    view: View,
+    shares: boolean,
+  ) {
+    this.#shares = shares;
     this.traits = traits;
     this.#files = files;
     this.#env = env;
@@ -60,9 +71,10 @@ export class Follower implements Backend {
     env: Env,
     readBytesMax: number,
   ): Promise<Follower> {
+    const shares = await files.share(LOCK);
     const view = await load(files, readBytesMax);
     const durability = view.state.syncs ? "power" : "process";
-    return new Follower({ ...traits, durability }, files, env, readBytesMax, view);
+    return new Follower({ ...traits, durability }, files, env, readBytesMax, view, shares);
   }
 
   get isOpen(): boolean {
@@ -72,6 +84,7 @@ export class Follower implements Backend {
   stats(): FileLogStats {
     return statsOf(this.#view.state, {
       openedReadOnly: true,
+      spareBytes: 0,
       mergeableBytes: 0,
       merges: 0,
       mergedBytesWritten: 0,
@@ -152,8 +165,11 @@ export class Follower implements Backend {
     const identity = this.#files.identityOf(MANIFEST);
     if (state.active !== undefined) await follow(state, state.active);
     if (identity === manifestIdentity) return reader;
+    // A store that nobody had opened where it lies has a writer now, perhaps.
+    const began = !this.#shares && (await this.#files.share(LOCK));
+    if (began) this.#shares = true;
     const manifest = await readManifest(this.#files);
-    if (await this.#continue(state, manifest)) {
+    if (!began && (await this.#continue(state, manifest))) {
       this.#view = { state, reader, manifestIdentity: identity };
       return reader;
     }
@@ -173,7 +189,7 @@ export class Follower implements Backend {
     let pinned = 0;
     for (const { number, bytes } of state.byNumber.values()) if (!listed.has(number)) pinned += bytes;
     const whole = manifest.segments.reduce((sum, { bytes }) => sum + bytes, 0);
-    if (pinned > PINNED_RATIO_MAX * whole) return false;
+    if (pinned > (this.#shares ? PINNED_RATIO_MAX * whole : 0)) return false;
     const next = manifest.segments.slice(at + 1);
     if (next.length > 0 && active !== undefined && active.end !== manifest.segments[at]!.end) return false;
     // Its frames have numbers of their own, which are no place to go on from.

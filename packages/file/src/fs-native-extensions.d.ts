@@ -5,8 +5,10 @@
 
 declare module "fs-native-extensions" {
   const extensions: {
-    /** `false` when somebody else holds a lock on the file. */
+    /** `false` when somebody else holds a lock on these bytes; without them, on the file. */
     tryLock(descriptor: number): boolean;
+    tryLock(descriptor: number, offset: number, length: number, options?: { shared: boolean }): boolean;
+    unlock(descriptor: number, offset: number, length: number): void;
   };
   // CommonJS: what it exports is the default.
   export = extensions;

@@ -1,13 +1,13 @@
 /**
  * The frames of a file log one after the other, for people who look at a store: where each lies, what its
- * records say. It takes no lock and changes nothing; beside a writer it shows what was there when each
+ * records say. It keeps no writer out and changes nothing; beside a writer it shows what was there when each
  * segment was read.
  *
  * Invariant: bytes that are no whole frame are listed as damage, with their place, never left out.
  */
 
 import { CoppiceError, decodeKey, type Key } from "coppice";
-import { nodeFiles, type OpenFiles, readFully } from "./files.js";
+import { LOCK, nodeFiles, type OpenFiles, readFully } from "./files.js";
 import { DELETE_RANGE, PUT, type RecordView, rangeOf, readHeader, readRecords } from "./frame.js";
 import { MANIFEST, readManifest } from "./manifest.js";
 import { SEGMENT_HEADER_BYTES, segmentName } from "./segment.js";
@@ -45,6 +45,8 @@ export async function* listFrames(
     if (!(await files.list()).includes(MANIFEST)) {
       throw new CoppiceError("UNAVAILABLE", "there is no file log in this directory");
     }
+    // So that nothing is written over the files that are open here.
+    await files.share(LOCK);
     const { segments } = await readManifest(files);
     for (const [i, { number, salt, end }] of segments.entries()) {
       const name = segmentName(number);

@@ -4,8 +4,8 @@
  *
  * The steps: read a source, verify it, copy its live records and, unless the sources are the oldest of all,
  * its deletions, in their order → sync the new files → one manifest puts them in the place of the old (the
- * switch) → point the index to them, in slices → remove the old files. A crash before the switch leaves the
- * old state and files that the next open removes; after it, the new state.
+ * switch) → point the index to them, in slices → remove the old files, or keep them for new segments. A crash
+ * before the switch leaves the old state and files that the next open removes; after it, the new state.
  *
  * Invariants: records keep their order, so replay gives the same; a deletion is dropped only when no older
  * segment is left that could hold what it deletes; a damaged source stops merging, and nothing of it is
@@ -27,7 +27,7 @@ import {
 } from "./frame.js";
 import { POSITIONS } from "./key-index.js";
 import { type KeyParts, partsOf } from "./key-names.js";
-import type { LogWriter, WriterLimits } from "./log-writer.js";
+import type { LogWriter, Spare, WriterLimits } from "./log-writer.js";
 import { MergeOutput } from "./merge-output.js";
 import {
   damaged,
@@ -37,6 +37,7 @@ import {
   SEGMENT_HEADER_BYTES,
   type Segment,
   segmentName,
+  spareName,
 } from "./segment.js";
 import type { StoreState } from "./store-state.js";
 import { Window } from "./window.js";
@@ -122,7 +123,12 @@ export class Merger {
   /** One run at a time. Rejects with the error of the file system translated, or with `CORRUPT`. */
   run({ force = false, signal }: { force?: boolean; signal?: AbortSignal }): Promise<{ freedBytes: number }> {
     const { deadRatioMin } = this.#settings;
-    const work = () => (force ? this.#mergeEverything(signal) : this.#mergeAll(() => deadRatioMin, signal));
+    const work = async () => {
+      // What is asked for is room, and copying needs some.
+      await this.#writer.dropSpares();
+      await (force ? this.#mergeEverything(signal) : this.#mergeAll(() => deadRatioMin, signal));
+      await this.#writer.dropSpares();
+    };
     return this.#begin(work, signal);
   }
 
@@ -138,17 +144,18 @@ export class Merger {
   }
 
   async #runNow(work: () => Promise<void>, signal?: AbortSignal): Promise<{ freedBytes: number }> {
-    const before = this.#fileBytes();
+    const before = this.#fileBytes() + this.#writer.spareBytes;
     try {
       await work();
     } catch (error) {
       if (isCoppiceError(error) || signal?.aborted) throw error;
+      if (isFull(error)) await this.#writer.dropSpares().catch(() => undefined);
       throw isFull(error)
         ? new CoppiceError("STORE_FULL", "the disk has no room to merge segments", { cause: error })
         : new CoppiceError("UNAVAILABLE", "merging failed; the store is as it was", { cause: error });
     }
     this.failure = undefined;
-    return { freedBytes: Math.max(0, before - this.#fileBytes()) };
+    return { freedBytes: Math.max(0, before - this.#fileBytes() - this.#writer.spareBytes) };
   }
 
   async #mergeAll(ratioMin: () => number, signal?: AbortSignal): Promise<void> {
@@ -341,14 +348,23 @@ export class Merger {
   async #drop(sources: readonly Segment[]): Promise<void> {
     await this.#writer.settleHints();
     const names = new Set(await this.#files.list());
+    const spares: Spare[] = [];
     for (const source of sources) {
+      const { number, bytes } = source;
       this.#state.dropSegment(source);
-      void source.retire();
-      for (const name of [segmentName(source.number), hintName(source.number)]) {
-        if (names.has(name)) await this.#files.remove(name);
-      }
+      const unread = source.retire();
+      const [name, hint] = [segmentName(number), hintName(number)];
+      if (names.has(hint)) await this.#files.remove(hint);
+      if (!names.has(name)) continue;
+      if (await this.#writer.wantsSpare(source, spares)) {
+        await unread;
+        const spare = spareName(number);
+        await this.#files.rename(name, spare);
+        spares.push({ name: spare, bytes });
+      } else await this.#files.remove(name);
     }
     await this.#files.syncNames();
+    this.#writer.keepSpares(spares);
   }
 
   #goOn(signal: AbortSignal | undefined): void {

@@ -79,7 +79,7 @@ async function createStore(
   names: readonly string[],
   { create, syncs, random }: RecoveryOptions,
 ): Promise<Manifest> {
-  if (names.some((name) => numberOf(name)?.hint === false)) {
+  if (names.some((name) => numberOf(name)?.kind === "seg")) {
     throw new CoppiceError("CORRUPT", "the file log has lost its manifest", { details: { file: MANIFEST } });
   }
   if (names.includes("CURRENT")) {
@@ -201,7 +201,7 @@ async function removeOrphans(files: StoreFiles, state: StoreState): Promise<bool
     if (found === undefined) continue;
     highest = Math.max(highest, found.number);
     if (state.byNumber.has(found.number)) continue;
-    if (!found.hint) await assertForgettable(files, name, state);
+    if (found.kind === "seg") await assertForgettable(files, name, state);
     orphans.push(name);
   }
   for (const name of orphans) await files.remove(name);

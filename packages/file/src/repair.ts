@@ -11,7 +11,7 @@
  */
 
 import { CoppiceError, type Env, isCoppiceError, systemEnv, toHex } from "coppice";
-import { nodeFiles, type OpenFiles, readFully, type StoreFiles } from "./files.js";
+import { LOCK, nodeFiles, type OpenFiles, readFully, type StoreFiles } from "./files.js";
 import { copyValue, DELETE_RANGE, isZero, type RecordView, rangeOf } from "./frame.js";
 import { idOf, partsOf } from "./key-names.js";
 import { MANIFEST, type Manifest, readManifest, type SegmentRow, writeManifest } from "./manifest.js";
@@ -89,7 +89,7 @@ export async function checkFileLog(
     throw new CoppiceError("UNAVAILABLE", "there is no file log in this directory", { cause: error });
   }
   try {
-    if (!(await files.lock("LOCK"))) throw new CoppiceError("LOCKED", "somebody has the file log open");
+    if (!(await files.lock(LOCK))) throw new CoppiceError("LOCKED", "somebody has the file log open");
     return await new Repair(files, env).run(repair);
   } finally {
     files.close();
@@ -139,7 +139,7 @@ class Repair {
 
   async #manifest(names: readonly string[]): Promise<Manifest | undefined> {
     if (!names.includes(MANIFEST)) {
-      if (names.some((name) => numberOf(name)?.hint === false)) this.#note(MANIFEST, 0, 0, "is missing");
+      if (names.some((name) => numberOf(name)?.kind === "seg")) this.#note(MANIFEST, 0, 0, "is missing");
       return undefined;
     }
     try {
@@ -163,7 +163,7 @@ class Repair {
     const listed = new Set(segments.map(({ number }) => segmentName(number)));
     const isMissing = [...listed].some((name) => !names.includes(name));
     for (const name of names) {
-      if (numberOf(name)?.hint !== false || listed.has(name)) continue;
+      if (numberOf(name)?.kind !== "seg" || listed.has(name)) continue;
       const { header, isUsed } = await this.#look(name);
       if (header?.store !== store || !isUsed) continue;
       if (header.kind === "merged" ? isMissing : header.sequence >= sequence) return true;
@@ -176,7 +176,7 @@ class Repair {
     const found: (Source & { readonly sequence: number })[] = [];
     for (const name of names) {
       const number = numberOf(name);
-      if (number === undefined || number.hint) continue;
+      if (number?.kind !== "seg") continue;
       const { header, isUsed } = await this.#look(name);
       // One that lies ready, or a merge's that a crash left before it had a byte.
       if (header === undefined && !isUsed) continue;
@@ -332,7 +332,7 @@ class Repair {
     const known = new Set(sources.map(({ name }) => name));
     for (const name of names) {
       const number = numberOf(name);
-      if (number?.hint !== false || known.has(name)) continue;
+      if (number?.kind !== "seg" || known.has(name)) continue;
       const { header, isUsed, bytes } = await this.#look(name);
       if (header?.number !== number.number && isUsed) await setAside(this.#files, number.number, 0, bytes);
     }

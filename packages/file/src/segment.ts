@@ -149,23 +149,37 @@ export function hintName(number: number): string {
   return `${String(number).padStart(8, "0")}.hint`;
 }
 
+/** Of the file of a segment that was merged away, until a new one is made of it. */
+export function spareName(number: number): string {
+  return `${String(number).padStart(8, "0")}.spare`;
+}
+
 /** Which segment a file of ours belongs to; `undefined` for any other name. */
-export function numberOf(name: string): { readonly number: number; readonly hint: boolean } | undefined {
-  const [, digits, kind] = /^(\d{8,15})\.(seg|hint)$/.exec(name) ?? [];
-  return digits === undefined ? undefined : { number: Number(digits), hint: kind === "hint" };
+export function numberOf(
+  name: string,
+): { readonly number: number; readonly kind: "seg" | "hint" | "spare" } | undefined {
+  const [, digits, kind] = /^(\d{8,15})\.(seg|hint|spare)$/.exec(name) ?? [];
+  return digits === undefined
+    ? undefined
+    : { number: Number(digits), kind: kind as "seg" | "hint" | "spare" };
 }
 
 /**
- * A file of zeros, durable with its name. When it fails nothing is left, as far as the disk lets us.
- * `onward` is asked between megabytes whether it is still wanted.
+ * A file of zeros, durable with its name: a new one, or what was `spare`, which must not be longer. When it
+ * fails nothing is left, as far as the disk lets us. `onward` is asked between megabytes whether it is still
+ * wanted.
  */
 export async function createZeroed(
   files: StoreFiles,
   number: number,
   bytes: number,
-  onward: () => boolean = () => true,
+  {
+    spare,
+    onward = () => true,
+  }: { readonly spare?: string | undefined; readonly onward?: (() => boolean) | undefined } = {},
 ): Promise<OpenFile> {
-  const file = await files.open(segmentName(number), "create");
+  const name = segmentName(number);
+  const file = spare === undefined ? await files.open(name, "create") : await files.open(spare, "write");
   try {
     for (let at = 0; at < bytes; at += ZEROS.length) {
       if (!onward()) throw new CoppiceError("CLOSED", "the store was closed meanwhile");
@@ -173,11 +187,13 @@ export async function createZeroed(
       // Little by little: the sync of a commit that comes meanwhile waits for all that is on its way.
       await file.sync();
     }
+    // Not before: under this name a crash must leave nothing of what the file held.
+    if (spare !== undefined) await files.rename(spare, name);
     await files.syncNames();
     return file;
   } catch (error) {
     file.close();
-    await files.remove(segmentName(number)).catch(() => undefined);
+    for (const left of [name, spare]) if (left !== undefined) await files.remove(left).catch(() => undefined);
     throw error;
   }
 }

@@ -12,6 +12,8 @@ export interface FileLogStats {
   readonly segmentCount: number;
   /** Bytes of all segment files, as large as they were made. */
   readonly fileBytes: number;
+  /** Bytes of files that were merged away and are kept for new segments: `merge` and `close` free them. */
+  readonly spareBytes: number;
   /** Bytes of frames, of records that keys point to, and of records that delete. */
   readonly frameBytes: number;
   readonly liveBytes: number;
@@ -38,6 +40,7 @@ export interface FileLogStats {
 export type OtherStats = Pick<
   FileLogStats,
   | "openedReadOnly"
+  | "spareBytes"
   | "mergeableBytes"
   | "merges"
   | "mergedBytesWritten"

@@ -113,10 +113,10 @@ export class FlippedStore {
 
   /** The verdict of the code that reads this place. Bits of one file come in their order. */
   async judge(name: string, bit: number): Promise<Verdict> {
-    const { number, hint } = numberOf(name) ?? { number: -1, hint: false };
+    const { number, kind } = numberOf(name) ?? { number: -1, kind: "seg" };
     const place = this.#places.get(number);
     if (place === undefined) return { hinted: await this.whole(name, bit, true), bare: "found" };
-    if (hint) return this.#hintVerdict(place, name, bit);
+    if (kind === "hint") return this.#hintVerdict(place, name, bit);
     const at = bit >> 3;
     if (at < HEADER_USED_BYTES) {
       return both(await this.#read(name, bit, place.header, () => this.#header(place.row)));

@@ -56,6 +56,18 @@ export function randomSteps(random: SeededRandom, count: number): Step[] {
   return steps;
 }
 
+/** Commits that overwrite few large values, so that segments die and are merged in the background. */
+export function overwritingSteps(random: SeededRandom, count: number): Step[] {
+  const value = () => new Uint8Array(9000 + random.int(6000)).fill(random.int(256));
+  return Array.from({ length: count }, () => ({
+    batch: {
+      put: [...new Set([random.int(12), random.int(12)])].map(
+        (seq): Entry => ({ key: ["events", "d", seq], value: value() }),
+      ),
+    },
+  }));
+}
+
 function randomBatch(random: SeededRandom, next: Map<string, number>): Batch {
   const id = random.pick(["a", "b", "é\0c"]);
   const seq = next.get(id) ?? 0;
@@ -119,8 +131,8 @@ export function factoryOn(disk: Pick<SimulatedDisk, "files">, options: FileLogOp
   return fileLogBackend("simulated", { ...SMALL, ...options, files: disk.files });
 }
 
-/** A sync takes a turn of the event loop, as on a real disk. */
-export function slowSyncs(disk: SimulatedDisk): OpenFiles {
+/** A sync takes a turn of the event loop, as on a real disk, and a read beside the thread takes `readTurns`. */
+export function slowSyncs(disk: SimulatedDisk, readTurns = 0): OpenFiles {
   return async (create) => {
     const files = await disk.files(create);
     const open = files.open.bind(files);
@@ -130,6 +142,11 @@ export function slowSyncs(disk: SimulatedDisk): OpenFiles {
       file.sync = async () => {
         await new Promise((resolve) => setImmediate(resolve));
         await sync();
+      };
+      const readEach = file.readEach.bind(file);
+      file.readEach = async (into, position) => {
+        for (let left = readTurns; left > 0; left--) await new Promise((resolve) => setImmediate(resolve));
+        return readEach(into, position);
       };
       return file;
     };
@@ -282,6 +299,7 @@ export async function explore(
   models: readonly (CrashModel | "kill")[],
   {
     stepCount = 40,
+    drawn = randomSteps(seededRandom(seed), stepCount),
     merges = false,
     ahead = false,
     keepsAcknowledged = true,
@@ -291,7 +309,6 @@ export async function explore(
     replay = `COPPICE_LAB_SEED=${seed} COPPICE_LAB_ONLY=0 npm run unit -- packages/file/test/crash.test.ts -t FL1]`,
   }: ExploreOptions = {},
 ): Promise<Explored> {
-  const drawn = randomSteps(seededRandom(seed), stepCount);
   const steps = merges
     ? drawn.flatMap((step, i) => (i % 2 === 0 ? [step] : [step, MERGES[i % 4 === 1 ? 0 : 1]!]))
     : drawn;
@@ -334,6 +351,8 @@ const MERGES: readonly Step[] = [{ merge: "all" }, { merge: "some" }];
 
 export interface ExploreOptions {
   readonly stepCount?: number;
+  /** In place of random ones. */
+  readonly drawn?: readonly Step[];
   /** `false`: any earlier state will do. */
   readonly keepsAcknowledged?: boolean;
   /** Merge after every second commit. */

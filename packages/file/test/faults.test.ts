@@ -13,6 +13,7 @@ import { begin, LONG, note, repetitions, SEED, TEST_MS_MAX } from "../../../test
 import {
   dump,
   factoryOn,
+  overwritingSteps,
   type Progress,
   play,
   randomSteps,
@@ -33,7 +34,9 @@ test("[FL9] an error at any operation, once or for ever, loses nothing acknowled
   for (const i of repetitions(SEEDS)) {
     const seed = FIRST + i;
     counts.runs++;
-    const steps = randomSteps(seededRandom(seed), 30);
+    // One of six makes new segments of old ones.
+    const drawn = seededRandom(seed);
+    const steps = seed % 6 === 0 ? overwritingSteps(drawn, 40) : randomSteps(drawn, 30);
     const states = statesOf(steps);
     const calm = new SimulatedDisk();
     await play(calm, steps, { acknowledged: 0, submitted: 0 });

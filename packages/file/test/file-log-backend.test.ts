@@ -104,6 +104,8 @@ function watched(files: StoreFiles, syncs: string[], failing: () => boolean = ()
     syncNames: () => files.syncNames(),
     identityOf: (name: string) => files.identityOf(name),
     lock: (name: string) => files.lock(name),
+    share: (name: string) => files.share(name),
+    isOwn: (name: string) => files.isOwn(name),
     close: () => files.close(),
     async open(name: string, mode: OpenMode): Promise<OpenFile> {
       const file = await files.open(name, mode);

@@ -82,6 +82,8 @@ export class SimulatedDisk {
   #journaledNames = new Map<string, Node>();
   #pendingSinceJournal: NameChange[] = [];
   #locked = false;
+  /** Who read, and have said so. */
+  #sharing = 0;
   #operations = 0;
   /**
    * Called before each operation that changes the disk. Returns the error that the operation fails with.
@@ -148,6 +150,18 @@ export class SimulatedDisk {
 
   unlock(): void {
     this.#locked = false;
+  }
+
+  share(): void {
+    this.#sharing++;
+  }
+
+  unshare(): void {
+    this.#sharing--;
+  }
+
+  get isShared(): boolean {
+    return this.#sharing > 0;
   }
 
   names(): string[] {
@@ -250,6 +264,7 @@ export function failure(code: string): Error {
 class SimulatedFiles implements StoreFiles {
   readonly #disk: SimulatedDisk;
   #holdsLock = false;
+  #shares = false;
 
   constructor(disk: SimulatedDisk) {
     this.#disk = disk;
@@ -288,9 +303,21 @@ class SimulatedFiles implements StoreFiles {
     return this.#holdsLock;
   }
 
+  async share(): Promise<boolean> {
+    if (!this.#shares) this.#disk.share();
+    this.#shares = true;
+    return true;
+  }
+
+  async isOwn(): Promise<boolean> {
+    return this.#holdsLock && !this.#disk.isShared;
+  }
+
   close(): void {
     if (this.#holdsLock) this.#disk.unlock();
+    if (this.#shares) this.#disk.unshare();
     this.#holdsLock = false;
+    this.#shares = false;
   }
 }
 
