@@ -8,7 +8,7 @@ import { equalBytes } from "../base/bytes.js";
 import type { Env } from "../base/env.js";
 import { isCoppiceError } from "../base/errors.js";
 import type { Limits } from "../base/limits.js";
-import type { BackendFactory } from "../contract/backend.js";
+import type { Backend, BackendFactory } from "../contract/backend.js";
 import { Guard } from "../contract/guard.js";
 import type { Context } from "./context.js";
 import { isWritten, type UnknownCommit } from "./document-log.js";
@@ -25,7 +25,15 @@ export async function openGuard(
   observer: Observer,
 ): Promise<Guard> {
   const backend = await factory.open(env);
-  return new Guard(backend, env, limits, (commit) => report(env, () => observer.commit?.(commit)));
+  try {
+    return new Guard(backend, env, limits, (commit) => report(env, () => observer.commit?.(commit)));
+  } catch (error) {
+    // It is not as a backend must be, and may have a lock all the same.
+    const { close } = (backend ?? {}) as Partial<Backend>;
+    if (typeof close === "function")
+      await new Promise<void>((done) => done(close.call(backend))).catch(() => undefined);
+    throw error;
+  }
 }
 
 /** Closes the backend and opens it again. While that cannot be done, calls reject with `POISONED` and why. */

@@ -51,6 +51,30 @@ test("[BK61] what is no backend, or lacks what one has, is refused by `DocumentS
   }
 });
 
+test("[BK61] what is refused is closed, when it can be, and the reason is told even where closing fails", async () => {
+  const { traits } = await memoryBackend().open(systemEnv());
+  let closed = 0;
+  const refused = (end: () => unknown) =>
+    changed(memoryBackend(), () => ({
+      traits: any({ ...traits, exclusive: "yes" }),
+      close: () => {
+        closed++;
+        return any(end());
+      },
+    }));
+  const ends = [
+    () => undefined,
+    () => Promise.reject(new Error("no")),
+    () => {
+      throw new Error("no");
+    },
+  ];
+  for (const end of ends) {
+    await expect(DocumentStorage.open({ backend: refused(end), models })).rejects.toThrow(/trait exclusive/);
+  }
+  expect(closed).toBe(3);
+});
+
 test("[BK61] a `get` that gives no bytes is a TypeError that says what it must give", async () => {
   const cases: [unknown, string][] = [
     [null, "null"],
