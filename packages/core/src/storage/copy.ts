@@ -18,6 +18,7 @@ import { eraseDocument, type Removal } from "./deletion.js";
 import { readHead } from "./head.js";
 import { readPlace } from "./landing.js";
 import { assertAsLeft, type Ends, type Mirrored, mirrorDocument } from "./mirror.js";
+import { tagsKey } from "./tag-index.js";
 import { ERASED_SPACE, readErased, unsealErased } from "./tombstone.js";
 
 export interface CopyOptions {
@@ -247,7 +248,9 @@ class Run {
     const { log, handles } = removal;
     const ends: Ends = { source: this.#source, target: this.#target, log, handles, replace, signal };
     await eraseDocument(removal, async (head, found) => {
-      if (!replace) await assertAsLeft(ends, found, head, erased.clock);
+      if (replace) return [];
+      const { index } = await assertAsLeft(ends, found, head, erased.clock);
+      return [{ key: tagsKey(id), value: index }];
     });
     this.totals.erased++;
   }

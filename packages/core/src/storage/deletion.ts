@@ -18,6 +18,7 @@
 
 import { toHex } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
+import type { Expectation } from "../contract/backend.js";
 import type { Context } from "./context.js";
 import { COPIED_SPACE, copiedKey } from "./copy-mark.js";
 import type { DocumentLog } from "./document-log.js";
@@ -53,6 +54,8 @@ export interface Removal {
   readonly handles: Handles;
 }
 
+type AssertMay = (head: Head, meta: Meta) => Promise<readonly Expectation[]>;
+
 const RACES_MAX = 64;
 
 /** Whether there was a document. See `DocumentStorage.delete`. */
@@ -76,25 +79,20 @@ async function remove({ context, log, lane }: Removal): Promise<boolean> {
 }
 
 /**
- * See `DocumentStorage.erase`; reclaiming is the caller's. `assertMay` throws where the document is to stay.
+ * See `DocumentStorage.erase`; reclaiming is the caller's. `assertMay` throws where the document is to stay,
+ * and gives what must still be so when it goes.
  */
-export function eraseDocument(
-  removal: Removal,
-  assertMay: (head: Head, meta: Meta) => Promise<void> = async () => undefined,
-): Promise<EraseResult> {
+export function eraseDocument(removal: Removal, assertMay: AssertMay = async () => []): Promise<EraseResult> {
   return removal.log.hold(() => removeAll(removal, assertMay));
 }
 
-async function removeAll(
-  { context, log, lane }: Removal,
-  assertMay: (head: Head, meta: Meta) => Promise<void>,
-): Promise<EraseResult> {
+async function removeAll({ context, log, lane }: Removal, assertMay: AssertMay): Promise<EraseResult> {
   let existed = false;
   let keys = 0;
   for (let race = 0; race < RACES_MAX; race++) {
     const buried = await log.exclusively(async (head) => {
-      if (head.meta !== undefined && head.meta.deleted === undefined) await assertMay(head, head.meta);
-      return bury(context, log, head);
+      const isThere = head.meta !== undefined && head.meta.deleted === undefined;
+      return bury(context, log, head, isThere ? await assertMay(head, head.meta!) : []);
     });
     if (buried === "conflict") continue;
     existed ||= buried?.existed === true;
@@ -245,6 +243,7 @@ export async function bury(
   context: Context,
   log: DocumentLog,
   head: Head,
+  expect: readonly Expectation[] = [],
 ): Promise<Buried | "conflict" | undefined> {
   const { meta, metaBytes } = head;
   if (meta === undefined || metaBytes === undefined) return undefined;
@@ -274,6 +273,7 @@ export async function bury(
       expect: [
         { key: metaKey(log.id), value: metaBytes },
         { key: eventsKey(log.id, head.clock), value: undefined },
+        ...expect,
       ],
     });
   } catch (error) {

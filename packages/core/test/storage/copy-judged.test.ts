@@ -158,7 +158,7 @@ test("[MV38] what a copy in pieces has begun to replace is known to all, also in
   await clean(from, to);
 });
 
-test.each(["trimmed", "deleted"] as const)(
+test.each(["trimmed", "deleted", "erased"] as const)(
   "[MV32] a tag that another process gives meanwhile stays: %s",
   async (how) => {
     const shared = memoryBackend({ shared: true });
@@ -176,6 +176,7 @@ test.each(["trimmed", "deleted"] as const)(
     await from.copyTo(to);
     await write(from, "d", "defgh");
     if (how === "deleted") await from.delete("d");
+    else if (how === "erased") await from.erase("d");
     else await from.compact("d");
     it.onCommit = () => other.tag("d", "release");
     expect((await from.copyTo(to)).failures).toMatchObject([{ error: { code: "EXISTS" } }]);
