@@ -47,7 +47,7 @@ export class Follower implements Backend {
   #shares: boolean;
   #refreshing: Promise<StoreReader> | undefined;
   #closed = false;
-  readonly #stop = new AbortController();
+  readonly #watches = new Set<AbortController>();
 
   private constructor(
     traits: Traits,
@@ -117,24 +117,27 @@ export class Follower implements Backend {
 
   /** Looks ten times a second, while somebody listens. */
   watch(listener: () => void): () => void {
-    let stopped = false;
+    const watch = new AbortController();
+    const { signal } = watch;
     const look = async () => {
-      while (!stopped && !this.#closed) {
-        await this.#env.delay(WATCH_MS, this.#stop.signal);
-        if (!stopped && !this.#closed && this.#hasNews()) listener();
+      while (!this.#closed) {
+        await this.#env.delay(WATCH_MS, signal);
+        if (!signal.aborted && !this.#closed && this.#hasNews()) listener();
       }
     };
-    // Ends by rejecting when the store closes; there is nobody to tell.
+    this.#watches.add(watch);
+    // Ends by rejecting when it is stopped or the store closes; there is nobody to tell.
     look().catch(() => undefined);
     return () => {
-      stopped = true;
+      watch.abort();
+      this.#watches.delete(watch);
     };
   }
 
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    this.#stop.abort();
+    for (const watch of this.#watches) watch.abort();
     await this.#refreshing?.catch(() => undefined);
     await this.#view.state.retire();
     this.#files.close();

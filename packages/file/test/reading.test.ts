@@ -133,6 +133,8 @@ test("[FL13] a read-only open does without a writer, watches, and refuses where 
   await expect(reader.commit({})).rejects.toMatchObject({ code: "READ_ONLY" });
   await expect(factory.merge()).rejects.toMatchObject({ code: "READ_ONLY" });
   stop();
+  for (let i = 0; i < 20; i++) reader.watch!(() => undefined)();
+  expect(env.delayCount).toBe(0);
   await reader.close();
   expect(factory.stats()).toBeUndefined();
 });
