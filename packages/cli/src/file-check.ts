@@ -64,5 +64,6 @@ async function tell({ out }: Runtime, report: FileLogReport): Promise<void> {
   const then = "`coppice check --repair` writes the files anew from them";
   await out.line(report.repaired ? `the files are written anew: ${found}` : `${found}; ${then}`);
   if (!report.repaired || !report.damage.some(isOfLog)) return;
-  await out.line("a document of which no whole record is left is named nowhere: compare with a backup");
+  await out.line("a document of which no whole record is left is named nowhere, and one that lost its last");
+  await out.line("events ends earlier, where no check notices it: compare with a backup");
 }

@@ -125,6 +125,44 @@ test("[CL51] check finds damaged frames, --repair sets the file aside, and says 
   await storage.close();
 });
 
+test("[CK21] a repair that lost the last batch of a document says so, and who goes on from the old clock is told", async () => {
+  const { url, location } = await makeStore();
+  const before = await openStorage(location);
+  const { token } = (await before.info("notes/a"))!;
+  await before.close();
+  const frames = jsonLines((await coppice(["frames", "-s", url, "--json"])).stdout) as {
+    position: number;
+    records: { key: unknown[] }[];
+  }[];
+  const hit = frames.find(({ records }) => records.some(({ key }) => key[1] === "notes/a" && key[2] === 4))!;
+  const path = join(location, "00000001.seg");
+  const bytes = await readFile(path);
+  bytes[hit.position + 110]! ^= 1;
+  await writeFile(path, bytes);
+  const mended = await coppice(["check", "--repair", "-s", url]);
+  expect(mended.code).toBe(1);
+  expect(mended.stdout).toMatch(/^documents in the damaged files: notes\/a, /m);
+  expect(mended.stdout).toContain("one that lost its last\nevents ends earlier");
+  expect(await coppice(["check", "-s", url])).toMatchObject({
+    code: 0,
+    stdout: "ok 2 documents, 9 events\n",
+  });
+  const storage = await openStorage(location);
+  expect((await storage.info("notes/a"))?.clock).toBe(4);
+  const beyond = { code: "ARGUMENT_INVALID", details: { clock: 5, head: 4 } };
+  await expect(storage.subscribe("notes/a", { from: 5 }).next()).rejects.toMatchObject(beyond);
+  const [event] = keystrokes("?");
+  await expect(storage.append("notes/a", [event!], { expected: token })).rejects.toMatchObject({
+    code: "HEAD_CONFLICT",
+  });
+  await storage.append("notes/a", [event!]);
+  // The same clock, and another state.
+  await expect(storage.append("notes/a", [event!], { expected: token })).rejects.toMatchObject({
+    code: "HEAD_CONFLICT",
+  });
+  await storage.close();
+});
+
 test("[CL51] check says how many documents it has not named", async () => {
   const location = join(await temporaryDirectory(), "log");
   const storage = await openStorage(location);

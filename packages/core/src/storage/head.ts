@@ -135,6 +135,13 @@ export function displacedError(id: string): CoppiceError {
   );
 }
 
+/** The error for a clock that the document has not reached, or does not reach any more. */
+export function afterHeadError(id: string, clock: number, head: number): CoppiceError {
+  return new CoppiceError("ARGUMENT_INVALID", "the clock lies after the head of the document", {
+    details: { id, clock, head },
+  });
+}
+
 /** The error for an id under which a document is staged. */
 export function incomingError(id: string): CoppiceError {
   return new CoppiceError(

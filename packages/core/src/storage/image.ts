@@ -16,7 +16,7 @@ import type { Entry } from "../contract/backend.js";
 import { isWhole } from "./archive.js";
 import { type Context, modelOf } from "./context.js";
 import { damaged, seal, unseal } from "./envelope.js";
-import { deletedError } from "./head.js";
+import { afterHeadError, deletedError } from "./head.js";
 import { assertKeepsWhatLoads } from "./image-loss.js";
 import {
   type ArchiveRef,
@@ -150,9 +150,7 @@ async function look(
   const clock = at === undefined ? head : await clockAt(context, id, meta, at);
   if (clock === undefined) return undefined;
   if (clock > head) {
-    throw new CoppiceError("ARGUMENT_INVALID", "the clock lies after the head of the document", {
-      details: { id, clock, head },
-    });
+    throw afterHeadError(id, clock, head);
   }
   if (at !== undefined && metaBytes !== undefined) {
     await assertKeepsWhatLoads(context, id, { meta, metaBytes }, metaAt(id, meta, clock, head).meta, clock);

@@ -12,7 +12,7 @@ import { checkRange } from "../contract/keys.js";
 import type { AnyModel, EventLinks } from "../contract/model.js";
 import { readableFrom, scanLog } from "./archive.js";
 import { type Context, modelOf } from "./context.js";
-import { deletedError, displacedError, type Head, tokenOf } from "./head.js";
+import { afterHeadError, deletedError, displacedError, type Head, readHead, tokenOf } from "./head.js";
 import { identityOf, type Meta, metaKey, unpackRecord, unsealMeta } from "./meta.js";
 import { Moved, type StoredBatch, trimmed, withRestarts } from "./reader.js";
 import { decodeBatch } from "./state.js";
@@ -184,7 +184,8 @@ export async function* readEvents(
 
 /**
  * The stored events of a range, in order. Nothing for a document that was never created; throws `DELETED` for
- * one that is deleted, or is not the one that was seen before.
+ * one that is deleted, or is not the one that was seen before, and `ARGUMENT_INVALID` when the first read
+ * that finds the document is to begin after its head: what had that clock is lost, or stored elsewhere.
  */
 export async function* readOn(
   context: Context,
@@ -200,6 +201,7 @@ export async function* readOn(
       });
     }
   }
+  const isFirst = seen.identity === undefined;
   let next = from;
   for (;;) {
     signal?.throwIfAborted();
@@ -216,6 +218,7 @@ export async function* readOn(
         yield event;
         next = event.clock + 1;
       }
+      if (isFirst && from !== undefined && next === from) await assertReached(context, id, from);
       // A trim or a deletion may have taken the rest: a scan that finds no more does not notice.
       if (next >= to || equalBytes(await context.guard.get(metaKey(id)), metaBytes)) return;
     } catch (error) {
@@ -223,6 +226,12 @@ export async function* readOn(
       await explain(context, id, meta, error);
     }
   }
+}
+
+/** Nobody can have seen a clock after the head, unless what was there is lost. */
+async function assertReached(context: Context, id: string, clock: number): Promise<void> {
+  const head = await readHead(context, id);
+  if (clock > head.clock) throw afterHeadError(id, clock, head.clock);
 }
 
 /** Throws `DELETED` when it is not the document that was seen before. */

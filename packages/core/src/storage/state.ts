@@ -14,7 +14,7 @@ import type { AnyModel } from "../contract/model.js";
 import { isWhole, readableFrom, scanLog } from "./archive.js";
 import { type Context, modelOf, observe } from "./context.js";
 import { damaged } from "./envelope.js";
-import { deletedError } from "./head.js";
+import { afterHeadError, deletedError } from "./head.js";
 import { eventsKey, heldKey, type Meta, metaKey, type SnapshotRecord, type SnapshotRef } from "./meta.js";
 import {
   assertNotDeleted,
@@ -118,9 +118,7 @@ export async function readState(
     if (!equalBytes(await context.guard.get(metaKey(id)), metaBytes)) {
       throw new Moved(eventsKey(id, end), "the log was trimmed while it was read");
     }
-    throw new CoppiceError("ARGUMENT_INVALID", "the clock lies after the head of the document", {
-      details: { id, clock: options.at, head: end },
-    });
+    throw afterHeadError(id, options.at, end);
   }
   return { meta, metaBytes, model, base, snapshot: base?.bytes, events, clocks, lost, end, last, failure };
 }

@@ -266,8 +266,8 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   /**
    * The stored events with `from ≤ clock before the event < to`, in order, across page boundaries and beside
-   * writers. Ends with `TRIMMED` when `from` lies before what is kept, `DELETED` when the document goes away;
-   * yields nothing for a document that does not exist.
+   * writers. Ends with `TRIMMED` when `from` lies before what is kept, `ARGUMENT_INVALID` after the head, and
+   * `DELETED` when the document goes away; yields nothing for a document that does not exist.
    */
   read(id: string, range: EventRange = {}): AsyncGenerator<StoredEvent> {
     this.#assertUsable(id, "read", range);
@@ -276,10 +276,10 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   /**
    * The stored events from a clock on, and then those that are appended, by anybody: each durable event once,
-   * in order, also across `recover()`. Waits for a document that does not exist yet. Ends with `DELETED`,
-   * `TRIMMED` (a consumer so slow that a compaction overtook it), `CLOSED`, what a read of the backend
-   * rejects with, or the reason of its signal. Holds one page of events; end it by leaving the loop, by
-   * `return()` or by the signal. Shared backends are also asked once a second.
+   * in order, also across `recover()`. Waits for a document to be made, unless `from` is given. Ends with
+   * `DELETED`, `TRIMMED` (the consumer was too slow), `ARGUMENT_INVALID` (`from` is after the head: a loss),
+   * `CLOSED`, what a read of the backend rejects with, or its signal's reason. Holds one page of events; end
+   * it by leaving the loop, by `return()` or by the signal. Shared backends are asked once a second.
    */
   subscribe(id: string, options: SubscribeOptions = {}): AsyncIterableIterator<StoredEvent> {
     this.#assertUsable(id, "subscribe", options);

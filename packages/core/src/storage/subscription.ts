@@ -8,7 +8,8 @@
  * Wake-ups are hints: appends of this storage, the backend's `watch`, a poll on shared backends, the end of a
  * recovery, a deletion. Each of them may be lost, merged or repeated but those of this storage itself.
  *
- * Invariants: events are yielded once, in order, without a gap. On an exclusive backend only those are
+ * Invariants: events are yielded once, in order, without a gap; nobody waits beyond the head, where events
+ * would be left out that take the clocks of lost ones. On an exclusive backend only those are
  * yielded that this storage knows to be durable: a read beside a commit, or after a failed one, may show
  * more.
  */
@@ -17,10 +18,11 @@ import { CoppiceError, type ErrorKind, isCoppiceError } from "../base/errors.js"
 import type { Guard } from "../contract/guard.js";
 import type { Context } from "./context.js";
 import type { DocumentLog } from "./document-log.js";
+import { afterHeadError } from "./head.js";
 import { readOn, type Seen, type StoredEvent } from "./queries.js";
 
 export interface SubscribeOptions {
-  /** Clock of the first event; default: the first one of the document. */
+  /** Clock of the first event, at most the head; default: the first one of the document. */
   readonly from?: number;
   /** Ends the subscription: the call that waits rejects with the signal's reason. */
   readonly signal?: AbortSignal;
@@ -175,9 +177,20 @@ class Follower {
         yield event;
         if (this.#ended) return;
       }
+      this.#assertReached(to);
     } catch (error) {
       if (!this.#passes(error, ["closed"])) throw error;
     }
+  }
+
+  /**
+   * What its consumer was given is gone, or never was in this store: to wait would be to leave out what takes
+   * these clocks next.
+   */
+  #assertReached(durable: number | undefined): void {
+    const next = this.#next ?? 0;
+    const head = durable ?? (this.#seen.identity === undefined ? 0 : next);
+    if (next > head) throw afterHeadError(this.#id, next, head);
   }
 
   /**

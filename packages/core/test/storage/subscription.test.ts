@@ -73,14 +73,14 @@ describe("a subscription", () => {
     await append(storage, "a", "b");
     const all = new Taker(storage.subscribe("d"));
     const late = new Taker(storage.subscribe("d", { from: 1 }));
-    const ahead = new Taker(storage.subscribe("d", { from: 4 }));
+    const ahead = new Taker(storage.subscribe("d", { from: 2 }));
     await all.has(2);
     await storage.append("d", [naming("c")], { info: { who: "ada" } });
     const handle = await storage.open("d");
     handle.receive([naming("d"), naming("e")]);
     await handle.save();
-    await Promise.all([all.has(5), late.has(4), ahead.has(1)]);
-    expect([all.names, late.names, ahead.names]).toEqual(["a,b,c,d,e", "b,c,d,e", "e"]);
+    await Promise.all([all.has(5), late.has(4), ahead.has(3)]);
+    expect([all.names, late.names, ahead.names]).toEqual(["a,b,c,d,e", "b,c,d,e", "c,d,e"]);
     expect(all.events.map(({ info }) => info)).toEqual([
       undefined,
       undefined,
@@ -143,6 +143,57 @@ describe("a subscription", () => {
     expect(() => storage.subscribe("")).toThrow();
     await clean(storage);
     expect(() => storage.subscribe("d")).toThrow("closed");
+  });
+
+  test("[CK20] who goes on from a clock after the head is told, also of a document that is gone", async () => {
+    for (const exclusive of [true, false]) {
+      const backend = simulatedBackend({ exclusive });
+      const before = await open({ backend });
+      for (const name of ["a", "b", "c"]) await append(before, name);
+      await before.close();
+      // A store of which the end is lost, as a repair of a file log leaves it.
+      const raw = await backend.open(simulatedEnv(2));
+      await raw.commit({ delete: [["events", "d", 2]] });
+      await raw.close();
+      const storage = await open({ backend });
+      const reached = new Taker(storage.subscribe("d", { from: 2 }));
+      const beyond = { code: "ARGUMENT_INVALID", details: { id: "d", clock: 3, head: 2 } };
+      await expect(storage.subscribe("d", { from: 3 }).next()).rejects.toMatchObject(beyond);
+      await expect(storage.read("d", { from: 3 }).next()).rejects.toMatchObject(beyond);
+      expect(await storage.read("d", { from: 2 }).next()).toEqual({ done: true, value: undefined });
+      await expect(storage.subscribe("gone", { from: 1 }).next()).rejects.toMatchObject({
+        code: "ARGUMENT_INVALID",
+        details: { clock: 1, head: 0 },
+      });
+      await append(storage, "other");
+      await reached.has(1);
+      await storage.delete("d");
+      await expect(storage.subscribe("d", { from: 9 }).next()).rejects.toMatchObject({ code: "DELETED" });
+      await clean(storage);
+      await reached.done;
+    }
+  });
+
+  test("[CK20] a subscription that runs ends when a recovery finds less than it gave", async () => {
+    const backend = simulatedBackend();
+    let isLossy = false;
+    const lossy: BackendFactory = {
+      name: "lossy",
+      open: async (env) => {
+        const opened = await backend.open(env);
+        if (isLossy) await opened.commit({ delete: [["events", "d", 2]] });
+        return opened;
+      },
+    };
+    const storage = await open({ backend: lossy });
+    for (const name of ["a", "b", "c"]) await append(storage, name);
+    const taker = new Taker(storage.subscribe("d"));
+    await taker.has(3);
+    isLossy = true;
+    await storage.recover();
+    await taker.done;
+    expect(taker.ended).toBe("ARGUMENT_INVALID");
+    await storage.close();
   });
 
   test("[HI32] a deletion ends it with DELETED, also when the id is recreated, or was deleted before", async () => {
