@@ -8,6 +8,7 @@
  */
 
 import {
+  CoppiceError,
   checkOptions,
   type DocumentStorage,
   equalBytes,
@@ -23,8 +24,10 @@ import { yjs } from "../index.js";
 import { decodeLevelKey, encodeLevelKey } from "./keys.js";
 import { assertNotMetaId, changeMetas, readMetas } from "./metas.js";
 
-/** An open abstract-level database with the bytes of y-leveldb, of any version of classic-level. */
+/** An abstract-level database with the bytes of y-leveldb, of any version of classic-level. */
 export interface YLeveldbSource {
+  /** Called first: iterators of a database that failed to open behind its caller's back do not say why. */
+  open?(): Promise<void>;
   iterator(options: {
     readonly gte: Uint8Array;
     readonly lt: Uint8Array;
@@ -78,8 +81,10 @@ const DOCUMENTS = { gte: encodeLevelKey(["v1"]), lt: encodeLevelKey(["v2"]) };
 const model = yjs();
 
 /**
- * Imports everything. Rejects with the signal's reason, and when the source cannot be read; failures of
- * single documents are in the report. Holds one document in memory at a time.
+ * Imports everything, and opens the source where it is not open; closing it is the caller's. Rejects with
+ * `LOCKED` when somebody else has the source open, `CORRUPT` or `UNAVAILABLE` when it cannot be opened
+ * (`cause` says why): nothing was imported. Also with the signal's reason, and when the source cannot be
+ * read; failures of single documents are in the report. Holds one document in memory at a time.
  */
 export async function importYLeveldb(
   source: YLeveldbSource,
@@ -90,6 +95,7 @@ export async function importYLeveldb(
   if (typeof (source as Partial<YLeveldbSource>).iterator !== "function") {
     throw new TypeError("importYLeveldb wants the old database, open: new ClassicLevel(directory)");
   }
+  await opened(source);
   const { onDocument, signal } = options;
   const report = { documents: 0, imported: 0, present: 0, updates: 0, appended: 0 };
   const problems: ImportedDocument[] = [];
@@ -105,6 +111,23 @@ export async function importYLeveldb(
     onDocument?.(document);
   }
   return { ...report, problems };
+}
+
+async function opened(source: YLeveldbSource): Promise<void> {
+  try {
+    await source.open?.();
+  } catch (error) {
+    const { cause = error } = error as Error;
+    const { code } = cause as { readonly code?: unknown };
+    if (code === "LEVEL_LOCKED") {
+      const message = "somebody has the old database open: stop the server that writes to it, then import";
+      throw new CoppiceError("LOCKED", message, { cause: error });
+    }
+    const message = `the old database cannot be opened: ${(cause as Error).message}`;
+    throw new CoppiceError(code === "LEVEL_CORRUPTION" ? "CORRUPT" : "UNAVAILABLE", message, {
+      cause: error,
+    });
+  }
 }
 
 /** Whether there is a document or a meta of y-leveldb. */

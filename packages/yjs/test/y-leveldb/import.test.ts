@@ -87,6 +87,28 @@ test("[DI25] every document and every meta moves over, verified, with its update
   expect(info?.clock).toBe(seen.find(({ id }) => id === "a")?.updates);
 });
 
+test("[DI34] a source that cannot be opened says why, is left alone, and can be tried again", async () => {
+  const { location, docs } = await written();
+  const storage = await target();
+  const owner = await open(location);
+  const source = new ClassicLevel<Uint8Array, Uint8Array>(location, { createIfMissing: false });
+  onTestFinished(() => source.close());
+  await expect(importYLeveldb(source, storage)).rejects.toMatchObject({
+    code: "LOCKED",
+    message: expect.stringContaining("stop the server"),
+  });
+  const none = new ClassicLevel<Uint8Array, Uint8Array>(join(location, "none"), { createIfMissing: false });
+  // In the background it has failed before it is asked for.
+  await expect(none.open()).rejects.toThrow();
+  await expect(importYLeveldb(none, storage)).rejects.toMatchObject({
+    code: "UNAVAILABLE",
+    message: expect.stringContaining("does not exist"),
+  });
+  await owner.close();
+  expect(await importYLeveldb(source, storage)).toMatchObject({ documents: 6, problems: [] });
+  await assertMoved(storage, docs);
+});
+
 test("[DI25] the name of a directory is no database, and the error says what is wanted", async () => {
   const storage = await DocumentStorage.open({ backend: memoryBackend(), models: [yjs()] });
   await expect(importYLeveldb("./old" as never, storage)).rejects.toThrow("new ClassicLevel(directory)");
