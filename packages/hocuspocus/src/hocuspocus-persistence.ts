@@ -65,7 +65,10 @@ export interface DurableMessage {
    * the client did is durable: of an update after a 0 clients are told before it is acknowledged.
    */
   readonly pending: number;
-  /** By Yjs client id: all that this client inserted below this clock is durable. */
+  /**
+   * By Yjs client id: all that this client inserted below this clock is durable. Only clients in the newest
+   * events, those that became durable since the last message; keep the greatest value of each.
+   */
   readonly clients: Readonly<Record<string, number>>;
 }
 

@@ -45,8 +45,8 @@ export interface Durability {
   /** Updates that the live document has and that are not durable yet. 0: what it shows is stored. */
   readonly pending: number;
   /**
-   * Of the Yjs clients in the events that just became durable: all their structs below this clock are
-   * durable.
+   * Only of the Yjs clients in the newest events, those that just became durable: all their structs below
+   * this clock are durable. Keep the greatest value of each.
    */
   readonly clients: ReadonlyMap<number, number>;
 }
