@@ -41,13 +41,16 @@ export function chunkProblem(bytes: Uint8Array, type: ChunkType): string | undef
 
 /** The chunks that lie in a row. Throws a `TypeError` when something between them is none. */
 export function splitChunks(bytes: Uint8Array): Chunk[] {
-  const chunks: Chunk[] = [];
+  return [...eachChunk(bytes)];
+}
+
+/** One after the other, up to where it throws like `splitChunks`. */
+export function* eachChunk(bytes: Uint8Array): Generator<Chunk> {
   for (let at = 0; at < bytes.length; ) {
     const { type, end } = measure(bytes, at);
-    chunks.push({ type, bytes: bytes.subarray(at, end) });
+    yield { type, bytes: bytes.subarray(at, end) };
     at = end;
   }
-  return chunks;
 }
 
 /** The first eight hexadecimal digits of the hash that the chunk should have. */

@@ -7,5 +7,12 @@ export {
   type AutomergeRepoDocumentsOptions,
   type RepoStorage,
 } from "./repo-documents.js";
+export {
+  type ImportedRepoDocument,
+  importAutomergeRepo,
+  type RepoImportOptions,
+  type RepoImportReport,
+  type RepoSource,
+} from "./repo-import.js";
 export type { RepoChunk, RepoKey } from "./repo-keys.js";
 export { AutomergeRepoStorage, type AutomergeRepoStorageOptions } from "./repo-storage.js";
