@@ -6,6 +6,8 @@
  * `AAAAA` is no prefix of `AAAAAB`.
  */
 
+import { CoppiceError, checkId, isCoppiceError, LIMITS } from "coppice";
+
 /** A key of automerge-repo. */
 export type RepoKey = string[];
 
@@ -23,10 +25,24 @@ export function encodeRepoKey(key: readonly string[]): string {
   return key.map((element) => `${element.replaceAll("~", "~0").replaceAll("/", "~1")}/`).join("");
 }
 
-/** As `encodeRepoKey`, for one value: the empty list throws a `TypeError` too. */
+/**
+ * As `encodeRepoKey`, for one value: the empty list throws a `TypeError` too, and `ID_INVALID` what no
+ * backend takes. It speaks of the key: who uses automerge-repo has given no document id.
+ */
 export function encodeWholeKey(key: readonly string[]): string {
   if (key.length === 0) throw new TypeError("the key of a value must not be empty");
-  return encodeRepoKey(key);
+  const id = encodeRepoKey(key);
+  try {
+    checkId(id);
+    return id;
+  } catch (error) {
+    if (!isCoppiceError(error, "ID_INVALID")) throw error;
+    const bounds = `of at most ${LIMITS.idBytesMax} bytes, with a separator after each element`;
+    throw new CoppiceError("ID_INVALID", `a key must be well-formed Unicode ${bounds}`, {
+      cause: error,
+      details: { ...error.details, key: [...key] },
+    });
+  }
 }
 
 export function decodeRepoKey(id: string): RepoKey {

@@ -117,8 +117,18 @@ test("[AM23] bad keys and values are refused before anything is written, and a c
   await expect(storage.load("text" as never)).rejects.toThrow(TypeError);
   await expect(storage.load([1] as never)).rejects.toThrow(TypeError);
   await expect(storage.save(["a"], "text" as never)).rejects.toThrow(TypeError);
-  await expect(storage.save(["a".repeat(512)], bytes())).rejects.toMatchObject({ code: "ID_INVALID" });
-  await expect(storage.save(["\ud800"], bytes())).rejects.toMatchObject({ code: "ID_INVALID" });
+  for (const key of [["a".repeat(512)], ["a", "b".repeat(510)], ["\ud800"]]) {
+    const calls = [() => storage.save(key, bytes()), () => storage.load(key), () => storage.remove(key)];
+    for (const call of calls) {
+      await expect(call()).rejects.toMatchObject({
+        code: "ID_INVALID",
+        message: expect.stringMatching(/^a key must be well-formed Unicode of at most 512 bytes, with a sep/),
+        details: { key },
+      });
+    }
+  }
+  await storage.save(["a".repeat(511)], bytes());
+  await storage.remove(["a".repeat(511)]);
   expect(await storage.loadRange([])).toEqual([]);
   await storage.close();
   await storage.close();

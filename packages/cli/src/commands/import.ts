@@ -2,8 +2,8 @@
  * `coppice import y-leveldb`: moves the documents of a y-leveldb directory into a store, each verified by
  * loading it again.
  *
- * Invariants: the source is only read; a stop comes between two documents, and the next run goes on from
- * there.
+ * Invariants: nothing is written to the source but by its opening; a stop comes between two documents, and
+ * the next run goes on from there.
  */
 
 import { readdir } from "node:fs/promises";

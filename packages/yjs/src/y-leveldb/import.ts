@@ -1,10 +1,10 @@
 /**
  * Moves the documents of a y-leveldb database into a storage, one by one, each verified from stored bytes.
  *
- * Invariants: the source is only read. A document counts as moved when it was loaded again from the storage
- * and shows all that the source has; when it held nothing else, its version is the source's. Repeating an
- * import, after whatever ended it, appends only what is missing. What is damaged in the source is named, and
- * never taken for moved.
+ * Invariants: nothing is written to the source but by its opening. A document counts as moved when it was
+ * loaded again from the storage and shows all that the source has; when it held nothing else, its version is
+ * the source's. Repeating an import, after whatever ended it, appends only what is missing. What is damaged
+ * in the source is named, and never taken for moved.
  */
 
 import {
