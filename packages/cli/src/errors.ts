@@ -24,7 +24,8 @@ export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
 export const EXIT_HELP: string = `
 Exit codes:
   0    it is done
-  1    it failed or was refused; check: there are problems, or a repair lost events
+  1    it failed or was refused; check: there are problems, or a repair lost events;
+       serve, start: something was not saved
   2    the command line is wrong
   3    the document, store or recording does not exist
   4    another process has the store open
@@ -65,6 +66,9 @@ export class CommandError extends Error {
     this.details = options.details ?? {};
   }
 }
+
+/** What failed while a run that was told to stop did its last work: told in place of the interruption. */
+export class StopFailed extends CommandError {}
 
 const FACTS: Record<CommandErrorCode, readonly [kind: string, exitCode: ExitCode]> = {
   USAGE: ["invalid", EXIT.usage],

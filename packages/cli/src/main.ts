@@ -8,7 +8,7 @@
 
 import { fileURLToPath } from "node:url";
 import { type Command, CommanderError } from "commander";
-import { CommandError, describeError, EXIT, type ExitCode } from "./errors.js";
+import { CommandError, describeError, EXIT, type ExitCode, StopFailed } from "./errors.js";
 import { printable } from "./output.js";
 import { makeProgram } from "./program.js";
 import { PipeClosed, processRuntime, type Runtime } from "./runtime.js";
@@ -25,7 +25,8 @@ async function main(given: Runtime, argv: readonly string[]): Promise<ExitCode> 
     await program.parseAsync(argv);
     return code;
   } catch (error) {
-    return fail(given, argv, given.signal.aborted ? given.signal.reason : error);
+    const isStop = given.signal.aborted && !(error instanceof StopFailed);
+    return fail(given, argv, isStop ? given.signal.reason : error);
   }
 }
 

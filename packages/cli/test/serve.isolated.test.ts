@@ -1,4 +1,5 @@
 // `coppice serve` in a process of its own, and `coppice compact` and others beside it.
+import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { chmod, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -153,6 +154,81 @@ describe("serve", () => {
     const headers = { authorization: `Bearer ${token}` };
     expect((await fetch(`${serving.url}/api/documents`, { headers })).status).toBe(200);
     await stop(serving);
+  });
+});
+
+describe("a disk that is full", () => {
+  const noLimits = spawnSync("prlimit", ["--version"]).error !== undefined;
+  const limitFiles = (pid: unknown, bytes: string) =>
+    execFileSync("prlimit", ["--pid", String(pid), `--fsize=${bytes}:`]);
+
+  /** Types what is stored; fills the disk; types what another sees and what is not stored; and leaves. */
+  async function typeIntoFullDisk(url: string, pid: unknown): Promise<void> {
+    const [writer, reader] = [provider(url, "notes"), provider(url, "notes")];
+    await Promise.all([writer.synced, reader.synced]);
+    const text = writer.doc.getText("text");
+    text.insert(0, "stored");
+    await until("it is stored", async () => {
+      const response = await fetch(`${url}/api/documents/notes`);
+      return response.ok && ((await response.json()) as { clock: number }).clock > 0;
+    });
+    limitFiles(pid, "0");
+    text.insert(6, ", seen");
+    await until("the other sees it", () => reader.doc.getText("text").toString() === "stored, seen");
+    await until("no edits are taken", async () => (await fetch(`${url}/readyz`)).status === 503);
+    writer.end();
+    reader.end();
+  }
+
+  async function textOf(location: string): Promise<string | undefined> {
+    const storage = await openStore(location);
+    const handle = await storage.load<Y.Doc>("notes");
+    const text = handle?.doc.getText("text").toString();
+    await storage.close();
+    return text;
+  }
+
+  test("[CL154] what serve received and could not store is named, and it ends with 1", async (context) => {
+    context.skip(noLimits, "prlimit is not installed");
+    const { started, url, store } = await serve(await makeStore());
+    await typeIntoFullDisk(url, started.child.pid);
+    started.child.kill("SIGTERM");
+    const { code, stdout, stderr } = await started.ended;
+    expect([code, stdout.includes("stopped")]).toEqual([1, false]);
+    expect(jsonLines(stderr)).toMatchObject([
+      { event: "error", code: "OUTCOME_UNKNOWN" },
+      { event: "writable", writable: false },
+      { error: { code: "FAILED", kind: "failed", details: { ids: ["notes"], documents: 1 } } },
+    ]);
+    expect(await textOf(store.location)).toBe("stored");
+  });
+
+  test("[CL154] where there is room again when it stops, all is saved", async (context) => {
+    context.skip(noLimits, "prlimit is not installed");
+    const { started, url, store } = await serve(await makeStore());
+    await typeIntoFullDisk(url, started.child.pid);
+    limitFiles(started.child.pid, "unlimited");
+    started.child.kill("SIGTERM");
+    const { code, stdout } = await started.ended;
+    expect([code, stdout.includes('"stopped"')]).toEqual([0, true]);
+    expect(await textOf(store.location)).toBe("stored, seen");
+  });
+
+  test("[CL154] start says so as well, in plain words", async (context) => {
+    context.skip(noLimits, "prlimit is not installed");
+    const { url: store } = await makeStore();
+    const started = await start(["start", "--store", store, "--port", "0", "--no-samples"]);
+    await until("it listens", () => started.seen().includes("Ctrl-C stops it"));
+    const [, pid] = /kill -9 (\d+)/.exec(started.seen()) ?? [];
+    const [url = ""] = /http:[\d/.:]+\d/.exec(started.seen()) ?? [];
+    await typeIntoFullDisk(url, pid);
+    started.child.kill("SIGTERM");
+    const { code, stdout, stderr } = await started.ended;
+    expect([code, stdout.includes("saved")]).toEqual([1, false]);
+    expect(stderr).toMatch(
+      /^coppice: edits were received and are not stored, of "notes" \(.*\)\nClients that/m,
+    );
+    expect(stderr).not.toContain('{"error"');
   });
 });
 

@@ -4,8 +4,8 @@
  * Invariants:
  * - it listens on this machine alone unless told otherwise, and on a public address only with authentication,
  *   or when told in full that anyone may do anything;
- * - `close` loses nothing: what was received is saved before the connections end, and what comes later stays
- *   with its client, who sends it again;
+ * - `close` loses nothing silently: what was received is saved before the connections end, or named, and what
+ *   comes later stays with its client, who sends it again;
  * - an error inside is reported to `onError`, and nothing of it reaches a client but its code.
  */
 
@@ -51,6 +51,8 @@ export interface ServerOptions {
   readonly pageDirectory?: string;
   /** Told of internal errors, which are counted as well; default: each is a warning of the process. */
   readonly onError?: (error: unknown, facts: { readonly document?: string }) => void;
+  /** Told once when edits begin to be refused, of which `onError` heard why, and once when it is over. */
+  readonly onWritable?: (isWritable: boolean) => void;
 }
 
 const OPTIONS: OptionKinds<ServerOptions> = {
@@ -67,6 +69,7 @@ const OPTIONS: OptionKinds<ServerOptions> = {
   supervisor: "any",
   pageDirectory: "text",
   onError: "function",
+  onWritable: "function",
 };
 
 export const DEFAULT_PORT = 8787;
@@ -119,7 +122,7 @@ export class CoppiceServer {
     checkStorage("a server", options.storage);
     checkValues(options);
     const { storage, authorize, origins = [], mayRecover, pageDirectory = PAGE_DIRECTORY } = options;
-    const { onError: tell = warn } = options;
+    const { onError: tell = warn, onWritable = () => undefined } = options;
     this.#options = options;
     this.#limits = serverLimits(options.limits);
     this.metrics = options.metrics ?? new ServerMetrics();
@@ -128,7 +131,7 @@ export class CoppiceServer {
       metrics.count("errors");
       tell(error, facts);
     };
-    this.#documents = new LiveDocuments({ storage, limits: this.#limits, mayRecover, onError });
+    this.#documents = new LiveDocuments({ storage, limits: this.#limits, mayRecover, onError, onWritable });
     const shared = { documents: this.#documents, limits: this.#limits, metrics, authorize, origins, onError };
     const gauges = async () => ({ ...this.gauges(), storeBytes: await this.#storeBytes(onError) });
     this.#changes = new Changes({
@@ -225,8 +228,10 @@ export class CoppiceServer {
   }
 
   /**
-   * Saves what was received, says goodbye to the clients, and frees the port. What cannot be saved (the disk
-   * is full) is still with the clients. The storage stays open.
+   * Saves what was received, says goodbye to the clients, and frees the port. The storage stays open. Where
+   * something cannot be saved (the disk is full, and one more recovery did not help), all of this is done as
+   * well; then it rejects with the code of the failure and names the documents in `details.ids`: only clients
+   * that have it still may send it again.
    */
   close(): Promise<void> {
     this.#closing ??= this.#end();
@@ -246,7 +251,7 @@ export class CoppiceServer {
     this.#stopHearing();
     await this.#documents.flush();
     await this.#upgrades.close("shutdown");
-    await this.#documents.close();
+    const lost = await this.#documents.close();
     // Browsers and others connect ahead of their requests; Node does not count that as idle.
     for (const socket of this.#silent) socket.destroy();
     // An answer that ends only now leaves its connection idle a little later.
@@ -256,6 +261,7 @@ export class CoppiceServer {
     clearInterval(idle);
     clearTimeout(cut);
     if (this.#options.metrics === undefined) this.metrics.close();
+    if (lost !== undefined) throw lost;
   }
 
   #assertSafe(host: string, address: string): void {

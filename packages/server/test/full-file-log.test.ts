@@ -11,7 +11,10 @@ afterEach(cleanUp);
 test("[SV85] a full file log refuses edits, is read on, and costs nothing once there is room", async () => {
   const disk = new SimulatedDisk();
   const backend = fileLogBackend("simulated", { segmentBytesMax: 64 * 1024, files: disk.files });
-  const { storage, server, syncUrl } = await run({ backend, limits: { unsavedBytesMax: 64 * 1024 } });
+  const told: boolean[] = [];
+  const onWritable = (isWritable: boolean) => told.push(isWritable);
+  const limits = { unsavedBytesMax: 64 * 1024 };
+  const { storage, server, syncUrl, errors } = await run({ backend, limits, onWritable });
   const [writer, reader] = [
     await synced(connect({ syncUrl }, "notes")),
     await synced(connect({ syncUrl }, "notes")),
@@ -34,8 +37,15 @@ test("[SV85] a full file log refuses edits, is read on, and costs nothing once t
   await until("the writer is read on", () => shown() === "Ann");
   expect((await synced(connect({ syncUrl }, "notes"))).text.toString()).toMatch(/first $/);
   expect(watch.pendingCount).toBeGreaterThan(0);
+  // It is tried again and again, and told once.
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  expect(errors.splice(0)).toMatchObject([{ code: "STORE_FULL" }]);
+  expect(told).toEqual([false]);
   disk.capacityBytes = Number.POSITIVE_INFINITY;
   await watch.settled();
   expect(await storedText(storage, "notes")).toHaveLength(seen);
   await until("the other has it", () => reader.text.length === seen);
+  writer.text.insert(0, "again ");
+  await until("the end is told", () => told.length > 1);
+  expect(told).toEqual([false, true]);
 });

@@ -222,6 +222,7 @@ describe("the HTTP API", () => {
       mayRecover = true;
       await until("it is ready again", async () => (await call(running, "GET", "/readyz")).status === 200);
       expect((await call(running, "PUT", "/api/documents/later")).status).toBeLessThan(300);
+      expect(running.errors.splice(0)).toMatchObject([{ code: "OUTCOME_UNKNOWN" }]);
     }
   });
 

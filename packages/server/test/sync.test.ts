@@ -193,6 +193,7 @@ describe("sync", () => {
     settled.catch(() => undefined);
     await until("it is durable, and told so", () => clock === 1);
     expect(watch.pendingCount).toBe(0);
+    expect(running.errors.splice(0)).toMatchObject([{ code: "OUTCOME_UNKNOWN" }]);
     expect(await storedText(running.storage, "new")).toBe("typed while the disk was full");
   });
 

@@ -4,8 +4,9 @@
  * It offers control of the store as well, so that `coppice compact` and others reach it while it runs.
  *
  * Invariants: it listens on this machine alone, and on other addresses only with tokens or when told in full
- * that anyone may do anything; the first Ctrl-C or SIGTERM saves what was received and ends with 0; tokens
- * are read from a file and never from the command line, where everybody on the machine could read them.
+ * that anyone may do anything; the first Ctrl-C or SIGTERM saves what was received and ends with 0, or names
+ * the documents of which something is not stored and ends with 1; tokens are read from a file
+ * and never from the command line, where everybody on the machine could read them.
  */
 
 import { readdir, readFile, stat, statfs } from "node:fs/promises";
@@ -14,7 +15,7 @@ import type { Authorize, CoppiceServer, Supervisor, TokenGrant } from "@coppice/
 import { type Command, Option } from "commander";
 import { type DocumentStorage, isCoppiceError } from "coppice";
 import { type Control, compactAllAlone, offerControl } from "coppice/control";
-import { CommandError, describeError, EXIT, type ExitCode } from "../errors.js";
+import { CommandError, describeError, EXIT, type ExitCode, StopFailed } from "../errors.js";
 import {
   examples,
   parseByteSize,
@@ -94,6 +95,7 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
       ...(supervisor === undefined ? {} : { supervisor }),
       allowAnyoneToReadAndChangeEverything: options.allowAnyoneToReadAndChangeEverything === true,
       onError: (error, { document }) => tellError(runtime, options, error, document),
+      onWritable: (isWritable) => tellWritable(runtime, options, isWritable),
     }).catch((error: unknown) => {
       throw describeRefusal(error, options);
     });
@@ -105,10 +107,29 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
       await control?.close();
       await server.close();
     }
-  });
-  metrics.close();
+  })
+    .catch((error: unknown) => {
+      throw stopFailure(runtime, error);
+    })
+    .finally(() => metrics.close());
   await (options.json ? runtime.out.json({ event: "stopped" }) : runtime.out.line("stopped; all is saved"));
   return EXIT.ok;
+}
+
+/** What fails after the signal to stop is no interruption: something was to be saved. */
+function stopFailure({ signal }: Runtime, error: unknown): unknown {
+  if (!signal.aborted || error === signal.reason) return error;
+  const { message, details, hint } = describeError(error);
+  if (!isCoppiceError(error) || !Array.isArray(error.details.ids))
+    return new StopFailed("FAILED", message, { details, cause: error, ...(hint && { hint }) });
+  const { documents } = details;
+  const ids = error.details.ids.map((id) => JSON.stringify(id));
+  const more = Number(documents) > ids.length ? `, and ${Number(documents) - ids.length} more` : "";
+  return new StopFailed("FAILED", `edits were received and are not stored, of ${ids.join(", ")}${more}`, {
+    hint: "Clients that are still open send them again: see to the disk, then start the server.",
+    details: { ...details, code: error.code },
+    cause: error,
+  });
 }
 
 /** A process that was forked to be supervised may be killed from the page; it ends when its parent does. */
@@ -245,6 +266,15 @@ async function tellStart(
   ]);
   if (!hasTokens) await out.line("whoever reaches this address may read and change everything");
   await out.line("Ctrl-C stops it; nothing is lost");
+}
+
+/** Why it takes none was told as an error. */
+function tellWritable({ err }: Runtime, { json }: Options, isWritable: boolean): void {
+  const told = isWritable
+    ? "the store takes writes again"
+    : "edits are refused until the store takes writes again";
+  const line = json ? err.json({ event: "writable", writable: isWritable }) : err.line(`note: ${told}`);
+  line.catch(() => undefined);
 }
 
 /** Errors are told as they come, and nobody waits for the telling. */

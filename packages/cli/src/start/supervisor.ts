@@ -8,7 +8,7 @@
 
 import { type ChildProcess, fork } from "node:child_process";
 import { createServer } from "node:net";
-import { CommandError, errorOfChild } from "../errors.js";
+import { CommandError, errorOfChild, StopFailed } from "../errors.js";
 import { delay, type Runtime } from "../runtime.js";
 
 export interface Supervised {
@@ -31,7 +31,7 @@ const LIFE_MS_MIN = 5_000;
 const FAILURES_MAX = 5;
 const RESTART_MS = 100;
 
-/** Runs until the signal; resolves when the server has saved all and ended. */
+/** Runs until the signal; resolves when the server has saved all and ended, and rejects where it did not. */
 export async function supervise(runtime: Runtime, options: Supervised): Promise<void> {
   const { signal } = runtime;
   let failures = 0;
@@ -43,9 +43,12 @@ export async function supervise(runtime: Runtime, options: Supervised): Promise<
   let diedAt: number | undefined;
   while (!signal.aborted) {
     const born = performance.now();
-    const { how, error } = await run(runtime, { ...options, onListening }, diedAt);
+    const { how, isWell, error } = await run(runtime, { ...options, onListening }, diedAt);
     diedAt = performance.now();
-    if (signal.aborted) return;
+    if (signal.aborted) {
+      if (!isWell) throw notStopped(how, error);
+      return;
+    }
     if (!hasListened) throw error ?? new CommandError("FAILED", `the server did not start: ${how}`);
     await options.onDeath(how);
     failures = diedAt - born < LIFE_MS_MIN && how !== "SIGKILL" ? failures + 1 : 0;
@@ -55,9 +58,16 @@ export async function supervise(runtime: Runtime, options: Supervised): Promise<
   }
 }
 
-/** What ended one life, and the error that it told, if that was before it listened for the first time. */
+function notStopped(how: string, error: CommandError | undefined): StopFailed {
+  const { message = `the server did not end as it should: ${how}`, details = {}, hint } = error ?? {};
+  return new StopFailed("FAILED", message, { details, ...(hint && { hint }) });
+}
+
+/** What ended one life, and the error that it ended with, if it told one. */
 interface End {
   readonly how: string;
+  /** With 0, or before it listened: then there was nothing to save. */
+  readonly isWell: boolean;
   readonly error?: CommandError | undefined;
 }
 
@@ -68,8 +78,8 @@ async function run(runtime: Runtime, options: Supervised, diedAt: number | undef
   const where = ["--store", store, "--host", host, "--port", String(port), "--wait", `${waitMs}ms`];
   const args = ["serve", "--json", "--supervised", ...where];
   const child = fork(runtime.entry, args, {
-    // Why the first one does not start is told in our words, once.
-    stdio: ["ignore", "pipe", diedAt === undefined ? "pipe" : "inherit", "ipc"],
+    // Why it ended is told in our words, once.
+    stdio: ["ignore", "pipe", "pipe", "ipc"],
     // A Ctrl-C of the terminal reaches the child once, through us.
     detached: true,
     env: { ...runtime.env, NODE_CHANNEL_FD: undefined },
@@ -80,13 +90,16 @@ async function run(runtime: Runtime, options: Supervised, diedAt: number | undef
     if (signal.aborted) stop();
     const ended = endOf(child);
     let told = "";
+    let listens = false;
     const said = gather(child, runtime);
+    if (diedAt !== undefined) said.pass();
     let telling: Promise<unknown> = Promise.resolve();
     child.stdout?.setEncoding("utf8").on("data", (text: string) => {
       if (told.includes("\n") || child.pid === undefined) return;
       told += text;
       const url = /"event":"listening","url":"([^"]+)".*\n/.exec(told)?.[1];
       if (url === undefined) return;
+      listens = true;
       said.pass();
       const downMs = diedAt === undefined ? undefined : performance.now() - diedAt;
       telling = Promise.resolve(
@@ -97,28 +110,43 @@ async function run(runtime: Runtime, options: Supervised, diedAt: number | undef
     const { how, code } = await ended;
     await telling;
     const error = errorOfChild(said.text(), code);
-    if (error === undefined) said.pass();
-    return { how, error };
+    const isThrown = signal.aborted || (diedAt === undefined && !listens);
+    if (error === undefined || !isThrown) said.passAll();
+    return { how, isWell: code === 0 || !listens, error };
   } finally {
     signal.removeEventListener("abort", stop);
   }
 }
 
-/** Keeps what it says on stderr until told to pass it on, and then passes on all. */
-function gather({ stderr }: ChildProcess, { err }: Runtime): { text: () => string; pass: () => void } {
+/**
+ * Keeps what it says on stderr until told to pass it on, and then passes on all but the error with which it
+ * ends, which `passAll` does not keep either.
+ */
+function gather(
+  { stderr }: ChildProcess,
+  { err }: Runtime,
+): { text: () => string; pass: () => void; passAll: () => void } {
   let kept = "";
   let passing = false;
-  const write = (text: string) => void err.write(text).catch(() => undefined);
-  stderr?.setEncoding("utf8").on("data", (text: string) => {
-    if (passing) write(text);
-    else kept += text;
-  });
-  const pass = () => {
-    passing = true;
-    if (kept !== "") write(kept);
-    kept = "";
+  const passOn = (ending: RegExp) => {
+    const said = kept.match(ending)?.[0] ?? "";
+    kept = kept.slice(said.length);
+    if (said !== "") void err.write(said).catch(() => undefined);
   };
-  return { text: () => kept, pass };
+  // Whole lines before one that may be the last word.
+  const pass = () => passOn(/^(?:(?!\{"error":).*\n)*/);
+  stderr?.setEncoding("utf8").on("data", (text: string) => {
+    kept += text;
+    if (passing) pass();
+  });
+  return {
+    text: () => kept,
+    pass: () => {
+      passing = true;
+      pass();
+    },
+    passAll: () => passOn(/^.*$/s),
+  };
 }
 
 function endOf(child: ChildProcess): Promise<{ readonly how: string; readonly code: number | null }> {

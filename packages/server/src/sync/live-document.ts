@@ -260,6 +260,7 @@ export class LiveDocument {
 
   async #createWith(update: Uint8Array): Promise<void> {
     await this.#host.storage.append(this.id, [update], { model: "yjs" });
+    this.#host.gate.succeeded();
     await this.#appear();
   }
 
@@ -308,6 +309,7 @@ export class LiveDocument {
         await this.#saveFailed(error);
         continue;
       }
+      this.#host.gate.succeeded();
       if (!this.ended) this.#settled(bytes);
     }
   }

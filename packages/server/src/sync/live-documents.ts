@@ -4,10 +4,10 @@
  *
  * Invariants: never two live documents for one id; one leaves only when nothing of it is unsaved (or when it
  * was deleted, or cannot be saved at all); when everything in memory is in use and too much, no further
- * document is loaded.
+ * document is loaded; what leaves unsaved when all ends is named.
  */
 
-import type { DocumentStorage } from "coppice";
+import { CoppiceError, type DocumentStorage, isCoppiceError } from "coppice";
 import type { ServerLimits } from "../limits.js";
 import { type DocumentHost, EditRefused, LiveDocument } from "./live-document.js";
 import type { CloseReason } from "./protocol.js";
@@ -18,7 +18,11 @@ export interface LiveDocumentsOptions {
   readonly limits: ServerLimits;
   readonly mayRecover: (() => boolean | Promise<boolean>) | undefined;
   readonly onError: (error: unknown, facts: { readonly document?: string }) => void;
+  readonly onWritable: (isWritable: boolean) => void;
 }
+
+/** Ids in an error; more are counted. */
+const NAMED_MAX = 100;
 
 export class LiveDocuments {
   readonly gate: WriteGate;
@@ -32,11 +36,21 @@ export class LiveDocuments {
   #unsavedBytes = 0;
   #congested = false;
   #closed = false;
+  /** Since `flush` no client comes back with what is not stored: what is lost then, and why. */
+  #lost: Map<string, unknown> | undefined;
 
   constructor(options: LiveDocumentsOptions) {
     this.#options = options;
     const { storage, limits, mayRecover } = options;
-    this.gate = new WriteGate({ storage, mayRecover, onChange: () => this.#gateChanged() });
+    this.gate = new WriteGate({
+      storage,
+      mayRecover,
+      onChange: () => this.#gateChanged(),
+      onOutage: (failure) => {
+        if (failure !== undefined) options.onError(failure, {});
+        options.onWritable(failure === undefined);
+      },
+    });
     this.#host = {
       storage,
       limits,
@@ -92,6 +106,7 @@ export class LiveDocuments {
 
   /** Releases what nobody uses. Called now and then. */
   sweep(now: number): void {
+    this.gate.look(now);
     for (const document of this.#documents.values()) document.look();
     for (const document of this.#documents.values())
       if (document.connections.size === 0 && now - document.idleSince > this.#options.limits.idleMs)
@@ -99,21 +114,38 @@ export class LiveDocuments {
     this.#makeRoom(0);
   }
 
-  /** Saves all of it; resolves with the number of documents that could not be saved. */
-  async flush(): Promise<number> {
-    const saved = await Promise.all([...this.#documents.values()].map((document) => document.flush()));
-    return saved.filter((durable) => !durable).length;
+  /** Saves all of it, before the clients are sent away. A store that takes no writes is tried once more. */
+  async flush(): Promise<void> {
+    this.#lost ??= new Map();
+    if ((await this.#save()) || this.gate.open) return;
+    await this.gate.retry();
+    await this.#save();
   }
 
-  /** Saves and releases everything. What cannot be saved is with the clients, who send it again. */
-  async close(): Promise<void> {
+  /**
+   * Saves and releases everything. Resolves with the error that names what could not be saved: only clients
+   * that have it still may send it again.
+   */
+  async close(): Promise<CoppiceError | undefined> {
     this.#closed = true;
     for (const wake of this.#waiting.splice(0)) wake();
     await Promise.allSettled(this.#loads.values());
-    await this.flush();
     await this.gate.close();
-    for (const document of this.#documents.values()) if (!document.release()) document.abandon();
+    await this.#save();
+    const lost = this.#lost ?? new Map<string, unknown>();
+    for (const document of this.#documents.values()) {
+      if (document.release()) continue;
+      lost.set(document.id, this.gate.failure);
+      document.abandon();
+    }
     this.#documents.clear();
+    return lost.size === 0 ? undefined : lostError(lost);
+  }
+
+  /** Resolves with whether all is durable. */
+  async #save(): Promise<boolean> {
+    const saved = await Promise.all([...this.#documents.values()].map((document) => document.flush()));
+    return !saved.includes(false);
   }
 
   async #load(id: string): Promise<LiveDocument> {
@@ -159,7 +191,10 @@ export class LiveDocuments {
   }
 
   #end(document: LiveDocument, reason: CloseReason, error?: unknown): void {
-    if (error !== undefined) this.#options.onError(error, { document: document.id });
+    if (error !== undefined) {
+      this.#options.onError(error, { document: document.id });
+      if (document.unsaved) this.#lost?.set(document.id, error);
+    }
     if (this.#documents.get(document.id) === document) this.#documents.delete(document.id);
     document.abandon();
     for (const connection of [...document.connections]) connection.close(reason);
@@ -185,4 +220,19 @@ export class LiveDocuments {
     for (const document of this.#documents.values())
       for (const connection of document.connections) connection.congestionChanged();
   }
+}
+
+/** In the form of `storage.close()`: the code of the first failure, or of one that may have written. */
+function lostError(lost: ReadonlyMap<string, unknown>): CoppiceError {
+  const causes = [...lost.values()].filter((cause) => isCoppiceError(cause));
+  const cause = causes.find(({ code }) => code === "OUTCOME_UNKNOWN") ?? causes[0];
+  const ids = [...lost.keys()];
+  return new CoppiceError(
+    cause?.code ?? "UNAVAILABLE",
+    "edits of these documents were received, and not stored",
+    {
+      cause: cause ?? [...lost.values()][0],
+      details: { ids: ids.slice(0, NAMED_MAX), documents: ids.length },
+    },
+  );
 }

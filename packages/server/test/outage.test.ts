@@ -1,0 +1,84 @@
+/** A server whose storage takes no writes: what its operator is told meanwhile, and when it is closed so. */
+
+import { simulatedBackend } from "coppice/testing";
+import { afterEach, expect, test } from "vitest";
+import { cleanUp, connect, type RunOptions, run, storedText, synced, until } from "./support.js";
+
+afterEach(cleanUp);
+
+/** Two people in one document, one of whom has typed what the other sees, and what is not stored. */
+async function unstored(options: RunOptions = {}) {
+  const disk = simulatedBackend();
+  const running = await run({ backend: disk, ...options });
+  const writer = await synced(connect(running, "notes"));
+  const reader = await synced(connect(running, "notes"));
+  writer.text.insert(0, "stored");
+  await until("it is stored", async () => (await storedText(running.storage, "notes")) === "stored");
+  disk.failNext("commit", "error");
+  writer.text.insert(6, ", and not");
+  await until("the other sees it", () => reader.text.toString() === "stored, and not");
+  await until("no edits are taken", () => !running.server.gauges().writable);
+  return {
+    running,
+    leave: () => {
+      for (const { provider } of [writer, reader]) provider.destroy();
+    },
+  };
+}
+
+test("[SV88] closing the server names the documents of which something is not stored, and closes all the same", async () => {
+  const { running, leave } = await unstored({ mayRecover: () => false, mayFail: true });
+  const { server, storage } = running;
+  const { url } = server;
+  leave();
+  await expect(server.close()).rejects.toMatchObject({
+    code: "OUTCOME_UNKNOWN",
+    details: { ids: ["notes"], documents: 1 },
+  });
+  await expect(server.close()).rejects.toMatchObject({ details: { ids: ["notes"] } });
+  await expect(fetch(url)).rejects.toThrow();
+  expect(server.gauges()).toMatchObject({ documents: 0, connections: 0, unsavedBytes: 0 });
+  expect(await storedText(storage, "notes")).toBe("stored");
+});
+
+test("[SV88] closing tries the storage once more, and saves what it takes then", async () => {
+  let hasRoom = false;
+  const { running, leave } = await unstored({ mayRecover: () => hasRoom });
+  leave();
+  hasRoom = true;
+  await running.server.close();
+  expect(await storedText(running.storage, "notes")).toBe("stored, and not");
+  expect(running.errors.splice(0)).toHaveLength(1);
+});
+
+test("[SV89] an outage is told once, with its reason and its end, however often recoveries are in vain", async () => {
+  let isBroken = false;
+  let failures = 0;
+  const backend = simulatedBackend({
+    faults: ({ kind }) => {
+      if (!isBroken || kind !== "commit") return undefined;
+      failures++;
+      return "error";
+    },
+  });
+  const told: boolean[] = [];
+  const running = await run({ backend, onWritable: (isWritable) => told.push(isWritable) });
+  const client = await synced(connect(running, "notes"));
+  const counted = () => running.metrics.figures(running.server.gauges()).counters.errors;
+  client.text.insert(0, "stored");
+  await until("it is stored", async () => (await storedText(running.storage, "notes")) === "stored");
+  expect(told).toEqual([]);
+  isBroken = true;
+  client.text.insert(6, ", later");
+  await until("it was tried again", () => failures > 2);
+  expect(running.errors.splice(0)).toMatchObject([{ code: "OUTCOME_UNKNOWN" }]);
+  expect([told, counted()]).toEqual([[false], 1]);
+  isBroken = false;
+  await until("it is stored too", async () => {
+    return (
+      running.server.gauges().writable && (await storedText(running.storage, "notes")) === "stored, later"
+    );
+  });
+  await until("the end is told", () => told.length > 1);
+  expect([told, running.errors]).toEqual([[false, true], []]);
+});
