@@ -1,5 +1,5 @@
-import { spawnSync } from "node:child_process";
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { execFileSync, spawnSync } from "node:child_process";
+import { lstat, mkdir, readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { AutomergeRepoStorage } from "@coppice/automerge";
 import { levelBackend } from "@coppice/level";
@@ -153,6 +153,48 @@ describe("moving", () => {
     expect((await readFile(file, "utf8")).startsWith("coppice\0")).toBe(true);
     expect((await on(broken, "export", "a", join(folder, "none"))).code).toBe(5);
     expect(await readdir(folder)).toEqual(["a.coppice"]);
+  });
+
+  test("[CL155] export writes through a symbolic link, also to where nothing is yet", async () => {
+    const folder = await temporaryDirectory();
+    const [real, link, dangling] = ["real", "link", "dangling"].map((name) => join(folder, name));
+    await mkdir(join(folder, "deep"));
+    await writeFile(real!, "precious");
+    await symlink("real", link!);
+    await symlink("deep/new", dangling!);
+    const refused = await on(store, "export", "a", link!);
+    expect([refused.code, refused.stderr.includes("--force")]).toEqual([1, true]);
+    expect(await readFile(real!, "utf8")).toBe("precious");
+    for (const [name, ...force] of [[link!, "--force"], [dangling!]]) {
+      expect((await on(store, "export", "a", name!, ...force)).code).toBe(0);
+      expect((await lstat(name!)).isSymbolicLink()).toBe(true);
+      expect((await readFile(name!, "utf8")).startsWith("coppice\0")).toBe(true);
+    }
+    expect(await readdir(join(folder, "deep"))).toEqual(["new"]);
+    expect((await readdir(folder)).sort()).toEqual(["dangling", "deep", "link", "real"]);
+  });
+
+  test("[CL155] export leaves what is no file as it is, with --force too, and does not suggest it", async () => {
+    const folder = await temporaryDirectory();
+    const [fifo, link, directory] = ["fifo", "link", "directory"].map((name) => join(folder, name));
+    execFileSync("mkfifo", [fifo!]);
+    await symlink("fifo", link!);
+    await mkdir(directory!);
+    for (const force of [[], ["--force"]]) {
+      for (const name of [fifo!, link!]) {
+        const { code, stderr } = await on(store, "export", "a", name, ...force);
+        expect([code, stderr.includes("is a pipe, and no file"), stderr]).toEqual([
+          1,
+          true,
+          expect.stringContaining(`Use - and redirect: coppice export <id> - > ${name}\n`),
+        ]);
+      }
+      const { code, stderr } = await on(store, "export", "a", directory!, ...force);
+      expect([code, stderr]).toEqual([1, expect.stringContaining("is a directory, and no file")]);
+      expect(stderr).toContain(join(directory!, "notes.coppice"));
+    }
+    expect([(await lstat(fifo!)).isFIFO(), (await lstat(link!)).isSymbolicLink()]).toEqual([true, true]);
+    expect((await readdir(folder)).sort()).toEqual(["directory", "fifo", "link"]);
   });
 
   test("[CL42] copy makes a store of what is there, and then writes what is new", async () => {

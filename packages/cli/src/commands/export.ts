@@ -3,12 +3,14 @@
  * standard output or input.
  *
  * Invariant: an export that fails leaves no file that could be taken for a whole one: it is written beside
- * its name and named at the end. A file that exists is overwritten only with `--force`, and then at once.
+ * its name and named at the end. A file that exists is overwritten only with `--force`, and then at once; a
+ * symbolic link stays and is written through; what is no file, a device say, is never replaced by one.
  */
 
 import { once } from "node:events";
-import { createReadStream, createWriteStream, existsSync } from "node:fs";
-import { link, rename, rm } from "node:fs/promises";
+import { createReadStream, createWriteStream, existsSync, type Stats } from "node:fs";
+import { link, readlink, realpath, rename, rm, stat } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
 import type { Command } from "commander";
 import type { Moment } from "coppice";
 import { CommandError, EXIT, type ExitCode } from "../errors.js";
@@ -55,7 +57,12 @@ export function importDocumentCommand(runtime: Runtime, done: (code: ExitCode) =
     .action(async (file: string, options: ImportOptions) => done(await importOne(runtime, file, options)));
 }
 
-function exportOne(runtime: Runtime, id: string, file: string, options: ExportOptions): Promise<ExitCode> {
+async function exportOne(
+  runtime: Runtime,
+  id: string,
+  file: string,
+  options: ExportOptions,
+): Promise<ExitCode> {
   const { err, signal } = runtime;
   const at = options.at === undefined ? {} : { at: options.at };
   const force = options.force === true;
@@ -63,7 +70,7 @@ function exportOne(runtime: Runtime, id: string, file: string, options: ExportOp
     throw new CommandError("USAGE", "export wants a file, and its name is empty", {
       hint: "As in `coppice export notes notes.coppice`; - is the standard output.",
     });
-  if (file !== "-" && !force && existsSync(file)) throw existsError(file);
+  const place = file === "-" ? file : await placeOf(file, force);
   if (file === "-" && runtime.out.terminal)
     throw new CommandError("USAGE", "an export is binary: name a file, or redirect", {
       hint: "As in `coppice export notes notes.coppice`, or with | or > behind it.",
@@ -71,7 +78,8 @@ function exportOne(runtime: Runtime, id: string, file: string, options: ExportOp
   return withStorage(runtime, { ...options, onlyReads: true }, async (storage) => {
     await existing(storage, id);
     const stream = notEmpty(id, storage.export(id, { ...at, signal }));
-    const bytes = file === "-" ? await toOutput(runtime, stream) : await toFile(file, stream, force);
+    const bytes =
+      file === "-" ? await toOutput(runtime, stream) : await toFile({ file, place }, stream, force);
     if (file !== "-" && !options.json) await err.line(`exported ${printable(id)} (${byteSize(bytes)})`);
     if (file !== "-" && options.json) await runtime.out.json({ id, file, bytes });
     return EXIT.ok;
@@ -97,9 +105,29 @@ async function toOutput({ signal }: Runtime, stream: AsyncIterable<Uint8Array>):
   return bytes;
 }
 
-async function toFile(file: string, stream: AsyncIterable<Uint8Array>, force: boolean): Promise<number> {
+/** Where the name leads. Throws for what is there and is not to be replaced, or never can be. */
+async function placeOf(file: string, force: boolean): Promise<string> {
+  // What else is wrong with the name is told when it is written.
+  const there = await stat(file).catch(() => undefined);
+  if (there === undefined) return whereLinkLeads(file);
+  if (!there.isFile()) throw noFileError(file, there);
+  if (!force) throw existsError(file);
+  return realpath(file);
+}
+
+/** Of a name of nothing, or of a link to nothing yet. */
+async function whereLinkLeads(file: string): Promise<string> {
+  const to = await readlink(file).catch(() => undefined);
+  return to === undefined ? file : whereLinkLeads(resolve(await realpath(dirname(file)), to));
+}
+
+async function toFile(
+  { file, place }: { readonly file: string; readonly place: string },
+  stream: AsyncIterable<Uint8Array>,
+  force: boolean,
+): Promise<number> {
   // Of this process alone: two exports to one name never write into each other's.
-  const part = `${file}.${process.pid}.part`;
+  const part = `${place}.${process.pid}.part`;
   const target = createWriteStream(part, { flush: true });
   let bytes = 0;
   try {
@@ -110,8 +138,8 @@ async function toFile(file: string, stream: AsyncIterable<Uint8Array>, force: bo
     }
     target.end();
     await once(target, "close");
-    if (force) await rename(part, file);
-    else await nameNew(part, file);
+    if (force) await rename(part, place);
+    else await nameNew(part, place);
     return bytes;
   } catch (error) {
     target.destroy();
@@ -143,6 +171,20 @@ async function nameNew(part: string, file: string): Promise<void> {
 function existsError(file: string): CommandError {
   return new CommandError("EXISTS", `there is a file ${printable(file)} already; nothing was written`, {
     hint: "Choose another name, or use --force.",
+    details: { file },
+  });
+}
+
+/** `--force` does not help there: a file in its place is not what anybody wants. */
+function noFileError(file: string, there: Stats): CommandError {
+  const shown = printable(file);
+  const [what, hint] = there.isDirectory()
+    ? ["a directory", `Name a file in it, as in ${printable(resolve(file, "notes.coppice"))}.`]
+    : there.isSocket()
+      ? ["a socket", "Name a file; - is the standard output."]
+      : [there.isFIFO() ? "a pipe" : "a device", `Use - and redirect: coppice export <id> - > ${shown}`];
+  return new CommandError("EXISTS", `${shown} is ${what}, and no file; nothing was written`, {
+    hint,
     details: { file },
   });
 }
