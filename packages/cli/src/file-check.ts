@@ -10,7 +10,7 @@ import { isCoppiceError } from "coppice";
 import type { StoreOptions } from "./options.js";
 import { count, plural, printable } from "./output.js";
 import { type Runtime, unlessPipeClosed } from "./runtime.js";
-import { loadFileLog, parseStore, waiting } from "./store.js";
+import { isUnwritable, loadFileLog, parseStore, waiting } from "./store.js";
 
 const DOCUMENTS_SHOWN_MAX = 20;
 const MANIFEST = "MANIFEST";
@@ -20,7 +20,14 @@ export function isOfLog({ file }: FileLogDamage): boolean {
   return file !== MANIFEST;
 }
 
-/** `undefined` for stores of other kinds, and where there is none: opening it says what to do. */
+const UNLOCKED =
+  "and its lock cannot be taken: its documents are checked, but not what is dead in its files, and nobody " +
+  "may write to it meanwhile";
+
+/**
+ * `undefined` for stores of other kinds, and where there is none: opening it says what to do. And where this
+ * user may not write: the documents can be checked without the lock that this takes.
+ */
 export async function checkFiles(
   runtime: Runtime,
   options: StoreOptions,
@@ -30,9 +37,12 @@ export async function checkFiles(
   if (address.scheme !== "file") return undefined;
   const { checkFileLog } = await loadFileLog();
   const work = () => checkFileLog(address.location, { repair });
-  const report = await waiting(runtime, address, options, work).catch((error: unknown) => {
+  const report = await waiting(runtime, address, options, work).catch(async (error: unknown) => {
     if (isCoppiceError(error, "UNAVAILABLE")) return undefined;
-    throw error;
+    if (repair || !isUnwritable(error)) throw error;
+    if (!options.json)
+      await runtime.err.line(`note: ${printable(options.store)} cannot be written, ${UNLOCKED}`);
+    return undefined;
   });
   if (report !== undefined && report.damage.length > 0 && !options.json) {
     await unlessPipeClosed(() => tell(runtime, report));

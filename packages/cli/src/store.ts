@@ -47,8 +47,8 @@ export interface OpenStoreOptions extends StoreOptions {
   /** Make the store where it does not exist. */
   readonly create?: boolean;
   /**
-   * Nothing is written: a file log that another process has open, or this user may not write, is read; and
-   * a LevelDB store through the process that has it open, when that lets others read.
+   * Nothing is written: a file log that another process has open, this user may not write, or whose disk is
+   * full, is read; and a LevelDB store through the process that has it open, when that lets others read.
    */
   readonly onlyReads?: boolean;
   /** `false`: no document is restored, and the command starts without the libraries of the models. */
@@ -163,7 +163,10 @@ export async function withStorage<T>(
     if (isNew && !options.json) await noteNew(runtime, options.store);
     throw error;
   }
-  await storage.close();
+  await storage.close().catch((error: unknown) => {
+    // What the command wanted it has.
+    if (options.onlyReads !== true || !isUnwritable(error)) throw error;
+  });
   return result;
 }
 
@@ -182,12 +185,23 @@ export async function withStore<T>(
   options: OpenStoreOptions,
   use: (store: Store, facts?: StoreFacts) => Promise<T>,
 ): Promise<T> {
+  let isUsed = false;
+  let done: { readonly result: T } | undefined;
+  const once: typeof use = async (store, facts) => {
+    isUsed = true;
+    const result = await use(store, facts);
+    done = { result };
+    return result;
+  };
   try {
-    return await withStorage(runtime, { ...options, wait: 0, onlyReads: false }, use);
+    return await withStorage(runtime, { ...options, wait: 0, onlyReads: false }, once);
   } catch (error) {
     const { scheme, location } = parseStore(options.store);
-    if (options.onlyReads && scheme === "file" && isUnwritable(error))
-      return withStorage(runtime, options, use);
+    if (options.onlyReads && scheme === "file" && isUnwritable(error)) {
+      if (done !== undefined) return done.result;
+      if (!isUsed) return withStorage(runtime, options, use);
+    }
+    if (isUsed) throw error;
     if (!(error instanceof CommandError) || error.code !== "LOCKED") throw error;
     const owner = location === undefined ? undefined : await findOwner(location);
     if (owner === undefined) return withStorage(runtime, options, use);
@@ -266,10 +280,11 @@ export async function besideOwner<T>(
   }
 }
 
-/** The system lets nobody, or not this user, write there. */
-function isUnwritable(error: unknown): boolean {
+/** The system lets nobody, or not this user, write there, or there is no room. */
+export function isUnwritable(error: unknown): boolean {
   for (let each = error; each instanceof Error; each = each.cause)
-    if (/^(?:EACCES|EPERM|EROFS)$/.test((each as NodeJS.ErrnoException).code ?? "")) return true;
+    if (/^(?:EACCES|EPERM|EROFS|ENOSPC|EDQUOT)$/.test((each as NodeJS.ErrnoException).code ?? ""))
+      return true;
   return false;
 }
 

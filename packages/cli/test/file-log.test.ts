@@ -73,21 +73,53 @@ test("[CL75] what only reads works beside the process that has a file log open, 
   await storage.close();
 });
 
-test("[CL75] what only reads works on a file log that this user may not write", async (context) => {
-  const { url, location } = await makeStore();
-  // Root may write everywhere, so it goes on as another user.
+/** Root may write everywhere, so it goes on as another user. `undefined` where the command cannot be run so. */
+async function otherUser(): Promise<{ uid?: number; cwd?: string } | undefined> {
   const uid = process.getuid?.() === 0 ? 65_534 : process.getuid?.();
   const other = uid === undefined ? {} : { uid, cwd: "/" };
   const works = await coppice(["--version"], other).catch(() => undefined);
-  context.skip(works?.code !== 0, "the command cannot be run as another user");
+  return works?.code === 0 ? other : undefined;
+}
+
+async function makeReadOnly(location: string): Promise<void> {
   await chmod(join(location, ".."), 0o755);
   for (const name of await readdir(location)) await chmod(join(location, name), 0o444);
   await chmod(location, 0o555);
+}
+
+test("[CL75] what only reads works on a file log that this user may not write", async (context) => {
+  const { url, location } = await makeStore();
+  const other = await otherUser();
+  context.skip(other === undefined, "the command cannot be run as another user");
+  await makeReadOnly(location);
   const before = await readdir(location);
   const on = (...args: string[]) => coppice([...args, "-s", url], other);
   for (const args of [["ls"], ["info", "notes/a"], ["read", "notes/a"], ["tags", "notes/a"], ["dump"]])
     expect([args, await on(...args)]).toMatchObject([args, { code: 0, stderr: "" }]);
   expect((await on("tag", "notes/a", "v2")).code).toBe(1);
+  await chmod(location, 0o755);
+  expect(await readdir(location)).toEqual(before);
+});
+
+test("[CL157] check of a file log that this user may not write checks its documents, and says what it leaves out", async (context) => {
+  const { url, location } = await makeStore();
+  const other = await otherUser();
+  context.skip(other === undefined, "the command cannot be run as another user");
+  await makeReadOnly(location);
+  const before = await readdir(location);
+  const checked = await coppice(["check", "-s", url], other);
+  expect(checked).toEqual({
+    code: 0,
+    stdout: "ok 2 documents, 10 events\n",
+    stderr: expect.stringMatching(/^note: file:.* cannot be written, and its lock cannot be taken: .*\n$/),
+  });
+  expect((await coppice(["check", "--repair", "-s", url], other)).code).toBe(1);
+  const path = join(location, "00000001.seg");
+  const bytes = await readFile(path);
+  for (let at = 4_096 + 100; at < bytes.length; at += 50) bytes[at]! ^= 1;
+  await chmod(path, 0o644);
+  await writeFile(path, bytes);
+  expect((await coppice(["check", "-s", url], other)).code).toBe(5);
   await chmod(location, 0o755);
   expect(await readdir(location)).toEqual(before);
 });

@@ -210,6 +210,7 @@ async function follow(settings: Settings, env: Env): Promise<Follower> {
 
 class FileLog implements Backend {
   readonly traits: Traits;
+  readonly #directory: string;
   readonly #files: StoreFiles;
   readonly #found: Recovered;
   readonly #writer: LogWriter;
@@ -226,6 +227,7 @@ class FileLog implements Backend {
       exclusive: true,
       pipelined: settings.syncs,
     };
+    this.#directory = settings.directory;
     this.#files = files;
     this.#found = found;
     this.#writer = new LogWriter(files, found.state, env, settings.limits);
@@ -357,7 +359,7 @@ class FileLog implements Backend {
       await this.#last;
       await this.#writer.close();
     } catch (error) {
-      throw unavailable("", error);
+      throw unavailable(this.#directory, error);
     } finally {
       await this.#found.state.retire();
       this.#files.close();

@@ -96,15 +96,17 @@ async function checkHere(
   options: Options,
   fileLog?: FileLogReport,
 ): Promise<ExitCode> {
+  const { scheme, location } = parseStore(options.store);
+  // A file log that cannot be written, a backup say, is checked as it can be read.
+  const onlyReads = scheme === "file" && options.repair !== true;
   let opened = false;
   try {
-    return await withStorage(runtime, options, async (storage, { holdsChunks }) => {
+    return await withStorage(runtime, { ...options, onlyReads }, async (storage, { holdsChunks }) => {
       opened = true;
       const chunks = await tellChunks(runtime, options, holdsChunks);
       return report(runtime, id, options, storage, { files: [], fileLog, chunks });
     });
   } catch (error) {
-    const { scheme, location } = parseStore(options.store);
     if (opened || scheme !== "level" || !isCoppiceError(error, "CORRUPT")) throw error;
     // Opening has looked at all files and refused them: says what is damaged, and checks the rest.
     const files = await examineFiles(location);
