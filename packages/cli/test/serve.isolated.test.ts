@@ -352,11 +352,20 @@ describe("beside a server", () => {
     await storage.close();
   });
 
+  test("[CL158] a pause between compactions that no timer or machine can bear is a usage error", async () => {
+    const store = join(await temporaryDirectory(), "none");
+    for (const pause of ["0s", "1ms", "999ms", "25d"]) {
+      const { code, stderr } = await coppice(["serve", "-s", `level:${store}`, "--compact-every", pause]);
+      expect([pause, code, stderr]).toEqual([pause, 2, expect.stringContaining("Write 1s to 24d.")]);
+    }
+    expect(existsSync(store)).toBe(false);
+  });
+
   test("[CS15] a server compacts by itself when told to", async () => {
     const store = await makeStore(async (storage) => {
       for (const update of keystrokes("x".repeat(150))) await storage.append("long", [update]);
     });
-    const serving = await serve(store, "--compact-every", "50ms");
+    const serving = await serve(store, "--compact-every", "1s");
     await until("it is compacted", async () => {
       const response = await fetch(`${serving.url}/api/documents/long`);
       return ((await response.json()) as { oldestClock: number }).oldestClock > 0;

@@ -12,7 +12,7 @@
 import { readdir, readFile, stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import type { Authorize, CoppiceServer, Supervisor, TokenGrant } from "@coppice/server";
-import { type Command, Option } from "commander";
+import { type Command, InvalidArgumentError, Option } from "commander";
 import { type DocumentStorage, isCoppiceError } from "coppice";
 import { type Control, compactAllAlone, offerControl } from "coppice/control";
 import { CommandError, describeError, EXIT, type ExitCode, StopFailed } from "../errors.js";
@@ -42,6 +42,10 @@ interface Options extends StoreOptions {
 /** Below it a full store is not reopened: LevelDB needs room for a new log and a table. */
 const FREE_BYTES_MIN = 64 * 1024 * 1024;
 const COMPACT_EVENTS_MIN = 100;
+/** A run reads the meta of every document. */
+const PAUSE_MS_MIN = 1_000;
+/** What a timer can wait; one that is to wait longer does not wait at all. */
+const PAUSE_MS_MAX = 2 ** 31 - 1;
 
 export function serveCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
   return storeCommand("serve", "let y-websocket clients edit the documents, and offer an HTTP API")
@@ -50,7 +54,7 @@ export function serveCommand(runtime: Runtime, done: (code: ExitCode) => void): 
     .option("--tokens <file>", "who may do what: a JSON list of grants (default: COPPICE_TOKENS)")
     .option("--origin <origin...>", "pages of these sites may connect, as in https://notes.example")
     .option("--memory <size>", "for documents in memory (default: 512MiB)", parseByteSize)
-    .option("--compact-every <duration>", "compact what is due, again and again", parseDuration)
+    .option("--compact-every <duration>", "compact what is due, again and again", parsePause)
     .option(
       "--allow-anyone-to-read-and-change-everything",
       "listen on an address of other machines without tokens",
@@ -65,6 +69,12 @@ export function serveCommand(runtime: Runtime, done: (code: ExitCode) => void): 
       ),
     )
     .action(async (options: Options) => done(await run(runtime, options)));
+}
+
+function parsePause(text: string): number {
+  const ms = parseDuration(text);
+  if (ms < PAUSE_MS_MIN || ms > PAUSE_MS_MAX) throw new InvalidArgumentError("Write 1s to 24d.");
+  return ms;
 }
 
 async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
@@ -211,7 +221,7 @@ async function untilStopped(runtime: Runtime, options: Options, storage: Documen
   const { signal } = runtime;
   try {
     for (;;) {
-      await delay(options.compactEvery ?? 2 ** 31 - 1, signal);
+      await delay(options.compactEvery ?? PAUSE_MS_MAX, signal);
       if (options.compactEvery === undefined) continue;
       const { failures } = await compactAllAlone(storage, { minEvents: COMPACT_EVENTS_MIN, signal }).catch(
         passOver(runtime, options),
