@@ -144,6 +144,31 @@ describe("signals", () => {
     });
   }
 
+  test("[CL159] compact --all that is stopped says after how many documents, and speaks of no others", async () => {
+    const { url, location } = await makeMany();
+    const before = await fileBytes(location);
+    const run = await start(["compact", "--all", "-s", url]);
+    await until("compactions are written", async () => (await fileBytes(location)) > before + 20_000);
+    run.child.kill("SIGTERM");
+    const { code, stdout } = await run.ended;
+    expect(code).toBe(130);
+    const [, compacted, seen] = /^compacted (\d+) of the first (\d+) documents, /.exec(stdout) ?? [];
+    expect([Number(compacted) > 0, Number(seen) < DOCUMENTS, stdout]).toEqual([
+      true,
+      true,
+      expect.stringContaining(
+        `\nstopped after ${seen} documents: it was interrupted; the next run goes on\n`,
+      ),
+    ]);
+    const none = await coppice(["compact", "--all", "--budget", "0s", "-s", url]);
+    expect([none.code, none.stdout]).toEqual([
+      0,
+      expect.stringMatching(
+        /^compacted 0 of the first 0 documents, .*\nstopped after 0 documents: the time /,
+      ),
+    ]);
+  });
+
   test("[CL9] a second signal ends the process at once, and the store is sound all the same", async () => {
     const { url, location } = await makeMany();
     const before = await fileBytes(location);

@@ -25,7 +25,7 @@ import {
   type StoreOptions,
   storeCommand,
 } from "../options.js";
-import { byteSize, count, duration, printable } from "../output.js";
+import { byteSize, count, duration, plural, printable } from "../output.js";
 import { Progress } from "../progress.js";
 import { delay, type Runtime, unlessPipeClosed } from "../runtime.js";
 import { type Store, withStore } from "../store.js";
@@ -229,7 +229,9 @@ async function tell({ out }: Runtime, result: CompactAllResult, options: Options
   const trimmed = trimmedOf(result);
   const verb = options.dryRun ? "would compact" : "compacted";
   const trim = options.dryRun ? "would trim" : "trimmed";
-  const documents = `${count(result.compacted)} of ${count(result.seen)} documents`;
+  // How many there are in all nobody has counted, when it was stopped.
+  const first = result.stopped ? "the first " : "";
+  const documents = `${count(result.compacted)} of ${first}${plural(result.seen, "document")}`;
   await out.line(`${verb} ${documents}, ${trim} ${trimmed}, in ${duration(result.durationMs)}`);
   for (const { id, error } of result.failures) {
     const message = isCoppiceError(error) ? messageOf(error) : error;
@@ -239,6 +241,7 @@ async function tell({ out }: Runtime, result: CompactAllResult, options: Options
     isCoppiceError(error, "MODEL_UNKNOWN") ? modelHint(error.details.model) : undefined,
   );
   for (const hint of new Set(hints)) if (hint !== undefined) await out.line(hint);
-  if (result.stopped === "budget")
-    await out.line("stopped: the time budget was used up; the next run goes on");
+  if (!result.stopped) return;
+  const why = result.stopped === "budget" ? "the time budget was used up" : "it was interrupted";
+  await out.line(`stopped after ${plural(result.seen, "document")}: ${why}; the next run goes on`);
 }
