@@ -192,6 +192,8 @@ export function messageOf(error: CoppiceError): string {
   const { code, details } = error;
   if (code === "TAG_UNKNOWN")
     return `${JSON.stringify(details.id)} has no tag ${JSON.stringify(details.name)}`;
+  if (code === "DELETED" && error.message.includes("recreate: true"))
+    return `${JSON.stringify(details.id)} was deleted`;
   if (code === "MODEL_UNKNOWN" && "known" in details) return `this command has no model ${details.model}`;
   return withCause(error);
 }

@@ -66,17 +66,24 @@ function unknownIn([, , asked, word]: readonly string[]): string | undefined {
   return asked === "help" ? word : undefined;
 }
 
+/** What is looked for under a name that is no command of ours. */
+function meantBy(word: string): string | undefined {
+  if (word !== "repair") return undefined;
+  return "`coppice check --repair` mends a store; read what `coppice check` says first.";
+}
+
 /** Commander's `error: message` and, on a second line, what may have been meant. */
 function usageError({ message }: CommanderError, argv: readonly string[]): CommandError {
   const unknown = unknownIn(argv);
   if (unknown !== undefined) {
     return new CommandError("USAGE", `there is no command ${printable(unknown)}`, {
-      hint: "coppice --help lists them.",
+      hint: meantBy(unknown) ?? "coppice --help lists them.",
     });
   }
+  const meant = meantBy(/^error: unknown command '(.*)'/.exec(message)?.[1] ?? "");
   const [first = "", second] = message.replace(/^error: /, "").split("\n");
   const words = wordsOf(namedIn(argv));
-  const more = second?.trim() || `${words} --help says more.`;
+  const more = meant ?? (second?.trim() || `${words} --help says more.`);
   // Ids that programs make at random begin so now and then.
   const dashed = first.startsWith("unknown option '") && words !== "coppice";
   return new CommandError("USAGE", first, {

@@ -117,6 +117,41 @@ test("[CL73] import says its own help, what may have been meant, and that two di
   expect([same.code, same.stderr.includes("and these are one")]).toEqual([2, true]);
 });
 
+test("[CL160] hints lead to what there is: for repair, data of automerge-repo, and documents that were deleted", async () => {
+  for (const args of [["repair"], ["repair", "--store", "level:./none"], ["help", "repair"]])
+    expect([args, await coppice(args)]).toMatchObject([
+      args,
+      { code: 2, stderr: expect.stringMatching(/\n`coppice check --repair` mends a store; .*\n$/) },
+    ]);
+  const automerge = await coppice(["import", "automerge-repo", "./data"]);
+  expect([automerge.code, automerge.stderr]).toEqual([
+    2,
+    expect.stringContaining(
+      "\nNo command moves such data, a program does: see docs/coming-from-automerge-repo.md\n",
+    ),
+  ]);
+  const directory = await temporaryDirectory();
+  const [here, there] = ["here", "there"].map(
+    (name) => ["--store", `level:${join(directory, name)}`] as const,
+  );
+  const file = join(directory, "notes.coppice");
+  for (const store of [here!, there!]) await coppice(["import", "y-leveldb", source, ...store]);
+  expect((await coppice(["rm", "notes", "--yes", ...here!])).code).toBe(0);
+  const again = await coppice(["import", "y-leveldb", source, ...here!]);
+  expect([again.code, again.stdout]).toEqual([
+    1,
+    expect.stringMatching(/^failed notes: it was deleted from this store\nwhat was deleted is not begun /m),
+  ]);
+  // As it says.
+  expect((await coppice(["export", "notes", file, ...there!])).code).toBe(0);
+  const refused = await coppice(["import", "document", file, ...here!]);
+  expect([refused.code, refused.stderr]).toEqual([
+    1,
+    'coppice: "notes" was deleted\nThe id was used before: --recreate takes it again.\n',
+  ]);
+  expect((await coppice(["import", "document", file, "--recreate", ...here!])).code).toBe(0);
+});
+
 test("[CL72] a failed import says that it has made a new store", async () => {
   const directory = await temporaryDirectory();
   const file = join(directory, "cut.coppice");

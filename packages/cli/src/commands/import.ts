@@ -38,7 +38,9 @@ export function importCommand(runtime: Runtime, done: (code: ExitCode) => void):
     .on("command:*", ([word = "", source = word]: string[]) => {
       const from = printable(source);
       throw new CommandError("USAGE", `import does not know what ${printable(word)} is`, {
-        hint: `coppice import document ${from}, or coppice import y-leveldb ${from}?`,
+        hint: word.startsWith("automerge")
+          ? "No command moves such data, a program does: see docs/coming-from-automerge-repo.md"
+          : `coppice import document ${from}, or coppice import y-leveldb ${from}?`,
       });
     });
 }
@@ -96,11 +98,17 @@ async function tell({ out }: Runtime, report: ImportReport): Promise<void> {
   const already = present === 0 ? "" : `, ${count(present)} were there already`;
   const moved = `${count(imported)} of ${plural(documents, "document")}`;
   await out.line(`imported ${moved} (${plural(appended, "update")})${already}`);
-  for (const { id, outcome, reason = "" } of problems) {
+  for (const { id, outcome, code, reason = "" } of problems) {
     const name = id === "" ? '""' : printable(id);
-    await out.line(`${out.style("red", outcome)} ${name}: ${printable(reason)}`);
+    const why = code === "DELETED" ? "it was deleted from this store" : printable(reason);
+    await out.line(`${out.style("red", outcome)} ${name}: ${why}`);
   }
+  if (problems.some(({ code }) => code === "DELETED")) await out.line(DELETED);
 }
+
+const DELETED =
+  "what was deleted is not begun anew here: import it into another store, `coppice export` it there, and\n" +
+  "`coppice import document --recreate` it here";
 
 /** A server of y-websocket names documents by the URL as it comes, ours by what it stands for. */
 function isPercentEncoded(id: string): boolean {

@@ -48,6 +48,8 @@ export interface ImportedDocument {
   readonly appended: number;
   readonly metas: number;
   readonly reason?: string;
+  /** Of the error for which it `failed`, if it is one of Coppice. */
+  readonly code?: string;
 }
 
 export interface ImportOptions {
@@ -181,7 +183,8 @@ async function importDocument(storage: Target, { id, updates, metas }: Found): P
     return { ...facts, outcome: appended > 0 || changed ? "imported" : "present", appended };
   } catch (error) {
     if (!isCoppiceError(error) && !(error instanceof Unverified)) throw error;
-    return { ...facts, outcome: "failed", appended, reason: error.message };
+    const code = isCoppiceError(error) ? { code: error.code } : {};
+    return { ...facts, outcome: "failed", appended, reason: error.message, ...code };
   }
 }
 
