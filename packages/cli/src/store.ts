@@ -346,6 +346,12 @@ const FILES = {
   },
 } as const;
 
+/** Whether a command that may make the store would make it now. */
+export async function isAbsent(url: string): Promise<boolean> {
+  const address = parseStore(url);
+  return address.scheme !== "memory" && !(await holdsStore(address));
+}
+
 async function holdsStore({ scheme, location }: LocatedStore): Promise<boolean> {
   return (await namesIn(location)).includes(FILES[scheme].head);
 }

@@ -1,10 +1,11 @@
-import { writeFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { ClassicLevel } from "classic-level";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { LeveldbPersistence } from "y-leveldb";
 import type { Doc } from "yjs";
-import { cleanUp, coppice, jsonLines, keystrokes, openStore, temporaryDirectory } from "./command.js";
+import { cleanUp, coppice, jsonLines, keystrokes, openStore, start, temporaryDirectory } from "./command.js";
 
 let source: string;
 
@@ -154,17 +155,44 @@ test("[CL160] hints lead to what there is: for repair, data of automerge-repo, a
 
 test("[CL72] a failed import says that it has made a new store", async () => {
   const directory = await temporaryDirectory();
-  const file = join(directory, "cut.coppice");
-  await writeFile(file, "no export");
-  const args = ["import", "document", file, "--store", `level:${join(directory, "new")}`];
-  const first = await coppice(args);
+  const args = ["import", "document", "-", "--store", `level:${join(directory, "new")}`];
+  const piped = async () => {
+    const { child, ended } = await start(args);
+    child.stdin?.end("no export");
+    return ended;
+  };
+  const first = await piped();
   expect([first.code, first.stderr.includes("a new one was made")]).toEqual([5, true]);
-  const second = await coppice(args);
+  const second = await piped();
   expect([second.code, second.stderr.includes("a new one was made")]).toEqual([5, false]);
-  const stored = join(directory, "new"); // no directory of y-leveldb
-  const none = await coppice(["import", "y-leveldb", stored, "--store", `level:${join(directory, "newer")}`]);
-  expect([none.code, none.stderr.includes("a new one was made")]).toEqual([3, true]);
-  expect(none.stderr).toContain("holds no documents of y-leveldb\nName the directory that");
+});
+
+test("[CL161] a source that is missing, refused or empty makes no new store", async () => {
+  const directory = await temporaryDirectory();
+  const [from, file, cut] = ["from", "notes.coppice", "cut.coppice"].map((name) => join(directory, name));
+  const fromStore = ["--store", `level:${from}`];
+  const target = join(directory, "new");
+  const store = ["--store", `level:${target}`];
+  await coppice(["import", "y-leveldb", source, ...fromStore]);
+  expect((await coppice(["export", "notes", file!, ...fromStore])).code).toBe(0);
+  await writeFile(cut!, (await readFile(file!)).subarray(0, -5));
+  for (const args of [
+    ["import", "document", cut!],
+    ["import", "document", join(directory, "none")],
+  ])
+    expect([args, (await coppice([...args, ...store])).code]).toEqual([args, args.includes(cut!) ? 5 : 3]);
+  // No directory of y-leveldb, and none at all.
+  const none = await coppice(["import", "y-leveldb", from!, ...store]);
+  expect([none.code, none.stderr]).toEqual([
+    3,
+    expect.stringContaining("holds no documents of y-leveldb\nName the directory that"),
+  ]);
+  expect((await coppice(["import", "y-leveldb", join(directory, "none"), ...store])).code).toBe(3);
+  expect(existsSync(target)).toBe(false);
+  expect(await coppice(["import", "document", file!, ...store])).toMatchObject({
+    code: 0,
+    stdout: expect.stringMatching(/^imported notes at clock \d+\n$/),
+  });
 });
 
 test("[CL30] what does not move is said, and decides the exit code", async () => {

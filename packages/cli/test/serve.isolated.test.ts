@@ -118,6 +118,9 @@ describe("serve", () => {
       true,
       true,
     ]);
+    const unmade = join(await temporaryDirectory(), "unmade");
+    const none = await coppice(["serve", "-s", `level:${unmade}`, "--port", port]);
+    expect([none.code, none.stderr, existsSync(unmade)]).toEqual([1, busy.stderr, false]);
     const open = await coppice(["serve", "-s", other.url, "--host", "0.0.0.0", "--port", "0"]);
     expect(open.code).toBe(2);
     expect(open.stderr.match(/without authentication/g)).toHaveLength(1);

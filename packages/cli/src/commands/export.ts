@@ -12,13 +12,16 @@ import { createReadStream, createWriteStream, existsSync, type Stats } from "nod
 import { link, readlink, realpath, rename, rm, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import type { Command } from "commander";
-import type { Moment } from "coppice";
+import { DocumentStorage, type Moment, memoryBackend } from "coppice";
 import { CommandError, EXIT, type ExitCode } from "../errors.js";
 import { AT_WITH_EVENTS, examples, parseMoment, type StoreOptions, storeCommand } from "../options.js";
 import { byteSize, count, printable } from "../output.js";
 import type { Runtime } from "../runtime.js";
-import { withStorage } from "../store.js";
+import { isAbsent, loadModels, withStorage } from "../store.js";
 import { existing, notYet } from "./document.js";
+
+/** Larger files are tried only where they go: the trial is in memory. */
+const TRIAL_BYTES_MAX = 64 * 1024 * 1024;
 
 interface ExportOptions extends StoreOptions {
   readonly force?: true;
@@ -189,7 +192,7 @@ function noFileError(file: string, there: Stats): CommandError {
   });
 }
 
-function importOne(runtime: Runtime, file: string, options: ImportOptions): Promise<ExitCode> {
+async function importOne(runtime: Runtime, file: string, options: ImportOptions): Promise<ExitCode> {
   const { out, signal, input } = runtime;
   const { id, recreate = false } = options;
   if (file === "-" && input.isTTY) {
@@ -201,6 +204,7 @@ function importOne(runtime: Runtime, file: string, options: ImportOptions): Prom
       details: { file },
     });
   }
+  if (file !== "-" && (await isAbsent(options.store))) await tryImport(file, signal);
   return withStorage(runtime, { ...options, create: true }, async (storage) => {
     const stream = file === "-" ? input : createReadStream(file);
     const result = await storage.import(stream, { ...(id === undefined ? {} : { id }), recreate, signal });
@@ -208,4 +212,15 @@ function importOne(runtime: Runtime, file: string, options: ImportOptions): Prom
     else await out.line(`${result.outcome} ${printable(result.id)} at clock ${count(result.clock)}`);
     return EXIT.ok;
   });
+}
+
+/** Throws for what cannot be imported, before there is a new store for it. */
+async function tryImport(file: string, signal: AbortSignal): Promise<void> {
+  if ((await stat(file)).size > TRIAL_BYTES_MAX) return;
+  const storage = await DocumentStorage.open({ backend: memoryBackend(), models: await loadModels() });
+  try {
+    await storage.import(createReadStream(file), { signal });
+  } finally {
+    await storage.close({ discard: true });
+  }
 }

@@ -53,11 +53,16 @@ async function importFrom(runtime: Runtime, directory: string, options: StoreOpt
       hint: "Name another one for the documents: --store level:<directory>",
     });
   }
-  const { importYLeveldb } = await loadPackage("@coppice/yjs", () => import("@coppice/yjs/y-leveldb"));
+  const { holdsYLeveldb, importYLeveldb } = await loadPackage(
+    "@coppice/yjs",
+    () => import("@coppice/yjs/y-leveldb"),
+  );
   await assertDatabase(directory);
   const source = await openSource(directory);
   const encoded: string[] = [];
   try {
+    // Before there is a new store for it.
+    if (!(await holdsYLeveldb(source))) throw nothingIn(directory);
     const report = await withStorage(runtime, { ...options, create: true }, async (storage) => {
       const progress = new Progress(err, "importing");
       let seen = 0;

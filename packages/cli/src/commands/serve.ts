@@ -26,7 +26,8 @@ import {
 } from "../options.js";
 import { printable } from "../output.js";
 import { delay, type Runtime } from "../runtime.js";
-import { loadPackage, parseStore, withStorage } from "../store.js";
+import { listenOnce } from "../start/supervisor.js";
+import { isAbsent, loadPackage, parseStore, withStorage } from "../store.js";
 
 interface Options extends StoreOptions {
   readonly host: string;
@@ -89,6 +90,12 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
   const metrics = new ServerMetrics();
   const { location } = parseStore(options.store);
   const supervisor = supervisorOf(options);
+  // Before there is a new store for nobody.
+  if (await isAbsent(options.store)) {
+    await listenOnce(options.host, options.port).catch((error: unknown) => {
+      throw describeRefusal(error, options);
+    });
+  }
   const wanted = { ...options, create: true, observer: metrics.observer };
   await withStorage(runtime, wanted, async (storage, { isNew }) => {
     const server = await serve({

@@ -159,22 +159,24 @@ function endOf(child: ChildProcess): Promise<{ readonly how: string; readonly co
 /** `wanted` when nobody listens there, else any port that is free. */
 export async function freePort(host: string, wanted: number): Promise<number> {
   for (const port of [wanted, 0]) {
-    const found = await listenOnce(host, port);
-    if (found !== undefined) return found;
+    try {
+      return await listenOnce(host, port);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code !== "EADDRINUSE" && code !== "EACCES") throw error;
+    }
   }
   throw new CommandError("FAILED", `there is no free port at ${host}`);
 }
 
-function listenOnce(host: string, port: number): Promise<number | undefined> {
+/** The port, which is free again when it resolves. Rejects as the system refuses. */
+export function listenOnce(host: string, port: number): Promise<number> {
   return new Promise((resolve, reject) => {
     const probe = createServer();
-    probe.once("error", (error: NodeJS.ErrnoException) => {
-      if (error.code === "EADDRINUSE" || error.code === "EACCES") resolve(undefined);
-      else reject(error);
-    });
+    probe.once("error", reject);
     probe.listen({ host, port }, () => {
       const address = probe.address();
-      const taken = typeof address === "object" && address !== null ? address.port : undefined;
+      const taken = typeof address === "object" && address !== null ? address.port : port;
       probe.close(() => resolve(taken));
     });
   });

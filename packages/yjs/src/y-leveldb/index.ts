@@ -3,6 +3,7 @@
  */
 
 export {
+  holdsYLeveldb,
   type ImportedDocument,
   type ImportOptions,
   type ImportReport,
