@@ -281,7 +281,7 @@ class FileLog implements Backend {
     const merger = this.#merger;
     return statsOf(state, {
       openedReadOnly: false,
-      spareBytes: this.#writer.spareBytes,
+      spareBytes: this.#writer.spares.bytes,
       mergeableBytes: merger.mergeableBytes(),
       merges: merger.merges,
       mergedBytesWritten: merger.bytesWritten,
@@ -354,6 +354,7 @@ class FileLog implements Backend {
   }
 
   async #closeNow(): Promise<void> {
+    this.#writer.beginClosing();
     try {
       await this.#merger.stop();
       await this.#last;

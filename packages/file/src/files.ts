@@ -29,6 +29,7 @@ import {
 } from "node:fs";
 import { mkdir, readdir, realpath, rename, stat, unlink } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import { CoppiceError } from "coppice";
 
 /** `"read"` and `"write"` need an existing file, `"create"` one that does not exist yet. */
@@ -97,6 +98,7 @@ const SYNCS_NAMES = process.platform !== "win32";
  */
 const LOCKS_PARTS = process.platform === "linux";
 const [WRITER, READERS] = [0, 1];
+const SHARE_TRIES = 100;
 const NO_FOLLOW = constants.O_NOFOLLOW ?? 0;
 const FLAGS: Readonly<Record<OpenMode, number>> = {
   read: constants.O_RDONLY | NO_FOLLOW,
@@ -187,9 +189,13 @@ class NodeFiles implements StoreFiles {
     try {
       const { tryLock } = await loadLocks();
       descriptor = await openDescriptor(join(this.#path, name), FLAGS.read);
-      if (tryLock(descriptor, READERS, 1, { shared: true })) {
-        this.#share = descriptor;
-        return true;
+      for (let tries = 0; tries < SHARE_TRIES; tries++) {
+        if (tryLock(descriptor, READERS, 1, { shared: true })) {
+          this.#share = descriptor;
+          return true;
+        }
+        // The writer asks, which takes a moment.
+        await setImmediate();
       }
     } catch {
       // There was never a writer, or it is not ours to read, or this system has no locks.

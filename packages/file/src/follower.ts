@@ -43,6 +43,8 @@ export class Follower implements Backend {
   readonly #env: Env;
   readonly #readBytesMax: number;
   #view: View;
+  /** The manifest from which the store was read as a whole. */
+  #loadedFrom: string | undefined;
   /** The writer knows that somebody reads. */
   #shares: boolean;
   #refreshing: Promise<StoreReader> | undefined;
@@ -63,6 +65,7 @@ export class Follower implements Backend {
     this.#env = env;
     this.#readBytesMax = readBytesMax;
     this.#view = view;
+    this.#loadedFrom = view.manifestIdentity;
   }
 
   static async open(
@@ -100,11 +103,22 @@ export class Follower implements Backend {
   }
 
   async get(key: Parameters<Backend["get"]>[0]): Promise<Uint8Array | undefined> {
-    return (await this.#refreshed()).get(key);
+    for (let tries = 1; ; tries++) {
+      try {
+        return await (await this.#refreshed()).get(key);
+      } catch (error) {
+        if (tries === LOAD_TRIES || !(await this.#isOutdated(error))) throw error;
+      }
+    }
   }
 
   scan(...[range, options]: Parameters<Backend["scan"]>): ReturnType<Backend["scan"]> {
-    return scanPages(() => this.#refreshed(), range, options);
+    return scanPages(
+      () => this.#refreshed(),
+      range,
+      options,
+      (error) => this.#isOutdated(error),
+    );
   }
 
   async commit(): Promise<void> {
@@ -143,6 +157,26 @@ export class Follower implements Backend {
     this.#files.close();
   }
 
+  /**
+   * Whether an error may be of a file that is a new segment by now: where the writer could not be told that
+   * it is read, and the manifest has changed since the store was read as a whole. Then it is read anew.
+   */
+  async #isOutdated(error: unknown): Promise<boolean> {
+    if (this.#closed || !isCoppiceError(error, "CORRUPT")) return false;
+    if (this.#files.identityOf(MANIFEST) === this.#loadedFrom) return false;
+    await this.#begin(() => this.#load());
+    return true;
+  }
+
+  async #load(): Promise<StoreReader> {
+    const { state } = this.#view;
+    const view = await load(this.#files, this.#readBytesMax);
+    this.#view = view;
+    this.#loadedFrom = view.manifestIdentity;
+    void state.retire();
+    return view.reader;
+  }
+
   #hasNews(): boolean {
     const { state, manifestIdentity } = this.#view;
     if (this.#files.identityOf(MANIFEST) !== manifestIdentity) return true;
@@ -153,8 +187,13 @@ export class Follower implements Backend {
   #refreshed(): Promise<StoreReader> {
     if (this.#closed) throw new CoppiceError("CLOSED", "the file log is closed");
     if (this.#refreshing === undefined && !this.#hasNews()) return Promise.resolve(this.#view.reader);
+    return this.#begin(() => this.#refresh());
+  }
+
+  /** After what is going on. */
+  #begin(refresh: () => Promise<StoreReader>): Promise<StoreReader> {
     const before = this.#refreshing?.catch(() => undefined) ?? Promise.resolve();
-    const refreshing = before.then(() => this.#refresh());
+    const refreshing = before.then(refresh);
     this.#refreshing = refreshing;
     const done = () => {
       if (this.#refreshing === refreshing) this.#refreshing = undefined;
@@ -176,10 +215,7 @@ export class Follower implements Backend {
       this.#view = { state, reader, manifestIdentity: identity };
       return reader;
     }
-    const view = await load(this.#files, this.#readBytesMax);
-    this.#view = view;
-    void state.retire();
-    return view.reader;
+    return this.#load();
   }
 
   /** Opens the segments behind the one that was the last; `false` when it cannot tell which those are. */

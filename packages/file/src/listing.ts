@@ -50,7 +50,11 @@ export async function* listFrames(
     const { segments } = await readManifest(files);
     for (const [i, { number, salt, end }] of segments.entries()) {
       const name = segmentName(number);
-      const file = await files.open(name, "read");
+      const file = await files.open(name, "read").catch((cause: NodeJS.ErrnoException) => {
+        if (cause.code !== "ENOENT") throw cause;
+        const what = "a segment is missing, or was merged away while the frames were listed: list them again";
+        throw new CoppiceError("UNAVAILABLE", what, { cause, details: { file: name } });
+      });
       try {
         const raw = await readFully(file, await file.size(), 0);
         const bytes = Buffer.from(raw.buffer, raw.byteOffset, raw.length);

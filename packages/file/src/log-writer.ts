@@ -3,10 +3,6 @@
  * ahead, and changes the list of segments; both the log's own rotation and merging go through its one lane
  * for manifests.
  *
- * Files of segments that were merged away are kept for the next ones, some of them: a file system that tells
- * the disk what it frees (mounted with `discard`) lets a commit wait 1 ms for each MiB of it, and one that
- * need not look for room is done sooner.
- *
  * Invariants:
  * - at most one frame is ever unsynced: the next may be built meanwhile, and is written when that one is
  *   durable;
@@ -39,6 +35,7 @@ import { HintWriter, writeHint } from "./hints.js";
 import { keyBytes, nameOf } from "./key-names.js";
 import { NoRoomForManifest, writeManifest } from "./manifest.js";
 import { createZeroed, encodeSegmentHeader, SEGMENT_HEADER_BYTES, Segment, segmentName } from "./segment.js";
+import { type Spare, Spares } from "./spares.js";
 import type { StoreState } from "./store-state.js";
 
 export interface WriterLimits {
@@ -50,10 +47,6 @@ export interface WriterLimits {
   /** Commits may hold up the thread while they are synced. */
   readonly blocking: boolean;
 }
-
-/** Files that are kept, and the part of the segments' bytes that they may take. */
-const SPARES_MAX = 4;
-const SPARES_PART = 1 / 2;
 
 /** New stores begin with small segments, and get larger ones as they grow. */
 const SEGMENT_BYTES_FIRST = 1024 * 1024;
@@ -74,12 +67,6 @@ export interface Frame {
   isWritten: boolean;
 }
 
-/** A file under a name that nothing refers to, whose bytes nobody needs. */
-export interface Spare {
-  readonly name: string;
-  readonly bytes: number;
-}
-
 interface Prepared {
   readonly number: number;
   readonly bytes: number;
@@ -96,7 +83,7 @@ export class LogWriter {
   #syncing: Frame | undefined;
   #next: Frame | undefined;
   #prepared: Promise<Prepared | undefined> | undefined;
-  #spares: Spare[] = [];
+  readonly spares: Spares;
   #manifests: Promise<unknown> = Promise.resolve();
   #hints: Promise<unknown> = Promise.resolve();
   #closing = false;
@@ -107,6 +94,7 @@ export class LogWriter {
 
   constructor(files: StoreFiles, state: StoreState, env: Env, limits: WriterLimits) {
     this.#files = files;
+    this.spares = new Spares(files);
     this.#state = state;
     this.#env = env;
     this.#limits = limits;
@@ -251,42 +239,23 @@ export class LogWriter {
     await this.#hints;
   }
 
-  /**
-   * Whether the file of a segment that was merged away is worth keeping, beside `others`. Not where somebody
-   * else may still see what is in it.
-   */
-  async wantsSpare(segment: Segment, others: readonly Spare[]): Promise<boolean> {
+  /** Whether the file of a segment that was merged away is worth keeping, beside `others`. */
+  wantsSpare({ bytes }: Segment, others: readonly Spare[]): boolean {
     const { storeBytesMax } = this.#limits;
-    const spares = [...this.#spares, ...others];
-    const spareBytes = sum(spares) + segment.bytes;
-    const bytes = sum(this.#state.segments);
-    const next = this.#nextBytes();
-    return (
-      spares.length < SPARES_MAX &&
-      segment.bytes <= next &&
-      2 * segment.bytes >= next &&
-      spareBytes <= SPARES_PART * bytes &&
-      2 * (bytes + spareBytes) <= storeBytesMax &&
-      (await this.#files.isOwn(segmentName(segment.number)))
-    );
+    const [nextBytes, storeBytes] = [this.#nextBytes(), sum(this.#state.segments)];
+    return this.spares.wants(bytes, others, { nextBytes, storeBytes, storeBytesMax });
   }
 
-  /** For segments to come. Their names are durable. */
-  keepSpares(spares: readonly Spare[]): void {
-    this.#spares.push(...spares);
-  }
-
-  /** Removes the files that are kept; when it resolves none holds what it held before. */
+  /** Removes what must go. When it resolves no file holds what those held. */
   async dropSpares(): Promise<void> {
-    const spares = this.#spares;
-    this.#spares = [];
-    for (const { name } of spares) await this.#files.remove(name);
     // Zeros are perhaps being written over one of them.
     await this.#prepared;
+    await this.spares.removeAll();
   }
 
-  get spareBytes(): number {
-    return sum(this.#spares);
+  /** Ends what is prepared. */
+  beginClosing(): void {
+    this.#closing = true;
   }
 
   takeNumber(): number {
@@ -300,14 +269,15 @@ export class LogWriter {
 
   /** Writes how far the log reaches, unless it is known or something failed; ends what is going on. */
   async close(): Promise<void> {
-    this.#closing = true;
+    this.beginClosing();
     const prepared = await this.#prepared;
     prepared?.file.close();
     await this.#hints;
     await this.#manifests.catch(() => undefined);
     if (this.failure !== undefined) return;
     if (prepared !== undefined) await this.#files.remove(segmentName(prepared.number));
-    await this.dropSpares();
+    // What is left the next opening removes.
+    await this.dropSpares().catch(() => undefined);
     const state = this.#state;
     if (state.active === undefined || state.recordedSequence === state.sequence) return;
     await this.syncLog();
@@ -399,11 +369,12 @@ export class LogWriter {
       await this.#files.remove(segmentName(prepared.number));
     }
     try {
-      return await this.#make(bytes);
+      return await this.#make(bytes).catch(async (error: unknown) => {
+        if (isFull(error) && (await this.spares.free())) return this.#make(bytes);
+        throw error;
+      });
     } catch (error) {
       if (!isFull(error)) throw error;
-      // Then the next commit has their room.
-      await this.dropSpares().catch(() => undefined);
       const lacks = `the disk has no room for another segment of ${bytes} bytes`;
       throw new CoppiceError("STORE_FULL", `${lacks}; nothing was written: make room, and repeat`, {
         cause: error,
@@ -419,10 +390,26 @@ export class LogWriter {
 
   async #make(bytes: number, onward?: () => boolean): Promise<Prepared> {
     const number = this.takeNumber();
-    const at = this.#spares.findIndex((spare) => spare.bytes <= bytes);
-    const [spare] = at < 0 ? [] : this.#spares.splice(at, 1);
-    const file = await createZeroed(this.#files, number, bytes, { spare: spare?.name, onward });
-    return { number, bytes, file };
+    const spare = this.spares.take(bytes);
+    if (spare !== undefined) {
+      try {
+        const file = await createZeroed(this.#files, number, bytes, { spare: spare.name, onward });
+        this.spares.used(spare);
+        return { number, bytes, file };
+      } catch {
+        // No commit is refused because of it; if it cannot be removed now, it is with the next merge.
+        await this.spares.remove(spare.name).catch(() => undefined);
+      }
+    }
+    return { number, bytes, file: await createZeroed(this.#files, number, bytes, { onward }) };
+  }
+
+  async #writeManifest(segments: readonly Segment[]): Promise<void> {
+    const manifest = this.#state.manifest(segments);
+    await writeManifest(this.#files, manifest).catch(async (error: unknown) => {
+      if (!(error instanceof NoRoomForManifest) || !(await this.spares.free())) throw error;
+      await writeManifest(this.#files, manifest);
+    });
   }
 
   #changeManifest(change: () => Segment[]): Promise<void> {
@@ -431,7 +418,7 @@ export class LogWriter {
       const segments = change();
       const recorded = this.#state.durableSequence;
       try {
-        await writeManifest(this.#files, this.#state.manifest(segments));
+        await this.#writeManifest(segments);
       } catch (error) {
         if (error instanceof NoRoomForManifest) throw full(error);
         this.failure = error;

@@ -27,7 +27,7 @@ import {
 } from "./frame.js";
 import { POSITIONS } from "./key-index.js";
 import { type KeyParts, partsOf } from "./key-names.js";
-import type { LogWriter, Spare, WriterLimits } from "./log-writer.js";
+import type { LogWriter, WriterLimits } from "./log-writer.js";
 import { MergeOutput } from "./merge-output.js";
 import {
   damaged,
@@ -39,6 +39,7 @@ import {
   segmentName,
   spareName,
 } from "./segment.js";
+import type { Spare } from "./spares.js";
 import type { StoreState } from "./store-state.js";
 import { Window } from "./window.js";
 
@@ -74,6 +75,8 @@ export class Merger {
   readonly #inTurn: InTurn;
   #running: Promise<unknown> = Promise.resolve();
   #awake = false;
+  /** Calls of `run` that have not ended. */
+  #asked = 0;
   #stopped = false;
   merges = 0;
   bytesWritten = 0;
@@ -105,7 +108,7 @@ export class Merger {
     if (this.#awake || this.#stopped || hasFailed || this.#settings.deadRatioMin >= 1) return;
     if (this.#candidates(this.#ratioDue()).length === 0) return;
     this.#awake = true;
-    this.#begin(() => this.#mergeAll(() => this.#ratioDue())).then(
+    this.#begin(() => this.#mergeAll(() => this.#ratioDue(), { isYielding: true })).then(
       () => {
         this.#awake = false;
       },
@@ -123,13 +126,17 @@ export class Merger {
   /** One run at a time. Rejects with the error of the file system translated, or with `CORRUPT`. */
   run({ force = false, signal }: { force?: boolean; signal?: AbortSignal }): Promise<{ freedBytes: number }> {
     const { deadRatioMin } = this.#settings;
+    this.#asked++;
     const work = async () => {
       // What is asked for is room, and copying needs some.
       await this.#writer.dropSpares();
-      await (force ? this.#mergeEverything(signal) : this.#mergeAll(() => deadRatioMin, signal));
+      await (force ? this.#mergeEverything(signal) : this.#mergeAll(() => deadRatioMin, { signal }));
       await this.#writer.dropSpares();
     };
-    return this.#begin(work, signal);
+    return this.#begin(work, signal).finally(() => {
+      this.#asked--;
+      this.wake();
+    });
   }
 
   #begin(work: () => Promise<void>, signal?: AbortSignal): Promise<{ freedBytes: number }> {
@@ -144,24 +151,31 @@ export class Merger {
   }
 
   async #runNow(work: () => Promise<void>, signal?: AbortSignal): Promise<{ freedBytes: number }> {
-    const before = this.#fileBytes() + this.#writer.spareBytes;
+    const before = this.#fileBytes() + this.#writer.spares.bytes;
     try {
       await work();
     } catch (error) {
       if (isCoppiceError(error) || signal?.aborted) throw error;
-      if (isFull(error)) await this.#writer.dropSpares().catch(() => undefined);
+      if (isFull(error)) await this.#writer.spares.free().catch(() => false);
       throw isFull(error)
         ? new CoppiceError("STORE_FULL", "the disk has no room to merge segments", { cause: error })
         : new CoppiceError("UNAVAILABLE", "merging failed; the store is as it was", { cause: error });
     }
     this.failure = undefined;
-    return { freedBytes: Math.max(0, before - this.#fileBytes() - this.#writer.spareBytes) };
+    return { freedBytes: Math.max(0, before - this.#fileBytes() - this.#writer.spares.bytes) };
   }
 
-  async #mergeAll(ratioMin: () => number, signal?: AbortSignal): Promise<void> {
+  async #mergeAll(
+    ratioMin: () => number,
+    {
+      signal,
+      isYielding = false,
+    }: { readonly signal?: AbortSignal | undefined; readonly isYielding?: boolean } = {},
+  ): Promise<void> {
     for (;;) {
       const sources = this.#candidates(ratioMin());
-      if (sources.length === 0) return;
+      // Where somebody always writes, the background would never come to an end for those who ask.
+      if (sources.length === 0 || (this.#asked > 0 && isYielding)) return;
       this.#goOn(signal);
       await this.#merge(sources, signal);
     }
@@ -346,25 +360,29 @@ export class Merger {
   }
 
   async #drop(sources: readonly Segment[]): Promise<void> {
+    const { spares } = this.#writer;
+    const kept: Spare[] = [];
+    for (const { number } of sources)
+      for (const name of [segmentName(number), hintName(number)]) spares.doom(name);
     await this.#writer.settleHints();
-    const names = new Set(await this.#files.list());
-    const spares: Spare[] = [];
+    const unread = new Map<Segment, Promise<void>>();
+    for (const source of sources) {
+      this.#state.dropSegment(source);
+      unread.set(source, source.retire());
+    }
     for (const source of sources) {
       const { number, bytes } = source;
-      this.#state.dropSegment(source);
-      const unread = source.retire();
-      const [name, hint] = [segmentName(number), hintName(number)];
-      if (names.has(hint)) await this.#files.remove(hint);
-      if (!names.has(name)) continue;
-      if (await this.#writer.wantsSpare(source, spares)) {
-        await unread;
-        const spare = spareName(number);
-        await this.#files.rename(name, spare);
-        spares.push({ name: spare, bytes });
-      } else await this.#files.remove(name);
+      await spares.remove(hintName(number));
+      const [name, spare] = [segmentName(number), spareName(number)];
+      if (!this.#writer.wantsSpare(source, kept)) {
+        await spares.remove(name);
+        continue;
+      }
+      await unread.get(source);
+      if (await spares.rename(name, spare)) kept.push({ name: spare, bytes });
     }
     await this.#files.syncNames();
-    this.#writer.keepSpares(spares);
+    spares.keep(kept);
   }
 
   #goOn(signal: AbortSignal | undefined): void {

@@ -30,12 +30,13 @@ interface Ahead {
 /**
  * Page after page, each of the reader that is the current one then. From the second page on, the values of
  * the page that follows are read meanwhile; they are served when that page, once it is asked for, has the
- * same places.
+ * same places. `isOutdated` tells whether a page that could not be read is to be looked for again.
  */
 export async function* scanPages(
   reader: () => StoreReader | Promise<StoreReader>,
   range: Range,
   options: ScanOptions = {},
+  isOutdated: (error: unknown) => Promise<boolean> = async () => false,
 ): AsyncGenerator<readonly Entry[]> {
   const { values = true, signal } = options;
   let left = options.limit ?? Number.POSITIVE_INFINITY;
@@ -55,7 +56,14 @@ export async function* scanPages(
       // One who came for a second page will come for more. What is scattered once will be so again.
       if (goesAhead && cursor !== undefined) ahead = current.readAhead(range, options, last, left);
       goesAhead = cursor === undefined || ahead !== undefined;
-      read = await reading;
+      try {
+        read = await reading;
+      } catch (error) {
+        if (!(await isOutdated(error))) throw error;
+        left += found.length;
+        ahead = undefined;
+        continue;
+      }
     }
     signal?.throwIfAborted();
     cursor = last;

@@ -316,6 +316,11 @@ test("[FL18] all frames are listed with their keys, and bytes that are no frame 
   const torn = changed(disk.image(), last.file, (bytes) => bytes.fill(0, last.position + 20));
   expect(await states(torn)).toEqual(["whole", "whole", "whole", "torn"]);
   await backend.close();
+  const without = new Map([...disk.image()].filter(([name]) => name !== last.file));
+  await expect(framesOn(new SimulatedDisk(without))).rejects.toMatchObject({
+    code: "UNAVAILABLE",
+    details: { file: last.file },
+  });
   await expect(framesOn(new SimulatedDisk())).rejects.toMatchObject({ code: "UNAVAILABLE" });
 });
 

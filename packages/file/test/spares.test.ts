@@ -2,14 +2,15 @@
  * Files of segments that were merged away become new segments, unless somebody else can still see what is in them.
  */
 
-import { link, readdir, readFile } from "node:fs/promises";
+import { link, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type FileLogFactory, fileLogBackend } from "@coppice/file";
-import { crashModels, type DiskOperation, SimulatedDisk } from "@coppice/file/testing";
+import { crashModels, type DiskOperation, failure, SimulatedDisk } from "@coppice/file/testing";
 import { type Backend, systemEnv } from "coppice";
 import { type SeededRandom, seededRandom, simulatedEnv } from "coppice/testing";
 import { afterAll, expect, test } from "vitest";
 import { removeDirectories, temporaryDirectory } from "../../../test/support/stores.js";
+import type { OpenFiles } from "../src/files.js";
 import { segmentName } from "../src/segment.js";
 import { dump, explore, factoryOn, overwritingSteps, SMALL, slowSyncs } from "./crash-tools.js";
 
@@ -101,6 +102,7 @@ test("[FL34] while a read-only open may still read them, no file is written over
   const backend = await factory.open(simulatedEnv(1));
   const random = seededRandom(3);
   await overwrite(backend, random, () => factory.stats()!.segmentCount > 5);
+  const before = spares(disk.names()).length;
   const renamed = renames(disk);
   const reader = await factoryOn(disk, { readOnly: true }).open(simulatedEnv(2));
   const { merges } = factory.stats()!;
@@ -108,7 +110,9 @@ test("[FL34] while a read-only open may still read them, no file is written over
     await overwrite(backend, random, () => factory.stats()!.merges > seen);
     expect(await dump(reader)).toEqual(await dump(backend));
   }
-  expect(renamed.filter((name) => KEPT.test(name))).toEqual([]);
+  expect(factory.stats()!.spareBytes).toBe(0);
+  expect(renamed.filter((name) => KEPT.test(name)).length).toBeGreaterThan(0);
+  expect(renamed.filter((name) => USED.test(name)).length).toBeLessThanOrEqual(before);
   await reader.close();
   await overwrite(backend, random, () => renamed.some((name) => USED.test(name)));
   await backend.close();
@@ -125,19 +129,23 @@ test("[FL34] on a real disk a reader, and a hard link, keep what they see", asyn
     const { merges } = factory.stats()!;
     await overwrite(backend, random, () => factory.stats()!.merges > merges);
     expect(await dump(reader)).toEqual(await dump(backend));
-    expect(spares(await readdir(location))).toEqual([]);
+    expect(factory.stats()!.spareBytes).toBe(0);
   }
   await reader.close();
   // All but the last are sealed.
   const [, listed] = (await readFile(join(location, "MANIFEST"), "utf8")).split("\n");
   const { segments } = JSON.parse(listed!) as { segments: { number: number }[] };
   const sealed = segments.slice(0, -1).map(({ number }) => segmentName(number));
-  expect(sealed.length).toBeGreaterThan(1);
   const seen = new Map<string, Buffer>();
   for (const name of sealed) {
-    await link(join(location, name), join(directory, name));
-    seen.set(name, await readFile(join(directory, name)));
+    // Merging goes on, and may have taken it.
+    const isLinked = await link(join(location, name), join(directory, name)).then(
+      () => true,
+      () => false,
+    );
+    if (isLinked) seen.set(name, await readFile(join(directory, name)));
   }
+  expect(seen.size).toBeGreaterThan(0);
   const { merges } = factory.stats()!;
   await overwrite(backend, random, () => factory.stats()!.merges > merges + 6 && hasSpares(factory)());
   for (const [name, bytes] of seen)
@@ -178,5 +186,127 @@ test("[FL34] a read that has begun ends before its file is written over", async 
     await overwrite(backend, random, () => isRead);
     expect((await reading).length).toBe(12);
   }
+  await backend.close();
+});
+
+/** Overwrites, deletes and reclaims, with one failure of what `fails` picks. */
+async function reclaimAround(seed: number, fails: (kind: string, name: string) => boolean) {
+  const disk = new SimulatedDisk();
+  let armed = true;
+  const fail = (kind: string, name: string) => {
+    if (!armed || !fails(kind, name)) return false;
+    armed = false;
+    return true;
+  };
+  disk.fault = ({ kind, name }) => (fail(kind, name) ? failure("EIO") : undefined);
+  const files: OpenFiles = async (create) => {
+    const inner = await disk.files(create);
+    const open = inner.open.bind(inner);
+    inner.open = async (name, mode) => {
+      if (fail(`open to ${mode}`, name)) throw failure("EMFILE");
+      return open(name, mode);
+    };
+    return inner;
+  };
+  const factory = factoryOn({ files });
+  const backend = await factory.open(simulatedEnv(1));
+  const secret = Buffer.from("a secret that must go");
+  await backend.commit({ put: [{ key: ["events", "secret", 1], value: secret }] });
+  let count = 0;
+  await overwrite(backend, seededRandom(seed), () => ++count > 60 && (!armed || hasSpares(factory)()));
+  await backend.commit({ delete: [{ space: "events", id: "secret" }] });
+  await backend.reclaim().catch(() => undefined);
+  await backend.reclaim();
+  const isHeld = [...disk.image().values()].some((bytes) => Buffer.from(bytes).includes(secret));
+  await backend.close();
+  return { isHeld, hasFailed: !armed };
+}
+
+test.each([
+  [
+    "the opening of a spare",
+    (kind: string, name: string) => kind === "open to write" && name.endsWith(".spare"),
+  ],
+  ["its removal", (kind: string, name: string) => kind === "remove" && name.endsWith(".spare")],
+  ["the removal of a segment", (kind: string, name: string) => kind === "remove" && name.endsWith(".seg")],
+  ["the removal of a hint", (kind: string, name: string) => kind === "remove" && name.endsWith(".hint")],
+  ["the renaming to a spare", (kind: string, name: string) => kind === "rename" && KEPT.test(name)],
+  ["the renaming to a segment", (kind: string, name: string) => kind === "rename" && USED.test(name)],
+])(
+  "[FL34] when %s fails once, no commit is refused, and a repeated reclaim leaves nothing",
+  async (_, fails) => {
+    let failed = 0;
+    for (let seed = 1; seed <= 8; seed++) {
+      const { isHeld, hasFailed } = await reclaimAround(seed, fails);
+      expect(isHeld, `seed ${seed}`).toBe(false);
+      if (hasFailed) failed++;
+    }
+    expect(failed).toBeGreaterThan(2);
+  },
+);
+
+test("[FL34] a full disk refuses nothing while there are such files", async () => {
+  let refused = 0;
+  for (let seed = 1; seed <= 10; seed++) {
+    const disk = new SimulatedDisk();
+    const factory = factoryOn(disk);
+    const backend = await factory.open(simulatedEnv(1));
+    const random = seededRandom(seed);
+    await overwrite(backend, random, hasSpares(factory));
+    disk.capacityBytes = [...disk.image().values()].reduce(
+      (sum, { length }) => sum + length,
+      random.int(3000),
+    );
+    for (let count = 0; count < 60; count++) {
+      const error = await overwrite(backend, random, once()).catch((reason: unknown) => reason);
+      if (error === undefined) continue;
+      expect(error).toMatchObject({ code: "STORE_FULL" });
+      refused++;
+      expect(factory.stats()!.spareBytes, `seed ${seed}`).toBe(0);
+    }
+    await backend.close().catch(() => undefined);
+  }
+  expect(refused).toBeGreaterThan(10);
+});
+
+/** Of `overwrite`: one commit. */
+function once(): () => boolean {
+  let isDone = true;
+  return () => {
+    isDone = !isDone;
+    return isDone;
+  };
+}
+
+test("[FL34] closing does not wait for a segment that is being made", async () => {
+  const disk = new SimulatedDisk();
+  const factory = factoryOn({ files: slowSyncs(disk) }, { segmentBytesMax: 64 * 1024 * 1024 });
+  const backend = await factory.open(simulatedEnv(1));
+  // A segment of its own, which is full: the next one is made at once, of 32 writes and syncs.
+  await backend.commit({
+    put: [{ key: ["events", "d", 1], value: new Uint8Array(32 * 1024 * 1024).fill(1) }],
+  });
+  const merging = factory.merge().catch(() => undefined);
+  let zeroed = 0;
+  disk.onOperation = ({ kind, name }) => {
+    if (kind === "write" && name.endsWith(".seg")) zeroed++;
+  };
+  await backend.close();
+  await merging;
+  expect(zeroed).toBeLessThan(4);
+});
+
+test("[FL11] a merge that is asked for does not wait until there is nothing to merge in the background any more", async () => {
+  const disk = new SimulatedDisk();
+  const factory = factoryOn({ files: slowSyncs(disk) }, { mergeDeadRatioMin: 0.05 });
+  const backend = await factory.open(simulatedEnv(1));
+  const random = seededRandom(8);
+  await overwrite(backend, random, () => factory.stats()!.merges > 3);
+  let isMerged = false;
+  const merging = backend.reclaim().finally(() => {
+    isMerged = true;
+  });
+  await overwrite(backend, random, () => isMerged);
+  await merging;
   await backend.close();
 });
