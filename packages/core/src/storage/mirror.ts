@@ -25,10 +25,10 @@ import { abandon } from "./deletion.js";
 import type { DocumentLog } from "./document-log.js";
 import type { Handles } from "./handles.js";
 import { deletedError, type Head, readHead } from "./head.js";
-import { IMAGE_SPACES, type ImageEnd, type ImagePart, readImage } from "./image.js";
+import { IMAGE_SPACES, type ImageBegin, type ImageEnd, type ImagePart, readImage } from "./image.js";
 import { type Landed, land, misread, type Place, readPlace } from "./landing.js";
 import { type HeldEvent, type Loaded, loadDocument } from "./loader.js";
-import { eventsKey, type Meta, metaKey, sealLanded, sealMeta } from "./meta.js";
+import { eventsKey, identityOf, type Meta, metaKey, sealLanded, sealMeta } from "./meta.js";
 import { openBatch, type StoredBatch } from "./reader.js";
 import { sweep } from "./snapshots.js";
 import { partOf } from "./stages.js";
@@ -108,7 +108,8 @@ async function mirrorLive(ends: Ends, from: Place, to: Place): Promise<Mirrored 
   const meta = from.meta!;
   if (to.meta === undefined || to.meta.deleted !== undefined) {
     if (meta.base < to.clock && !ends.replace) throw deletedError(id);
-    return copied(await landImage(ends, from, { ...to, landed: isFirst(to) ? undefined : newLanded(ends) }));
+    const place = { ...to, landed: isFirst(to) ? undefined : newLanded(ends) };
+    return copied(await landImage(ends, place, (begin) => isStill(begin.meta, meta)));
   }
   const head = await readHead(ends.target, id);
   if (!equalBytes(head.metaBytes, to.metaBytes)) return undefined;
@@ -136,7 +137,16 @@ async function mirrorLive(ends: Ends, from: Place, to: Place): Promise<Mirrored 
   const landed = isEarlier ? to.meta.landed : newLanded(ends);
   const tags = ends.replace ? undefined : { bytes: left.index };
   const place = { ...to, erased, head: head.clock, inPieces: ends.replace, landed, tags };
-  return copied(await landImage(ends, from, place));
+  // A trim of the source since may have made the target's the longer log of the two.
+  const isJudged = (begin: ImageBegin) =>
+    state === "earlier" ? equalBytes(begin.metaBytes, from.metaBytes) : isStill(begin.meta, meta);
+  return copied(await landImage(ends, place, isJudged));
+}
+
+/** Whether it is the document that was judged, which has at most gone on and been trimmed since. */
+function isStill(meta: Meta, judged: Meta): boolean {
+  const isSame = identityOf(meta) === identityOf(judged) && meta.repaired === judged.repaired;
+  return isSame && meta.oldest >= judged.oldest;
 }
 
 /** Nothing that was here may still be known to somebody. */
@@ -152,15 +162,15 @@ function newLanded({ target }: Ends): string {
 /** `undefined`: look again. */
 async function landImage(
   { source, target, log, handles, signal }: Ends,
-  from: Place,
   to: Place,
+  isJudged: (begin: ImageBegin) => boolean,
 ): Promise<Landed | undefined> {
   let index: Uint8Array | undefined;
   let isClaimed = false;
   async function* parts(): AsyncGenerator<ImagePart> {
     for await (const part of readImage(source, to.id, { signal })) {
       // What was found of the two is true of what the source had then: a copy may have replaced it since.
-      if (part.kind === "begin" && !isClaimed && !equalBytes(part.metaBytes, from.metaBytes)) return;
+      if (part.kind === "begin" && !isClaimed && !isJudged(part)) return;
       if (part.kind === "begin") index = undefined;
       if (part.kind === "record" && part.key[0] === "tags") index = part.value;
       yield part;
@@ -310,7 +320,7 @@ async function update(ends: Ends, from: Place, to: Place, head: Head): Promise<M
   const since = { clock: head.clock, crc: head.crc };
   for await (const part of readImage(source, id, { since, signal })) {
     if (part.kind === "begin") {
-      if (begun || !equalBytes(part.metaBytes, from.metaBytes)) return undefined;
+      if (begun || !isStill(part.meta, from.meta!)) return undefined;
       begun = true;
     } else if (part.kind === "record") {
       const { key, value } = part;
