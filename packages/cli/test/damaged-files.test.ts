@@ -129,7 +129,8 @@ describe("check", () => {
   test("[LB6] damage at the very start of a table is named, and everything else is checked", async () => {
     const { url, table } = await tables(true);
     const bytes = await readFile(table);
-    bytes.write("XXXX", 200);
+    // The length of the first block: elsewhere in it the damage may pass for other text.
+    bytes.write("XXXX", 0);
     await writeFile(table, bytes);
     const one = `doc-${DOCUMENTS - 1}`.replace("doc-", "doc-0");
     for (const args of [[], ["--repair"], [one]]) {
