@@ -24,6 +24,22 @@ async function makeStore(): Promise<{ location: string; url: string }> {
   return { location, url: `file:${location}` };
 }
 
+/** Flips a bit in the batch of `notes/a` at a clock. */
+async function damageBatch(url: string, location: string, clock: number) {
+  const frames = jsonLines((await coppice(["frames", "-s", url, "--json"])).stdout) as {
+    position: number;
+    records: { key: unknown[] }[];
+  }[];
+  const hit = frames.find(({ records }) =>
+    records.some(({ key }) => key[1] === "notes/a" && key[2] === clock),
+  )!;
+  const path = join(location, "00000001.seg");
+  const bytes = await readFile(path);
+  bytes[hit.position + 110]! ^= 1;
+  await writeFile(path, bytes);
+  return { path, bytes };
+}
+
 test("[CL50] a file log is a store like others: ls, info, compact, check, and an exit code when it is not there", async () => {
   const { url, location } = await makeStore();
   expect((await coppice(["ls", "-s", url])).stdout).toBe("notes/a\nnotes/b\n");
@@ -126,15 +142,7 @@ test("[CL157] check of a file log that this user may not write checks its docume
 
 test("[CL51] check finds damaged frames, --repair sets the file aside, and says which documents lost what", async () => {
   const { url, location } = await makeStore();
-  const frames = jsonLines((await coppice(["frames", "-s", url, "--json"])).stdout) as {
-    position: number;
-    records: { key: unknown[] }[];
-  }[];
-  const hit = frames.find(({ records }) => records.some(({ key }) => key[1] === "notes/a" && key[2] === 2))!;
-  const path = join(location, "00000001.seg");
-  const bytes = await readFile(path);
-  bytes[hit.position + 110]! ^= 1;
-  await writeFile(path, bytes);
+  const { path, bytes } = await damageBatch(url, location, 2);
   expect((await coppice(["ls", "-s", url])).code).toBe(5);
   const found = await coppice(["check", "-s", url]);
   expect(found.code).toBe(5);
@@ -162,15 +170,7 @@ test("[CK21] a repair that lost the last batch of a document says so, and who go
   const before = await openStorage(location);
   const { token } = (await before.info("notes/a"))!;
   await before.close();
-  const frames = jsonLines((await coppice(["frames", "-s", url, "--json"])).stdout) as {
-    position: number;
-    records: { key: unknown[] }[];
-  }[];
-  const hit = frames.find(({ records }) => records.some(({ key }) => key[1] === "notes/a" && key[2] === 4))!;
-  const path = join(location, "00000001.seg");
-  const bytes = await readFile(path);
-  bytes[hit.position + 110]! ^= 1;
-  await writeFile(path, bytes);
+  await damageBatch(url, location, 4);
   const mended = await coppice(["check", "--repair", "-s", url]);
   expect(mended.code).toBe(1);
   expect(mended.stdout).toMatch(/^documents in the damaged files: notes\/a, /m);

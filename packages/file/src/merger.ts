@@ -156,7 +156,7 @@ export class Merger {
       await work();
     } catch (error) {
       if (isCoppiceError(error) || signal?.aborted) throw error;
-      if (isFull(error)) await this.#writer.spares.free().catch(() => false);
+      if (isFull(error)) await this.#writer.spares.free();
       throw isFull(error)
         ? new CoppiceError("STORE_FULL", "the disk has no room to merge segments", { cause: error })
         : new CoppiceError("UNAVAILABLE", "merging failed; the store is as it was", { cause: error });

@@ -166,8 +166,8 @@ export function numberOf(
 
 /**
  * A file of zeros, durable with its name: a new one, or what was `spare`, which must not be longer. When it
- * fails nothing is left, as far as the disk lets us. `onward` is asked between megabytes whether it is still
- * wanted.
+ * fails nothing is left under that name, as far as the disk lets us; the spare is the caller's. `onward` is
+ * asked between megabytes whether it is still wanted.
  */
 export async function createZeroed(
   files: StoreFiles,
@@ -193,7 +193,7 @@ export async function createZeroed(
     return file;
   } catch (error) {
     file.close();
-    for (const left of [name, spare]) if (left !== undefined) await files.remove(left).catch(() => undefined);
+    await files.remove(name).catch(() => undefined);
     throw error;
   }
 }

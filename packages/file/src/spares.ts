@@ -91,11 +91,14 @@ export class Spares {
     this.#doomed.delete(name);
   }
 
-  /** Makes room by removing what is kept; `false`: nothing was. */
+  /** Makes room by removing what is kept; `false`: there is none. What cannot be removed must still go. */
   async free(): Promise<boolean> {
-    const kept = this.#kept.splice(0);
-    for (const { name } of kept) await this.remove(name);
-    return kept.length > 0;
+    let hasFreed = false;
+    const freed = () => {
+      hasFreed = true;
+    };
+    for (const { name } of this.#kept.splice(0)) await this.remove(name).then(freed, () => undefined);
+    return hasFreed;
   }
 
   /** Removes whatever must go. Not while a merge removes what it has merged. */

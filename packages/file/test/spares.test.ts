@@ -269,6 +269,35 @@ test("[FL34] a full disk refuses nothing while there are such files", async () =
   expect(refused).toBeGreaterThan(10);
 });
 
+test("[FL34] a full disk on which such a file cannot be removed stops no later commit", async () => {
+  let refused = 0;
+  for (let seed = 1; seed <= 10; seed++) {
+    const disk = new SimulatedDisk();
+    const factory = factoryOn(disk);
+    const backend = await factory.open(simulatedEnv(1));
+    const random = seededRandom(seed);
+    await overwrite(backend, random, hasSpares(factory));
+    disk.capacityBytes = [...disk.image().values()].reduce(
+      (sum, { length }) => sum + length,
+      random.int(3000),
+    );
+    disk.fault = ({ kind, name }) =>
+      kind === "remove" && name.endsWith(".spare") ? failure("EIO") : undefined;
+    for (let count = 0; count < 60; count++)
+      await overwrite(backend, random, once()).catch((error: unknown) => {
+        expect(error).toMatchObject({ code: "STORE_FULL" });
+        refused++;
+      });
+    disk.capacityBytes = Number.POSITIVE_INFINITY;
+    disk.fault = undefined;
+    await overwrite(backend, random, once());
+    await factory.merge();
+    expect(spares(disk.names())).toEqual([]);
+    await backend.close();
+  }
+  expect(refused).toBeGreaterThan(10);
+});
+
 /** Of `overwrite`: one commit. */
 function once(): () => boolean {
   let isDone = true;

@@ -23,3 +23,20 @@ export function changed(
     },
   };
 }
+
+/** A backend that runs something once behind the first page of a log that is read. */
+export function behindFirstPage(inner: BackendFactory) {
+  const it: { run?: (() => Promise<unknown>) | undefined } = {};
+  const backend = changed(inner, (opened) => ({
+    async *scan(range, options) {
+      for await (const page of opened.scan(range, options)) {
+        yield page;
+        const { run } = it;
+        if (run === undefined || range.space !== "events" || options?.limit !== undefined) continue;
+        it.run = undefined;
+        await run();
+      }
+    },
+  }));
+  return { it, backend };
+}

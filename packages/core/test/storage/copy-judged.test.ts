@@ -7,7 +7,7 @@ import { type Backend, CoppiceError, memoryBackend } from "coppice";
 import { simulatedBackend } from "coppice/testing";
 import { expect, test } from "vitest";
 import { type NameSet, namesIn, naming } from "../../../../test/support/oracle-model.js";
-import { changed } from "./changed-backend.js";
+import { behindFirstPage, changed } from "./changed-backend.js";
 import { clean, names, open, pair, write } from "./copy-tools.js";
 
 const DELETED = { code: "DELETED" };
@@ -27,6 +27,13 @@ function interrupted(inner = memoryBackend(), more: (opened: Backend) => Partial
     },
   }));
   return { it, backend };
+}
+
+/** A source that is interrupted, its target, and a third that has copies both ways with the source. */
+async function three() {
+  const { it, backend } = interrupted();
+  const [from, to] = [await open(backend, 1), await open(memoryBackend(), 2)];
+  return { it, from, to, other: await open(memoryBackend(), 3) };
 }
 
 test("[MV39] a handle of what a copy replaces ends, also where the source is trimmed beyond it, with an archive", async () => {
@@ -68,12 +75,7 @@ test("[MV37] a copy takes nothing from the target that a repair of the source ha
 });
 
 test("[MV34] a source that is replaced while it is copied is looked at again: same length, other content", async () => {
-  const { it, backend } = interrupted();
-  const [from, to, other] = [
-    await open(backend, 1),
-    await open(memoryBackend(), 2),
-    await open(memoryBackend(), 3),
-  ];
+  const { it, from, to, other } = await three();
   await write(from, "d", "a");
   await from.copyTo(other);
   await write(from, "d", "bc");
@@ -87,12 +89,7 @@ test("[MV34] a source that is replaced while it is copied is looked at again: sa
 });
 
 test("[MV34] and where an ordinary copy gives it back what it had trimmed", async () => {
-  const { it, backend } = interrupted();
-  const [from, to, other] = [
-    await open(backend, 1),
-    await open(memoryBackend(), 2),
-    await open(memoryBackend(), 3),
-  ];
+  const { it, from, to, other } = await three();
   await write(from, "d", "abcdefgh");
   await from.copyTo(other);
   await from.compact("d");
@@ -188,18 +185,7 @@ test.each(["trimmed", "deleted", "erased"] as const)(
 
 test("[MV39] a load beside a trim and a copy that leave meta as it was is no damage", async () => {
   const { it, backend } = interrupted();
-  const atPage: { run?: (() => Promise<unknown>) | undefined } = {};
-  const paged = changed(backend, (opened) => ({
-    async *scan(range, options) {
-      for await (const page of opened.scan(range, options)) {
-        yield page;
-        const { run } = atPage;
-        if (run === undefined || range.space !== "events" || options?.limit !== undefined) continue;
-        atPage.run = undefined;
-        await run();
-      }
-    },
-  }));
+  const { it: atPage, backend: paged } = behindFirstPage(backend);
   const [from, to] = [await open(memoryBackend(), 1), await open(paged, 2, { pageBytesMax: 64 })];
   await write(from, "d", "abcdefgh");
   await from.copyTo(to);

@@ -7,7 +7,7 @@ import { CoppiceError, memoryBackend } from "coppice";
 import { seededRandom, simulatedBackend } from "coppice/testing";
 import { describe, expect, test } from "vitest";
 import { type NameSet, namesIn, naming } from "../../../../test/support/oracle-model.js";
-import { changed } from "./changed-backend.js";
+import { behindFirstPage, changed } from "./changed-backend.js";
 import { clean, names, open, pair, write } from "./copy-tools.js";
 
 /** A target in which what the caller sets runs once, in the commit that puts a copy in its place. */
@@ -179,24 +179,9 @@ describe("what is under way when a copy replaces the document", () => {
     await clean(from, to);
   });
 
-  /** A storage whose next reading of a log stops behind its first page until it is let go. */
+  /** Storages, and a way to replace the document of one behind the first page of a reading. */
   async function withReading() {
-    const it: { reached?: (() => void) | undefined; release: () => void } = { release: () => undefined };
-    const backend = changed(memoryBackend(), (opened) => ({
-      async *scan(range, options) {
-        for await (const page of opened.scan(range, options)) {
-          yield page;
-          const { reached } = it;
-          if (reached === undefined || range.space !== "events" || options?.limit !== undefined) continue;
-          it.reached = undefined;
-          const released = new Promise<void>((resolve) => {
-            it.release = resolve;
-          });
-          reached();
-          await released;
-        }
-      },
-    }));
+    const { it, backend } = behindFirstPage(memoryBackend());
     const [from, to] = [await open(memoryBackend(), 1), await open(backend, 2, { pageBytesMax: 64 })];
     await write(from, "d", "a");
     await from.copyTo(to);
@@ -204,14 +189,16 @@ describe("what is under way when a copy replaces the document", () => {
     await write(to, "d", "MNO");
     /** The task, beside whose reading the document is replaced. */
     const beside = async <T>(task: () => Promise<T>): Promise<T> => {
-      const reached = new Promise<void>((resolve) => {
-        it.reached = resolve;
+      let isReplaced = false;
+      it.run = async () => {
+        expect((await from.copyTo(to, { replace: true })).failures).toEqual([]);
+        isReplaced = true;
+      };
+      const result = await task().catch((error: unknown) => {
+        expect(isReplaced).toBe(true);
+        throw error;
       });
-      const result = task();
-      result.catch(() => undefined);
-      await reached;
-      expect((await from.copyTo(to, { replace: true })).failures).toEqual([]);
-      it.release();
+      expect(isReplaced).toBe(true);
       return result;
     };
     return { from, to, beside };
