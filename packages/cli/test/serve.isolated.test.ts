@@ -147,6 +147,35 @@ describe("serve", () => {
     await stop(serving);
   });
 
+  test("[CS17] tells once of each page that was refused, and how to let it in, and of a wrong address", async () => {
+    const [page, typo] = ["http://localhost:5173", "http://evil.example/;rm"];
+    const knock = async (url: string) => {
+      for (const origin of [page, page, typo])
+        expect((await fetch(url, { headers: { origin } })).status).toBe(403);
+      const socket = new WebSocket(`${url.replace("http", "ws")}/notes?token=secret`);
+      await new Promise((resolve) => socket.once("error", resolve));
+    };
+    const serving = await serve(await makeStore());
+    await knock(serving.url);
+    serving.started.child.kill("SIGTERM");
+    expect(jsonLines((await serving.started.ended).stderr)).toEqual([
+      { event: "refused", reason: "origin", value: page },
+      { event: "refused", reason: "origin", value: typo },
+      { event: "refused", reason: "path", value: "/notes" },
+    ]);
+    const plain = await start(["serve", "-s", (await makeStore()).url, "--port", "0"]);
+    await until("it listens", () => plain.seen().includes("Ctrl-C stops it"));
+    await knock(/http:\/\/[\d.:]+/.exec(plain.seen())![0]);
+    plain.child.kill("SIGTERM");
+    const refused = "its origin is not among those that may connect";
+    expect((await plain.ended).stderr.split("\n")).toEqual([
+      `note: a page of "${page}" was refused: ${refused}; if it is yours, start with --origin ${page}`,
+      `note: a page of "${typo}" was refused: ${refused}`,
+      'note: a WebSocket was refused at "/notes": documents are at /sync/<id>',
+      "",
+    ]);
+  });
+
   test("[CS11] with tokens nobody else gets in", async () => {
     const file = join(await temporaryDirectory(), "tokens.json");
     const token = "0123456789abcdef";
@@ -302,7 +331,7 @@ describe("beside a server", () => {
       if (["read", "show"].includes(command[0]!)) expect(there.stdout).toBe(here.stdout);
     }
     await stop(serving);
-  });
+  }, 20_000);
 
   test("[CL8] what writes beside the owner of a file log names it, as that says who it is", async () => {
     const location = join(await temporaryDirectory(), "log");

@@ -48,6 +48,9 @@ export interface TokenGrant {
 
 const RANK: Record<Action, number> = { read: 0, write: 1, admin: 2 };
 const TOKEN_CHARACTERS_MIN = 16;
+const REFUSED_CHARACTERS_MAX = 200;
+/** Documents are synced under it. */
+export const SYNC_PATH = "/sync/";
 /** In 1973; what is less was meant in seconds. */
 const EXPIRES_MIN = 100_000_000_000;
 const GRANT: OptionKinds<TokenGrant> = {
@@ -72,7 +75,14 @@ interface KnownGrant {
 export function bearerTokens(grants: readonly TokenGrant[]): Authorize {
   if (!Array.isArray(grants)) throw new TypeError("bearerTokens wants a list of grants");
   if (grants.length === 0) throw new TypeError("there is no grant: nobody could do anything");
-  const known = grants.map(knownGrant);
+  const known = grants.map((grant, index) => {
+    try {
+      return knownGrant(grant);
+    } catch (error) {
+      const which = grants.length === 1 ? "" : `grant ${index + 1} of ${grants.length}: `;
+      throw new TypeError(`${which}${(error as Error).message}`);
+    }
+  });
   const grantsOf = ({ token }: AccessRequest): KnownGrant[] => {
     if (token === undefined) return [];
     const digest = digestOf(token);
@@ -160,8 +170,42 @@ function rightOrigin(origin: unknown): string {
   return guess === undefined ? "" : `: its scheme is missing; write ${JSON.stringify(guess)}`;
 }
 
+/** What was refused before anything else was looked at, as the client sent it. */
+export interface Refusal {
+  /**
+   * `origin`: a page that is not the server's own, and whose origin `origins` does not name. `host`: a name
+   * that is not this machine's, without `authorize`. `path`: a WebSocket where no document is.
+   */
+  readonly reason: "origin" | "host" | "path";
+  readonly value: string;
+}
+
+/** Whether a request may come from where it does. `isOpen`: nobody is asked who they are. */
+export function refusalOf(
+  headers: IncomingHttpHeaders,
+  allowed: readonly string[],
+  isOpen: boolean,
+): Refusal | undefined {
+  // Who embeds a picture of ours names no origin.
+  if (!isOriginAllowed(headers, allowed)) return { reason: "origin", value: headers.origin ?? "" };
+  if (isOpen && !isHostLocal(headers.host, allowed)) return { reason: "host", value: headers.host ?? "" };
+  return undefined;
+}
+
+/** For whom a refusal is a riddle: the client is told a status at most, and a browser hides that. */
+export function describeRefusal({ reason, value }: Refusal): string {
+  const shown = JSON.stringify(value.slice(0, REFUSED_CHARACTERS_MAX));
+  if (reason === "path") return `a WebSocket was refused at ${shown}: documents are at ${SYNC_PATH}<id>`;
+  if (reason === "host")
+    return `a request for the host ${shown} was refused: without authentication it must name this machine`;
+  if (value === "") return "a page of another site was refused";
+  if (value === "null")
+    return "a page without an origin was refused, as one that is opened from a file: serve it over HTTP";
+  return `a page of ${shown} was refused: its origin is not among those that may connect`;
+}
+
 /** Whether a browser may be trusted to have sent the request from a page of ours. */
-export function isOriginAllowed(headers: IncomingHttpHeaders, allowed: readonly string[]): boolean {
+function isOriginAllowed(headers: IncomingHttpHeaders, allowed: readonly string[]): boolean {
   const { origin, host } = headers;
   // Only browsers send it, and they always do for WebSockets and for requests that change something.
   if (origin === undefined) return !isEmbedded(headers);
@@ -184,7 +228,7 @@ function isEmbedded(headers: IncomingHttpHeaders): boolean {
 }
 
 /** Whether `Host` names this machine: by an address, as localhost, or as one of the allowed origins. */
-export function isHostLocal(host: string | undefined, allowed: readonly string[]): boolean {
+function isHostLocal(host: string | undefined, allowed: readonly string[]): boolean {
   let name: string;
   try {
     name = new URL(`http://${host}`).hostname;

@@ -6,6 +6,8 @@ export {
   type Authorize,
   bearerTokens,
   checkOrigins,
+  describeRefusal,
+  type Refusal,
   type TokenGrant,
 } from "./access.js";
 export type { ContentPart } from "./http/answers.js";

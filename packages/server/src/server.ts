@@ -16,7 +16,7 @@ import type { Duplex } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { getRequestListener } from "@hono/node-server";
 import { checkOptions, checkStorage, type DocumentStorage, isCoppiceError, type OptionKinds } from "coppice";
-import { type Authorize, checkOrigins, isLoopback } from "./access.js";
+import { type Authorize, checkOrigins, describeRefusal, isLoopback, type Refusal } from "./access.js";
 import { Changes } from "./changes.js";
 import { makeApp } from "./http/app.js";
 import type { Supervisor } from "./http/supervisor-routes.js";
@@ -53,6 +53,12 @@ export interface ServerOptions {
   readonly onError?: (error: unknown, facts: { readonly document?: string }) => void;
   /** Told once when edits begin to be refused, of which `onError` heard why, and once when it is over. */
   readonly onWritable?: (isWritable: boolean) => void;
+  /**
+   * Told of each page, host and address that is refused, which its client hardly is; `describeRefusal`
+   * says it in words. Strangers may have it called often. Default: the first of each reason is a warning of
+   * the process.
+   */
+  readonly onRefused?: (refusal: Refusal) => void;
 }
 
 const OPTIONS: OptionKinds<ServerOptions> = {
@@ -70,6 +76,7 @@ const OPTIONS: OptionKinds<ServerOptions> = {
   pageDirectory: "text",
   onError: "function",
   onWritable: "function",
+  onRefused: "function",
 };
 
 export const DEFAULT_PORT = 8787;
@@ -122,7 +129,7 @@ export class CoppiceServer {
     checkStorage("a server", options.storage);
     checkValues(options);
     const { storage, authorize, origins = [], mayRecover, pageDirectory = PAGE_DIRECTORY } = options;
-    const { onError: tell = warn, onWritable = () => undefined } = options;
+    const { onError: tell = warn, onWritable = () => undefined, onRefused = warnOfEach() } = options;
     this.#options = options;
     this.#limits = serverLimits(options.limits);
     this.metrics = options.metrics ?? new ServerMetrics();
@@ -132,7 +139,10 @@ export class CoppiceServer {
       tell(error, facts);
     };
     this.#documents = new LiveDocuments({ storage, limits: this.#limits, mayRecover, onError, onWritable });
-    const shared = { documents: this.#documents, limits: this.#limits, metrics, authorize, origins, onError };
+    const shared = {
+      ...{ documents: this.#documents, limits: this.#limits, metrics },
+      ...{ authorize, origins, onError, onRefused },
+    };
     const gauges = async () => ({ ...this.gauges(), storeBytes: await this.#storeBytes(onError) });
     this.#changes = new Changes({
       limits: this.#limits,
@@ -301,4 +311,17 @@ function checkValues({ origins, metrics }: ServerOptions): void {
 function warn(error: unknown, { document }: { readonly document?: string }): void {
   const where = document === undefined ? "" : ` with the document ${JSON.stringify(document)}`;
   process.emitWarning(`the server had an error${where}, and no onError: ${String(error)}`, "CoppiceWarning");
+}
+
+/** Nobody asked to be told: a page that does not connect is puzzling, and strangers fill no log. */
+function warnOfEach(): (refusal: Refusal) => void {
+  const told = new Set<Refusal["reason"]>();
+  return (refusal) => {
+    if (told.has(refusal.reason)) return;
+    told.add(refusal.reason);
+    process.emitWarning(
+      `${describeRefusal(refusal)} (the first; onRefused is told of all)`,
+      "CoppiceWarning",
+    );
+  };
 }

@@ -1,7 +1,14 @@
 // Who may do what, and from where. Everything goes over real sockets.
 import { readFileSync } from "node:fs";
 import { get } from "node:http";
-import { bearerTokens, SERVER_LIMITS, type ServerOptions, serve } from "@coppice/server";
+import {
+  bearerTokens,
+  describeRefusal,
+  type Refusal,
+  SERVER_LIMITS,
+  type ServerOptions,
+  serve,
+} from "@coppice/server";
 import { yjs } from "@coppice/yjs";
 import { DocumentStorage, memoryBackend } from "coppice";
 import { afterEach, describe, expect, test } from "vitest";
@@ -225,6 +232,11 @@ describe("permissions", () => {
       [{ action: "toString" }, "read, write or admin"],
     ] as const)
       expect(() => bearerTokens([{ token, action: "admin", ...grant } as never])).toThrow(says);
+    const grants = [
+      { token, action: "admin" },
+      { token, action: "own" },
+    ] as never;
+    expect(() => bearerTokens(grants)).toThrow("grant 2 of 2: an action is read, write or admin, not own");
     expect(() => bearerTokens([])).toThrow("there is no grant");
     expect(() => bearerTokens({ token, action: "admin" } as never)).toThrow("wants a list of grants");
     expect(() => bearerTokens([null] as never)).toThrow("must be an object");
@@ -262,6 +274,51 @@ describe("other sites", () => {
     expect([refused.status, refused.headers.get("cross-origin-resource-policy")]).toEqual([
       403,
       "same-origin",
+    ]);
+  });
+
+  test("[SV90] tells whoever runs it which page, host or address was refused, and puts no token into words", async () => {
+    const told: Refusal[] = [];
+    const { syncUrl, server } = await run({ onRefused: (refusal) => told.push(refusal) });
+    const refused = async (url: string, headers: Record<string, string>) =>
+      expect(await new RawClient(url, headers).opened.catch(({ message }: Error) => message)).toMatch(
+        /^status/,
+      );
+    const page = "http://localhost:5173";
+    await refused(`${syncUrl}/notes`, { origin: page });
+    expect((await fetch(`${server.url}/api/documents`, { headers: { origin: page } })).status).toBe(403);
+    await refused(`${syncUrl}/notes`, { origin: "null" });
+    await refused(`${syncUrl}/notes`, { host: "notes.example" });
+    await refused(`${syncUrl.replace(/sync$/, "notes")}?token=secret`, {});
+    const open = new RawClient(`${syncUrl}/notes`, {});
+    await open.opened;
+    expect(told.map(({ reason, value }) => [reason, value])).toEqual([
+      ["origin", page],
+      ["origin", page],
+      ["origin", "null"],
+      ["host", "notes.example"],
+      ["path", "/notes"],
+    ]);
+    expect(told.slice(1).map(describeRefusal)).toEqual([
+      `a page of "${page}" was refused: its origin is not among those that may connect`,
+      "a page without an origin was refused, as one that is opened from a file: serve it over HTTP",
+      'a request for the host "notes.example" was refused: without authentication it must name this machine',
+      'a WebSocket was refused at "/notes": documents are at /sync/<id>',
+    ]);
+  });
+
+  test("[SV90] the first of each reason is a warning of the process where nobody asked to be told", async () => {
+    const warned: string[] = [];
+    const listen = ({ message }: Error) => warned.push(message);
+    process.on("warning", listen);
+    atEnd(() => process.off("warning", listen));
+    const { server } = await run();
+    for (const origin of ["http://localhost:5173", "https://evil.example"])
+      expect((await fetch(server.url, { headers: { origin } })).status).toBe(403);
+    await until("it warned", () => warned.length > 0);
+    expect(warned).toEqual([
+      'a page of "http://localhost:5173" was refused: its origin is not among those that may connect ' +
+        "(the first; onRefused is told of all)",
     ]);
   });
 

@@ -11,7 +11,7 @@
 
 import { readdir, readFile, stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
-import type { Authorize, CoppiceServer, Supervisor, TokenGrant } from "@coppice/server";
+import type { Authorize, CoppiceServer, Refusal, Supervisor, TokenGrant } from "@coppice/server";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { type DocumentStorage, isCoppiceError } from "coppice";
 import { type Control, compactAllAlone, offerControl } from "coppice/control";
@@ -43,6 +43,10 @@ interface Options extends StoreOptions {
 /** Below it a full store is not reopened: LevelDB needs room for a new log and a table. */
 const FREE_BYTES_MIN = 64 * 1024 * 1024;
 const COMPACT_EVENTS_MIN = 100;
+/** So many different ones are told: strangers send what they like. */
+const REFUSALS_TOLD_MAX = 20;
+/** What a browser calls a site, and a shell takes as it is. */
+const SITE = /^[a-z][a-z0-9+.-]*:\/\/[a-z0-9.:-]+$/;
 /** A run reads the meta of every document. */
 const PAUSE_MS_MIN = 1_000;
 /** What a timer can wait; one that is to wait longer does not wait at all. */
@@ -79,7 +83,7 @@ function parsePause(text: string): number {
 }
 
 async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
-  const { ServerMetrics, bearerTokens, checkOrigins, serve } = await loadPackage(
+  const { ServerMetrics, bearerTokens, checkOrigins, describeRefusal, serve } = await loadPackage(
     "@coppice/server",
     () => import("@coppice/server"),
   );
@@ -93,7 +97,7 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
   // Before there is a new store for nobody.
   if (await isAbsent(options.store)) {
     await listenOnce(options.host, options.port).catch((error: unknown) => {
-      throw describeRefusal(error, options);
+      throw whyNotListening(error, options);
     });
   }
   const wanted = { ...options, create: true, observer: metrics.observer };
@@ -113,8 +117,9 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
       allowAnyoneToReadAndChangeEverything: options.allowAnyoneToReadAndChangeEverything === true,
       onError: (error, { document }) => tellError(runtime, options, error, document),
       onWritable: (isWritable) => tellWritable(runtime, options, isWritable),
+      onRefused: refusals(runtime, options, describeRefusal),
     }).catch((error: unknown) => {
-      throw describeRefusal(error, options);
+      throw whyNotListening(error, options);
     });
     const control = location === undefined ? undefined : await offer(runtime, options, storage, location);
     try {
@@ -161,7 +166,7 @@ function supervisorOf({ supervised }: Options): Supervisor | undefined {
 }
 
 /** Why it does not listen, in the words of this command. */
-function describeRefusal(error: unknown, { host, port }: Options): unknown {
+function whyNotListening(error: unknown, { host, port }: Options): unknown {
   const { code } = error as NodeJS.ErrnoException;
   if (code === "EADDRINUSE")
     return new CommandError("FAILED", `port ${port} of ${printable(host)} is in use (EADDRINUSE)`, {
@@ -292,6 +297,27 @@ function tellWritable({ err }: Runtime, { json }: Options, isWritable: boolean):
     : "edits are refused until the store takes writes again";
   const line = json ? err.json({ event: "writable", writable: isWritable }) : err.line(`note: ${told}`);
   line.catch(() => undefined);
+}
+
+/** Each is told once: clients try again and again. */
+function refusals(
+  { err }: Runtime,
+  { json }: Options,
+  describe: (refusal: Refusal) => string,
+): (refusal: Refusal) => void {
+  const told = new Set<string>();
+  return (refusal) => {
+    const { reason, value } = refusal;
+    const name = `${reason} ${value}`;
+    if (told.has(name) || told.size >= REFUSALS_TOLD_MAX) return;
+    told.add(name);
+    const isSite = reason === "origin" && SITE.test(value);
+    const hint = isSite ? `; if it is yours, start with --origin ${value}` : "";
+    const line = json
+      ? err.json({ event: "refused", reason, value })
+      : err.line(`note: ${printable(describe(refusal))}${hint}`);
+    line.catch(() => undefined);
+  };
 }
 
 /** Errors are told as they come, and nobody waits for the telling. */

@@ -6,7 +6,7 @@
  */
 
 import { Hono } from "hono";
-import { isHostLocal, isOriginAllowed } from "../access.js";
+import { type Refusal, refusalOf } from "../access.js";
 import type { Gauges } from "../metrics.js";
 import { addActionRoutes } from "./action-routes.js";
 import { addChangeRoutes } from "./change-routes.js";
@@ -25,6 +25,7 @@ export interface AppOptions extends Site {
   readonly gauges: () => Promise<Gauges>;
   readonly supervisor: Supervisor | undefined;
   readonly ready: () => boolean;
+  readonly onRefused: (refusal: Refusal) => void;
 }
 
 const HEADERS: Readonly<Record<string, string>> = {
@@ -45,11 +46,12 @@ export function makeApp(options: AppOptions): Hono<AppEnv> {
     if (!context.res.headers.has("Cache-Control")) context.res.headers.set("Cache-Control", "no-store");
   });
   app.use(async (context, next) => {
-    const { headers } = context.env.incoming;
-    const isTrusted =
-      isOriginAllowed(headers, options.origins) &&
-      (options.authorize !== undefined || isHostLocal(headers.host, options.origins));
-    if (!isTrusted) throw new HttpFailure(403, "ORIGIN_REFUSED", "requests of other sites are refused");
+    const { origins, authorize, onRefused } = options;
+    const refusal = refusalOf(context.env.incoming.headers, origins, authorize === undefined);
+    if (refusal !== undefined) {
+      onRefused(refusal);
+      throw new HttpFailure(403, "ORIGIN_REFUSED", "requests of other sites are refused");
+    }
     await next();
   });
   app.get("/healthz", (context) => context.text("ok\n"));
@@ -71,7 +73,11 @@ export function makeApp(options: AppOptions): Hono<AppEnv> {
 
 function nothingThere(context: AppContext): HttpFailure {
   const methods = methodsOf(new URL(context.req.url).pathname);
-  if (methods.length === 0) return new HttpFailure(404, "NOT_FOUND", "there is no such address");
+  if (methods.length === 0) {
+    const isDeep = context.req.path.startsWith("/api/documents/");
+    const hint = isDeep ? "; within an id, / is written %2F" : "";
+    return new HttpFailure(404, "NOT_FOUND", `there is no such address${hint}`);
+  }
   context.header("Allow", methods.join(", "));
   return new HttpFailure(405, "METHOD_UNKNOWN", `this address takes ${methods.join(", ")}`);
 }

@@ -12,7 +12,14 @@ import { type IncomingMessage, STATUS_CODES } from "node:http";
 import type { Duplex } from "node:stream";
 import { checkId, isCoppiceError } from "coppice";
 import { WebSocketServer } from "ws";
-import { type AccessRequest, type Authorize, accessOf, isHostLocal, isOriginAllowed } from "../access.js";
+import {
+  type AccessRequest,
+  type Authorize,
+  accessOf,
+  type Refusal,
+  refusalOf,
+  SYNC_PATH,
+} from "../access.js";
 import type { ServerLimits } from "../limits.js";
 import type { ServerMetrics } from "../metrics.js";
 import { Connection, type ConnectionHost } from "./connection.js";
@@ -20,8 +27,6 @@ import { Corks } from "./corks.js";
 import { EditRefused } from "./live-document.js";
 import type { LiveDocuments } from "./live-documents.js";
 import type { CloseReason } from "./protocol.js";
-
-export const SYNC_PATH = "/sync/";
 
 export interface UpgradeOptions {
   readonly documents: LiveDocuments;
@@ -31,6 +36,7 @@ export interface UpgradeOptions {
   readonly origins: readonly string[];
   /** Told whenever somebody came to a document or left it. */
   readonly onConnections: (id: string) => void;
+  readonly onRefused: (refusal: Refusal) => void;
   readonly onError: (error: unknown, facts: { readonly document?: string }) => void;
 }
 
@@ -117,11 +123,17 @@ export class Upgrades {
   }
 
   #refusal(incoming: IncomingMessage, id: string | undefined): number | undefined {
-    const { limits, origins, authorize } = this.#options;
-    const { headers } = incoming;
-    if (!isOriginAllowed(headers, origins)) return 403;
-    if (authorize === undefined && !isHostLocal(headers.host, origins)) return 403;
-    if (id === undefined) return 404;
+    const { limits, origins, authorize, onRefused } = this.#options;
+    const refusal = refusalOf(incoming.headers, origins, authorize === undefined);
+    if (refusal !== undefined) {
+      onRefused(refusal);
+      return 403;
+    }
+    if (id === undefined) {
+      const [value = ""] = (incoming.url ?? "").split("?", 1);
+      onRefused({ reason: "path", value });
+      return 404;
+    }
     if (!isValidId(id)) return 400;
     if (this.#closed || this.#connections.size + this.#pending >= limits.connectionsMax) return 503;
     const fromThere = this.#addresses.get(incoming.socket.remoteAddress ?? "") ?? 0;
