@@ -366,7 +366,9 @@ describe("the HTTP API", () => {
         { error: { code: "METHOD_UNKNOWN" } },
       ]);
     }
-    expect((await call(running, "GET", "/api/documents/notes/tag/x")).status).toBe(404);
+    const message = "there is no such address; within an id, / is written %2F";
+    for (const path of ["/api/documents/notes/tag/x", "/api/documents/a/b"])
+      expect(await call(running, "GET", path)).toMatchObject({ status: 404, body: { error: { message } } });
   });
 
   test("[SV81] a time is a date with its zone, or ms since 1970, and the refusal says so", async () => {
