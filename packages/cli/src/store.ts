@@ -51,6 +51,8 @@ export interface OpenStoreOptions extends StoreOptions {
    * full, is read; and a LevelDB store through the process that has it open, when that lets others read.
    */
   readonly onlyReads?: boolean;
+  /** `false`: what only reads does not do so beside somebody who has the store open, either. */
+  readonly besideOwner?: boolean;
   /** `false`: no document is restored, and the command starts without the libraries of the models. */
   readonly restores?: boolean;
   /** The store was no option of the command, but an argument. */
@@ -186,22 +188,17 @@ export async function withStore<T>(
   use: (store: Store, facts?: StoreFacts) => Promise<T>,
 ): Promise<T> {
   let isUsed = false;
-  let done: { readonly result: T } | undefined;
-  const once: typeof use = async (store, facts) => {
+  const once: typeof use = (store, facts) => {
     isUsed = true;
-    const result = await use(store, facts);
-    done = { result };
-    return result;
+    return use(store, facts);
   };
   try {
-    return await withStorage(runtime, { ...options, wait: 0, onlyReads: false }, once);
+    return await withStorage(runtime, { ...options, wait: 0, besideOwner: false }, once);
   } catch (error) {
-    const { scheme, location } = parseStore(options.store);
-    if (options.onlyReads && scheme === "file" && isUnwritable(error)) {
-      if (done !== undefined) return done.result;
-      if (!isUsed) return withStorage(runtime, options, use);
-    }
     if (isUsed) throw error;
+    const { scheme, location } = parseStore(options.store);
+    if (options.onlyReads && scheme === "file" && isUnwritable(error))
+      return withStorage(runtime, options, use);
     if (!(error instanceof CommandError) || error.code !== "LOCKED") throw error;
     const owner = location === undefined ? undefined : await findOwner(location);
     if (owner === undefined) return withStorage(runtime, options, use);
@@ -238,7 +235,7 @@ async function openWaiting(
   };
   const backend = { create, verifyTables };
   const attempt = async () =>
-    options.onlyReads
+    options.onlyReads && options.besideOwner !== false
       ? besideOwner(runtime, address, options, backend, open)
       : open(await loadBackend(address, backend));
   return waiting(runtime, address, options, attempt);

@@ -331,7 +331,7 @@ describe("beside a server", () => {
       if (["read", "show"].includes(command[0]!)) expect(there.stdout).toBe(here.stdout);
     }
     await stop(serving);
-  }, 20_000);
+  });
 
   test("[CL8] what writes beside the owner of a file log names it, as that says who it is", async () => {
     const location = join(await temporaryDirectory(), "log");
