@@ -86,7 +86,16 @@ test("[DOC9] the page of options has every option of each call, and no other", a
   const handle = await storage.open("d");
   /** What comes before the options. */
   const given: Readonly<Record<string, readonly unknown[]>> = {
-    ...{ open: ["d"], load: ["d"], append: ["d", []], read: ["d"], subscribe: ["d"], list: [], check: [] },
+    ...{
+      open: ["d"],
+      load: ["d"],
+      append: ["d", []],
+      read: ["d"],
+      subscribe: ["d"],
+      list: [],
+      check: [],
+      info: ["d"],
+    },
     ...{ compact: ["d"], compactAll: [], erase: ["d"], fork: ["d", "e"], export: ["d"], import: [[]] },
     ...{ copyTo: [storage], close: [], "DocumentStorage.open": [] },
     ...{ "handle.save": [], "handle.waitDurable": [0], "handle.close": [], "handle.compact": [] },

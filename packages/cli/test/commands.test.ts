@@ -2,7 +2,8 @@ import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileLogBackend } from "@coppice/file";
 import { levelBackend } from "@coppice/level";
-import { DocumentStorage, toHex, tree } from "coppice";
+import { yjs } from "@coppice/yjs";
+import { DocumentStorage, systemEnv, toHex, tree } from "coppice";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import {
   cleanUp,
@@ -64,7 +65,7 @@ describe("looking", () => {
 
   test("[CL11] ls --long and info say what the library says", async () => {
     const storage = await openStore(store.location);
-    const known = (await storage.info("notes/a"))!;
+    const known = (await storage.info("notes/a", { usage: true }))!;
     await storage.close();
     const facts = JSON.parse(JSON.stringify(known)) as object;
     const [first] = jsonLines((await on(store, "ls", "--long", "--json")).stdout);
@@ -74,12 +75,66 @@ describe("looking", () => {
       snapshotClock: null,
     });
     const table = (await on(store, "ls", "--long", "--prefix", "notes")).stdout.split("\n");
-    expect(table[0]).toMatch(/^id +model +clock +to replay +log +snapshot +changed$/);
-    expect(table[1]).toMatch(/^notes\/a +yjs +5 +5 +\d+ B +- +20\d\d-\d\d-\d\d \d\d:\d\d:\d\dZ$/);
+    expect(table[0]).toMatch(/^id +model +clock +to replay +log +snapshots +stored +changed$/);
+    expect(table[1]).toMatch(/^notes\/a +yjs +5 +5 +(\d+ B) +- +\1 +20\d\d-\d\d-\d\d \d\d:\d\d:\d\dZ$/);
     expect(table[1]?.length).toBe(table[2]?.length);
     const pairs = (await on(store, "info", "notes/a")).stdout;
     expect(pairs).toMatch(/^id {9}notes\/a$/m);
     expect(pairs).toMatch(/^snapshot {3}none$/m);
+  });
+
+  test("[CL170] ls --largest and info tell what a document takes, beside what was ever written to it", async () => {
+    const many = await makeStore(async (storage) => {
+      for (let size = 1; size <= 4; size++)
+        await storage.append(`size-${size}`, keystrokes("x".repeat(size)));
+      const edits = keystrokes("y".repeat(300));
+      for (const id of ["tagged", "held"]) await storage.append(id, edits);
+      await storage.tag("tagged", "v1");
+      // What waits for the first half is kept beside the snapshot.
+      await storage.append("waits", edits.slice(150));
+      await storage.compactAll({ force: true });
+      // The events before the older of two snapshots are trimmed.
+      for (const id of ["tagged", "held", "waits"]) await storage.append(id, edits.slice(0, 1));
+      await storage.compactAll({ force: true });
+    });
+    const [first, ...others] = jsonLines((await on(many, "ls", "--largest", "3", "--json")).stdout) as {
+      id: string;
+      logBytes: number;
+      usage: { storedBytes: number; retainedBytes: number; tags: number; heldEvents: number };
+    }[];
+    const sizes = [first!, ...others].map(({ usage }) => usage.storedBytes);
+    expect([first!.id, sizes]).toEqual(["waits", [...sizes].sort((a, b) => b - a)]);
+    expect(first!.usage.heldEvents).toBe(150);
+    expect(first!.usage.retainedBytes).toBeLessThan(first!.logBytes);
+    expect((await on(many, "ls", "--largest", "2")).stdout.split("\n").slice(1)).toEqual([
+      expect.stringMatching(/^waits /),
+      expect.stringMatching(/^tagged /),
+      "",
+    ]);
+    const told = async (id: string) => (await on(many, "info", id)).stdout;
+    expect(await told("waits")).toMatch(/^held +150 events not shown, \d/m);
+    expect(await told("tagged")).toMatch(/^tags +1, \d/m);
+    expect(await told("tagged")).toMatch(/^log +\S+ \S+ kept, of \S+ KiB ever written$/m);
+    expect(await told("size-1")).not.toMatch(/^(?:held|tags)/m);
+  });
+
+  test("[CL170] where a record that says so is damaged the rest is told, and the code says that it is", async () => {
+    const location = join(await temporaryDirectory(), "damaged");
+    const backend = levelBackend(location);
+    const storage = await DocumentStorage.open({ backend, models: [yjs()] });
+    await storage.append("d", keystrokes("hello"));
+    await storage.tag("d", "v1");
+    await storage.close();
+    const raw = await levelBackend(location).open(systemEnv());
+    const tags = (await raw.get(["tags", "d"]))!;
+    await raw.commit({ put: [{ key: ["tags", "d"], value: tags.slice().fill(7, 9, 10) }] });
+    await raw.close();
+    const store = { location, url: `level:${location}` };
+    const [info, long] = [await on(store, "info", "d"), await on(store, "ls", "--long")];
+    expect([info.code, long.code]).toEqual([5, 5]);
+    expect(info.stdout).toMatch(/^clock +5 /m);
+    expect(info.stdout).toMatch(/^stored +damaged; run coppice check$/m);
+    expect(long.stdout).toMatch(/^d +yjs +5 +5 +damaged +- +damaged +20/m);
   });
 
   test("[CL11] read prints the events of a range as JSON lines, with the very bytes that were appended", async () => {

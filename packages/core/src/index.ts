@@ -113,6 +113,7 @@ export type {
   EventRange,
   HistoryEntry,
   Info,
+  InfoOptions,
   ListOptions,
   StoredEvent,
   StoredKeys,
@@ -122,3 +123,4 @@ export type { SubscribeOptions } from "./storage/subscription.js";
 export type { Tag } from "./storage/tag-index.js";
 export type { ExportOptions, ImportOptions, ImportResult } from "./storage/transfer.js";
 export type { HistoryPolicy } from "./storage/trimming.js";
+export type { DocumentUsage } from "./storage/usage.js";

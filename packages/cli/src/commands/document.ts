@@ -4,9 +4,25 @@
  */
 
 import { existsSync } from "node:fs";
-import type { DocumentInfo, DocumentStorage } from "coppice";
+import { type DocumentInfo, type DocumentStorage, isCoppiceError } from "coppice";
 import { CommandError } from "../errors.js";
 import { printable } from "../output.js";
+
+/**
+ * What is known of the document, and what it takes in the store, unless a record that says so is damaged.
+ * `undefined`: there is no such document.
+ */
+export async function factsOf(
+  storage: Pick<DocumentStorage, "info">,
+  id: string,
+): Promise<DocumentInfo | undefined> {
+  try {
+    return await storage.info(id, { usage: true });
+  } catch (error) {
+    if (!isCoppiceError(error, "CORRUPT")) throw error;
+    return storage.info(id);
+  }
+}
 
 /** Rejects with "not found" (exit code 3) for a document that never existed or was deleted. */
 export async function existing(storage: Pick<DocumentStorage, "info">, id: string): Promise<DocumentInfo> {

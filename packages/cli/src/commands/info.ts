@@ -1,15 +1,16 @@
 /**
- * `coppice info`: clocks, counts, bytes and times of one document. It reads two or three small values and no
- * event, however large the document is.
+ * `coppice info`: clocks, counts, bytes and times of one document. It reads a few small values and no event
+ * but what is held, however large the document is.
  */
 
 import type { Command } from "commander";
+import type { DocumentInfo, DocumentUsage } from "coppice";
 import { EXIT, type ExitCode } from "../errors.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
 import { byteSize, count, printable, timestamp } from "../output.js";
 import type { Runtime } from "../runtime.js";
 import { withStore } from "../store.js";
-import { existing } from "./document.js";
+import { factsOf, noDocument } from "./document.js";
 
 export function infoCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
   return storeCommand("info", "show what is known of a document")
@@ -24,10 +25,13 @@ export function infoCommand(runtime: Runtime, done: (code: ExitCode) => void): C
 function show(runtime: Runtime, id: string, options: StoreOptions): Promise<ExitCode> {
   const { out } = runtime;
   return withStore(runtime, { ...options, onlyReads: true, restores: false }, async (storage) => {
-    const info = await existing(storage, id);
+    const info = await factsOf(storage, id);
+    if (info === undefined) throw noDocument(id);
+    const { usage } = info;
+    const code = usage === undefined ? EXIT.corrupt : EXIT.ok;
     if (options.json) {
       await out.json(info);
-      return EXIT.ok;
+      return code;
     }
     const { snapshotClock, snapshotBytes, snapshotTime } = info;
     const snapshot =
@@ -42,13 +46,34 @@ function show(runtime: Runtime, id: string, options: StoreOptions): Promise<Exit
       ["id", printable(info.id)],
       ["model", info.model],
       ["clock", `${count(info.clock)} (events are kept from clock ${count(info.oldestClock)} on)`],
-      ["log", byteSize(info.logBytes)],
+      ["log", usage === undefined ? UNKNOWN : logLine(info, usage)],
       ["archive", archive],
       ["snapshot", snapshot],
+      ...(usage === undefined ? [] : besides(info, usage)),
       ["to replay", `${count(info.eventsSinceSnapshot)} events, ${byteSize(info.bytesSinceSnapshot)}`],
       ["created", timestamp(info.created)],
       ["changed", timestamp(info.changed)],
+      ["stored", usage === undefined ? UNKNOWN : byteSize(usage.storedBytes)],
     ]);
-    return EXIT.ok;
+    return code;
   });
+}
+
+const UNKNOWN = "damaged; run coppice check";
+
+/** As it is now, and how much was ever written to it. */
+function logLine({ logBytes }: DocumentInfo, { retainedBytes }: DocumentUsage): string {
+  if (retainedBytes === logBytes) return byteSize(logBytes);
+  return `${byteSize(retainedBytes)} kept, of ${byteSize(logBytes)} ever written`;
+}
+
+/** What few documents have. */
+function besides({ snapshotBytes }: DocumentInfo, usage: DocumentUsage): [string, string][] {
+  const rows: [string, string][] = [];
+  const before = usage.snapshotBytes - snapshotBytes;
+  if (before > 0) rows.push(["the one before", byteSize(before)]);
+  if (usage.tags > 0) rows.push(["tags", `${count(usage.tags)}, ${byteSize(usage.tagBytes)}`]);
+  if (usage.heldBytes > 0)
+    rows.push(["held", `${count(usage.heldEvents)} events not shown, ${byteSize(usage.heldBytes)}`]);
+  return rows;
 }

@@ -1,6 +1,6 @@
 /**
  * `coppice ls`: the documents of a store, in the order of their ids. It looks into no document without
- * `--long`.
+ * `--long` or `--largest`.
  */
 
 import type { Command } from "commander";
@@ -10,12 +10,14 @@ import { examples, parseCount, type StoreOptions, storeCommand } from "../option
 import { byteSize, count, type Output, printable, Table, timestamp } from "../output.js";
 import type { Runtime } from "../runtime.js";
 import { type Store, withStore } from "../store.js";
+import { factsOf } from "./document.js";
 
 interface Options extends StoreOptions {
   readonly prefix?: string;
   readonly after?: string;
   readonly limit?: number;
   readonly long?: true;
+  readonly largest?: number;
 }
 
 /** What `--long` shows of one document; a damaged one has an error instead of facts. */
@@ -35,11 +37,13 @@ export function lsCommand(runtime: Runtime, done: (code: ExitCode) => void): Com
     .option("--after <id>", "only ids after this one")
     .option("--limit <count>", "at most so many", parseCount)
     .option("-l, --long", "with model, clocks, sizes and times")
+    .option("--largest <count>", "as --long, of so many that take most in the store", parseCount)
     .addHelpText(
       "after",
       examples(
         ["coppice ls -s level:./data", "all ids, one on each line"],
         ["coppice ls --prefix notes/ --long", "a table of some of them"],
+        ["coppice ls --largest 20", "which ones are large"],
         ["coppice ls --json | jq -r .id", "ids exactly as they are, whatever is in them"],
       ),
     )
@@ -63,7 +67,8 @@ function list(runtime: Runtime, options: Options): Promise<ExitCode> {
       ...(after === undefined ? {} : { after }),
       ...(limit === undefined ? {} : { limit }),
     });
-    if (options.long) return listLong(storage, ids, out, options, signal, told);
+    if (options.long || options.largest !== undefined)
+      return listLong(storage, ids, out, options, signal, told);
     let shown = 0;
     for await (const id of ids) {
       signal.throwIfAborted();
@@ -89,7 +94,8 @@ async function listLong(
     { name: "clock", align: "right" },
     { name: "to replay", align: "right" },
     { name: "log", align: "right" },
-    { name: "snapshot", align: "right" },
+    { name: "snapshots", align: "right" },
+    { name: "stored", align: "right" },
     { name: "changed" },
   ]);
   let portion: string[][] = [];
@@ -101,11 +107,10 @@ async function listLong(
     headed ||= portion.length > 0;
     portion = [];
   };
-  for await (const id of ids) {
-    signal.throwIfAborted();
-    const row = await look(storage, id);
-    if (row === undefined) continue;
-    if ("error" in row) code = EXIT.corrupt;
+  const rows = rowsOf(storage, ids, signal);
+  for await (const row of options.largest === undefined ? rows : await largest(rows, options.largest)) {
+    const { id } = row;
+    if ("error" in row || row.info.usage === undefined) code = EXIT.corrupt;
     if (options.json) {
       await out.json("info" in row ? row.info : { id, error: row.error.message });
       continue;
@@ -118,10 +123,36 @@ async function listLong(
   return code;
 }
 
+async function* rowsOf(storage: Store, ids: AsyncIterable<string>, signal: AbortSignal): AsyncGenerator<Row> {
+  for await (const id of ids) {
+    signal.throwIfAborted();
+    const row = await look(storage, id);
+    if (row !== undefined) yield row;
+  }
+}
+
+/** So many, the largest first; what is damaged before all. It holds twice as many at most. */
+async function largest(rows: AsyncIterable<Row>, countMax: number): Promise<readonly Row[]> {
+  let kept: Row[] = [];
+  const cut = () => {
+    kept = kept.sort((left, right) => sizeOf(right) - sizeOf(left)).slice(0, countMax);
+  };
+  for await (const row of rows) {
+    kept.push(row);
+    if (kept.length >= 2 * countMax + PORTION) cut();
+  }
+  cut();
+  return kept;
+}
+
+function sizeOf(row: Row): number {
+  return ("info" in row ? row.info.usage?.storedBytes : undefined) ?? Number.POSITIVE_INFINITY;
+}
+
 /** `undefined` when it was deleted meanwhile. */
 async function look(storage: Store, id: string): Promise<Row | undefined> {
   try {
-    const info = await storage.info(id);
+    const info = await factsOf(storage, id);
     return info && { id, info };
   } catch (error) {
     if (!isCoppiceError(error) || error.kind === "closed") throw error;
@@ -130,15 +161,17 @@ async function look(storage: Store, id: string): Promise<Row | undefined> {
 }
 
 function cells(row: Row): string[] {
-  if ("error" in row) return [printable(row.id), "damaged", "", "", "", "", "run coppice check"];
+  if ("error" in row) return [printable(row.id), "damaged", "", "", "", "", "", "run coppice check"];
   const { info } = row;
+  const { usage } = info;
   return [
     printable(info.id),
     info.model,
     count(info.clock),
     count(info.eventsSinceSnapshot),
-    byteSize(info.logBytes),
-    info.snapshotClock === undefined ? "-" : byteSize(info.snapshotBytes),
+    usage === undefined ? "damaged" : byteSize(usage.retainedBytes),
+    info.snapshotClock === undefined ? "-" : byteSize(usage?.snapshotBytes ?? info.snapshotBytes),
+    usage === undefined ? "damaged" : byteSize(usage.storedBytes),
     timestamp(info.changed),
   ];
 }

@@ -12,7 +12,7 @@ import type { Backend, BackendFactory, Entry, Traits } from "../contract/backend
 import type { CheckOptions, CheckReport } from "../storage/check.js";
 import type { CompactAllOptions, CompactAllResult, CompactProgress } from "../storage/compact-all.js";
 import type { CompactOptions, CompactResult } from "../storage/compaction.js";
-import type { DocumentInfo, ListOptions } from "../storage/queries.js";
+import type { DocumentInfo, InfoOptions, ListOptions } from "../storage/queries.js";
 import { fromWire, lineReader, toBytes, toError, toLine } from "./lines.js";
 import { type ControlPlace, readPlace } from "./place.js";
 
@@ -77,8 +77,8 @@ export class StoreOwner {
     return (await this.#ask("compactAll", params, { signal, onValue })) as CompactAllResult;
   }
 
-  async info(id: string): Promise<DocumentInfo | undefined> {
-    return (await this.#ask("info", { id })) as DocumentInfo | undefined;
+  async info(id: string, { usage = false }: InfoOptions = {}): Promise<DocumentInfo | undefined> {
+    return (await this.#ask("info", { id, usage })) as DocumentInfo | undefined;
   }
 
   async check(options: CheckOptions = {}): Promise<CheckReport> {

@@ -202,7 +202,7 @@ async function run(
       return undefined;
     }
     case "info":
-      return storage.info(text(params, "id"));
+      return storage.info(text(params, "id"), { usage: params.usage === true });
     case "check":
       return storage.check({
         ...texts(params, "id"),

@@ -23,7 +23,7 @@ import type {
   SaveOptions,
   StorageOptions,
 } from "./options.js";
-import type { EventRange, ListOptions } from "./queries.js";
+import type { EventRange, InfoOptions, ListOptions } from "./queries.js";
 import type { SubscribeOptions } from "./subscription.js";
 import type { ExportOptions, ImportOptions } from "./transfer.js";
 
@@ -63,6 +63,7 @@ const waitDurable: OptionKinds<{ signal?: AbortSignal }> = { signal: "signal" };
 const read: OptionKinds<EventRange> = { from: "any", to: "any", links: "flag", signal: "signal" };
 const subscribe: OptionKinds<SubscribeOptions> = { from: "any", signal: "signal" };
 const list: OptionKinds<ListOptions> = { prefix: "text", after: "text", limit: "count" };
+const info: OptionKinds<InfoOptions> = { usage: "flag" };
 const run = {
   force: "flag",
   dryRun: "flag",
@@ -109,6 +110,7 @@ export type Call =
   | "read"
   | "subscribe"
   | "list"
+  | "info"
   | "compact"
   | "compactAll"
   | "erase"
@@ -129,6 +131,7 @@ const KINDS: Readonly<Record<Call, Readonly<Record<string, OptionKind>>>> = {
   read,
   subscribe,
   list,
+  info,
   compact,
   compactAll,
   erase,

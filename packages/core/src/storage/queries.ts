@@ -17,6 +17,7 @@ import { identityOf, type Meta, metaKey, unpackRecord, unsealMeta } from "./meta
 import { Moved, type StoredBatch, trimmed, withRestarts } from "./reader.js";
 import { decodeBatch } from "./state.js";
 import { intactTags, type TagEntry, tagOf } from "./tag-index.js";
+import { type DocumentUsage, readUsage } from "./usage.js";
 
 /**
  * What is stored, key by key: for what examines a store, or lets others read it. As `Backend` says; no value
@@ -54,6 +55,13 @@ export interface DocumentInfo {
   readonly changed: number;
   /** For the `expected` of an append. */
   readonly token: string;
+  /** What it takes in the store, where that was asked for. */
+  readonly usage?: DocumentUsage;
+}
+
+export interface InfoOptions {
+  /** Also tell what the document takes in the store: three to five reads more. Default `false`. */
+  readonly usage?: boolean;
 }
 
 export interface StoredEvent {
@@ -170,6 +178,19 @@ export function documentInfo(id: string, head: Head): DocumentInfo | undefined {
     changed: Math.max(head.time, meta.created),
     token: tokenOf(meta, head.clock, head.crc),
   };
+}
+
+/** See `DocumentStorage.info`. */
+export async function askInfo(
+  context: Context,
+  id: string,
+  head: Head,
+  options: InfoOptions,
+): Promise<DocumentInfo | undefined> {
+  const info = documentInfo(id, head);
+  if (info === undefined || options.usage !== true) return info;
+  const usage = await readUsage(context, id, head);
+  return usage && { ...info, usage };
 }
 
 /** See `DocumentStorage.read`. */

@@ -63,11 +63,12 @@ import {
 } from "./options.js";
 import { defaultPolicy, type SnapshotPolicy } from "./policy.js";
 import {
+  askInfo,
   type DocumentInfo,
-  documentInfo,
   type EventRange,
   type HistoryEntry,
   history,
+  type InfoOptions,
   type ListOptions,
   listDocuments,
   readEvents,
@@ -321,13 +322,10 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
     return listDocuments(this.#context, options);
   }
 
-  /**
-   * Clocks, counts, bytes and times of a document; `undefined` when it does not exist. Two or three small
-   * reads.
-   */
-  async info(id: string): Promise<DocumentInfo | undefined> {
-    this.#assertUsable(id);
-    return documentInfo(id, await this.#logs.get(id).head());
+  /** Clocks, counts, bytes and times; `undefined`: there is no such document. Two or three small reads. */
+  async info(id: string, options: InfoOptions = {}): Promise<DocumentInfo | undefined> {
+    this.#assertUsable(id, "info", options);
+    return askInfo(this.#context, id, await this.#logs.get(id).head(), options);
   }
 
   /**
