@@ -5,12 +5,14 @@
 
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import ts from "typescript";
 import { expect, test } from "vitest";
 import { ROOT } from "../support/docs.js";
 
 interface Manifest {
   readonly dependencies?: Record<string, string>;
   readonly peerDependencies?: Record<string, string>;
+  readonly publishConfig?: { readonly exports?: Record<string, string | { readonly types?: string }> };
 }
 
 const read = (path: string): string => readFileSync(path, "utf8");
@@ -48,3 +50,34 @@ test.each(readdirSync(join(ROOT, "packages")))(
     expect(missing).toEqual([]);
   },
 );
+
+/** What the declarations that we ship say wrong, for whoever compiles strictly and has them checked. */
+function mistakes(declarations: readonly string[], options: ts.CompilerOptions): string[] {
+  const program = ts.createProgram(declarations, {
+    ...{ target: ts.ScriptTarget.ES2022, lib: ["lib.es2023.d.ts", "lib.dom.d.ts"], types: ["node"] },
+    ...{ typeRoots: [join(ROOT, "node_modules", "@types")], strict: true, exactOptionalPropertyTypes: true },
+    ...{ noUncheckedIndexedAccess: true, skipLibCheck: false, noEmit: true, ...options },
+  });
+  const ours = program.getSourceFiles().filter(({ fileName }) => /packages\/[^/]+\/dist\//.test(fileName));
+  expect(ours.length).toBeGreaterThan(declarations.length);
+  return ours
+    .flatMap((file) => [...program.getSyntacticDiagnostics(file), ...program.getSemanticDiagnostics(file)])
+    .map(
+      ({ file, messageText }) => `${file?.fileName}: ${ts.flattenDiagnosticMessageText(messageText, " ")}`,
+    );
+}
+
+test.each([
+  ["node16", { module: ts.ModuleKind.Node16, moduleResolution: ts.ModuleResolutionKind.Node16 }],
+  ["bundler", { module: ts.ModuleKind.ESNext, moduleResolution: ts.ModuleResolutionKind.Bundler }],
+])("[DOC7] the types of all packages compile without skipLibCheck, resolved as by %s", (_name, options) => {
+  const declarations = readdirSync(join(ROOT, "packages")).flatMap((name) => {
+    const folder = join(ROOT, "packages", name);
+    const { publishConfig } = JSON.parse(read(join(folder, "package.json"))) as Manifest;
+    return Object.values(publishConfig?.exports ?? {}).flatMap((entry) =>
+      typeof entry === "string" || entry.types === undefined ? [] : [join(folder, entry.types)],
+    );
+  });
+  expect(declarations.length).toBeGreaterThan(10);
+  expect(mistakes(declarations, options)).toEqual([]);
+});

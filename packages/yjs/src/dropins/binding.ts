@@ -12,14 +12,7 @@
  * - nothing rejects that nobody waits for: failures go to `onError`, and are never silent.
  */
 
-import {
-  type Attachment,
-  checkOptions,
-  checkStorage,
-  isCoppiceError,
-  type OptionKinds,
-  type Saver,
-} from "coppice";
+import { type Attachment, checkOptions, checkStorage, isCoppiceError, type OptionKinds } from "coppice";
 import * as Y from "yjs";
 import { scanUpdate } from "../scanner.js";
 import { isForeign, StoredOrigin, trackDoc } from "../tracker.js";
@@ -108,7 +101,8 @@ export function bindDoc(
   return new DocBinding(storage, id, doc, options);
 }
 
-export class DocBinding implements Saver {
+/** A `Saver`, which its declaration does not say: what that needs is of no use to others, and left out. */
+export class DocBinding {
   readonly id: string;
   readonly doc: Y.Doc;
   /**
