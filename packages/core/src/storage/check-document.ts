@@ -28,6 +28,7 @@ import type { Folder } from "./folding.js";
 import { eventsKey, type Meta, metaKey, type SnapshotRef, snapshotKey, unsealMeta } from "./meta.js";
 import { findGarbage } from "./snapshots.js";
 import { SPACES, stageKey } from "./stages.js";
+import { furthest } from "./tag-index.js";
 
 export type { Finding } from "./check-log.js";
 
@@ -204,11 +205,11 @@ async function examineLive(
   }
   const eventsBelow = meta.snapshot?.clock ?? 0;
   const found = await findBatches(context, id, meta.oldest, model, eventsBelow, signal);
-  const log = examineLog(context, id, meta, found, snapshots);
+  const tags = await findTags(context, folder, id, meta, model);
+  const log = examineLog(context, id, meta, found, snapshots, furthest(tags.entries));
   const newer = found.filter((one) => one.newer);
   if (newer.length === 0) for (const finding of log.findings) findings.push(finding);
   const { segments: archive, folded } = await findArchive(context, folder, id, meta, model, signal);
-  const tags = await findTags(context, folder, id, meta, model);
   const held = await findHeld(context, id, snapshots, tags.snapshots, found, model);
   const start = meta.oldest === meta.base ? startOf(meta.base) : folded;
   if (model !== undefined) await judgeFolds(folder, model, id, start, snapshots, log.links, held);
@@ -272,6 +273,7 @@ function examineLog(
   meta: Meta,
   found: readonly FoundBatch[],
   snapshots: readonly FoundSnapshot[],
+  tagged: number,
 ): LogReport & { refs: Map<SnapshotRef, SnapshotRef>; edge: number | undefined; headless: boolean } {
   const newest = snapshots.find(({ state }) => state === "intact")?.ref.clock;
   const start = logStart(meta);
@@ -280,6 +282,7 @@ function examineLog(
     found: found.filter((one) => !one.newer),
     start,
     refs: snapshots.map(({ ref }) => ref),
+    tagged,
     covered: newest ?? meta.base,
     strayEventsMin: context.limits.batchEventsMax,
   });

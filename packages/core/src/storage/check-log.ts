@@ -10,8 +10,8 @@
  * the batch after it names. Clocks stay, and nothing behind it changes.
  *
  * Invariants: nothing is written here. An intact batch keeps its events, whatever else is edited. A missing
- * clock is filled only up to evidence that it existed: an intact batch or a snapshot behind it, or a damaged
- * one close by.
+ * clock is filled only up to evidence that it existed: an intact batch, a snapshot or a tag behind it, or a
+ * damaged one close by.
  */
 
 import { Writer } from "../base/bytes.js";
@@ -137,6 +137,8 @@ export interface LogWalkInput {
   readonly start: LogStart;
   /** The snapshots that meta names, intact or not: their clocks existed. */
   readonly refs: readonly SnapshotRef[];
+  /** The furthest clock that a tag names: the log has reached it. */
+  readonly tagged: number;
   /** Clock of the newest intact snapshot: events below it are not lost with their batch. */
   readonly covered: number;
   /** The furthest that a damaged batch without an intact one behind it may lie from the one before. */
@@ -179,12 +181,13 @@ class LogWalk {
   run(): LogReport {
     const found = this.#withoutStrays();
     for (const [index, one] of found.entries()) this.#step(one, found[index + 1]);
-    const end = Math.max(0, ...this.#input.refs.map((ref) => ref.clock));
+    const end = this.#reached();
     if (this.#next < end) {
       this.#tailGuessed = true;
+      const ends = this.#input.tagged === end ? "to which a tag reaches" : "where a snapshot ends";
       this.#lose(this.#next, end, undefined, undefined, {
         code: "tail-missing",
-        message: `the batches from clock ${this.#next} to clock ${end}, where a snapshot ends, are missing`,
+        message: `the batches from clock ${this.#next} to clock ${end}, ${ends}, are missing`,
       });
     }
     return {
@@ -194,6 +197,11 @@ class LogWalk {
       ambiguous: this.#ambiguous,
       tailGuessed: this.#tailGuessed,
     };
+  }
+
+  /** How far the log went, whatever is left of it: 0 where neither snapshot nor tag says so. */
+  #reached(): number {
+    return Math.max(this.#input.tagged, ...this.#input.refs.map((ref) => ref.clock));
   }
 
   /**
@@ -236,7 +244,7 @@ class LogWalk {
       this.#follow(one, one.batch);
       return;
     }
-    const known = Math.max(clock + 1, one.claimedEnd ?? 0, ...this.#input.refs.map((ref) => ref.clock));
+    const known = Math.max(clock + 1, one.claimedEnd ?? 0, this.#reached());
     if (following === undefined) this.#tailGuessed = true;
     this.#lose(clock, following?.clock ?? known, following, one, {
       code: "batch-damaged",

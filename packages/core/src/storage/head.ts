@@ -12,6 +12,7 @@ import { damaged } from "./envelope.js";
 import { eventsKey, identityOf, type Meta } from "./meta.js";
 import type { SnapshotStats } from "./policy.js";
 import { assertNotDeleted, lastBatch, Moved, openBatch, type StoredBatch, withRestarts } from "./reader.js";
+import { taggedClock } from "./tag-index.js";
 import { type Erased, erasedKey, readErased } from "./tombstone.js";
 
 export interface Head {
@@ -32,7 +33,7 @@ export interface Head {
   commits: CommitIds | undefined;
 }
 
-/** Throws `CORRUPT` when meta and the log cannot belong together. Two reads. */
+/** Throws `CORRUPT` when meta, the tags and the log cannot belong together. Three reads. */
 export function readHead(context: Context, id: string): Promise<Head> {
   return withRestarts(
     () => context.guard,
@@ -42,17 +43,18 @@ export function readHead(context: Context, id: string): Promise<Head> {
         const erased = await readErased(context.guard, erasedKey(id));
         return meta === undefined ? unusedHead(erased) : tombstoneHead(meta, metaBytes, erased);
       }
+      const reached = Math.max(meta.snapshot?.clock ?? meta.base, await taggedClock(context.guard, id));
       const last = await lastBatch(context.guard, id);
       // A batch below `oldest` is garbage of a deleted incarnation, or the document's last batch has
       // vanished.
       if (last === undefined || last.clock < meta.oldest) {
-        if (meta.oldest > meta.base || (meta.snapshot?.clock ?? meta.base) > meta.base) {
+        if (meta.oldest > meta.base || reached > meta.base) {
           throw new Moved(eventsKey(id, meta.oldest), "the last batches of the log are missing");
         }
         await assertNotDeleted(context.guard, id, meta, metaBytes);
         return emptyHead(meta, metaBytes, meta.base);
       }
-      if (last.end < (meta.snapshot?.clock ?? 0)) {
+      if (last.end < reached) {
         throw new Moved(eventsKey(id, last.end), "the last batches of the log are missing");
       }
       return headAfter(meta, metaBytes, last);

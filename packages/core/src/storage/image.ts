@@ -31,7 +31,7 @@ import { clockAt, type Moment } from "./moments.js";
 import { lastBatch, Moved, openBatch, type StoredBatch, withRestarts } from "./reader.js";
 import { partOf, type StageRef, type StageSpace, stageKey, stageOf } from "./stages.js";
 import { decodeBatch } from "./state.js";
-import { readTags, sealTags, type TagEntry, type Tags, tagsKey } from "./tag-index.js";
+import { furthest, readTags, sealTags, type TagEntry, type Tags, tagsKey } from "./tag-index.js";
 import { archivedLog, archivedMeta } from "./unarchiving.js";
 
 /**
@@ -146,7 +146,7 @@ async function look(
 ): Promise<Found | undefined> {
   if (meta === undefined || meta.deleted !== undefined) return undefined;
   const tags = await readTags(context.guard, id);
-  const head = await headClock(context, id, meta);
+  const head = await headClock(context, id, meta, tags);
   const clock = at === undefined ? head : await clockAt(context, id, meta, at);
   if (clock === undefined) return undefined;
   if (clock > head) {
@@ -158,10 +158,11 @@ async function look(
   return { meta, metaBytes, tags, clock, head };
 }
 
-async function headClock(context: Context, id: string, meta: Meta): Promise<number> {
+/** The tags were read before: see `taggedClock`. */
+async function headClock(context: Context, id: string, meta: Meta, { entries }: Tags): Promise<number> {
   const last = await lastBatch(context.guard, id);
   const clock = last === undefined || last.clock < meta.oldest ? meta.oldest : last.end;
-  if (clock < (meta.snapshot?.clock ?? 0)) {
+  if (clock < Math.max(meta.snapshot?.clock ?? 0, furthest(entries))) {
     throw new Moved(eventsKey(id, clock), "the last batches of the log are missing");
   }
   return clock;

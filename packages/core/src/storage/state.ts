@@ -25,7 +25,7 @@ import {
   type StoredBatch,
   trimmed,
 } from "./reader.js";
-import { available, intactTags } from "./tag-index.js";
+import { available, intactTags, taggedClock } from "./tag-index.js";
 
 export interface State {
   readonly meta: Meta;
@@ -80,6 +80,7 @@ export async function readState(
 ): Promise<State> {
   if (meta.deleted !== undefined) throw deletedError(id);
   const model = modelOf(context, meta.model, id);
+  const reached = options.at === undefined ? await taggedClock(context.guard, id) : 0;
   const { base, failure } = await readBase(context, id, meta, metaBytes, model, options);
   const events: unknown[] = [];
   const clocks: number[] = [];
@@ -120,6 +121,7 @@ export async function readState(
     }
     throw afterHeadError(id, options.at, end);
   }
+  if (end < reached) throw new Moved(eventsKey(id, end), "the last batches of the log are missing");
   return { meta, metaBytes, model, base, snapshot: base?.bytes, events, clocks, lost, end, last, failure };
 }
 

@@ -70,6 +70,24 @@ export async function readTags(guard: Guard, id: string): Promise<Tags> {
   return { entries: bytes === undefined ? [] : unsealTags(id, bytes), bytes };
 }
 
+/**
+ * How far the log must reach, by the tags: 0 when there is none, or their index cannot be read, which a check
+ * says. To be asked before the end of the log is looked for: a tag that is added meanwhile may lie beyond it.
+ */
+export async function taggedClock(guard: Guard, id: string): Promise<number> {
+  try {
+    return furthest((await readTags(guard, id)).entries);
+  } catch (error) {
+    if (isCoppiceError(error, "CORRUPT") || isCoppiceError(error, "FORMAT_UNSUPPORTED")) return 0;
+    throw error;
+  }
+}
+
+/** The clock of the newest version that is tagged; 0 when none is. */
+export function furthest(entries: readonly TagEntry[]): number {
+  return entries.reduce((max, { clock }) => Math.max(max, clock), 0);
+}
+
 /** The tags of a document as its users see them, by clock and then by name. */
 export async function listTags({ guard }: Context, id: string): Promise<Tag[]> {
   const { entries } = await readTags(guard, id);

@@ -1,11 +1,20 @@
 /** Damage to the tags of a document: found, never shown, repaired at the cost of that tag alone. */
 
-import { isCoppiceError, type Key } from "coppice";
+import { isCoppiceError, type Key, memoryBackend } from "coppice";
 import { type SimulatedBackend, simulatedBackend } from "coppice/testing";
 import { describe, expect, test } from "vitest";
 import { tagsKey } from "../../src/storage/tag-index.js";
 import { check, codes, newer, repair, repairsTo, stays } from "./check-tools.js";
-import { event, type GrowSet, ID, keysIn, type Storage, using, valueAt } from "./check-workload.js";
+import {
+  event,
+  type GrowSet,
+  ID,
+  keysIn,
+  openStorage,
+  type Storage,
+  using,
+  valueAt,
+} from "./check-workload.js";
 
 const INDEX: Key = tagsKey(ID);
 
@@ -135,5 +144,90 @@ describe("the tags of a document", () => {
       expect(await shown(storage, "second")).toBe(SECOND);
       expect(await shown(storage)).toBe(NOW);
     });
+  });
+});
+
+describe("a log that ends before a tag", () => {
+  const LAST = ["events", ID, 2] as const;
+  const losses: Readonly<Record<string, (backend: SimulatedBackend) => void>> = {
+    missing: (backend) => backend.deleteRaw([...LAST]),
+    damaged: (backend) => backend.flip([...LAST], 30),
+    "cut to nothing": (backend) => backend.truncate([...LAST], 0),
+  };
+
+  /** `at`: the clock of the tag; the last batch has the events with the clocks 2 and 3. */
+  async function tagged(at: number): Promise<SimulatedBackend> {
+    const backend = simulatedBackend();
+    await using(backend, async (storage) => {
+      await storage.append(ID, [event("a"), event("b", ["a"])]);
+      await storage.append(ID, [event("c", ["b"]), event("d", ["c"])]);
+      await storage.tag(ID, "release", at);
+    });
+    return backend;
+  }
+
+  for (const [name, lose] of Object.entries(losses)) {
+    test(`[CK22] is CORRUPT where its last batch is ${name}, and takes the clocks of the tag when it is repaired`, async () => {
+      for (const [at, items] of [
+        [3, "a,b,c"],
+        [4, "a,b,c,d"],
+      ] as const) {
+        const backend = await tagged(at);
+        lose(backend);
+        const version = `${at} ${items} `;
+        await using(backend, async (storage) => {
+          const corrupt = { code: "CORRUPT" };
+          await expect(storage.load(ID)).rejects.toMatchObject(corrupt);
+          await expect(storage.append(ID, [event("z", ["b"])])).rejects.toMatchObject(corrupt);
+          await expect(storage.compact(ID)).rejects.toMatchObject(corrupt);
+          await expect(storage.export(ID)[Symbol.asyncIterator]().next()).rejects.toMatchObject(corrupt);
+          await using(simulatedBackend(), async (target) => {
+            expect((await storage.copyTo(target)).failures).toMatchObject([{ id: ID, error: corrupt }]);
+            expect(await target.info(ID)).toBe(undefined);
+          });
+          expect(await shown(storage, "release")).toBe(version);
+        });
+        // A damaged batch still says where it ended.
+        const lost = name === "damaged" ? 2 : at - 2;
+        await repairsTo(backend, name === "missing" ? "tail-missing" : "batch-damaged", lost);
+        await using(backend, async (storage) => {
+          const { clock } = (await storage.info(ID))!;
+          expect(clock).toBeGreaterThanOrEqual(at);
+          expect((await storage.append(ID, [event("z", ["b"])])).clock).toBe(clock + 1);
+          expect(await shown(storage)).toMatch(/^\d a,b,z /);
+          expect(await shown(storage, "release")).toBe(version);
+          const handle = await storage.load<GrowSet>(ID, { at: clock + 1 });
+          expect(handle!.doc.items.has("z")).toBe(true);
+          await using(simulatedBackend(), async (target) => {
+            expect((await storage.copyTo(target)).failures).toEqual([]);
+            expect(await shown(target, "release")).toBe(version);
+          });
+        });
+      }
+    });
+  }
+
+  test("[CK22] is whole while others append and tag", async () => {
+    const backend = memoryBackend({ shared: true });
+    const [writer, reader] = [await openStorage(backend), await openStorage(backend)];
+    let ended = false;
+    const written = (async () => {
+      for (let n = 0; n < 40; n++) {
+        await writer.append(ID, [event(`e${n}`)]);
+        await writer.tag(ID, `t${n}`);
+      }
+      ended = true;
+    })();
+    let reads = 0;
+    while (!ended) {
+      await reader.load(ID);
+      await reader.info(ID);
+      for await (const _bytes of reader.export(ID)) reads++;
+      // Reads of memory alone would let nobody else come.
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    await written;
+    expect(reads).toBeGreaterThan(20);
+    await Promise.all([writer.close(), reader.close()]);
   });
 });
