@@ -19,6 +19,7 @@
 import { equalBytes, toHex } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { Entry, Expectation } from "../contract/backend.js";
+import { commitConflict } from "../contract/group-commit.js";
 import type { Context } from "./context.js";
 import { type CopyMark, copiedKey, crcOfTags, markEntry, readMark } from "./copy-mark.js";
 import { abandon } from "./deletion.js";
@@ -127,7 +128,7 @@ async function mirrorLive(ends: Ends, from: Place, to: Place): Promise<Mirrored 
     if (!ends.replace) throw ownError(id, "events");
   }
   if (!left.tags && !ends.replace) throw ownError(id, "tags");
-  if (state === "prefix") return update(ends, from, to, head);
+  if (state === "prefix") return update(ends, from, to, head, left);
   // The erasure that a copy has carried here may have come after the document itself.
   const erased = await readErased(ends.target.guard, erasedKey(id));
   // Handles go on where what they have is an earlier state of what lands, batch by batch: one of which only
@@ -304,11 +305,18 @@ async function relate(
   return to.oldest > from.oldest ? "earlier" : "prefix";
 }
 
-/** Writes what is new. `undefined`: the source was compacted meanwhile. */
-async function update(ends: Ends, from: Place, to: Place, head: Head): Promise<Mirrored | undefined> {
+/** Writes what is new. `undefined`: the source was compacted meanwhile, or somebody has tagged the target. */
+async function update(
+  ends: Ends,
+  from: Place,
+  to: Place,
+  head: Head,
+  left: Left,
+): Promise<Mirrored | undefined> {
   const { source, target, signal } = ends;
   const { id } = from;
   const before = await readTags(target.guard, id);
+  if (!ends.replace && !equalBytes(before.bytes, left.index)) return undefined;
   let tags = before.bytes;
   const { incarnation } = to.meta!;
   const writer = new Writer(target, [{ key: metaKey(id), value: to.metaBytes }], (batch) =>
@@ -474,11 +482,19 @@ async function mirrorTombstone(ends: Ends, from: Place, to: Place): Promise<Mirr
  * its own that would go with it.
  */
 export async function assertAsLeft(ends: Ends, meta: Meta, head: Head, clock: number): Promise<Left> {
-  const { id } = ends.log;
-  const left = await asLeft(ends, meta, head);
-  if (!left.events || head.clock > clock) throw ownError(id, "events");
-  if (!left.tags) throw ownError(id, "tags");
-  return left;
+  const { target, log } = ends;
+  const { id } = log;
+  for (let now = head, before: Uint8Array | undefined, looks = 0; ; looks++) {
+    const left = await asLeft(ends, meta, now);
+    const own = !left.events || now.clock > clock ? "events" : left.tags ? undefined : "tags";
+    if (own === undefined) return left;
+    // Another copy may have written, and marked it, between two looks: then what is to go conflicts.
+    const again = await readHead(target, id);
+    if (!equalBytes(again.metaBytes, head.metaBytes)) return left;
+    const isSame = again.clock === now.clock && again.crc === now.crc && equalBytes(before, left.index);
+    if ((looks > 0 && isSame) || looks === RACES_MAX) throw ownError(id, own);
+    [now, before] = [again, left.index];
+  }
 }
 
 /** Puts entries in slices, each under the same expectations, and reads each back. */
@@ -530,9 +546,15 @@ class Writer {
     const marks = this.#last === undefined ? [] : [this.#mark(this.#last)];
     this.#last = undefined;
     if (put.length === 0) return;
-    await this.#target.guard.commit({ put: [...put, ...marks], expect });
+    const { guard } = this.#target;
+    await guard.commit({ put: [...put, ...marks], expect });
     for (const { key, value } of put) {
-      if (!equalBytes(await this.#target.guard.get(key), value)) throw misread(key[1]);
+      if (!equalBytes(await guard.get(key), value)) {
+        // Whoever has changed meta since may have swept it.
+        for (const { key: meta, value: bytes } of this.#expect)
+          if (!equalBytes(await guard.get(meta), bytes)) throw commitConflict(meta);
+        throw misread(key[1]);
+      }
       this.records++;
       this.bytes += value.length;
     }

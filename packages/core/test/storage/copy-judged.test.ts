@@ -12,14 +12,17 @@ import { clean, names, open, pair, write } from "./copy-tools.js";
 
 const DELETED = { code: "DELETED" };
 
-/** A backend that runs something once before its n-th reading of meta. */
+/** A backend that runs something once before its n-th reading of meta, or of another space. */
 function interrupted(inner = memoryBackend(), more: (opened: Backend) => Partial<Backend> = () => ({})) {
-  const it: { run?: (() => Promise<unknown>) | undefined; after: number } = { after: 1 };
+  const it: { run?: (() => Promise<unknown>) | undefined; after: number; space: string } = {
+    after: 1,
+    space: "meta",
+  };
   const backend = changed(inner, (opened) => ({
     ...more(opened),
     get: async (key) => {
       const { run } = it;
-      if (key[0] === "meta" && run !== undefined && --it.after === 0) {
+      if (key[0] === it.space && run !== undefined && --it.after === 0) {
         it.run = undefined;
         await run();
       }
@@ -224,4 +227,62 @@ test("[MV32] a document whose tags are damaged is replaced all the same, when it
   expect(await from.copyTo(to, { replace: true })).toMatchObject({ documents: [{ id: "d" }], failures: [] });
   expect(await names(to, "d")).toBe("ab");
   await clean(from, to);
+});
+
+test("[MV32] a tag that the target gets at any moment of a copy stays", async () => {
+  const seen = { EXISTS: 0, updated: 0 };
+  for (const space of ["meta", "tags", "copied"])
+    for (let after = 1, hasRun = true; hasRun; after++) {
+      hasRun = false;
+      const shared = memoryBackend({ shared: true });
+      const { it, backend } = interrupted(shared);
+      const [from, to] = [await open(memoryBackend(), 1), await open(backend, 2)];
+      const owner = await open(shared, 3);
+      await write(from, "d", "ab");
+      await from.tag("d", "release");
+      await from.copyTo(to);
+      await write(from, "d", "c");
+      it.run = async () => {
+        hasRun = true;
+        await owner.tag("d", "mine", 2);
+      };
+      Object.assign(it, { after, space });
+      const { failures, documents } = await from.copyTo(to);
+      it.run = undefined;
+      for (const { error } of failures) expect(error.code).toBe("EXISTS");
+      seen.EXISTS += failures.length;
+      seen.updated += documents.filter(({ outcome }) => outcome === "updated").length;
+      const tags = (await owner.tags("d")).map(({ name }) => name);
+      expect([space, after, tags]).toEqual([space, after, hasRun ? ["mine", "release"] : ["release"]]);
+      await clean(from, to, owner);
+    }
+  expect(Math.min(...Object.values(seen))).toBeGreaterThan(2);
+});
+
+test("[MV34] two copies beside each other take nothing that the other writes for the target's own", async () => {
+  for (const end of ["delete", "erase"] as const)
+    for (const space of ["meta", "tags", "copied"])
+      for (let after = 1, hasRun = true; hasRun; after++) {
+        hasRun = false;
+        const shared = memoryBackend({ shared: true });
+        const { it, backend } = interrupted(shared);
+        const [from, to] = [await open(memoryBackend(), 1), await open(backend, 2)];
+        const [late, other] = [await open(memoryBackend(), 3), await open(shared, 4)];
+        await write(from, "d", "ab");
+        await from.copyTo(to);
+        await write(from, "d", "c");
+        await from.tag("d", "release");
+        // It has seen the document before it goes, and brings it now.
+        await from.copyTo(late);
+        await from[end]("d");
+        it.run = async () => {
+          hasRun = true;
+          await late.copyTo(other);
+        };
+        Object.assign(it, { after, space });
+        expect([end, space, after, (await from.copyTo(to)).failures]).toEqual([end, space, after, []]);
+        it.run = undefined;
+        if (!hasRun) expect(await other.info("d")).toBe(undefined);
+        await clean(from, to, late, other);
+      }
 });
