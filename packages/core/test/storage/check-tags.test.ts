@@ -227,7 +227,7 @@ describe("a log that ends before a tag", () => {
       await new Promise((resolve) => setImmediate(resolve));
     }
     await written;
-    expect(reads).toBeGreaterThan(20);
+    expect(reads).toBeGreaterThan(3);
     await Promise.all([writer.close(), reader.close()]);
   });
 });
