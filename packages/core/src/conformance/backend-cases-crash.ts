@@ -120,6 +120,7 @@ interface Progress {
   readonly id: string;
   known: number;
   submitted: number;
+  over: boolean;
 }
 
 /** Writers that number their events are crashed at a moment of chance, go on from what is left, and again. */
@@ -128,27 +129,34 @@ async function prefixes(store: Store, end: End, writerCount: number): Promise<vo
     id: `doc${i}`,
     known: 0,
     submitted: 0,
+    over: false,
   }));
   for (let round = 0; round < ROUNDS; round++) {
     const enough = 1 + store.random.below(15);
-    await Promise.race(writers.map((writer) => write(store.guard, writer, writer.known + enough)));
-    const before = writers.map(({ known }) => known);
-    await store.crash(end);
+    const before: number[] = [];
+    try {
+      await Promise.race(writers.map((writer) => write(store.guard, writer, writer.known + enough)));
+      before.push(...writers.map(({ known }) => known));
+      await store.crash(end);
+    } finally {
+      // Whatever has become of the crash, nobody writes beyond the round.
+      for (const writer of writers) writer.over = true;
+    }
     for (const [i, writer] of writers.entries()) {
       const last = await lastOf(store, writer.id);
       assert(last >= before[i]!, `${writer.id}: lost ${before[i]! - last} acknowledged commits`);
       assert(last <= writer.submitted, `${writer.id}: commit ${last} was never submitted`);
       // A new writer with the old one's name: the old one may still be waiting for an answer.
-      writers[i] = { id: writer.id, known: last, submitted: last };
+      writers[i] = { id: writer.id, known: last, submitted: last, over: false };
     }
   }
 }
 
-/** Resolves when `enough` are acknowledged, and goes on writing until a crash ends it. */
+/** Resolves when `enough` are acknowledged, and goes on writing until a crash or the round ends it. */
 function write(guard: Guard, writer: Progress, enough: number): Promise<void> {
   return new Promise((resolve, reject) => {
     const go = async () => {
-      for (;;) {
+      while (!writer.over) {
         const n = writer.submitted++;
         const old = n - WINDOW;
         await guard.commit({

@@ -16,7 +16,8 @@ import { LIMITS } from "../base/limits.js";
 import type { Backend, BackendFactory, Entry, Range, ScanOptions, Traits } from "../contract/backend.js";
 import { Guard } from "../contract/guard.js";
 import { keyName } from "../contract/keys.js";
-import { pagesOf, plainPage, plainValue } from "../contract/shapes.js";
+import { assertBackend, pagesOf, plainPage, plainValue } from "../contract/shapes.js";
+import { type Mortal, mortal } from "./mortal.js";
 
 /**
  * How much a case asks of its subject: the `contract` alone; a `race`, which may turn out not to have been
@@ -48,7 +49,8 @@ export interface BackendSubject {
   destroy?(factory: BackendFactory): Promise<void>;
   /**
    * Ends what this factory has open as the death of the process would, with no chance to close, and
-   * resolves with a factory for what is left. Without it the cases about crashes are skipped.
+   * resolves with a factory for what is left. From this call on the kit calls nothing of what was open; calls
+   * that are under way may still end. Without it the cases about crashes are skipped.
    */
   crash?(factory: BackendFactory): Promise<BackendFactory>;
   /** Like `crash`, as a loss of power would: of what was not durable, anything may be gone. */
@@ -73,13 +75,18 @@ export type BackendCase = Case<BackendSubject>;
 /** The spaces in which cases keep their keys: neighbours of each other, and all that `dump` looks at. */
 export const SPACES: readonly string[] = ["a", "aa", "events", "eventsx", "meta", "z"];
 
+interface Open {
+  readonly life: Mortal;
+  readonly guard: Guard;
+}
+
 /** What a case works on: one store, with any number of opens. */
 export class Store {
   readonly subject: BackendSubject;
   readonly env: Env;
   readonly random: Random;
   factory: BackendFactory;
-  #open: { readonly backend: Backend; readonly guard: Guard }[] = [];
+  #open: Open[] = [];
 
   constructor(subject: BackendSubject, factory: BackendFactory) {
     this.subject = subject;
@@ -90,7 +97,7 @@ export class Store {
 
   /** The backend itself, for what is its own duty. */
   get backend(): Backend {
-    return this.#last().backend;
+    return this.#last().life.backend;
   }
 
   /** The same backend behind its guard, as storage sees it. */
@@ -100,8 +107,10 @@ export class Store {
 
   async open(): Promise<Guard> {
     const backend = await this.factory.open(this.env);
-    const guard = new Guard(backend, this.env, LIMITS);
-    this.#open.push({ backend, guard });
+    assertBackend(backend);
+    const life = mortal(backend);
+    const guard = new Guard(life.backend, this.env, LIMITS);
+    this.#open.push({ life, guard });
     return guard;
   }
 
@@ -110,11 +119,22 @@ export class Store {
     await this.open();
   }
 
-  /** The process dies, or the power goes; then the store is opened again. */
+  /**
+   * The process dies, or the power goes; then the store is opened again. What was open takes no call from the
+   * beginning on: whether it is still open is nothing that a backend checks itself.
+   */
   async crash(how: "crash" | "powerLoss" = "crash"): Promise<void> {
     const end = this.subject[how];
     if (end === undefined) throw new TypeError(`this subject has no ${how}`);
-    this.factory = await end.call(this.subject, this.factory);
+    const died = this.#open;
+    for (const { life } of died) life.dead = true;
+    try {
+      this.factory = await end.call(this.subject, this.factory);
+    } catch (error) {
+      // It was no crash, so all of it is to be closed when the case ends.
+      for (const { life } of died) life.dead = false;
+      throw error;
+    }
     this.#open = [];
     await this.open();
   }
@@ -134,7 +154,7 @@ export class Store {
     return lines;
   }
 
-  #last(): { readonly backend: Backend; readonly guard: Guard } {
+  #last(): Open {
     const last = this.#open.at(-1);
     if (last === undefined) throw new TypeError("the store of this case is not open");
     return last;
@@ -165,7 +185,8 @@ async function withStore<T>(subject: BackendSubject, run: (store: Store) => Prom
   };
   const [outcome] = await Promise.allSettled([work()]);
   const [closed] = await Promise.allSettled([store.close()]);
-  const [destroyed] = await Promise.allSettled([subject.destroy?.(store.factory)]);
+  const destroy = async () => subject.destroy?.(store.factory);
+  const [destroyed] = await Promise.allSettled([destroy()]);
   // What went wrong first is the news; a store that then cannot be closed is a consequence.
   if (outcome.status === "rejected") throw outcome.reason;
   for (const tidied of [closed, destroyed]) if (tidied.status === "rejected") throw tidied.reason;

@@ -24,19 +24,22 @@ export interface DirectorySubjectOptions {
 interface Store {
   readonly location: string;
   readonly opened: Backend[];
+  /** Its own directory, and those that crashes left behind. */
+  readonly directories: string[];
 }
 
 /**
  * A subject for `backendCases` whose stores are directories below `parent`. Its `crash` goes on with a copy
  * of the files of the open store, which is what the kernel has when a process is killed; its `holds` reads
- * all files. Both read whole stores into memory, which those of the cases, a few MiB, fit.
+ * all files. Both read whole stores into memory, which those of the cases, a few MiB, fit. What crashes leave
+ * is removed by `destroy`.
  */
 export function directorySubject(options: DirectorySubjectOptions): BackendSubject {
   const { name, parent, backend } = options;
   const stores = new Map<BackendFactory, Store>();
   let made = 0;
   const newLocation = () => join(parent, `store-${++made}`);
-  const create = async (location: string): Promise<BackendFactory> => {
+  const create = async (location: string, directories: string[]): Promise<BackendFactory> => {
     const inner = await backend(location);
     const opened: Backend[] = [];
     const factory: BackendFactory = {
@@ -47,25 +50,28 @@ export function directorySubject(options: DirectorySubjectOptions): BackendSubje
         return open;
       },
     };
-    stores.set(factory, { location, opened });
+    stores.set(factory, { location, opened, directories });
     return factory;
-  };
-  const take = (factory: BackendFactory): Store => {
-    const store = storeOf(stores, factory);
-    stores.delete(factory);
-    return store;
   };
   return {
     name,
-    create: () => create(newLocation()),
-    destroy: (factory) => rm(take(factory).location, { recursive: true, force: true }),
+    create: () => {
+      const location = newLocation();
+      return create(location, [location]);
+    },
+    async destroy(factory) {
+      await Promise.all(storeOf(stores, factory).directories.map(remove));
+      stores.delete(factory);
+    },
     async crash(factory) {
-      const { location, opened } = take(factory);
+      const { location, opened, directories } = storeOf(stores, factory);
       const left = newLocation();
+      directories.push(left);
       copyOfOneMoment(location, left);
-      await Promise.allSettled(opened.map((open) => open.close()));
-      await rm(location, { recursive: true, force: true });
-      return create(left);
+      await Promise.allSettled(opened.map(async (open) => open.close()));
+      const next = await create(left, directories);
+      stores.delete(factory);
+      return next;
     },
     async holds(factory, bytes) {
       const wanted = Buffer.from(bytes);
@@ -73,6 +79,16 @@ export function directorySubject(options: DirectorySubjectOptions): BackendSubje
       return [...files.values()].some((content) => content.includes(wanted));
     },
   };
+}
+
+/** What a backend has under way after `close` is waited out for a moment; one that never stops is named. */
+async function remove(directory: string): Promise<void> {
+  try {
+    await rm(directory, { recursive: true, force: true, maxRetries: 3, retryDelay: 30 });
+  } catch (cause) {
+    const message = "cannot be removed after close, perhaps because the backend still writes to it";
+    throw new Error(`${directory} ${message}: ${(cause as Error).message}`, { cause });
+  }
 }
 
 function storeOf(stores: ReadonlyMap<BackendFactory, Store>, factory: BackendFactory): Store {

@@ -24,6 +24,12 @@ const defects: Readonly<Record<string, Mutant["wrap"]>> = {
     scan: () => ({ [Symbol.asyncIterator]: () => ({ next: async () => broken() }) }),
   }),
   "gives entries in place of pages": (inner) => ({ scan: (...given) => items(inner, ...given) }),
+  "acknowledges before it writes": (inner) => ({
+    commit: async (batch) => {
+      const late = pause().then(() => inner.commit(batch));
+      late.catch(() => undefined);
+    },
+  }),
   "gives no page": () => ({ scan: async function* () {} }),
   "throws in every commit but the first at once": (inner) => {
     let count = 0;

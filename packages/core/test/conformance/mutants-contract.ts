@@ -236,6 +236,13 @@ export const contractMutants: readonly Mutant[] = [
     }),
   },
   {
+    defect: "does nothing in close",
+    rule: "BK13",
+    title: "closing and opening again",
+    reason: /already open|LOCKED/,
+    wrap: () => ({ close: async () => undefined }),
+  },
+  {
     defect: "loses the last write when it is closed",
     rule: "BK13",
     title: "closing and opening again",

@@ -1,6 +1,7 @@
-/** The subject for backends in directories, with one that never stops writing. */
+/** The subject for backends in directories, with some that never stop writing. */
 
-import { mkdir, open, readFile, rename, writeFile } from "node:fs/promises";
+import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdir, open, readdir, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type BackendFactory, memoryBackend, systemEnv } from "coppice";
 import { directorySubject } from "coppice/conformance/directory";
@@ -52,5 +53,41 @@ test("[TS23] a crash leaves files of one moment, though the backend never stops 
     );
     expect([0, 1]).toContain(first! - second!);
     await subject.destroy!(left);
+  }
+});
+
+/** Writes a new file in each turn of the event loop, through `close` too, until it is told to stop. */
+function unstoppable(location: string, stop: AbortSignal): BackendFactory {
+  return {
+    name: "unstoppable",
+    async open(env) {
+      const write = (n: number) => {
+        if (stop.aborted) return;
+        mkdirSync(join(location, "files"), { recursive: true });
+        writeFileSync(join(location, "files", `${n}`), `the text of ${n}`);
+        setImmediate(write, n + 1);
+      };
+      write(0);
+      return memoryBackend().open(env);
+    },
+  };
+}
+
+test("[BK63] a dead backend that goes on writing fails no crash, and destroy names what stays", async () => {
+  const parent = await temporaryDirectory();
+  const stop = new AbortController();
+  const backend = (location: string) => unstoppable(location, stop.signal);
+  const subject = directorySubject({ name: "unstoppable", parent, backend });
+  try {
+    const factory = await subject.create();
+    await factory.open(systemEnv());
+    const left = await subject.crash!(factory);
+    await expect(subject.destroy!(left)).rejects.toThrow(/store-1 cannot be removed after close.*ENOTEMPTY/);
+    stop.abort();
+    await subject.destroy!(left);
+    expect(await readdir(parent)).toEqual([]);
+    await expect(subject.destroy!(left)).rejects.toThrow("this factory was not made by this subject");
+  } finally {
+    stop.abort();
   }
 });
