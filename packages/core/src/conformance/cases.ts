@@ -60,10 +60,11 @@ export interface BackendSubject {
   /** The next commit fails as if its reply were lost: after it took effect (`applied`), or before. */
   loseReply?(factory: BackendFactory, applied: boolean): Promise<void>;
   /**
-   * Whether any file of the store, open or closed, holds these bytes now. Without it the cases about what
-   * deleted data leave behind are skipped.
+   * Whether any file of the store, open or closed, holds these bytes now; the name of one that does says more
+   * than `true`. Without it the cases about what deleted data leave behind are skipped: a subject leaves it
+   * out whose backend does not store bytes as they are, but compressed, encrypted or as text.
    */
-  holds?(factory: BackendFactory, bytes: Uint8Array): Promise<boolean>;
+  holds?(factory: BackendFactory, bytes: Uint8Array): Promise<boolean | string>;
   /** For cases that use chance; default 1. */
   readonly seed?: number;
   /** Default `systemEnv()`. */

@@ -30,9 +30,9 @@ interface Store {
 
 /**
  * A subject for `backendCases` whose stores are directories below `parent`. Its `crash` goes on with a copy
- * of the files of the open store, which is what the kernel has when a process is killed; its `holds` reads
- * all files. Both read whole stores into memory, which those of the cases, a few MiB, fit. What crashes leave
- * is removed by `destroy`.
+ * of the files of the open store, which is what the kernel has when a process is killed. Its `holds` names
+ * the first file that has the bytes, as a path in the directory of the store. Both read whole stores into
+ * memory, which those of the cases, a few MiB, fit. What crashes leave is removed by `destroy`.
  */
 export function directorySubject(options: DirectorySubjectOptions): BackendSubject {
   const { name, parent, backend } = options;
@@ -76,7 +76,8 @@ export function directorySubject(options: DirectorySubjectOptions): BackendSubje
     async holds(factory, bytes) {
       const wanted = Buffer.from(bytes);
       const files = filesOfOneMoment(storeOf(stores, factory).location);
-      return [...files.values()].some((content) => content.includes(wanted));
+      const found = [...files].find(([, content]) => content.includes(wanted));
+      return found === undefined ? false : found[0];
     },
   };
 }

@@ -114,3 +114,24 @@ describe("the first failure", () => {
     });
   }
 });
+
+describe("what reclaiming leaves", () => {
+  /** What the case says when the search finds this, once and again. */
+  const run = async (...found: (boolean | string)[]) => {
+    const holds = async () => found.shift()!;
+    const subject: BackendSubject = { name: "searched", create: async () => memoryBackend(), holds };
+    return failuresOf(await runCases(cases, subject)).join();
+  };
+  const cases = backendCases.filter(({ rule }) => rule === "BK30");
+
+  test("[BK64] the file is named in which deleted bytes are found", async () => {
+    const said = "BK30 a deleted key or value is still in";
+    expect(await run(true, true)).toBe(`${said} a file`);
+    expect(await run("old/journal", "old/journal")).toBe(`${said} the file old/journal`);
+    expect(await run("old/journal", false)).toBe("");
+  });
+
+  test("[BK64] where stored bytes are in no file, the case says who leaves the search out", async () => {
+    expect(await run(false)).toMatch(/no file holds what is stored.*leave `holds` out.*as text/);
+  });
+});

@@ -91,3 +91,17 @@ test("[BK63] a dead backend that goes on writing fails no crash, and destroy nam
     stop.abort();
   }
 });
+
+test("[BK64] the search says in which file of the store it has found the bytes", async () => {
+  const parent = await temporaryDirectory();
+  const stop = new AbortController();
+  const backend = (location: string) => unstoppable(location, stop.signal);
+  const subject = directorySubject({ name: "searched", parent, backend });
+  const factory = await subject.create();
+  await factory.open(systemEnv());
+  stop.abort();
+  const search = (text: string) => subject.holds!(factory, new TextEncoder().encode(text));
+  expect(await search("text of 0")).toBe(join("files", "0"));
+  expect(await search("text of nobody")).toBe(false);
+  await subject.destroy!(factory);
+});
