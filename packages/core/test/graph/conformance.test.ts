@@ -21,7 +21,7 @@ function subjectOf(window: number | undefined): ModelSubject {
     content: (doc) => contentOf(doc.state),
     receiveDiff: (doc, answer) => model.receiveDiff(doc, answer).doc,
   };
-  return subject as unknown as ModelSubject;
+  return subject;
 }
 
 describe.for([undefined, Number.POSITIVE_INFINITY])("[MD] graph, window %s", (window) => {

@@ -82,7 +82,7 @@ describe("[MD] tree", () => {
     receiveDiff: (doc, answer) => model.receiveDiff(doc, answer).doc,
   };
   for (const item of modelCases) {
-    test(item.name, (context) => runCase(item, subject as unknown as ModelSubject, context.skip));
+    test(item.name, (context) => runCase(item, subject, context.skip));
   }
 });
 
