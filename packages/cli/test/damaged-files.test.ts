@@ -115,7 +115,7 @@ describe("check", () => {
     expect(stderr).toContain("the source is damaged, and the copy has what could be read");
     const [, copied] = /^\d+ ids: (\d+) copied, /.exec(stdout) ?? [];
     expect(Number(copied)).toBeGreaterThan(DOCUMENTS - 40);
-    expect(stdout).toMatch(/^failed doc-\d+: /m);
+    expect(stderr).toMatch(/^failed doc-\d+: /m);
     const checked = await coppice(["check", "-s", saved]);
     expect([checked.code, checked.stdout]).toEqual([0, expect.stringContaining(`ok ${copied} documents`)]);
     // Of a sound store it is a copy like others; a file log has its own repair.

@@ -2,26 +2,32 @@
 
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
-import { mkdir, readdir, writeFile } from "node:fs/promises";
+import { mkdir, readdir, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileLogBackend } from "@coppice/file";
 import { yjs } from "@coppice/yjs";
-import { DocumentStorage } from "coppice";
+import { DocumentStorage, never } from "coppice";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import * as Y from "yjs";
-import { cleanUp, coppice, jsonLines, keystrokes, temporaryDirectory } from "./command.js";
+import { cleanUp, coppice, jsonLines, keystrokes, makeStore, temporaryDirectory } from "./command.js";
 
 const mayMount = process.platform === "linux" && process.getuid?.() === 0 && existsSync("/usr/bin/mount");
+const mounted: string[] = [];
 let disk = "";
 
+async function mount(size: string): Promise<string> {
+  const path = join(await temporaryDirectory(), "disk");
+  await mkdir(path);
+  execFileSync("mount", ["-t", "tmpfs", "-o", `size=${size}`, "tmpfs", path]);
+  mounted.push(path);
+  return path;
+}
+
 beforeAll(async () => {
-  if (!mayMount) return;
-  disk = join(await temporaryDirectory(), "disk");
-  await mkdir(disk);
-  execFileSync("mount", ["-t", "tmpfs", "-o", "size=8m", "tmpfs", disk]);
+  if (mayMount) disk = await mount("8m");
 });
 afterAll(async () => {
-  if (disk !== "") execFileSync("umount", [disk]);
+  for (const path of mounted) execFileSync("umount", [path]);
   await cleanUp();
 });
 
@@ -64,4 +70,56 @@ test("[CL156] what only reads works on a file log whose disk is full, and leaves
   });
   expect(await on("check", "--repair")).toMatchObject({ code: 1, stderr: expect.stringContaining("ENOSPC") });
   expect(await readdir(location)).toEqual(before);
+});
+
+test("[CL162] a copy to a full disk stops, and tells what failed in one line", async (context) => {
+  context.skip(!mayMount, "a small disk is mounted by root on Linux");
+  const small = await mount("3m");
+  const { url } = await makeStore(async (storage) => {
+    for (let n = 0; n < 2000; n++) await storage.append(`doc-${n}`, keystrokes("x"));
+    const doc = new Y.Doc();
+    doc.getText("text").insert(0, "x".repeat(2000));
+    const update = Y.encodeStateAsUpdate(doc);
+    for (let n = 2000; n < 4000; n++) await storage.append(`doc-${n}`, [update]);
+  });
+  const copy = (...args: string[]) => coppice(["copy", url, `file:${join(small, "log")}`, ...args]);
+  const told = await copy();
+  expect([told.code, told.stdout]).toEqual([1, expect.stringMatching(/^[\d,]+ ids: [\d,]+ copied, .*\n$/)]);
+  expect(told.stderr).toMatch(/^failed \d\d documents: the disk has no room .*; the first: doc-\d+$/m);
+  expect(told.stderr).toMatch(/^stopped: the target is full; .*\nMake room for it and repeat: .*$/m);
+  expect(told.stderr.split("\n").length).toBeLessThan(6);
+  const [line] = jsonLines((await copy("--json")).stdout);
+  const { failed, failures, stopped } = line as { failed: number; failures: unknown[]; stopped: string };
+  expect([stopped, failed]).toEqual(["full", failures.length]);
+  expect(failures.length).toBeLessThan(40);
+});
+
+test("[CL162] compact --all of a store on a full disk tries all, and lists some", async (context) => {
+  context.skip(!mayMount, "a small disk is mounted by root on Linux");
+  const small = await mount("8m");
+  const location = join(small, "log");
+  const backend = fileLogBackend(location, { segmentBytesMax: 1024 * 1024 });
+  const storage = await DocumentStorage.open({ backend, models: [yjs()], snapshotPolicy: never });
+  const events = keystrokes("hello");
+  for (let n = 0; n < 300; n++) for (const event of events) await storage.append(`doc-${n}`, [event]);
+  await writeFile(join(small, "ballast"), Buffer.alloc(16 * 1024 * 1024)).catch(() => undefined);
+  // What is left of the last segment.
+  const fill = async (): Promise<void> => {
+    await storage.append("fill", events.flatMap(() => keystrokes("y".repeat(200))).slice(0, 150));
+    return fill();
+  };
+  await expect(fill()).rejects.toMatchObject({ code: "STORE_FULL" });
+  await storage.close().catch(() => undefined);
+  // Room for the manifest with which it is opened, and for no segment.
+  const { size } = await stat(join(small, "ballast"));
+  await truncate(join(small, "ballast"), size - 64 * 1024);
+  const run = (...args: string[]) => coppice(["compact", "--all", "-s", `file:${location}`, ...args]);
+  const json = await run("--json");
+  const [line] = jsonLines(json.stdout);
+  const { seen, failed, failures } = line as { seen: number; failed: number; failures: unknown[] };
+  expect([json.code, seen, failures.length]).toEqual([1, 301, 100]);
+  expect(failed).toBeGreaterThan(200);
+  const told = await run();
+  expect(told.stderr).toMatch(/^failed \d+ documents: .*; the first: \S+\n/);
+  expect(told.stdout.split("\n")).toHaveLength(2);
 });

@@ -64,8 +64,8 @@ test("[CL22] check and compact say what to install, and advise no repair, for a 
   expect(checked.stdout).not.toContain("--repair");
   const compacted = await coppice(["compact", "--all", "--store", store.url]);
   expect(compacted.code).toBe(1);
-  expect(compacted.stdout).toContain("failed d: this command has no model unheard-of\n");
-  expect(compacted.stdout).toContain("needs a model that is not installed here");
+  expect(compacted.stderr).toContain("failed d: this command has no model unheard-of\n");
+  expect(compacted.stderr).toContain("needs a model that is not installed here");
   for (const command of ["read", "show"]) {
     const { code, stderr } = await coppice([command, "d", "--store", store.url]);
     expect([code, stderr]).toEqual([

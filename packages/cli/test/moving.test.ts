@@ -225,8 +225,9 @@ describe("moving", () => {
     for (const json of [[], ["--json"]]) {
       const kept = await coppice(["copy", store.url, target, ...json]);
       expect(kept.code).toBe(1);
-      expect(kept.stdout).toContain("copy with `--replace`");
-      expect(kept.stdout).not.toContain("`replace`");
+      const said = json.length === 0 ? kept.stderr : kept.stdout;
+      expect(said).toContain("copy with `--replace`");
+      expect(said).not.toContain("`replace`");
     }
     expect((await coppice(["copy", store.url])).code).toBe(2);
     const same = await coppice(["copy", store.url, store.url]);

@@ -1,6 +1,7 @@
 import { CoppiceError, ERROR_CODES } from "coppice";
 import { describe, expect, test } from "vitest";
 import { CommandError, describeError, EXIT, errorOfChild, worst } from "../src/errors.js";
+import { listed, tellFailures } from "../src/failures.js";
 import { parseCount, parseDuration, parsePositive } from "../src/options.js";
 import {
   byteSize,
@@ -194,4 +195,32 @@ test("[CL1] the error of a child keeps its code, its hint and the way to end", (
   ] as const)
     expect(errorOfChild(said(code), ending)).toMatchObject({ ...wanted, message: "m", hint: "h" });
   expect(errorOfChild('a stack\n{"error":{"code', 1)).toBe(undefined);
+});
+
+test("[CL162] failures with one cause are one line, however many there are, and others are counted", async () => {
+  const failure = (id: string, code: string, message: string) => ({ id, code, message });
+  const tell = async (failures: ReturnType<typeof failure>[], failed = failures.length) => {
+    const told = sink();
+    await tellFailures(new Output(told, {}), failures, failed, "the store");
+    return told.text;
+  };
+  expect(await tell([])).toBe("");
+  const many = (length: number, message: (n: number) => string, code = "CORRUPT") =>
+    Array.from({ length }, (_, n) => failure(`d${n}`, code, message(n)));
+  expect(
+    await tell(
+      [failure("", "BUSY", "busy"), ...many(1000, (n) => `no room (bytes=${n})`, "STORE_FULL")],
+      2017,
+    ),
+  ).toBe(
+    "failed the store: busy\n" +
+      "failed 1,000 documents: no room (bytes=0); the first: d0\nfailed 1,016 more\n",
+  );
+  const different = many(300, (n) => `damaged at ${n}`);
+  expect((await tell(different)).split("\n").slice(-3)).toEqual([
+    "failed d99: damaged at 99",
+    "failed 200 more",
+    "",
+  ]);
+  expect(listed(different)).toHaveLength(100);
 });

@@ -209,12 +209,12 @@ function Told(props: {
 }
 
 function sentence(dryRun: boolean, result: CompactAllAnswer, diskBytes: number | undefined): string {
-  const { seen, compacted, eventsTrimmed, bytesTrimmed, failures, durationMs } = result;
+  const { seen, compacted, eventsTrimmed, bytesTrimmed, failed, durationMs } = result;
   const what = `${counted(eventsTrimmed, "event")} in ${count(compacted)} of ${counted(seen, "document")}`;
-  const failed = failures.length === 0 ? "" : `; ${counted(failures.length, "failure")}`;
-  if (dryRun) return `It would trim ${what} and free ${bytes(bytesTrimmed)} of them${failed}.`;
+  const failures = failed === 0 ? "" : `; ${counted(failed, "failure")}`;
+  if (dryRun) return `It would trim ${what} and free ${bytes(bytesTrimmed)} of them${failures}.`;
   const disk = diskBytes === undefined ? "" : ` The store has ${bytes(diskBytes)} on disk.`;
-  return `Trimmed ${what}: ${bytes(bytesTrimmed)} freed in ${duration(durationMs)}${failed}.${disk}`;
+  return `Trimmed ${what}: ${bytes(bytesTrimmed)} freed in ${duration(durationMs)}${failures}.${disk}`;
 }
 
 function milliseconds(value: number | undefined): string {

@@ -15,7 +15,8 @@ import {
   type HistoryPolicy,
   isCoppiceError,
 } from "coppice";
-import { CommandError, EXIT, type ExitCode, messageOf, modelHint, worst } from "../errors.js";
+import { CommandError, EXIT, type ExitCode, modelHint, worst } from "../errors.js";
+import { failureOf, listed, tellFailures } from "../failures.js";
 import {
   examples,
   parseCount,
@@ -217,15 +218,10 @@ function trimmedOf(result: Pick<CompactResult, "eventsTrimmed" | "bytesTrimmed" 
 }
 
 function summary(result: CompactAllResult, options: Options): object {
-  const failures = result.failures.map(({ id, error }) => ({
-    id,
-    code: isCoppiceError(error) ? error.code : "REFUSED",
-    message: isCoppiceError(error) ? messageOf(error) : error,
-  }));
-  return { dryRun: options.dryRun === true, ...result, failures };
+  return { dryRun: options.dryRun === true, ...result, failures: listed(result.failures.map(failureOf)) };
 }
 
-async function tell({ out }: Runtime, result: CompactAllResult, options: Options): Promise<void> {
+async function tell({ out, err }: Runtime, result: CompactAllResult, options: Options): Promise<void> {
   const trimmed = trimmedOf(result);
   const verb = options.dryRun ? "would compact" : "compacted";
   const trim = options.dryRun ? "would trim" : "trimmed";
@@ -233,14 +229,11 @@ async function tell({ out }: Runtime, result: CompactAllResult, options: Options
   const first = result.stopped ? "the first " : "";
   const documents = `${count(result.compacted)} of ${first}${plural(result.seen, "document")}`;
   await out.line(`${verb} ${documents}, ${trim} ${trimmed}, in ${duration(result.durationMs)}`);
-  for (const { id, error } of result.failures) {
-    const message = isCoppiceError(error) ? messageOf(error) : error;
-    await out.line(`${out.style("red", "failed")} ${printable(id)}: ${printable(message)}`);
-  }
+  await tellFailures(err, result.failures.map(failureOf), result.failed, "the store");
   const hints = result.failures.map(({ error }) =>
     isCoppiceError(error, "MODEL_UNKNOWN") ? modelHint(error.details.model) : undefined,
   );
-  for (const hint of new Set(hints)) if (hint !== undefined) await out.line(hint);
+  for (const hint of new Set(hints)) if (hint !== undefined) await err.line(hint);
   if (!result.stopped) return;
   const why = result.stopped === "budget" ? "the time budget was used up" : "it was interrupted";
   await out.line(`stopped after ${plural(result.seen, "document")}: ${why}; the next run goes on`);

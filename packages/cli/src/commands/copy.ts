@@ -3,9 +3,9 @@
  * it is a backup for cron; of a file log also beside the process that writes to it. With `--damaged` it saves
  * what can be read of a LevelDB store whose tables are damaged, in a child (`examination.ts`).
  *
- * Invariants: one document's failure stops no other and decides the exit code; a stop (Ctrl-C) comes
- * between two documents or steps of one, leaves each document of the target whole, and the next run goes
- * on.
+ * Invariants: one document's failure stops no other and decides the exit code, but for a target that is full;
+ * a stop (Ctrl-C) comes between two documents or steps of one, leaves each document of the target whole, and
+ * the next run goes on.
  */
 
 import { resolve } from "node:path";
@@ -13,6 +13,7 @@ import type { Command } from "commander";
 import { type CopyResult, isCoppiceError } from "coppice";
 import { CommandError, EXIT, type ExitCode, worst } from "../errors.js";
 import { examineFiles, type FileDamage, followParent, placed, runInChild } from "../examination.js";
+import { type Failure, listed, tellFailures } from "../failures.js";
 import { type CommonOptions, examples, parseDuration, parsePositive, plainCommand } from "../options.js";
 import { byteSize, count, duration, plural, printable } from "../output.js";
 import { Progress } from "../progress.js";
@@ -183,16 +184,19 @@ function inWords(message: string): string {
   return message.replaceAll("copy with `replace`", "copy with `--replace`");
 }
 
-function summary(result: CopyResult): object {
-  const failures = result.failures.map(({ id, error: { code, message } }) => ({
-    id,
-    code,
-    message: inWords(message),
-  }));
-  return { ...result, failures };
+function failuresOf({ failures }: CopyResult): Failure[] {
+  return failures.map(({ id, error: { code, message } }) => ({ id, code, message: inWords(message) }));
 }
 
-async function tell({ out }: Runtime, result: CopyResult): Promise<void> {
+function summary(result: CopyResult): object {
+  return { ...result, failures: listed(failuresOf(result)) };
+}
+
+const FULL =
+  "stopped: the target is full; of the rest only what was deleted or erased was carried over\n" +
+  "Make room for it and repeat: the copy goes on.";
+
+async function tell({ out, err }: Runtime, result: CopyResult): Promise<void> {
   const { seen, copied, updated, unchanged, deleted, erased, bytes } = result;
   const gone = [
     ...(deleted === 0 ? [] : [plural(deleted, "deletion")]),
@@ -203,8 +207,6 @@ async function tell({ out }: Runtime, result: CopyResult): Promise<void> {
   const cost = `${byteSize(bytes)} in ${duration(result.durationMs)}`;
   // Ids of deleted documents are among them, also where the target has the deletion already.
   await out.line(`${plural(seen, "id")}: ${count(copied)} copied, ${kept}; ${cost}`);
-  for (const { id, error } of result.failures) {
-    const where = id === "" ? "the store" : printable(id);
-    await out.line(`${out.style("red", "failed")} ${where}: ${printable(inWords(error.message))}`);
-  }
+  await tellFailures(err, failuresOf(result), result.failed, "the store");
+  if (result.stopped === "full") await err.line(FULL);
 }

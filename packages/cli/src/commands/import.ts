@@ -11,6 +11,7 @@ import { resolve } from "node:path";
 import type { ImportedDocument, ImportReport } from "@coppice/yjs/y-leveldb";
 import { Command } from "commander";
 import { CommandError, EXIT, type ExitCode } from "../errors.js";
+import { tellFailures } from "../failures.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
 import { count, plural, printable } from "../output.js";
 import { Progress } from "../progress.js";
@@ -98,17 +99,17 @@ function nothingIn(directory: string): CommandError {
   });
 }
 
-async function tell({ out }: Runtime, report: ImportReport): Promise<void> {
+async function tell({ out, err }: Runtime, report: ImportReport): Promise<void> {
   const { documents, imported, present, appended, problems } = report;
   const already = present === 0 ? "" : `, ${count(present)} were there already`;
   const moved = `${count(imported)} of ${plural(documents, "document")}`;
   await out.line(`imported ${moved} (${plural(appended, "update")})${already}`);
-  for (const { id, outcome, code, reason = "" } of problems) {
-    const name = id === "" ? '""' : printable(id);
-    const why = code === "DELETED" ? "it was deleted from this store" : printable(reason);
-    await out.line(`${out.style("red", outcome)} ${name}: ${why}`);
-  }
-  if (problems.some(({ code }) => code === "DELETED")) await out.line(DELETED);
+  const failures = problems.map(({ id, outcome, code = "", reason = "" }) => ({
+    ...{ id, outcome, code },
+    message: code === "DELETED" ? "it was deleted from this store" : reason,
+  }));
+  await tellFailures(err, failures, failures.length, '""');
+  if (problems.some(({ code }) => code === "DELETED")) await err.line(DELETED);
 }
 
 const DELETED =

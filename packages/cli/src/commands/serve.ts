@@ -16,6 +16,7 @@ import { type Command, InvalidArgumentError, Option } from "commander";
 import { type DocumentStorage, isCoppiceError } from "coppice";
 import { type Control, compactAllAlone, offerControl } from "coppice/control";
 import { CommandError, describeError, EXIT, type ExitCode, StopFailed } from "../errors.js";
+import { failureOf, grouped } from "../failures.js";
 import {
   examples,
   parseByteSize,
@@ -24,7 +25,7 @@ import {
   type StoreOptions,
   storeCommand,
 } from "../options.js";
-import { printable } from "../output.js";
+import { plural, printable } from "../output.js";
 import { delay, type Runtime } from "../runtime.js";
 import { listenOnce } from "../start/supervisor.js";
 import { isAbsent, loadPackage, parseStore, withStorage } from "../store.js";
@@ -238,7 +239,8 @@ async function untilStopped(runtime: Runtime, options: Options, storage: Documen
       const { failures } = await compactAllAlone(storage, { minEvents: COMPACT_EVENTS_MIN, signal }).catch(
         passOver(runtime, options),
       );
-      for (const { id, error } of failures) tellError(runtime, options, error, id);
+      const told = grouped(failures.map(({ id, error }) => ({ ...failureOf({ id, error }), error })));
+      for (const [{ id, error }, ...others] of told) tellError(runtime, options, error, id, others.length);
     }
   } catch (error) {
     if (!signal.aborted) throw error;
@@ -320,13 +322,23 @@ function refusals(
   };
 }
 
-/** Errors are told as they come, and nobody waits for the telling. */
-function tellError({ err, env }: Runtime, options: Options, error: unknown, document?: string): void {
+/**
+ * Errors are told as they come, and nobody waits for the telling. `others`: documents that failed for the
+ * same reason.
+ */
+function tellError(
+  { err, env }: Runtime,
+  options: Options,
+  error: unknown,
+  document?: string,
+  others = 0,
+): void {
   const { code, message } = describeError(error);
   const stack = env.COPPICE_DEBUG === "1" && error instanceof Error ? error.stack : undefined;
-  const where = document === undefined ? "" : `${printable(document)}: `;
+  const more = others === 0 ? "" : ` and ${plural(others, "other document")}`;
+  const where = document === undefined ? "" : `${printable(document)}${more}: `;
   const told = options.json
-    ? err.json({ event: "error", code, message, document, stack })
+    ? err.json({ event: "error", code, message, document, stack, ...(others > 0 && { others }) })
     : err.line(`${err.style("red", "error")} ${where}${printable(message)}${stack ? `\n${stack}` : ""}`);
   told.catch(() => undefined);
 }

@@ -3,8 +3,9 @@
  * hurry: while appends are on their way it rests after each document, several times as long as that document
  * took, so that those who type keep most of the time of processors and disk.
  *
- * Invariant: one document's failure is reported and stops no other; a stop (signal, budget) comes between
- * documents or between steps of one, and leaves nothing half done.
+ * Invariant: one document's failure is reported and stops no other, not even where the store is full: others
+ * need less room, and each that is trimmed makes some. A stop (signal, budget) comes between documents or
+ * between steps of one, and leaves nothing half done.
  */
 
 import type { Env } from "../base/env.js";
@@ -53,7 +54,9 @@ export interface CompactAllResult {
   readonly bytesTrimmed: number;
   /** Of the trimmed events, those that archives keep. */
   readonly eventsArchived: number;
-  /** Documents that were refused or could not be compacted; the others were done all the same. */
+  /** How many documents were refused or could not be compacted; the others were done all the same. */
+  readonly failed: number;
+  /** The first 1,000 of these. */
   readonly failures: readonly { readonly id: string; readonly error: CoppiceError | string }[];
   /** Why it ended before the last document, if it did. */
   readonly stopped: "budget" | "signal" | undefined;
@@ -132,7 +135,7 @@ export async function compactAll(
   await Promise.all(running);
   if (fatal !== undefined) throw (fatal as { readonly error: unknown }).error;
   if (options.signal?.aborted) stopped = "signal";
-  return { ...totals, failures, stopped, durationMs: env.elapsed() - started };
+  return { ...totals, failed, failures, stopped, durationMs: env.elapsed() - started };
 }
 
 async function wanted(

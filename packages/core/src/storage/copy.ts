@@ -6,8 +6,10 @@
  * damage had set aside.
  *
  * Invariants: the failure of one document is reported and stops no other, and so is a part of the source that
- * its backend cannot read: what lies around it is copied. A stop, or a crash, leaves each document of the
- * target whole, and the next run goes on. What the target has and the source never had stays.
+ * its backend cannot read: what lies around it is copied. Only a target that is full is given up: smaller
+ * documents may still fit, so not at the first that does not, and what removes is carried over all the same.
+ * A stop, or a crash, leaves each document of the target whole, and the next run goes on. What the target has
+ * and the source never had stays.
  */
 
 import { type CoppiceError, isCoppiceError } from "../base/errors.js";
@@ -62,15 +64,25 @@ export interface CopyResult {
   readonly bytes: number;
   /** Each document with the clock at which it was copied: the first 10,000, as they were finished. */
   readonly documents: readonly CopiedDocument[];
-  /** The first 1,000. The id is empty where the backend could not read which documents there are. */
+  /** How many failures there were. */
+  readonly failed: number;
+  /**
+   * The first 1,000. The id is empty where it is about no one document: the backend could not read which
+   * there are, or the target had no room for an erasure.
+   */
   readonly failures: readonly { readonly id: string; readonly error: CoppiceError }[];
-  /** Why it ended before the last document, if it did. */
-  readonly stopped: "signal" | undefined;
+  /**
+   * Why it ended before the last document, if it did. `full`: the target had no room (`STORE_FULL`) for 16
+   * documents in a row; of those after them only deletions and erasures were carried over.
+   */
+  readonly stopped: "signal" | "full" | undefined;
   readonly durationMs: number;
 }
 
 const DOCUMENTS_MAX = 10_000;
 const FAILURES_MAX = 1000;
+/** After so many in a row that found no room, another one is not expected to. */
+const REFUSED_MAX = 16;
 
 /** The copies to a target that wait or run: one at a time, in the order they came. */
 interface Queue {
@@ -129,26 +141,26 @@ async function copyOnce(
   const run = new Run(source, target, at, options);
   const running = new Set<Promise<void>>();
   for await (const id of idsOf(source, options.prefix, ({ cause }) => run.fail("", cause))) {
-    if (options.signal?.aborted || run.fatal !== undefined) break;
+    if (options.signal?.aborted || run.isOver) break;
+    if (run.isFull && !(await run.isRemoved(id))) continue;
     const task = run.one(id).finally(() => running.delete(task));
     running.add(task);
     if (running.size >= (options.concurrency ?? 4)) await Promise.race(running);
   }
   await Promise.all(running);
-  if (run.fatal === undefined && !options.signal?.aborted) {
-    for (const carry of [() => run.carryErasures(), () => run.carryQuarantine()]) {
-      await carry().catch((error: unknown) => {
-        if (!isCoppiceError(error, "CORRUPT")) throw error;
-        run.fail("", error);
-      });
-      if (run.fatal !== undefined) break;
-    }
+  for (const carry of [() => run.carryErasures(), () => run.carryQuarantine()]) {
+    if (run.isOver || options.signal?.aborted) break;
+    await carry().catch((error: unknown) => {
+      if (!isCoppiceError(error, "CORRUPT") && !isCoppiceError(error, "STORE_FULL")) throw error;
+      run.fail("", error);
+    });
   }
   if (run.fatal !== undefined) throw run.fatal.error;
-  const stopped = options.signal?.aborted ? "signal" : undefined;
+  const stopped = options.signal?.aborted ? "signal" : run.isFull ? "full" : undefined;
   return {
     ...run.totals,
     documents: run.documents,
+    failed: run.failed,
     failures: run.failures,
     stopped,
     durationMs: source.env.elapsed() - started,
@@ -170,18 +182,34 @@ class Run {
   readonly failures: { id: string; error: CoppiceError }[] = [];
   /** What ends the run: a closed storage, or no error of ours. */
   fatal: { readonly error: unknown } | undefined;
+  failed = 0;
+  /** The target has no room for documents; it may have some for removals, which are small and make more. */
+  isFull = false;
   readonly #source: Context;
   readonly #target: Context;
   /** Where a document of the target is worked on. */
   readonly #at: (id: string) => Removal;
   readonly #options: CopyOptions;
-  #failed = 0;
+  /** How many in a row found no room in the target. */
+  #refused = 0;
+  #isSpent = false;
 
   constructor(source: Context, target: Context, at: (id: string) => Removal, options: CopyOptions) {
     this.#source = source;
     this.#target = target;
     this.#at = at;
     this.#options = options;
+  }
+
+  /** There is nothing more to try. */
+  get isOver(): boolean {
+    return this.fatal !== undefined || this.#isSpent;
+  }
+
+  /** What cannot be read is for the copy itself to tell. */
+  async isRemoved(id: string): Promise<boolean> {
+    const place = await readPlace(this.#source, id).catch(() => undefined);
+    return place === undefined || place.meta?.deleted !== undefined;
   }
 
   async one(id: string): Promise<void> {
@@ -202,7 +230,7 @@ class Run {
     if (document !== undefined) this.#count(document);
     const { seen, bytes } = this.totals;
     try {
-      this.#options.onProgress?.({ seen, failed: this.#failed, bytes, document });
+      this.#options.onProgress?.({ seen, failed: this.failed, bytes, document });
     } catch (error) {
       // Not before those that are under way have ended.
       this.fatal ??= { error };
@@ -222,7 +250,7 @@ class Run {
         await this.#carryErasure(id);
       } catch (error) {
         this.fail(id, error);
-        if (this.fatal !== undefined) return;
+        if (this.isOver) return;
       }
     }
     // Of which ids the others are nobody can tell, so a copy of some documents does not take them.
@@ -253,6 +281,7 @@ class Run {
       return [{ key: tagsKey(id), value: index }];
     });
     this.totals.erased++;
+    this.#refused = 0;
   }
 
   async carryQuarantine(): Promise<void> {
@@ -273,13 +302,19 @@ class Run {
     }
     // Its copy has failed already, by the same damage.
     if (this.failures.some((failure) => failure.id === id)) return;
-    this.#failed++;
+    this.failed++;
+    if (isCoppiceError(error, "STORE_FULL") && ++this.#refused === REFUSED_MAX) {
+      this.#isSpent = this.isFull;
+      this.isFull = true;
+      this.#refused = 0;
+    }
     if (this.failures.length < FAILURES_MAX) this.failures.push({ id, error });
   }
 
   #count(document: CopiedDocument): void {
     const { outcome, records, bytes } = document;
     this.totals[outcome]++;
+    if (records > 0) this.#refused = 0;
     this.totals.records += records;
     this.totals.bytes += bytes;
     if (this.documents.length < DOCUMENTS_MAX) this.documents.push(document);
