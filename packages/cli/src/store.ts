@@ -29,7 +29,7 @@ import { findOwner } from "coppice/control";
 import { CommandError } from "./errors.js";
 import { lockOwner, lockOwnerOf } from "./lock-owner.js";
 import type { StoreOptions } from "./options.js";
-import { printable } from "./output.js";
+import { plural, printable } from "./output.js";
 import { delay, type Runtime } from "./runtime.js";
 
 export type StoreAddress =
@@ -46,6 +46,8 @@ const RETRY_MS = 200;
 export interface OpenStoreOptions extends StoreOptions {
   /** Make the store where it does not exist. */
   readonly create?: boolean;
+  /** Say that it was made, also where nothing failed: a misspelt name makes one as well. */
+  readonly tellsNew?: boolean;
   /**
    * Nothing is written: a file log that another process has open, this user may not write, or whose disk is
    * full, is read; and a LevelDB store through the process that has it open, when that lets others read.
@@ -149,6 +151,7 @@ export async function withStorage<T>(
 ): Promise<T> {
   const address = parseStore(options.store);
   const isNew = address.scheme !== "memory" && options.create === true && !(await holdsStore(address));
+  const others = isNew ? strangers(await namesIn(address.location)) : [];
   if (address.scheme !== "memory") {
     if (!options.create) await assertStore(address, options.store, options.isArgument);
   } else if (!options.json) {
@@ -162,19 +165,27 @@ export async function withStorage<T>(
     // The first failure is the one to tell; closing a store that failed may fail too. What a command has
     // half done is not to be saved.
     await storage.close({ discard: true }).catch(() => undefined);
-    if (isNew && !options.json) await noteNew(runtime, options.store);
+    if (isNew && !options.json) await noteNew(runtime, options.store, others);
     throw error;
   }
   await storage.close().catch((error: unknown) => {
     // What the command wanted it has.
     if (options.onlyReads !== true || !isUnwritable(error)) throw error;
   });
+  if (isNew && options.tellsNew && !options.json) await noteNew(runtime, options.store, others);
   return result;
 }
 
-/** For a command that did not do what was asked, or found nothing to do. */
-export function noteNew({ err }: Runtime, store: string): Promise<void> {
-  return err.line(`note: there was no store at ${printable(store)}; a new one was made`);
+/** `others`: what lay in the directory before. */
+function noteNew({ err }: Runtime, store: string, [first, ...more]: readonly string[]): Promise<void> {
+  const beside = first === undefined ? "" : `, beside ${printable(first)}`;
+  const number = more.length === 0 ? "" : ` and ${plural(more.length, "other file")}`;
+  return err.line(`note: there was no store at ${printable(store)}; a new one was made${beside}${number}`);
+}
+
+/** What is in the directory of no store, but for what file systems and shells put into any. */
+function strangers(names: readonly string[]): readonly string[] {
+  return names.filter((name) => !name.startsWith(".") && name !== "lost+found").sort();
 }
 
 /**

@@ -30,12 +30,13 @@ async function contentOf(location: string): Promise<[key: string, value: string]
 test("[CL30] import y-leveldb moves a directory over, and may be repeated", async () => {
   const location = join(await temporaryDirectory(), "data");
   const args = ["import", "y-leveldb", source, "--store", `level:${location}`];
+  const made = `note: there was no store at level:${location}; a new one was made\n`;
   const before = await contentOf(source);
   expect(before.length).toBeGreaterThan(6);
   expect(await coppice(args)).toEqual({
     code: 0,
     stdout: "imported 2 of 2 documents (6 updates)\n",
-    stderr: "",
+    stderr: made,
   });
   expect((await coppice(args)).stdout).toBe("imported 0 of 2 documents (0 updates), 2 were there already\n");
   expect(await contentOf(source)).toEqual(before);
@@ -46,7 +47,7 @@ test("[CL30] import y-leveldb moves a directory over, and may be repeated", asyn
   expect(lines).toMatchObject([
     { id: "more", outcome: "present", updates: 1 },
     { id: "notes", outcome: "present", updates: 5, metas: 1 },
-    { documents: 2, present: 2, problems: [] },
+    { documents: 2, present: 2, problems: [], created: false },
   ]);
 });
 
@@ -61,7 +62,8 @@ test("[CL150] an id that is percent-encoded is told of, and a fork under the dec
   const { code, stderr } = await coppice(args);
   expect([code, stderr]).toEqual([
     0,
-    "note: 2 ids are percent-encoded, as a%20room; coppice serve looks for a room:" +
+    `note: there was no store at level:${location}; a new one was made\n` +
+      "note: 2 ids are percent-encoded, as a%20room; coppice serve looks for a room:" +
       " see docs/coming-from-y-leveldb.md\n",
   ]);
   expect((await coppice([...args, "--json"])).stderr).toBe("");

@@ -1,5 +1,5 @@
 import { execFileSync, spawnSync } from "node:child_process";
-import { lstat, mkdir, readdir, readFile, symlink, writeFile } from "node:fs/promises";
+import { lstat, mkdir, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { AutomergeRepoStorage } from "@coppice/automerge";
 import { levelBackend } from "@coppice/level";
@@ -200,11 +200,12 @@ describe("moving", () => {
   test("[CL42] copy makes a store of what is there, and then writes what is new", async () => {
     const target = `level:${join(await temporaryDirectory(), "copy")}`;
     const first = await coppice(["copy", store.url, target]);
-    expect(first).toMatchObject({ code: 0, stderr: "" });
+    const made = `note: there was no store at ${target}; a new one was made\n`;
+    expect(first).toMatchObject({ code: 0, stderr: made });
     expect(first.stdout).toMatch(/ ids: \d+ copied, 0 updated, 0 unchanged/);
     await on(store, "fork", "a", "more");
     const [second] = jsonLines((await coppice(["copy", store.url, target, "--json"])).stdout);
-    expect(second).toMatchObject({ copied: 1, updated: 0, failures: [] });
+    expect(second).toMatchObject({ copied: 1, updated: 0, failures: [], created: false });
     const one = await coppice(["copy", store.url, target, "--prefix", "more"]);
     expect(one.stdout).toMatch(/^1 id: 0 copied/);
     expect((await coppice(["check", "--store", target])).code).toBe(0);
@@ -258,6 +259,39 @@ describe("moving", () => {
     expect(await run()).toBe(
       "2 ids: 0 copied, 0 updated, 1 unchanged, 1 deletion and 1 erasure carried over",
     );
+  });
+
+  test("[CL163] import and copy say that they have made a store, and beside what", async () => {
+    const folder = await temporaryDirectory();
+    const file = join(folder, "a.coppice");
+    expect((await on(store, "export", "a", file)).code).toBe(0);
+    for (const args of [
+      ["copy", store.url],
+      ["import", "document", file, "--store"],
+    ]) {
+      const name = `${args[0]}-target`;
+      const run = (...more: string[]) => coppice([...args, `level:${join(folder, name)}`, ...more]);
+      const made = `note: there was no store at level:${join(folder, name)}; a new one was made\n`;
+      expect(await run()).toMatchObject({ code: 0, stderr: made });
+      expect(await run()).toMatchObject({ code: 0, stderr: "" });
+      expect(JSON.parse((await run("--json")).stdout)).toMatchObject({ created: false });
+      const json = await coppice([...args, `level:${join(folder, name)}-json`, "--json"]);
+      expect([json.stderr, JSON.parse(json.stdout).created]).toEqual(["", true]);
+      for (const [others, beside] of [
+        [["lost+found", ".profile"], ""],
+        [["notes.txt"], ", beside notes.txt"],
+        [["notes.txt", "b", "c"], ", beside b and 2 other files"],
+      ] as const) {
+        const used = join(folder, `${name}-${others.length}`);
+        for (const other of others) await mkdir(join(used, other), { recursive: true });
+        const { code, stderr } = await coppice([...args, `file:${used}`]);
+        expect([code, stderr]).toEqual([
+          0,
+          `note: there was no store at file:${used}; a new one was made${beside}\n`,
+        ]);
+        await rm(used, { recursive: true });
+      }
+    }
   });
 
   test("[CL43] erase wants --yes without a terminal, and leaves no document", async () => {

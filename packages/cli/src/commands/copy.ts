@@ -18,7 +18,7 @@ import { type CommonOptions, examples, parseDuration, parsePositive, plainComman
 import { byteSize, count, duration, plural, printable } from "../output.js";
 import { Progress } from "../progress.js";
 import { type Runtime, unlessPipeClosed } from "../runtime.js";
-import { noteNew, parseStore, withStorage } from "../store.js";
+import { parseStore, withStorage } from "../store.js";
 
 interface Options extends CommonOptions {
   readonly prefix?: string;
@@ -142,7 +142,8 @@ function copy(
   };
   return withStorage(runtime, source, (source, { holdsChunks }) => {
     onOpen?.();
-    return withStorage(runtime, { ...common, store: to, create: true }, async (target, { isNew }) => {
+    const wanted = { ...common, store: to, create: true, tellsNew: true };
+    return withStorage(runtime, wanted, async (target, { isNew }) => {
       const range = prefix === undefined ? {} : { prefix };
       let total: number | undefined;
       // Of a damaged store the list may end early.
@@ -162,13 +163,13 @@ function copy(
         .finally(() => progress.finish());
       const chunks = await holdsChunks();
       await unlessPipeClosed(async () => {
-        if (json) await out.json({ ...summary(result), ...(files && { files }), ...(chunks && { chunks }) });
+        const more = { created: isNew, ...(files && { files }), ...(chunks && { chunks }) };
+        if (json) await out.json({ ...summary(result), ...more });
         else if (!chunks || result.seen > 0) await tell(runtime, result);
         signal.throwIfAborted();
       });
       if (!json && prefix !== undefined && result.seen + result.erased + result.failures.length === 0) {
         await err.line(`note: no id in ${printable(from)} begins with ${printable(prefix)}`);
-        if (isNew) await noteNew(runtime, to);
       }
       if (chunks && !json) await err.line(`${err.style("red", "failed")} ${printable(from)} ${CHUNKS}`);
       return worst([

@@ -205,10 +205,11 @@ async function importOne(runtime: Runtime, file: string, options: ImportOptions)
     });
   }
   if (file !== "-" && (await isAbsent(options.store))) await tryImport(file, signal);
-  return withStorage(runtime, { ...options, create: true }, async (storage) => {
+  const wanted = { ...options, create: true, tellsNew: true };
+  return withStorage(runtime, wanted, async (storage, { isNew }) => {
     const stream = file === "-" ? input : createReadStream(file);
     const result = await storage.import(stream, { ...(id === undefined ? {} : { id }), recreate, signal });
-    if (options.json) await out.json(result);
+    if (options.json) await out.json({ ...result, created: isNew });
     else await out.line(`${result.outcome} ${printable(result.id)} at clock ${count(result.clock)}`);
     return EXIT.ok;
   });

@@ -64,7 +64,10 @@ async function importFrom(runtime: Runtime, directory: string, options: StoreOpt
   try {
     // Before there is a new store for it.
     if (!(await holdsYLeveldb(source))) throw nothingIn(directory);
-    const report = await withStorage(runtime, { ...options, create: true }, async (storage) => {
+    let created = false;
+    const wanted = { ...options, create: true, tellsNew: true };
+    const report = await withStorage(runtime, wanted, async (storage, { isNew }) => {
+      created = isNew;
       const progress = new Progress(err, "importing");
       let seen = 0;
       const lines: Promise<void>[] = [];
@@ -83,7 +86,7 @@ async function importFrom(runtime: Runtime, directory: string, options: StoreOpt
         await Promise.all(lines);
       }
     });
-    await unlessPipeClosed(() => (options.json ? out.json(report) : tell(runtime, report)));
+    await unlessPipeClosed(() => (options.json ? out.json({ ...report, created }) : tell(runtime, report)));
     if (!options.json) await tellEncoded(runtime, encoded);
     if (report.problems.some(({ outcome }) => outcome === "damaged")) return EXIT.corrupt;
     return report.problems.length > 0 ? EXIT.failed : EXIT.ok;
