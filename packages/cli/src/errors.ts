@@ -142,7 +142,9 @@ export function worst(codes: readonly ExitCode[]): ExitCode {
 
 function exitCodeOf(kind: string, code: string): ExitCode {
   if (code === "LOCKED") return EXIT.locked;
-  if (kind === "corrupt" || code === "EXPORT_INVALID") return EXIT.corrupt;
+  if (kind === "corrupt") return EXIT.corrupt;
+  // The command line was right, and no store is damaged.
+  if (code === "EXPORT_INVALID") return EXIT.failed;
   return kind === "invalid" ? EXIT.usage : EXIT.failed;
 }
 

@@ -160,9 +160,24 @@ test("[CL72] a failed import says that it has made a new store", async () => {
     return ended;
   };
   const first = await piped();
-  expect([first.code, first.stderr.includes("a new one was made")]).toEqual([5, true]);
+  expect([first.code, first.stderr.includes("a new one was made")]).toEqual([1, true]);
   const second = await piped();
-  expect([second.code, second.stderr.includes("a new one was made")]).toEqual([5, false]);
+  expect([second.code, second.stderr.includes("a new one was made")]).toEqual([1, false]);
+});
+
+test("[CL164] a file that is no export is exit code 1, and no sign of a damaged store", async () => {
+  const directory = await temporaryDirectory();
+  const file = join(directory, "hostname");
+  await writeFile(file, "example\n");
+  const location = join(directory, "data");
+  const into = (...more: string[]) =>
+    coppice(["import", "document", file, "-s", `level:${location}`, ...more]);
+  const hint = "\nName a file that `coppice export` wrote, or export the document again.\n";
+  const none = await into();
+  expect([none.code, none.stderr.endsWith(hint)]).toEqual([1, true]);
+  await (await openStore(location)).close();
+  const { code, stderr } = await into("--json");
+  expect([code, JSON.parse(stderr)]).toMatchObject([1, { error: { code: "EXPORT_INVALID" } }]);
 });
 
 test("[CL161] a source that is missing, refused or empty makes no new store", async () => {
@@ -178,7 +193,7 @@ test("[CL161] a source that is missing, refused or empty makes no new store", as
     ["import", "document", cut!],
     ["import", "document", join(directory, "none")],
   ])
-    expect([args, (await coppice([...args, ...store])).code]).toEqual([args, args.includes(cut!) ? 5 : 3]);
+    expect([args, (await coppice([...args, ...store])).code]).toEqual([args, args.includes(cut!) ? 1 : 3]);
   // No directory of y-leveldb, and none at all.
   const none = await coppice(["import", "y-leveldb", from!, ...store]);
   expect([none.code, none.stderr]).toEqual([

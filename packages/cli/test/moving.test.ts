@@ -87,7 +87,7 @@ describe("moving", () => {
     expect((await into(file, "--id", "b", "--json")).stdout).toContain('"outcome":"imported"');
     await writeFile(file, bytes.subarray(0, bytes.length - 1));
     const cut = await into(file, "--id", "c");
-    expect(cut.code).toBe(5);
+    expect(cut.code).toBe(1);
     expect(cut.stderr).toContain("ends too early");
     expect((await coppice(["ls", "--store", other])).stdout).toBe("a\nb\n");
     const missing = await into(join(folder, "no file"));

@@ -155,9 +155,9 @@ describe("errors", () => {
       const expected =
         code === "LOCKED"
           ? 4
-          : kind === "corrupt" || code === "EXPORT_INVALID"
+          : kind === "corrupt"
             ? 5
-            : kind === "invalid"
+            : kind === "invalid" && code !== "EXPORT_INVALID"
               ? EXIT.usage
               : EXIT.failed;
       expect([code, exitCode]).toEqual([code, expected]);
