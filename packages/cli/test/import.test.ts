@@ -66,7 +66,16 @@ test("[CL150] an id that is percent-encoded is told of, and a fork under the dec
       "note: 2 ids are percent-encoded, as a%20room; coppice serve looks for a room:" +
       " see docs/coming-from-y-leveldb.md\n",
   ]);
-  expect((await coppice([...args, "--json"])).stderr).toBe("");
+  const json = await coppice([...args, "--json"]);
+  expect(json.stderr).toBe("");
+  const lines = jsonLines(json.stdout);
+  expect(lines.map(({ id, decoded }) => [id, decoded])).toEqual([
+    ["100%", undefined],
+    ["a%20room", "a room"],
+    ["caf%C3%A9", "café"],
+    [undefined, undefined],
+  ]);
+  expect(lines.at(-1)).toMatchObject({ documents: 3, percentEncoded: 2 });
   expect((await coppice(["fork", "a%20room", "a room", "--store", `level:${location}`])).code).toBe(0);
   const storage = await openStore(location);
   expect((await storage.load<Doc>("a room"))?.doc.getText("text").toString()).toBe("x");

@@ -73,8 +73,9 @@ async function importFrom(runtime: Runtime, directory: string, options: StoreOpt
       const lines: Promise<void>[] = [];
       const onDocument = (document: ImportedDocument) => {
         progress.update(++seen);
-        if (document.outcome !== "failed" && isPercentEncoded(document.id)) encoded.push(document.id);
-        if (options.json) lines.push(out.json(document));
+        const decoded = document.outcome === "failed" ? undefined : decodedOf(document.id);
+        if (decoded !== undefined) encoded.push(document.id);
+        if (options.json) lines.push(out.json({ ...document, ...(decoded !== undefined && { decoded }) }));
       };
       try {
         const all = await importYLeveldb(source, storage, { onDocument, signal });
@@ -86,7 +87,9 @@ async function importFrom(runtime: Runtime, directory: string, options: StoreOpt
         await Promise.all(lines);
       }
     });
-    await unlessPipeClosed(() => (options.json ? out.json({ ...report, created }) : tell(runtime, report)));
+    await unlessPipeClosed(() =>
+      options.json ? out.json({ ...report, percentEncoded: encoded.length, created }) : tell(runtime, report),
+    );
     if (!options.json) await tellEncoded(runtime, encoded);
     if (report.problems.some(({ outcome }) => outcome === "damaged")) return EXIT.corrupt;
     return report.problems.length > 0 ? EXIT.failed : EXIT.ok;
@@ -119,12 +122,16 @@ const DELETED =
   "what was deleted is not begun anew here: import it into another store, `coppice export` it there, and\n" +
   "`coppice import document --recreate` it here";
 
-/** A server of y-websocket names documents by the URL as it comes, ours by what it stands for. */
-function isPercentEncoded(id: string): boolean {
+/**
+ * A server of y-websocket names documents by the URL as it comes, ours by what it stands for: that, where it
+ * is another.
+ */
+function decodedOf(id: string): string | undefined {
   try {
-    return decodeURIComponent(id) !== id;
+    const decoded = decodeURIComponent(id);
+    return decoded === id ? undefined : decoded;
   } catch {
-    return false;
+    return undefined;
   }
 }
 
