@@ -208,6 +208,11 @@ export function duration(ms: number): string {
   return `${(ms / 1000).toFixed(1)} s`;
 }
 
+/** For JSON: a clock tells no more than microseconds. */
+export function withRoundedTime<T extends { readonly durationMs: number }>(result: T): T {
+  return { ...result, durationMs: Number(result.durationMs.toFixed(3)) };
+}
+
 /** `2026-01-31 23:59:58Z`; `-` when there is none. */
 export function timestamp(ms: number | undefined): string {
   if (ms === undefined || !(Math.abs(ms) <= 8.64e15)) return "-";

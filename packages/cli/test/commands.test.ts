@@ -427,6 +427,20 @@ describe("changing", () => {
     expect(rest.stderr).toBe("");
   });
 
+  test("[CL165] the JSON line of compact --all says when it ended and of which store, for a log of many", async () => {
+    const { url } = await makeStore(fill);
+    const { stdout } = await coppice(["compact", "--all", "--json", "-s", url]);
+    const { time, store: of, durationMs } = JSON.parse(stdout);
+    expect([of, new Date(time).toISOString()]).toEqual([url, time]);
+    expect(Math.abs(Date.now() - Date.parse(time))).toBeLessThan(60_000);
+    expect(stdout).toMatch(/"durationMs":\d+(?:\.\d{1,3})?[,}]/);
+    expect(durationMs).toBeGreaterThan(0);
+    const one = await coppice(["compact", "notes/a", "--force", "--json", "-s", url]);
+    expect(one.stdout).toMatch(/"durationMs":\d+(?:\.\d{1,3})?[,}]/);
+    const copied = await coppice(["copy", url, `${url}-copy`, "--json"]);
+    expect(copied.stdout).toMatch(/"durationMs":\d+(?:\.\d{1,3})?[,}]/);
+  });
+
   test("[CL13] check --repair sets damaged bytes aside, and then the store is sound", async () => {
     const broken = await makeStore(fill);
     await damage(broken.location, "notes/b");

@@ -26,7 +26,7 @@ import {
   type StoreOptions,
   storeCommand,
 } from "../options.js";
-import { byteSize, count, duration, plural, printable } from "../output.js";
+import { byteSize, count, duration, plural, printable, withRoundedTime } from "../output.js";
 import { Progress } from "../progress.js";
 import { delay, type Runtime, unlessPipeClosed } from "../runtime.js";
 import { type Store, withStore } from "../store.js";
@@ -109,7 +109,8 @@ async function compactSome(
     results.push(result);
     if (!options.json) await out.line(sentence(result, options));
   }
-  if (options.json) await out.json({ dryRun: options.dryRun === true, documents: results });
+  if (options.json)
+    await out.json({ dryRun: options.dryRun === true, documents: results.map(withRoundedTime) });
   return worst(results.map(exitOf));
 }
 
@@ -217,8 +218,10 @@ function trimmedOf(result: Pick<CompactResult, "eventsTrimmed" | "bytesTrimmed" 
   return `${count(result.eventsTrimmed)} events (${byteSize(result.bytesTrimmed)})${archived}`;
 }
 
+/** Of runs that are appended to one log, `time` and `store` tell which it is. */
 function summary(result: CompactAllResult, options: Options): object {
-  return { dryRun: options.dryRun === true, ...result, failures: listed(result.failures.map(failureOf)) };
+  const run = { time: new Date().toISOString(), store: options.store, dryRun: options.dryRun === true };
+  return { ...run, ...withRoundedTime(result), failures: listed(result.failures.map(failureOf)) };
 }
 
 async function tell({ out, err }: Runtime, result: CompactAllResult, options: Options): Promise<void> {

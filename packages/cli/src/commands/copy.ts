@@ -15,7 +15,7 @@ import { CommandError, EXIT, type ExitCode, worst } from "../errors.js";
 import { examineFiles, type FileDamage, followParent, placed, runInChild } from "../examination.js";
 import { type Failure, listed, tellFailures } from "../failures.js";
 import { type CommonOptions, examples, parseDuration, parsePositive, plainCommand } from "../options.js";
-import { byteSize, count, duration, plural, printable } from "../output.js";
+import { byteSize, count, duration, plural, printable, withRoundedTime } from "../output.js";
 import { Progress } from "../progress.js";
 import { type Runtime, unlessPipeClosed } from "../runtime.js";
 import { parseStore, withStorage } from "../store.js";
@@ -190,7 +190,7 @@ function failuresOf({ failures }: CopyResult): Failure[] {
 }
 
 function summary(result: CopyResult): object {
-  return { ...result, failures: listed(failuresOf(result)) };
+  return { ...withRoundedTime(result), failures: listed(failuresOf(result)) };
 }
 
 const FULL =
