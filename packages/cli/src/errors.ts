@@ -70,7 +70,7 @@ export class CommandError extends Error {
 /** What failed while a run that was told to stop did its last work: told in place of the interruption. */
 export class StopFailed extends CommandError {}
 
-const FACTS: Record<CommandErrorCode, readonly [kind: string, exitCode: ExitCode]> = {
+export const FACTS: Record<CommandErrorCode, readonly [kind: string, exitCode: ExitCode]> = {
   USAGE: ["invalid", EXIT.usage],
   NOT_FOUND: ["not-found", EXIT.notFound],
   EXISTS: ["conflict", EXIT.failed],

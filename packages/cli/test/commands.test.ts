@@ -323,6 +323,8 @@ describe("failures", () => {
     expect(JSON.parse(wrong.stderr)).toMatchObject({
       error: { code: "USAGE", kind: "invalid", hint: expect.stringContaining("--help") },
     });
+    const directory = await coppice(["import", "y-leveldb", join(store.location, "none"), "--json"]);
+    expect(JSON.parse(directory.stderr).error).toMatchObject({ code: "NOT_FOUND", hint: null });
     const invalid = await on(store, "info", "", "--json");
     expect(invalid.code).toBe(2);
     expect(JSON.parse(invalid.stderr)).toMatchObject({ error: { code: "ID_INVALID", kind: "invalid" } });

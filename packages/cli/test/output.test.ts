@@ -1,6 +1,15 @@
+import { readFile } from "node:fs/promises";
 import { CoppiceError, ERROR_CODES } from "coppice";
 import { describe, expect, test } from "vitest";
-import { CommandError, describeError, EXIT, errorOfChild, worst } from "../src/errors.js";
+import {
+  CommandError,
+  type CommandErrorCode,
+  describeError,
+  EXIT,
+  errorOfChild,
+  FACTS,
+  worst,
+} from "../src/errors.js";
 import { listed, tellFailures } from "../src/failures.js";
 import { parseCount, parseDuration, parsePositive } from "../src/options.js";
 import {
@@ -163,6 +172,17 @@ describe("errors", () => {
       expect([code, exitCode]).toEqual([code, expected]);
       expect(hint).toMatch(/^[A-Z`].*\.$/);
     }
+  });
+
+  test("[CL3] the kinds of the command's own errors are those that the page has", async () => {
+    const page = await readFile(new URL("../../../docs/operating.md", import.meta.url), "utf8");
+    const rows = [...page.matchAll(/^\| `([A-Z_]+)` \| `([a-z-]+)` \|/gm)];
+    expect(rows.map(([, code]) => code).sort()).toEqual(Object.keys(FACTS).sort());
+    for (const [, code, kind] of rows)
+      expect([code, describeError(new CommandError(code as CommandErrorCode, "x")).kind]).toEqual([
+        code,
+        kind,
+      ]);
   });
 
   test("[CL18] an error shows what the system said underneath", () => {
