@@ -7,6 +7,7 @@
  */
 
 import { type CoppiceError, isCoppiceError } from "coppice";
+import { ownerHint } from "./rights.js";
 
 export const EXIT = {
   ok: 0,
@@ -112,7 +113,7 @@ export function describeError(error: unknown): Described {
   if (isCoppiceError(error)) {
     const { code, kind, details } = error;
     const exitCode = exitCodeOf(kind, code);
-    const hint = hintOf(kind, code, details);
+    const hint = ownerHint(error) ?? hintOf(kind, code, details);
     return { code, kind, exitCode, details, hint, message: messageOf(error) };
   }
   return {
@@ -130,7 +131,9 @@ function ofSystem(error: unknown): Pick<Described, "details" | "hint"> {
   if (code === undefined || syscall === undefined) return { details: {}, hint: undefined };
   return {
     details: { system: code, ...(path === undefined ? {} : { file: path }) },
-    hint: "Look at the name, the rights and the space of what the system refused, and repeat.",
+    hint:
+      ownerHint(error) ??
+      "Look at the name, the rights and the space of what the system refused, and repeat.",
   };
 }
 

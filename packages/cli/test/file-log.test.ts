@@ -6,7 +6,7 @@ import { fileLogBackend } from "@coppice/file";
 import { yjs } from "@coppice/yjs";
 import { DocumentStorage, never } from "coppice";
 import { afterAll, expect, test } from "vitest";
-import { cleanUp, coppice, jsonLines, keystrokes, temporaryDirectory } from "./command.js";
+import { cleanUp, coppice, jsonLines, keystrokes, openStore, temporaryDirectory } from "./command.js";
 
 afterAll(cleanUp);
 
@@ -115,6 +115,32 @@ test("[CL75] what only reads works on a file log that this user may not write", 
   expect((await on("tag", "notes/a", "v2")).code).toBe(1);
   await chmod(location, 0o755);
   expect(await readdir(location)).toEqual(before);
+});
+
+test("[CL166] who may not do it is told whose it is, and who asks", async (context) => {
+  const other = await otherUser();
+  const isRoot = process.getuid?.() === 0;
+  context.skip(
+    other === undefined || !isRoot,
+    "what belongs to root is made by root, and refused to another",
+  );
+  const { location, url } = await makeStore();
+  const level = join(location, "..", "level");
+  await (await openStore(level)).close();
+  await chmod(join(location, ".."), 0o755);
+  await chmod(location, 0o700);
+  for (const [store, place] of [
+    [url, location],
+    [`level:${level}`, join(level, "LOCK")],
+    [`level:${join(location, "deep", "new")}`, location],
+  ]) {
+    const { code, stderr } = await coppice(["check", "-s", store!], other);
+    const told = `${place} belongs to root, and this process runs as `;
+    expect([store, code, stderr.split("\n")[1]]).toEqual([store, 1, expect.stringContaining(told)]);
+    expect(stderr).toMatch(
+      /runs as \S+: run it as that user, or give it the right\.\n$|runs as user \d+: run/,
+    );
+  }
 });
 
 test("[CL157] check of a file log that this user may not write checks its documents, and says what it leaves out", async (context) => {
