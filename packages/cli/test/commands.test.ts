@@ -83,7 +83,7 @@ describe("looking", () => {
     expect(pairs).toMatch(/^snapshot {3}none$/m);
   });
 
-  test("[CL170] ls --largest and info tell what a document takes, beside what was ever written to it", async () => {
+  test("[CL167] ls --largest and info tell what a document takes, beside what was ever written to it", async () => {
     const many = await makeStore(async (storage) => {
       for (let size = 1; size <= 4; size++)
         await storage.append(`size-${size}`, keystrokes("x".repeat(size)));
@@ -118,7 +118,7 @@ describe("looking", () => {
     expect(await told("size-1")).not.toMatch(/^(?:held|tags)/m);
   });
 
-  test("[CL170] where a record that says so is damaged the rest is told, and the code says that it is", async () => {
+  test("[CL167] where a record that says so is damaged the rest is told, and the code says that it is", async () => {
     const location = join(await temporaryDirectory(), "damaged");
     const backend = levelBackend(location);
     const storage = await DocumentStorage.open({ backend, models: [yjs()] });
