@@ -281,7 +281,10 @@ export class LogWriter {
     const state = this.#state;
     if (state.active === undefined || state.recordedSequence === state.sequence) return;
     await this.syncLog();
-    await this.#changeManifest(() => [...state.segments]);
+    // All is durable: without room for how far the log reaches the next opening finds that out by itself.
+    await this.#changeManifest(() => [...state.segments]).catch((error: unknown) => {
+      if (!isCoppiceError(error, "STORE_FULL")) throw error;
+    });
   }
 
   /** The segment that is written to, when it has room for a frame. */

@@ -3,9 +3,9 @@
 import { chown, mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type FileLogOptions, fileLogBackend } from "@coppice/file";
-import { failure, SimulatedDisk } from "@coppice/file/testing";
+import { crashModels, failure, SimulatedDisk } from "@coppice/file/testing";
 import { type Backend, DocumentStorage, Guard, isCoppiceError, LIMITS, systemEnv } from "coppice";
-import { simulatedEnv } from "coppice/testing";
+import { seededRandom, simulatedEnv } from "coppice/testing";
 import { afterAll, expect, test } from "vitest";
 import { type NameSet, nameSet, naming } from "../../../test/support/oracle-model.js";
 import { bytes, removeDirectories, temporaryDirectory } from "../../../test/support/stores.js";
@@ -490,6 +490,26 @@ test("[FL11] after a forced merge no file of the store holds what was deleted", 
   await backend.close();
   expect(await holds()).toBe(false);
 });
+
+test.each(["power", "process"] as const)(
+  "[FL36] a full disk does not keep a store of durability %s from being closed, whole",
+  async (durability) => {
+    const disk = new SimulatedDisk();
+    const factory = factoryOn(disk, { durability });
+    let backend = await factory.open(simulatedEnv(1));
+    for (let count = 0; count < 3; count++) await backend.commit(put(count, 4000));
+    const lines = await dump(backend);
+    disk.capacityBytes = bytesOn(disk);
+    await backend.close();
+    // A loss of power right after.
+    for (const model of crashModels) {
+      const left = new SimulatedDisk(disk.crash(model, seededRandom(1)));
+      backend = await factoryOn(left, { durability }).open(simulatedEnv(2));
+      expect(await dump(backend)).toEqual(lines);
+      await backend.close();
+    }
+  },
+);
 
 test("[FL11] a merge stops at its signal, at close, and at damage, and leaves the store as it was", async () => {
   const disk = new SimulatedDisk();
