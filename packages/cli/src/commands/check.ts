@@ -222,7 +222,7 @@ async function tell(
   await out.line(`${mark} ${facts.join(", ")}`);
   if (unread.model !== undefined) await out.line(modelHint(unread.model));
   if (left > unread.count && !repair) await out.line("`coppice check --repair` mends what it can");
-  if (lost > 0 && repair) await out.line("what is lost is nowhere in this store: compare with a backup");
+  if (lost > 0 && repair) await out.line("what is lost is in tagged versions at most: compare with a backup");
   if (files.length > 0) await out.line(FILES_HINT);
 }
 
