@@ -31,8 +31,8 @@ afterAll(async () => {
   await cleanUp();
 });
 
-/** Appends until there is no room for the next segment. Resolves with why it could not be closed, if so. */
-async function fillStore(location: string): Promise<unknown> {
+/** Appends until there is no room for the next segment, and closes it. */
+async function fillStore(location: string): Promise<void> {
   const backend = fileLogBackend(location, { segmentBytesMax: 1024 * 1024 });
   const storage = await DocumentStorage.open({ backend, models: [yjs()] });
   await storage.append("notes", keystrokes("hello"));
@@ -44,13 +44,13 @@ async function fillStore(location: string): Promise<unknown> {
     return append();
   };
   await expect(append()).rejects.toMatchObject({ code: "STORE_FULL" });
-  return storage.close().catch((error: unknown) => error);
+  await storage.close();
 }
 
 test("[CL156] what only reads works on a file log whose disk is full, and leaves it as it is", async (context) => {
   context.skip(!mayMount, "a small disk is mounted by root on Linux");
   const location = join(disk, "log");
-  expect(await fillStore(location)).toMatchObject({ code: "UNAVAILABLE", details: { location } });
+  await fillStore(location);
   const before = await readdir(location);
   const on = (...args: string[]) => coppice([...args, "-s", `file:${location}`]);
   expect(await on("ls")).toEqual({ code: 0, stdout: "notes\n", stderr: "" });

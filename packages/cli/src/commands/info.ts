@@ -71,7 +71,7 @@ function logLine({ logBytes }: DocumentInfo, { retainedBytes }: DocumentUsage): 
 function besides({ snapshotBytes }: DocumentInfo, usage: DocumentUsage): [string, string][] {
   const rows: [string, string][] = [];
   const before = usage.snapshotBytes - snapshotBytes;
-  if (before > 0) rows.push(["the one before", byteSize(before)]);
+  if (before > 0) rows.push(["before it", byteSize(before)]);
   if (usage.tags > 0) rows.push(["tags", `${count(usage.tags)}, ${byteSize(usage.tagBytes)}`]);
   if (usage.heldBytes > 0)
     rows.push(["held", `${count(usage.heldEvents)} events not shown, ${byteSize(usage.heldBytes)}`]);
