@@ -34,6 +34,7 @@ import {
 import { HintWriter, writeHint } from "./hints.js";
 import { keyBytes, nameOf } from "./key-names.js";
 import { NoRoomForManifest, writeManifest } from "./manifest.js";
+import { rankOf } from "./ranks.js";
 import { createZeroed, encodeSegmentHeader, SEGMENT_HEADER_BYTES, Segment, segmentName } from "./segment.js";
 import { type Spare, Spares } from "./spares.js";
 import type { StoreState } from "./store-state.js";
@@ -326,7 +327,7 @@ export class LogWriter {
     const { number, file } = prepared;
     const row = { number, kind: "log", bytes: prepared.bytes, salt: this.newSalt() } as const;
     const { sequence, chain } = state;
-    const next = new Segment({ ...row, end: SEGMENT_HEADER_BYTES, chain }, file);
+    const next = new Segment({ ...row, end: SEGMENT_HEADER_BYTES, chain }, file, rankOf(sequence));
     next.hint = new HintWriter();
     const header = encodeSegmentHeader({ ...row, store: state.store, sequence, chain });
     const sealed = state.active;

@@ -3,12 +3,15 @@
  * written, and when the files are named, is decided by who calls (`merger.ts`, `repair.ts`).
  *
  * Invariants: each segment ends exactly where its frames do, and is durable, with its name, when `finish`
- * resolves; a file whose write or sync failed is never named.
+ * resolves; a file whose write or sync failed is never named. Headers are written by `finish`, that of the
+ * last segment first: what is left when that is interrupted is the end of what was copied, and replaying it
+ * once more changes nothing.
  */
 
 import { type StoreFiles, writeFully } from "./files.js";
 import { FrameWriter, frameBytes, PUT, RECORD_HEADER_BYTES, type RecordView } from "./frame.js";
 import { HintWriter, writeHint } from "./hints.js";
+import { rankOf, ranksBetween } from "./ranks.js";
 import {
   createZeroed,
   encodeSegmentHeader,
@@ -32,10 +35,10 @@ export interface Place {
   readonly sequence: number;
   readonly segmentBytesMax: number;
   /**
-   * Headers are written by `finish`, that of the last segment first: so what is left when that is interrupted
-   * is the end of what was copied, and replaying it once more changes nothing.
+   * Their ranks lie from `from` on and below `to`. `undefined`: nothing comes after them, and each begins
+   * with the number at which the one before it ends.
    */
-  readonly headersLast?: boolean;
+  readonly ranks: { readonly from: bigint; readonly to: bigint } | undefined;
 }
 
 /** Writes merged segments, frame by frame. They are not named by any manifest yet. */
@@ -45,13 +48,16 @@ export class MergeOutput {
   readonly #place: Place;
   readonly #frame = new FrameWriter();
   readonly segments: Segment[] = [];
-  #sequence = 0;
+  /** Before the first frame of each. */
+  readonly #sequences: number[] = [];
+  #sequence: number;
   #begun = false;
 
   constructor(files: StoreFiles, fresh: Fresh, place: Place) {
     this.#files = files;
     this.#fresh = fresh;
     this.#place = place;
+    this.#sequence = place.sequence;
   }
 
   /** Adds a record, after making room. */
@@ -104,7 +110,8 @@ export class MergeOutput {
 
   async finish(): Promise<void> {
     await this.#endSegment();
-    if (this.#place.headersLast) for (const segment of this.segments.toReversed()) await this.#head(segment);
+    const ranks = this.#ranks();
+    for (let i = this.segments.length - 1; i >= 0; i--) await this.#head(i, ranks?.[i]);
     await this.#files.syncNames();
   }
 
@@ -128,10 +135,11 @@ export class MergeOutput {
     const salt = this.#fresh.newSalt();
     const file = await createZeroed(this.#files, number, SEGMENT_HEADER_BYTES);
     const row = { number, kind: "merged", bytes, salt, end: SEGMENT_HEADER_BYTES, chain: 0 } as const;
-    const segment = new Segment(row, file);
+    if (this.#place.ranks !== undefined) this.#sequence = this.#place.sequence;
+    const segment = new Segment(row, file, rankOf(this.#sequence));
     segment.hint = new HintWriter();
     this.segments.push(segment);
-    this.#sequence = this.#place.sequence;
+    this.#sequences.push(this.#sequence);
     return segment;
   }
 
@@ -151,16 +159,27 @@ export class MergeOutput {
     if (segment === undefined) return;
     await this.#endFrame();
     segment.seal();
-    if (!this.#place.headersLast) await this.#head(segment);
     const hint = segment.hint!;
     segment.hint = undefined;
     await writeHint(this.#files, segment, hint);
   }
 
-  async #head({ number, kind, bytes, salt, file }: Segment): Promise<void> {
-    const { store, sequence } = this.#place;
-    const header = { number, kind, bytes, salt, store, sequence, chain: 0 };
-    await writeFully(file, encodeSegmentHeader(header), 64, 0);
+  /** `undefined`: there is no room, which is so between segments of an earlier version. */
+  #ranks(): bigint[] | undefined {
+    const { ranks } = this.#place;
+    if (ranks === undefined) return this.segments.map(({ rank }) => rank);
+    const sizes = this.segments.map(({ frameBytes }) => frameBytes);
+    return ranksBetween(ranks.from, ranks.to, sizes);
+  }
+
+  async #head(at: number, rank: bigint | undefined): Promise<void> {
+    const segment = this.segments[at]!;
+    const { number, kind, bytes, salt, file } = segment;
+    const { store } = this.#place;
+    if (rank !== undefined) segment.rank = rank;
+    const header = { number, kind, bytes, salt, store, sequence: this.#sequences[at]!, chain: 0, rank };
+    const encoded = encodeSegmentHeader(header);
+    await writeFully(file, encoded, encoded.length, 0);
     await file.sync();
   }
 }

@@ -237,17 +237,18 @@ export class Merger {
   async #merge(sources: readonly Segment[], signal: AbortSignal | undefined): Promise<void> {
     if (sources.length === 0) return;
     const dropsDeletions = sources[0] === this.#state.segments[0];
-    const output = await this.#output(sources[0]!);
+    const output = await this.#output(sources);
     const moves: Moves = { spaces: [], names: [], segments: [], numbers: [] };
     try {
       for (const source of sources) await this.#copy(source, output, moves, dropsDeletions, signal);
+      // What was left out of the copy is superseded by commits, which must be durable before the copy has
+      // headers: without a manifest it counts then.
+      await this.#inTurn(() => this.#writer.syncLog());
       await output.finish();
     } catch (error) {
       await output.abandon();
       throw error;
     }
-    // What was left out of the copy is superseded by commits, which must be durable before the switch is.
-    await this.#inTurn(() => this.#writer.syncLog());
     const added = output.segments;
     for (const segment of added) this.#state.addSegment(segment);
     try {
@@ -267,12 +268,20 @@ export class Merger {
     await this.#drop(sources);
   }
 
-  /** Its segments take the place of the first source in the order of commits. */
-  async #output(first: Segment): Promise<MergeOutput> {
+  /** Its segments take the place of the sources in the order of commits, from the first of them on. */
+  async #output(sources: readonly Segment[]): Promise<MergeOutput> {
+    const { segments } = this.#state;
+    const first = sources[0]!;
+    const at = segments.indexOf(first);
     const header = await readSegmentHeader(first.file);
     if (header === undefined) throw damaged("has a damaged header", segmentName(first.number), 0);
     const { segmentBytesMax } = this.#settings.limits;
-    const place = { store: this.#state.store, sequence: header.sequence, segmentBytesMax };
+    // The one before counts where an earlier version has written both.
+    const above = at === 0 ? first.rank : segments[at - 1]!.rank + 1n;
+    const from = first.rank > above ? first.rank : above;
+    // The one that is written to is never merged, so there is one after them.
+    const ranks = { from, to: segments[at + sources.length]!.rank };
+    const place = { store: this.#state.store, sequence: header.sequence, segmentBytesMax, ranks };
     return new MergeOutput(this.#files, this.#writer, place);
   }
 

@@ -12,11 +12,12 @@
 
 import { CoppiceError, type Env, isCoppiceError, systemEnv, toHex } from "coppice";
 import { LOCK, nodeFiles, type OpenFiles, readFully, type StoreFiles } from "./files.js";
-import { copyValue, DELETE_RANGE, isZero, type RecordView, rangeOf } from "./frame.js";
+import { copyValue, DELETE_RANGE, isZero, PUT, type RecordView, rangeOf } from "./frame.js";
 import { idOf, partsOf } from "./key-names.js";
 import { MANIFEST, type Manifest, readManifest, type SegmentRow, writeManifest } from "./manifest.js";
 import { MergeOutput } from "./merge-output.js";
 import { setAside } from "./quarantine.js";
+import { rankOf } from "./ranks.js";
 import { salvage } from "./salvage.js";
 import {
   numberOf,
@@ -67,6 +68,12 @@ interface Source {
   readonly salt: number | undefined;
   /** What the manifest says of it, where there is one; else its frames end wherever good ones do. */
   readonly row: SegmentRow | undefined;
+  /** Another one that was merged may come after it as well as before it, for all that their headers say. */
+  readonly isUnsure?: boolean;
+}
+
+interface Found extends Source {
+  readonly header: SegmentHeader | undefined;
 }
 
 /**
@@ -104,7 +111,9 @@ class Repair {
   #store: string | undefined;
   #frames = 0;
   #records = 0;
+  /** The highest number of a frame, and of one that is a commit. */
   #sequence = 0;
+  #committed = 0;
   #number = 0;
 
   constructor(files: StoreFiles, env: Env) {
@@ -120,8 +129,8 @@ class Repair {
     if (outdated) this.#note(MANIFEST, 0, 0, "is older than the segments");
     const listed = manifest !== undefined && !outdated;
     const sources = listed ? sourcesOf(manifest) : await this.#sourcesFound(names);
-    for (const [i, source] of sources.entries())
-      await this.#read(source, i === sources.length - 1, undefined);
+    const last = lastOf(sources);
+    for (const source of sources) await this.#read(source, source === last, undefined);
     if (manifest === undefined && sources.length === 0) {
       throw new CoppiceError("UNAVAILABLE", "there is no file log in this directory");
     }
@@ -146,6 +155,7 @@ class Repair {
       const manifest = await readManifest(this.#files);
       this.#store = manifest.store;
       this.#sequence = manifest.sequence;
+      this.#committed = manifest.sequence;
       this.#number = Math.max(this.#number, manifest.nextNumber);
       return manifest;
     } catch (error) {
@@ -171,9 +181,12 @@ class Repair {
     return false;
   }
 
-  /** Without a manifest the headers tell the order: that of the commits that came before each segment. */
+  /**
+   * Without a manifest the headers tell the order: that of the commits that came before each segment, and of
+   * the ranks where those are the same.
+   */
   async #sourcesFound(names: readonly string[]): Promise<Source[]> {
-    const found: (Source & { readonly sequence: number })[] = [];
+    const found: Found[] = [];
     for (const name of names) {
       const number = numberOf(name);
       if (number?.kind !== "seg") continue;
@@ -181,10 +194,9 @@ class Repair {
       // One that lies ready, or a merge's that a crash left before it had a byte.
       if (header === undefined && !isUsed) continue;
       this.#store ??= header?.store;
-      const { salt, sequence = Number.POSITIVE_INFINITY } = header ?? {};
-      found.push({ number: number.number, name, salt, row: undefined, sequence });
+      found.push({ number: number.number, name, salt: header?.salt, row: undefined, header });
     }
-    return found.sort((a, b) => a.sequence - b.sequence || a.number - b.number);
+    return inOrder(found);
   }
 
   /** `isUsed`: something was written behind its header or, where that is not whole, in it. */
@@ -241,9 +253,21 @@ class Repair {
     this.#frames += frames;
     this.#records += kept.length;
     this.#sequence = Math.max(this.#sequence, sequenceMax);
+    // Frames of a merge have numbers of their own.
+    if ((source.row ?? header)?.kind === "log") this.#committed = Math.max(this.#committed, sequenceMax);
     if (damage.length > 0) this.#remember(bytes, kept);
+    if (source.isUnsure) this.#doubt(source, bytes, kept);
     if (output !== undefined) for (const record of kept) await copy(output, bytes, record);
     return bytes;
+  }
+
+  /** Merged segments hold nothing that was dead: only what they delete can meet what came after them. */
+  #doubt({ name }: Source, bytes: Buffer, kept: readonly RecordView[]): void {
+    const deletions = kept.filter(({ type }) => type !== PUT);
+    if (deletions.length === 0) return;
+    const what = "nothing tells for sure where it comes in the order: it may delete what was put after it";
+    this.#note(name, 0, bytes.length, what);
+    this.#remember(bytes, deletions);
   }
 
   /** As opening judges it. */
@@ -266,7 +290,7 @@ class Repair {
     if (header === undefined) return undefined;
     const start = { end: SEGMENT_HEADER_BYTES, sequence: header.sequence, chain: header.chain };
     const { end, sequence } = walkFrames(bytes, 0, start, salt, () => undefined);
-    const isShort = end < (row?.end ?? 0) || sequence < this.#sequence;
+    const isShort = end < (row?.end ?? 0) || sequence < this.#committed;
     return isShort || judgeTail(bytes, end, salt).kind === "damaged" ? undefined : end;
   }
 
@@ -299,13 +323,14 @@ class Repair {
       sequence: this.#sequence,
       segmentBytesMax: SEGMENT_BYTES_MAX,
       // Without a manifest the next repair takes what this one leaves for the newest part of the log.
-      headersLast: true,
+      ranks: undefined,
     };
     const output = new MergeOutput(this.#files, this.#fresh(), place);
     const copies = new Map<string, string>();
     try {
-      for (const [i, source] of sources.entries()) {
-        const bytes = await this.#read(source, i === sources.length - 1, output);
+      const last = lastOf(sources);
+      for (const source of sources) {
+        const bytes = await this.#read(source, source === last, output);
         if (bytes === undefined || !found.some(({ file }) => file === source.name)) continue;
         copies.set(source.name, await setAside(this.#files, source.number, 0, bytes));
       }
@@ -370,8 +395,41 @@ class Repair {
   }
 }
 
+/** Not what a merge has begun, which has no header yet. */
+function lastOf(sources: readonly Source[]): Source | undefined {
+  return sources.findLast(({ salt }) => salt !== undefined);
+}
+
 function sourcesOf({ segments }: Manifest): Source[] {
   return segments.map((row) => ({ number: row.number, name: segmentName(row.number), salt: row.salt, row }));
+}
+
+/**
+ * Earlier versions gave all that one merge wrote the same place, also when one of these was merged again.
+ * Such segments are told apart by their numbers alone: only what the first of them deletes is surely older.
+ */
+function inOrder(found: readonly Found[]): Source[] {
+  const merged = found.flatMap(({ header }) => (header?.kind === "merged" ? [header] : []));
+  const unranked = new Set(merged.filter(({ rank }) => rank === undefined).map(({ sequence }) => sequence));
+  const compare = (a: Found, b: Found): number => {
+    if (a.header === undefined || b.header === undefined)
+      return Number(a.header === undefined) - Number(b.header === undefined) || a.number - b.number;
+    const { sequence } = a.header;
+    if (sequence !== b.header.sequence) return sequence - b.header.sequence;
+    const first = a.header.rank ?? rankOf(sequence);
+    const second = b.header.rank ?? rankOf(sequence);
+    // What a merge has left beside its source has the same rank, and a higher number.
+    if (first === second || unranked.has(sequence)) return a.number - b.number;
+    return first < second ? -1 : 1;
+  };
+  const met = new Set<number>();
+  return found.toSorted(compare).map((source) => {
+    const { header } = source;
+    if (header?.kind !== "merged") return source;
+    const isUnsure = unranked.has(header.sequence) && met.has(header.sequence);
+    met.add(header.sequence);
+    return { ...source, isUnsure };
+  });
 }
 
 async function copy(output: MergeOutput, bytes: Buffer, record: RecordView): Promise<void> {

@@ -13,10 +13,13 @@
  * | 48     | 4    | salt                                                                   |
  * | 52     | 8    | size of the file                                                       |
  * | 60     | 4    | CRC-32 of the 60 bytes before                                          |
+ * | 64     | 12   | merged: its rank, as a commit number (8) and a fraction of 2³² (4)      |
+ * | 76     | 4    | CRC-32 of the first 60 bytes and these 12                               |
  * | 4,096  |      | frames, then zeros                                                     |
  *
  * Invariants: a file is closed when it is retired and nobody reads it any more; a segment that the manifest
- * calls sealed is never written again.
+ * calls sealed is never written again. Earlier versions wrote merged segments without a rank, and pass over
+ * it.
  */
 
 import { CoppiceError, crc32, fromHex, toHex } from "coppice";
@@ -25,9 +28,11 @@ import { getUint64, RECORD_HEADER_BYTES, setUint64, viewOf } from "./frame.js";
 import type { HintWriter } from "./hints.js";
 import { keyBytes } from "./key-names.js";
 import type { SegmentRow } from "./manifest.js";
+import { partsOfRank, rankOf } from "./ranks.js";
 
 export const SEGMENT_HEADER_BYTES = 4096;
 const HEADER_USED_BYTES = 64;
+const RANK_BYTES = 16;
 const MAGIC = "coppseg1";
 const KINDS = ["log", "merged"] as const;
 const ZEROS: Uint8Array = new Uint8Array(1024 * 1024);
@@ -40,6 +45,8 @@ export interface SegmentHeader {
   readonly chain: number;
   readonly salt: number;
   readonly bytes: number;
+  /** Of a merged segment, where it is known. */
+  readonly rank?: bigint | undefined;
 }
 
 export class Segment {
@@ -48,6 +55,8 @@ export class Segment {
   bytes: number;
   readonly salt: number;
   readonly file: OpenFile;
+  /** Where it stands in the order; where that is not known, at the first of the commits that it covers. */
+  rank: bigint;
   /** Its number in places of the index; given by the state that holds it. */
   slot = -1;
   /** Where its frames end. */
@@ -65,7 +74,7 @@ export class Segment {
   #readers = 0;
   #onClosed: (() => void) | undefined;
 
-  constructor(row: SegmentRow, file: OpenFile) {
+  constructor(row: SegmentRow, file: OpenFile, rank: bigint) {
     this.number = row.number;
     this.kind = row.kind;
     this.bytes = row.bytes;
@@ -74,6 +83,7 @@ export class Segment {
     this.chain = row.chain;
     this.durableEnd = row.end;
     this.file = file;
+    this.rank = rank;
   }
 
   get row(): SegmentRow {
@@ -199,7 +209,8 @@ export async function createZeroed(
 }
 
 export function encodeSegmentHeader(header: SegmentHeader): Uint8Array {
-  const bytes = new Uint8Array(HEADER_USED_BYTES);
+  const { rank } = header;
+  const bytes = new Uint8Array(HEADER_USED_BYTES + (rank === undefined ? 0 : RANK_BYTES));
   const view = viewOf(bytes);
   bytes.set(new TextEncoder().encode(MAGIC), 0);
   view.setUint32(8, KINDS.indexOf(header.kind) + 1, true);
@@ -210,7 +221,24 @@ export function encodeSegmentHeader(header: SegmentHeader): Uint8Array {
   view.setUint32(48, header.salt, true);
   setUint64(view, 52, header.bytes);
   view.setUint32(60, crc32(bytes.subarray(0, 60)), true);
+  if (rank === undefined) return bytes;
+  const { sequence, fraction } = partsOfRank(rank);
+  setUint64(view, 64, sequence);
+  view.setUint32(72, fraction, true);
+  view.setUint32(76, rankSum(bytes), true);
   return bytes;
+}
+
+/** Not over the sum of the header: with that the sum would say nothing of what comes before it. */
+function rankSum(bytes: Uint8Array): number {
+  return crc32(bytes.subarray(64, 76), crc32(bytes.subarray(0, 60)));
+}
+
+function decodeRank(bytes: Uint8Array, view: DataView): bigint | undefined {
+  if (bytes.length < HEADER_USED_BYTES + RANK_BYTES) return undefined;
+  if (rankSum(bytes) !== view.getUint32(76, true)) return undefined;
+  const sequence = getUint64(view, 64);
+  return Number.isSafeInteger(sequence) ? rankOf(sequence, view.getUint32(72, true)) : undefined;
 }
 
 /** `undefined` when these bytes are no header. */
@@ -231,11 +259,12 @@ export function decodeSegmentHeader(bytes: Uint8Array): SegmentHeader | undefine
     chain: view.getUint32(44, true),
     salt: view.getUint32(48, true),
     bytes: size,
+    rank: kind === "merged" ? decodeRank(bytes, view) : undefined,
   };
 }
 
 export async function readSegmentHeader(file: OpenFile): Promise<SegmentHeader | undefined> {
-  return decodeSegmentHeader(await readFully(file, HEADER_USED_BYTES, 0));
+  return decodeSegmentHeader(await readFully(file, HEADER_USED_BYTES + RANK_BYTES, 0));
 }
 
 /**
@@ -267,7 +296,7 @@ export async function openSegment(
       header.kind === row.kind &&
       header.bytes === row.bytes;
     if (!same) throw damaged("is not the one that the manifest names", name, 0);
-    return { segment: new Segment(row, file), header };
+    return { segment: new Segment(row, file, header.rank ?? rankOf(header.sequence)), header };
   } catch (error) {
     file.close();
     throw error;

@@ -17,7 +17,14 @@ import { PUT, RECORD_HEADER_BYTES } from "../src/frame.js";
 import { type RecordVisitor, readHint } from "../src/hints.js";
 import { idOf, partsOf } from "../src/key-names.js";
 import { type Manifest, readManifest, type SegmentRow } from "../src/manifest.js";
-import { numberOf, openSegment, SEGMENT_HEADER_BYTES, type Segment, segmentName } from "../src/segment.js";
+import {
+  numberOf,
+  openSegment,
+  SEGMENT_HEADER_BYTES,
+  type Segment,
+  type SegmentHeader,
+  segmentName,
+} from "../src/segment.js";
 import { judgeTail, type Walked, walkFrames } from "../src/tail.js";
 import { dump, factoryOn } from "./crash-tools.js";
 
@@ -160,7 +167,7 @@ export class FlippedStore {
       row,
       segment,
       bytes,
-      header: JSON.stringify(header),
+      header: shown(header),
       frames,
       hint,
       last,
@@ -170,7 +177,7 @@ export class FlippedStore {
   async #header(row: SegmentRow): Promise<string> {
     const { segment, header } = await openSegment(this.#files, row, this.#manifest.store, "read");
     await segment.retire();
-    return JSON.stringify(header);
+    return shown(header);
   }
 
   /** A hint that fails is passed over: then the segment itself is read, which is sound. */
@@ -285,4 +292,9 @@ function tailOutcome({ bytes, row, segment }: Place, bit: number): Outcome {
 
 function toldOf([type, source, keyStart, keyEnd, ...numbers]: Parameters<RecordVisitor>): string {
   return `${type} ${source.toString("latin1", keyStart, keyEnd)} ${numbers.join()};`;
+}
+
+/** Without the rank, which counts only where there is no manifest. */
+function shown(header: SegmentHeader): string {
+  return JSON.stringify({ ...header, rank: undefined });
 }

@@ -119,7 +119,8 @@ export function without(steps: readonly Step[], commit: number): Step[] {
   return steps.filter(({ batch }) => batch === undefined || count++ !== commit);
 }
 
-function lines(naive: NaiveStore): string[] {
+/** As `dump` shows them. */
+export function lines(naive: NaiveStore): string[] {
   return SPACES.flatMap((space) => naive.scan({ space }, {}))
     .sort((a, b) => compareKeys(a.key, b.key))
     .map(show);
