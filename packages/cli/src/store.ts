@@ -168,10 +168,7 @@ export async function withStorage<T>(
     if (isNew && !options.json) await noteNew(runtime, options.store, others);
     throw error;
   }
-  await storage.close().catch((error: unknown) => {
-    // What the command wanted it has.
-    if (options.onlyReads !== true || !isUnwritable(error)) throw error;
-  });
+  await storage.close();
   if (isNew && options.tellsNew && !options.json) await noteNew(runtime, options.store, others);
   return result;
 }
