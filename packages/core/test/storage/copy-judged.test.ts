@@ -3,7 +3,7 @@
  * or has begun to replace, is told from what lands there, whoever looks.
  */
 
-import { type Backend, CoppiceError, memoryBackend } from "coppice";
+import { type Backend, CoppiceError, type CopyResult, memoryBackend } from "coppice";
 import { simulatedBackend } from "coppice/testing";
 import { expect, test } from "vitest";
 import { type NameSet, namesIn, naming } from "../../../../test/support/oracle-model.js";
@@ -229,60 +229,76 @@ test("[MV32] a document whose tags are damaged is replaced all the same, when it
   await clean(from, to);
 });
 
-test("[MV32] a tag that the target gets at any moment of a copy stays", async () => {
-  const seen = { EXISTS: 0, updated: 0 };
+type Meeting = Awaited<ReturnType<typeof meeting>>;
+
+/** A copy of a document, of which the source has more; and the target as another storage has it open. */
+async function meeting() {
+  const shared = memoryBackend({ shared: true });
+  const { it, backend } = interrupted(shared);
+  const [from, to, other] = [await open(memoryBackend(), 1), await open(backend, 2), await open(shared, 3)];
+  await write(from, "d", "ab");
+  await from.tag("d", "release");
+  await from.copyTo(to);
+  await write(from, "d", "c");
+  return { it, from, to, other };
+}
+
+/**
+ * Copies once more, and again for each reading of the target by it, before which something is done. `copied`
+ * gets what is at hand, where it happens, whether it has happened, and the outcome.
+ */
+async function atEachReading(
+  prepare: (met: Meeting) => Promise<() => Promise<unknown>>,
+  copied: (met: Meeting, at: string, hasRun: boolean, result: CopyResult) => Promise<void>,
+): Promise<void> {
   for (const space of ["meta", "tags", "copied"])
     for (let after = 1, hasRun = true; hasRun; after++) {
+      const met = await meeting();
+      const { it, from, to, other } = met;
+      const act = await prepare(met);
       hasRun = false;
-      const shared = memoryBackend({ shared: true });
-      const { it, backend } = interrupted(shared);
-      const [from, to] = [await open(memoryBackend(), 1), await open(backend, 2)];
-      const owner = await open(shared, 3);
-      await write(from, "d", "ab");
-      await from.tag("d", "release");
-      await from.copyTo(to);
-      await write(from, "d", "c");
-      it.run = async () => {
+      const run = () => {
         hasRun = true;
-        await owner.tag("d", "mine", 2);
+        return act();
       };
-      Object.assign(it, { after, space });
-      const { failures, documents } = await from.copyTo(to);
+      Object.assign(it, { after, space, run });
+      const result = await from.copyTo(to);
       it.run = undefined;
+      await copied(met, `${space} ${after}`, hasRun, result);
+      await clean(from, to, other);
+    }
+}
+
+test("[MV32] a tag that the target gets at any moment of a copy stays", async () => {
+  const seen = { EXISTS: 0, updated: 0 };
+  await atEachReading(
+    async ({ other }) =>
+      () =>
+        other.tag("d", "mine", 2),
+    async ({ other }, at, hasRun, { failures, documents }) => {
       for (const { error } of failures) expect(error.code).toBe("EXISTS");
       seen.EXISTS += failures.length;
       seen.updated += documents.filter(({ outcome }) => outcome === "updated").length;
-      const tags = (await owner.tags("d")).map(({ name }) => name);
-      expect([space, after, tags]).toEqual([space, after, hasRun ? ["mine", "release"] : ["release"]]);
-      await clean(from, to, owner);
-    }
+      const tags = (await other.tags("d")).map(({ name }) => name);
+      expect([at, tags]).toEqual([at, hasRun ? ["mine", "release"] : ["release"]]);
+    },
+  );
   expect(Math.min(...Object.values(seen))).toBeGreaterThan(2);
 });
 
 test("[MV34] two copies beside each other take nothing that the other writes for the target's own", async () => {
   for (const end of ["delete", "erase"] as const)
-    for (const space of ["meta", "tags", "copied"])
-      for (let after = 1, hasRun = true; hasRun; after++) {
-        hasRun = false;
-        const shared = memoryBackend({ shared: true });
-        const { it, backend } = interrupted(shared);
-        const [from, to] = [await open(memoryBackend(), 1), await open(backend, 2)];
-        const [late, other] = [await open(memoryBackend(), 3), await open(shared, 4)];
-        await write(from, "d", "ab");
-        await from.copyTo(to);
-        await write(from, "d", "c");
-        await from.tag("d", "release");
-        // It has seen the document before it goes, and brings it now.
+    await atEachReading(
+      async ({ from, other }) => {
+        // It has seen the document before it goes, and brings it when that is gone.
+        const late = await open(memoryBackend(), 4);
         await from.copyTo(late);
         await from[end]("d");
-        it.run = async () => {
-          hasRun = true;
-          await late.copyTo(other);
-        };
-        Object.assign(it, { after, space });
-        expect([end, space, after, (await from.copyTo(to)).failures]).toEqual([end, space, after, []]);
-        it.run = undefined;
+        return () => late.copyTo(other);
+      },
+      async ({ other }, at, hasRun, { failures }) => {
+        expect([end, at, failures]).toEqual([end, at, []]);
         if (!hasRun) expect(await other.info("d")).toBe(undefined);
-        await clean(from, to, late, other);
-      }
+      },
+    );
 });
