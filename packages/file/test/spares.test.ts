@@ -245,18 +245,22 @@ test.each([
   },
 );
 
+/** A store that has such files, on a disk with little room beside. */
+async function nearlyFull(seed: number) {
+  const disk = new SimulatedDisk();
+  const factory = factoryOn(disk);
+  const backend = await factory.open(simulatedEnv(1));
+  const random = seededRandom(seed);
+  await overwrite(backend, random, hasSpares(factory));
+  const used = [...disk.image().values()].reduce((sum, { length }) => sum + length, 0);
+  disk.capacityBytes = used + random.int(3000);
+  return { disk, factory, backend, random };
+}
+
 test("[FL34] a full disk refuses nothing while there are such files", async () => {
   let refused = 0;
   for (let seed = 1; seed <= 10; seed++) {
-    const disk = new SimulatedDisk();
-    const factory = factoryOn(disk);
-    const backend = await factory.open(simulatedEnv(1));
-    const random = seededRandom(seed);
-    await overwrite(backend, random, hasSpares(factory));
-    disk.capacityBytes = [...disk.image().values()].reduce(
-      (sum, { length }) => sum + length,
-      random.int(3000),
-    );
+    const { factory, backend, random } = await nearlyFull(seed);
     for (let count = 0; count < 60; count++) {
       const error = await overwrite(backend, random, once()).catch((reason: unknown) => reason);
       if (error === undefined) continue;
@@ -272,15 +276,7 @@ test("[FL34] a full disk refuses nothing while there are such files", async () =
 test("[FL34] a full disk on which such a file cannot be removed stops no later commit", async () => {
   let refused = 0;
   for (let seed = 1; seed <= 10; seed++) {
-    const disk = new SimulatedDisk();
-    const factory = factoryOn(disk);
-    const backend = await factory.open(simulatedEnv(1));
-    const random = seededRandom(seed);
-    await overwrite(backend, random, hasSpares(factory));
-    disk.capacityBytes = [...disk.image().values()].reduce(
-      (sum, { length }) => sum + length,
-      random.int(3000),
-    );
+    const { disk, factory, backend, random } = await nearlyFull(seed);
     disk.fault = ({ kind, name }) =>
       kind === "remove" && name.endsWith(".spare") ? failure("EIO") : undefined;
     for (let count = 0; count < 60; count++)

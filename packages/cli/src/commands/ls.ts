@@ -131,7 +131,7 @@ async function* rowsOf(storage: Store, ids: AsyncIterable<string>, signal: Abort
   }
 }
 
-/** So many, the largest first; what is damaged before all. It holds twice as many at most. */
+/** So many, the largest first; what is damaged before all. It holds a few more than twice as many. */
 async function largest(rows: AsyncIterable<Row>, countMax: number): Promise<readonly Row[]> {
   let kept: Row[] = [];
   const cut = () => {
