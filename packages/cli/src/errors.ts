@@ -178,7 +178,7 @@ function hintOf(kind: string, code: string, details: Readonly<Record<string, unk
 export function modelHint(model: unknown): string {
   const packages = MODEL_PACKAGES[String(model)];
   if (packages !== undefined) return `Install its model beside this command: npm install ${packages}`;
-  return "This document needs a model that is not installed here.";
+  return "Its model is not installed here; --models <file> names a module whose default export has it.";
 }
 
 const CODE_HINTS: Readonly<Record<string, string>> = {

@@ -11,8 +11,8 @@ import { spawn } from "node:child_process";
 import { decodeKey } from "coppice";
 import { CommandError, EXIT, type ExitCode } from "./errors.js";
 import { printable } from "./output.js";
+import { loadPackage } from "./packages.js";
 import type { Runtime } from "./runtime.js";
-import { loadPackage } from "./store.js";
 
 /** A place in a file, as it is shown. */
 export interface FileDamage {

@@ -15,6 +15,8 @@ export interface CommonOptions {
 export interface StoreOptions extends CommonOptions {
   readonly store: string;
   readonly wait?: number;
+  /** Of commands that restore documents. */
+  readonly models?: string;
 }
 
 /** A command with `--json`. */
@@ -32,6 +34,19 @@ export function storeCommand(name: string, summary: string, store: string = DEFA
   return plainCommand(name, summary)
     .addOption(option.default(store))
     .option("--wait <duration>", "while another process has the store open, wait for so long", parseDuration);
+}
+
+/** A command that restores documents, also those of models of the user's own. */
+export function modelsCommand(name: string, summary: string): Command {
+  return storeCommand(name, summary).addOption(modelsOption());
+}
+
+export function modelsOption(): Option {
+  const option = new Option(
+    "--models <file>",
+    "a module whose default export is a list of models of your own",
+  );
+  return process.env.COPPICE_MODELS === "" ? option : option.env("COPPICE_MODELS");
 }
 
 export function examples(...lines: readonly (readonly [command: string, says: string])[]): string {

@@ -34,6 +34,7 @@ import { VERSION } from "./version.js";
 const ENVIRONMENT_HELP = `
 Environment:
   COPPICE_STORE   the store where --store is not given (default: ${DEFAULT_STORE})
+  COPPICE_MODELS  a module of models of your own, where --models is not given
   COPPICE_TOKENS  the file of tokens for serve, where --tokens is not given
   COPPICE_TRACES  the folder of recordings for replay
   COPPICE_DEBUG   1: print stack traces of errors

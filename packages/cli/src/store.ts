@@ -1,6 +1,5 @@
 /**
- * From a store's URL to an open storage. Backends and models are loaded here, when they are needed, and
- * nowhere else; one that is not installed is an error that says what to install.
+ * From a store's URL to an open storage. Backends are loaded here, when they are needed, and nowhere else.
  *
  * A process that owns the store may work for others (`coppice serve` does): what it can do is asked of it,
  * when the store turns out to be locked.
@@ -16,7 +15,6 @@
 import { readdir } from "node:fs/promises";
 import { resolve } from "node:path";
 import {
-  type AnyModel,
   type Backend,
   type BackendFactory,
   DocumentStorage,
@@ -30,6 +28,7 @@ import { CommandError } from "./errors.js";
 import { lockOwner, lockOwnerOf } from "./lock-owner.js";
 import type { StoreOptions } from "./options.js";
 import { plural, printable } from "./output.js";
+import { loadModels, loadPackage } from "./packages.js";
 import { delay, type Runtime } from "./runtime.js";
 
 export type StoreAddress =
@@ -88,30 +87,6 @@ export function parseStore(url: string): StoreAddress {
     hint: "A store is level:<directory> or file:<directory>, as in level:./data, or memory:",
     details: { store: url },
   });
-}
-
-/**
- * The models that are installed, of those that the command knows. Yjs comes with it; the others bring
- * megabytes of WebAssembly, and are used where they are installed. A document of one that is not is
- * `MODEL_UNKNOWN`.
- */
-export async function loadModels(): Promise<readonly AnyModel[]> {
-  const [{ yjs }, ...others] = await Promise.all([
-    loadPackage("@coppice/yjs", () => import("@coppice/yjs")),
-    ifInstalled(async () => (await import("@coppice/automerge")).automerge()),
-    ifInstalled(async () => (await import("@coppice/loro")).loro()),
-  ]);
-  return [yjs(), tree(), ...others.filter((model) => model !== undefined)];
-}
-
-/** `undefined` when a package that it needs is not there; other failures are failures. */
-export async function ifInstalled<T>(load: () => Promise<T>): Promise<T | undefined> {
-  try {
-    return await load();
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ERR_MODULE_NOT_FOUND") return undefined;
-    throw error;
-  }
 }
 
 /**
@@ -230,7 +205,7 @@ async function openWaiting(
   options: OpenStoreOptions,
 ): Promise<{ readonly storage: DocumentStorage; readonly backend: Backend }> {
   const { create = false, restores = true, verifyTables = true, observer } = options;
-  const models = restores ? await loadModels() : [tree()];
+  const models = restores ? await loadModels(options.models) : [tree()];
   const wanted = observer === undefined ? {} : { observer };
   const open = async (factory: BackendFactory) => {
     let opened: Backend | undefined;
@@ -409,19 +384,4 @@ export async function assertStore(
 /** The file log's own package. */
 export function loadFileLog(): Promise<typeof import("@coppice/file")> {
   return loadPackage("@coppice/file", () => import("@coppice/file"));
-}
-
-/** Imports a package, or says what to install. */
-export async function loadPackage<T>(name: string, load: () => Promise<T>): Promise<T> {
-  try {
-    return await load();
-  } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException;
-    if (code !== "ERR_MODULE_NOT_FOUND" || !message.includes(name)) throw error;
-    throw new CommandError("FAILED", `the package ${name} is not installed`, {
-      hint: `Install it: npm install ${name}`,
-      details: { package: name },
-      cause: error,
-    });
-  }
 }

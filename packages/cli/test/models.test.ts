@@ -1,12 +1,14 @@
+import { writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import * as Automerge from "@automerge/automerge";
 import { automerge } from "@coppice/automerge";
 import { levelBackend } from "@coppice/level";
 import { loro } from "@coppice/loro";
-import { CoppiceError, DocumentStorage, never } from "coppice";
+import { CoppiceError, DocumentStorage, type Model, never } from "coppice";
 import { afterAll, expect, test } from "vitest";
 import { describeError } from "../src/errors.js";
-import { ifInstalled } from "../src/store.js";
-import { cleanUp, coppice, makeStore } from "./command.js";
+import { ifInstalled } from "../src/packages.js";
+import { cleanUp, coppice, makeStore, temporaryDirectory } from "./command.js";
 
 afterAll(cleanUp);
 
@@ -60,18 +62,126 @@ test("[CL22] check and compact say what to install, and advise no repair, for a 
   await storage.close();
   const checked = await coppice(["check", "--store", store.url]);
   expect(checked.code).toBe(1);
-  expect(checked.stdout).toContain("needs a model that is not installed here");
+  expect(checked.stdout).toContain("Its model is not installed here");
   expect(checked.stdout).not.toContain("--repair");
   const compacted = await coppice(["compact", "--all", "--store", store.url]);
   expect(compacted.code).toBe(1);
   expect(compacted.stderr).toContain("failed d: this command has no model unheard-of\n");
-  expect(compacted.stderr).toContain("needs a model that is not installed here");
+  expect(compacted.stderr).toContain("Its model is not installed here");
   for (const command of ["read", "show"]) {
     const { code, stderr } = await coppice([command, "d", "--store", store.url]);
     expect([code, stderr]).toEqual([
       1,
       "coppice: this command has no model unheard-of\n" +
-        "This document needs a model that is not installed here.\n",
+        "Its model is not installed here; --models <file> names a module whose default export has it.\n",
     ]);
   }
+});
+
+/** Lines, and a document is the list of them. It imports nothing: no package is found from where it lies. */
+const LINES = `
+const [utf8, text] = [new TextEncoder(), new TextDecoder("utf-8", { fatal: true })];
+const pack = (lines) => utf8.encode(JSON.stringify(lines));
+const restore = (bytes) => ({ lines: JSON.parse(text.decode(bytes)), made: [] });
+const apply = (doc, events) => {
+  for (const event of events) if (!doc.lines.includes(text.decode(event))) doc.lines.push(text.decode(event));
+  doc.lines.sort();
+  return { doc, applied: events.length, held: [], refused: [] };
+};
+const snapshot = ({ lines }) => pack(lines);
+const lines = () => ({
+  name: "lines", stateFormat: 1,
+  create: () => ({ lines: [], made: [] }),
+  restore, apply, snapshot, version: snapshot, peerVersion: snapshot,
+  codec: {
+    size: (event) => event.length,
+    encode: (events) => pack(events.map((event) => text.decode(event))),
+    decode: (bytes) => restore(bytes).lines.map((line) => utf8.encode(line)),
+  },
+  change: (doc, fn) => (fn(doc), doc),
+  track: (doc) => ({ take: () => doc.made.splice(0), pending: () => doc.made.length > 0, stop: () => {} }),
+  fold: (bytes, events) => {
+    const folded = snapshot(apply(bytes === undefined ? { lines: [], made: [] } : restore(bytes), events).doc);
+    return { snapshot: folded, version: folded, peerVersion: folded, held: [], refused: [] };
+  },
+});
+export default `;
+
+async function moduleOf(name: string, exported: string): Promise<string> {
+  const file = join(await temporaryDirectory(), name);
+  await writeFile(file, LINES + exported);
+  return file;
+}
+
+test("[CL168] documents of the user's own models are shown, compacted, checked and moved with --models", async () => {
+  const models = await moduleOf("models.mjs", "lines();");
+  const { default: own } = (await import(models)) as { default: Model<unknown> };
+  const store = await makeStore();
+  const backend = levelBackend(store.location);
+  const storage = await DocumentStorage.open({ backend, models: [own], snapshotPolicy: never });
+  await storage.append("list", [new TextEncoder().encode("milk"), new TextEncoder().encode("bread")]);
+  await storage.close();
+  const run = async (command: readonly string[], cwd: string, named: readonly string[] = []) => {
+    const where = command[0] === "copy" ? [] : ["--store", store.url];
+    return coppice([...command, ...where, ...named], { cwd });
+  };
+  const beside = dirname(models);
+  const reading = [["show", "list"], ["read", "list"], ["compact", "--all"], ["check"]];
+  for (const command of reading) expect(await run(command, beside), command[0]).toMatchObject({ code: 1 });
+  const moving = [
+    ["tag", "list", "v1"],
+    ["fork", "list", "other", "--at", "1"],
+    ["export", "list", "list.coppice"],
+    ["import", "document", "list.coppice", "--id", "third"],
+    ["copy", store.url, `file:${join(beside, "copy")}`],
+  ];
+  for (const command of [...reading, ...moving]) {
+    const outcome = await run(command, beside, ["--models", "models.mjs"]);
+    expect(outcome, command.join(" ")).toMatchObject({ code: 0 });
+  }
+  const { stdout } = await run(["show", "list"], beside, ["--models", models]);
+  expect(stdout).toContain('"bread"');
+});
+
+test("[CL168] a module of models that is missing, broken or exports something else is told, and nothing is opened", async () => {
+  const store = await makeStore();
+  const show = async (models: string) => {
+    const { code, stderr } = await coppice(["show", "d", "--store", store.url, "--models", models]);
+    return { code, stderr };
+  };
+  expect(await show("nowhere.mjs")).toEqual({
+    code: 3,
+    stderr:
+      "coppice: there is no file nowhere.mjs\n" +
+      "As in --models models.mjs, a file with `export default [notes()]`.\n",
+  });
+  const cases = [
+    ["lines", 2, "neither a model nor a list of models; call the function that makes it\n"],
+    ["[lines(), lines];", 2, "neither a model nor a list of models; call the function that makes it\n"],
+    ["[];", 2, "neither a model nor a list of models\n"],
+    ["{ models: [lines()] };", 2, "neither a model nor a list of models\n"],
+    ["nothing;", 1, "cannot be loaded: nothing is not defined\n"],
+    ["[;", 1, "cannot be loaded: Unexpected token ';'\n"],
+  ] as const;
+  for (const [index, [exported, code, message]] of cases.entries()) {
+    const outcome = await show(await moduleOf(`models-${index}.mjs`, exported));
+    expect(outcome).toEqual({ code, stderr: expect.stringContaining(message) });
+  }
+  // The document is asked for only where the models are there.
+  const known = await show(await moduleOf("models.mjs", "[lines()]"));
+  expect(known).toEqual({ code: 3, stderr: expect.stringContaining('there is no document "d"') });
+});
+
+test("[CL168] COPPICE_MODELS names the module as well, and a model of one's own takes the place of the command's", async () => {
+  const store = await makeStore();
+  const models = await moduleOf("models.mjs", '[{ ...lines(), name: "yjs" }];');
+  const { default: own } = (await import(models)) as { default: Model<unknown>[] };
+  const backend = levelBackend(store.location);
+  const storage = await DocumentStorage.open({ backend, models: own, snapshotPolicy: never });
+  await storage.append("list", [new TextEncoder().encode("milk")]);
+  await storage.close();
+  const show = ["show", "list", "--store", store.url];
+  expect(await coppice(show)).toMatchObject({ code: 5 });
+  const outcome = await coppice(show, { env: { COPPICE_MODELS: models } });
+  expect(outcome).toMatchObject({ code: 0, stdout: expect.stringContaining('"milk"') });
 });

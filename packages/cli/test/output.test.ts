@@ -25,8 +25,9 @@ import {
   timestamp,
   toJson,
 } from "../src/output.js";
+import { loadPackage } from "../src/packages.js";
 import { Progress } from "../src/progress.js";
-import { loadPackage, parseStore } from "../src/store.js";
+import { parseStore } from "../src/store.js";
 
 function sink(options: { isTTY?: boolean; columns?: number } = {}): Sink & { text: string } {
   return {

@@ -15,7 +15,7 @@ import { findOwner } from "coppice/control";
 import { CommandError, EXIT, type ExitCode, modelHint } from "../errors.js";
 import { examineFiles, type FileDamage, followParent, placed, runInChild } from "../examination.js";
 import { checkFiles, isOfLog } from "../file-check.js";
-import { examples, type StoreOptions, storeCommand } from "../options.js";
+import { examples, modelsCommand, type StoreOptions } from "../options.js";
 import { count, type Output, plural, printable } from "../output.js";
 import { Progress } from "../progress.js";
 import { type Runtime, unlessPipeClosed } from "../runtime.js";
@@ -37,7 +37,7 @@ const CHUNKS =
   "holds chunks of AutomergeRepoStorage, which are not checked; `coppice dump` verifies their checksums";
 
 export function checkCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
-  return storeCommand("check", "verify one document, or the whole store")
+  return modelsCommand("check", "verify one document, or the whole store")
     .argument("[id]", "the document; default: all of them")
     .option("--repair", "mend what can be mended; damaged bytes are set aside, never deleted")
     .addHelpText(
@@ -52,7 +52,7 @@ and with 5 when files of the store itself are damaged.`,
 
 /** Not for people: what `check` starts as its child. */
 export function checkChildCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
-  return storeCommand(CHILD, "verify, in this process")
+  return modelsCommand(CHILD, "verify, in this process")
     .argument("[id]")
     .option("--repair")
     .action(async (id: string | undefined, options: Options) => {
@@ -76,7 +76,8 @@ async function check(runtime: Runtime, id: string | undefined, options: Options)
   const flags = [...(options.json ? ["--json"] : []), ...(options.repair ? ["--repair"] : [])];
   const wait = options.wait === undefined ? [] : ["--wait", `${options.wait}ms`];
   const ids = id === undefined ? [] : ["--", id];
-  const args = [CHILD, "--store", options.store, ...flags, ...wait, ...ids];
+  const models = options.models === undefined ? [] : [`--models=${options.models}`];
+  const args = [CHILD, "--store", options.store, ...flags, ...wait, ...models, ...ids];
   return runInChild(runtime, args, options.json === true);
 }
 

@@ -19,12 +19,12 @@ import { CommandError, EXIT, type ExitCode, modelHint, worst } from "../errors.j
 import { failureOf, listed, tellFailures } from "../failures.js";
 import {
   examples,
+  modelsCommand,
   parseCount,
   parseDuration,
   parseHistory,
   parsePositive,
   type StoreOptions,
-  storeCommand,
 } from "../options.js";
 import { byteSize, count, duration, plural, printable, withRoundedTime } from "../output.js";
 import { Progress } from "../progress.js";
@@ -49,7 +49,7 @@ const RETRY_MS = 200;
 const ONLY_ALL = ["prefix", "minEvents", "idle", "concurrency", "budget"] as const;
 
 export function compactCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
-  return storeCommand("compact", "snapshot documents and trim the events that the snapshots cover")
+  return modelsCommand("compact", "snapshot documents and trim the events that the snapshots cover")
     .argument("[id...]", "the documents")
     .option("--all", "every document of the store that is due")
     .option("--prefix <text>", "with --all: only ids that begin with it")

@@ -14,7 +14,14 @@ import { type CopyResult, isCoppiceError } from "coppice";
 import { CommandError, EXIT, type ExitCode, worst } from "../errors.js";
 import { examineFiles, type FileDamage, followParent, placed, runInChild } from "../examination.js";
 import { type Failure, listed, tellFailures } from "../failures.js";
-import { type CommonOptions, examples, parseDuration, parsePositive, plainCommand } from "../options.js";
+import {
+  type CommonOptions,
+  examples,
+  modelsOption,
+  parseDuration,
+  parsePositive,
+  plainCommand,
+} from "../options.js";
 import { byteSize, count, duration, plural, printable, withRoundedTime } from "../output.js";
 import { Progress } from "../progress.js";
 import { type Runtime, unlessPipeClosed } from "../runtime.js";
@@ -26,6 +33,7 @@ interface Options extends CommonOptions {
   readonly replace?: true;
   readonly damaged?: true;
   readonly wait?: number;
+  readonly models?: string;
 }
 
 const CHILD = "copy-child";
@@ -68,7 +76,8 @@ function withOptions(name: string, summary: string): Command {
     .option("--concurrency <count>", "documents at a time (default: 4)", parsePositive)
     .option("--replace", "replace what the target has of its own")
     .option("--damaged", "of a level: store with damaged tables, copy what can be read")
-    .option("--wait <duration>", "while another process has a store open, wait for so long", parseDuration);
+    .option("--wait <duration>", "while another process has a store open, wait for so long", parseDuration)
+    .addOption(modelsOption());
 }
 
 function assertTwo(from: string, to: string, { damaged }: Options): void {
@@ -85,11 +94,12 @@ function assertTwo(from: string, to: string, { damaged }: Options): void {
 
 /** LevelDB may end the process over what it reads. */
 function inChild(runtime: Runtime, from: string, to: string, options: Options): Promise<ExitCode> {
-  const { prefix, concurrency, replace, wait, json } = options;
+  const { prefix, concurrency, replace, wait, json, models } = options;
   const flags = [
     ...(prefix === undefined ? [] : [`--prefix=${prefix}`]),
     ...(concurrency === undefined ? [] : [`--concurrency=${concurrency}`]),
     ...(wait === undefined ? [] : [`--wait=${wait}ms`]),
+    ...(models === undefined ? [] : [`--models=${models}`]),
     ...(replace ? ["--replace"] : []),
     ...(json ? ["--json"] : []),
   ];
@@ -131,8 +141,12 @@ function copy(
   { onOpen, files }: Source = {},
 ): Promise<ExitCode> {
   const { out, err, signal } = runtime;
-  const { prefix, concurrency, replace, wait, json } = options;
-  const common = { ...(json ? { json } : {}), ...(wait === undefined ? {} : { wait }) };
+  const { prefix, concurrency, replace, wait, json, models } = options;
+  const common = {
+    ...(json ? { json } : {}),
+    ...(wait === undefined ? {} : { wait }),
+    ...(models === undefined ? {} : { models }),
+  };
   const source = {
     ...common,
     store: from,

@@ -38,7 +38,7 @@ async function erase(runtime: Runtime, ids: readonly string[], options: Options)
       hint: "Say --yes to erase without being asked.",
     });
   }
-  return withStorage(runtime, options, async (storage) => {
+  return withStorage(runtime, { ...options, restores: false }, async (storage) => {
     const what = ids.length === 1 ? `"${printable(ids[0]!)}"` : `${ids.length} documents`;
     if (!options.yes && !(await confirmed(runtime, `Erase ${what}, without a way back?`))) {
       throw new CommandError("FAILED", "nothing was erased");

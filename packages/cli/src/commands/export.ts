@@ -14,10 +14,11 @@ import { dirname, resolve } from "node:path";
 import type { Command } from "commander";
 import { DocumentStorage, type Moment, memoryBackend } from "coppice";
 import { CommandError, EXIT, type ExitCode } from "../errors.js";
-import { AT_WITH_EVENTS, examples, parseMoment, type StoreOptions, storeCommand } from "../options.js";
+import { AT_WITH_EVENTS, examples, modelsCommand, parseMoment, type StoreOptions } from "../options.js";
 import { byteSize, count, printable } from "../output.js";
+import { loadModels } from "../packages.js";
 import type { Runtime } from "../runtime.js";
-import { isAbsent, loadModels, withStorage } from "../store.js";
+import { isAbsent, withStorage } from "../store.js";
 import { existing, notYet } from "./document.js";
 
 /** Larger files are tried only where they go: the trial is in memory. */
@@ -34,7 +35,7 @@ interface ImportOptions extends StoreOptions {
 }
 
 export function exportCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
-  return storeCommand("export", "write one document, with its history, to a file that checks itself")
+  return modelsCommand("export", "write one document, with its history, to a file that checks itself")
     .argument("<id>", "the document")
     .argument("[file]", "where to; - is the standard output", "-")
     .option("--at <moment>", AT_WITH_EVENTS, parseMoment)
@@ -52,7 +53,7 @@ export function exportCommand(runtime: Runtime, done: (code: ExitCode) => void):
 }
 
 export function importDocumentCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
-  return storeCommand("document", "one document, from a file that `coppice export` wrote")
+  return modelsCommand("document", "one document, from a file that `coppice export` wrote")
     .argument("[file]", "where from; - is the standard input", "-")
     .option("--id <id>", "import under this id; default: the id of the export")
     .option("--recreate", "take an id that was deleted before")
@@ -204,7 +205,7 @@ async function importOne(runtime: Runtime, file: string, options: ImportOptions)
       details: { file },
     });
   }
-  if (file !== "-" && (await isAbsent(options.store))) await tryImport(file, signal);
+  if (file !== "-" && (await isAbsent(options.store))) await tryImport(file, options, signal);
   const wanted = { ...options, create: true, tellsNew: true };
   return withStorage(runtime, wanted, async (storage, { isNew }) => {
     const stream = file === "-" ? input : createReadStream(file);
@@ -216,9 +217,10 @@ async function importOne(runtime: Runtime, file: string, options: ImportOptions)
 }
 
 /** Throws for what cannot be imported, before there is a new store for it. */
-async function tryImport(file: string, signal: AbortSignal): Promise<void> {
+async function tryImport(file: string, { models }: ImportOptions, signal: AbortSignal): Promise<void> {
   if ((await stat(file)).size > TRIAL_BYTES_MAX) return;
-  const storage = await DocumentStorage.open({ backend: memoryBackend(), models: await loadModels() });
+  const wanted = { backend: memoryBackend(), models: await loadModels(models) };
+  const storage = await DocumentStorage.open(wanted);
   try {
     await storage.import(createReadStream(file), { signal });
   } finally {

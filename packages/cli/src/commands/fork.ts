@@ -8,7 +8,7 @@
 import type { Command } from "commander";
 import type { Moment } from "coppice";
 import { EXIT, type ExitCode } from "../errors.js";
-import { AT_WITH_EVENTS, examples, parseMoment, type StoreOptions, storeCommand } from "../options.js";
+import { AT_WITH_EVENTS, examples, modelsCommand, parseMoment, type StoreOptions } from "../options.js";
 import { byteSize, count, printable } from "../output.js";
 import type { Runtime } from "../runtime.js";
 import { withStorage } from "../store.js";
@@ -20,7 +20,7 @@ interface Options extends StoreOptions {
 }
 
 export function forkCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
-  return storeCommand("fork", "make a document out of another, with its history")
+  return modelsCommand("fork", "make a document out of another, with its history")
     .argument("<id>", "the document")
     .argument("<new-id>", "the id of the fork")
     .option("--at <moment>", AT_WITH_EVENTS, parseMoment)

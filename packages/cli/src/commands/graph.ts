@@ -8,7 +8,7 @@ import type { Command } from "commander";
 import { GraphDocument, layOutGraph } from "coppice";
 import { CommandError, EXIT, type ExitCode } from "../errors.js";
 import { toLines, toSvg } from "../graph/drawing.js";
-import { examples, type StoreOptions, storeCommand } from "../options.js";
+import { examples, modelsCommand, type StoreOptions } from "../options.js";
 import { printable } from "../output.js";
 import type { Runtime } from "../runtime.js";
 import { withStorage } from "../store.js";
@@ -19,7 +19,7 @@ interface Options extends StoreOptions {
 }
 
 export function graphCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
-  return storeCommand("graph", "draw the event graph of a document")
+  return modelsCommand("graph", "draw the event graph of a document")
     .argument("<id>", "the document, of the model tree")
     .option("--svg <file>", "write a picture instead")
     .addHelpText(

@@ -14,9 +14,10 @@ import { CommandError, EXIT, type ExitCode } from "../errors.js";
 import { tellFailures } from "../failures.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
 import { count, plural, printable } from "../output.js";
+import { loadPackage } from "../packages.js";
 import { Progress } from "../progress.js";
 import { type Runtime, unlessPipeClosed } from "../runtime.js";
-import { loadPackage, parseStore, withStorage } from "../store.js";
+import { parseStore, withStorage } from "../store.js";
 import { importDocumentCommand } from "./export.js";
 
 export function importCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {

@@ -6,7 +6,7 @@
 import type { Command } from "commander";
 import { toHex } from "coppice";
 import { CommandError, EXIT, type ExitCode } from "../errors.js";
-import { examples, parseCount, type StoreOptions, storeCommand } from "../options.js";
+import { examples, modelsCommand, parseCount, type StoreOptions } from "../options.js";
 import { printable } from "../output.js";
 import type { Runtime } from "../runtime.js";
 import { withStorage } from "../store.js";
@@ -18,7 +18,7 @@ interface Options extends StoreOptions {
 }
 
 export function readCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
-  return storeCommand("read", "print the stored events of a document as JSON lines")
+  return modelsCommand("read", "print the stored events of a document as JSON lines")
     .argument("<id>", "the document")
     .option(
       "--from <clock>",

@@ -19,16 +19,17 @@ import { CommandError, describeError, EXIT, type ExitCode, StopFailed } from "..
 import { failureOf, grouped } from "../failures.js";
 import {
   examples,
+  modelsCommand,
   parseByteSize,
   parseDuration,
   parsePort,
   type StoreOptions,
-  storeCommand,
 } from "../options.js";
 import { plural, printable } from "../output.js";
+import { loadPackage } from "../packages.js";
 import { delay, type Runtime } from "../runtime.js";
 import { listenOnce } from "../start/supervisor.js";
-import { isAbsent, loadPackage, parseStore, withStorage } from "../store.js";
+import { isAbsent, parseStore, withStorage } from "../store.js";
 
 interface Options extends StoreOptions {
   readonly host: string;
@@ -54,7 +55,7 @@ const PAUSE_MS_MIN = 1_000;
 const PAUSE_MS_MAX = 2 ** 31 - 1;
 
 export function serveCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
-  return storeCommand("serve", "let y-websocket clients edit the documents, and offer an HTTP API")
+  return modelsCommand("serve", "let y-websocket clients edit the documents, and offer an HTTP API")
     .option("--host <address>", "where to listen", "127.0.0.1")
     .option("--port <number>", "at which port; 0: any that is free", parsePort, 8787)
     .option("--tokens <file>", "who may do what: a JSON list of grants (default: COPPICE_TOKENS)")

@@ -5,10 +5,11 @@
 
 import type { Command } from "commander";
 import { EXIT, type ExitCode } from "../errors.js";
-import { AT, examples, parseMoment, type StoreOptions, storeCommand } from "../options.js";
+import { AT, examples, modelsCommand, parseMoment, type StoreOptions } from "../options.js";
 import { printable } from "../output.js";
+import { loadPackage } from "../packages.js";
 import type { Runtime } from "../runtime.js";
-import { loadPackage, withStorage } from "../store.js";
+import { withStorage } from "../store.js";
 import { existing, notYet } from "./document.js";
 
 interface Options extends StoreOptions {
@@ -16,7 +17,7 @@ interface Options extends StoreOptions {
 }
 
 export function showCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
-  return storeCommand("show", "print what a document holds, now or as it was")
+  return modelsCommand("show", "print what a document holds, now or as it was")
     .argument("<id>", "the document")
     .option("--at <moment>", AT, parseMoment)
     .addHelpText(

@@ -6,7 +6,14 @@
 import type { Command } from "commander";
 import type { Moment, Tag } from "coppice";
 import { CommandError, EXIT, type ExitCode } from "../errors.js";
-import { examples, isReadAsTag, parseMoment, type StoreOptions, storeCommand } from "../options.js";
+import {
+  examples,
+  isReadAsTag,
+  modelsCommand,
+  parseMoment,
+  type StoreOptions,
+  storeCommand,
+} from "../options.js";
 import { byteSize, count, printable, timestamp } from "../output.js";
 import type { Runtime } from "../runtime.js";
 import { withStorage } from "../store.js";
@@ -17,7 +24,7 @@ interface TagOptions extends StoreOptions {
 }
 
 export function tagCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
-  return storeCommand("tag", "name a version of a document, and keep it")
+  return modelsCommand("tag", "name a version of a document, and keep it")
     .argument("<id>", "the document")
     .argument("<name>", "the name; it must be free, and no clock or date for --at")
     .option("--at <moment>", "a clock, a date, or another tag (or tag:NAME); default: the head", parseMoment)

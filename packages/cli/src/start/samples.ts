@@ -22,6 +22,7 @@ import {
 } from "coppice";
 import type * as Yjs from "yjs";
 import type { StoreOptions } from "../options.js";
+import { loadPackage } from "../packages.js";
 import {
   DEFAULT_CONCURRENT,
   DEFAULT_SEQUENTIAL,
@@ -34,7 +35,7 @@ import { typeRecording } from "../replay/typing.js";
 import { seededRandom } from "../replay/typist.js";
 import type { Updates } from "../replay/updates.js";
 import type { Runtime } from "../runtime.js";
-import { loadBackend, loadPackage, parseStore, waiting } from "../store.js";
+import { loadBackend, parseStore, waiting } from "../store.js";
 import { author } from "./author.js";
 
 export interface Sample {

@@ -24,6 +24,7 @@ import { sealRecord } from "./envelope.js";
 import type { Folder } from "./folding.js";
 import { type Meta, metaKey, packRecord, packSnapshotRecord, type SnapshotRecord, sealMeta } from "./meta.js";
 import { stageKey } from "./stages.js";
+import { encodeEvents } from "./state.js";
 import { sealTags, tagsKey } from "./tag-index.js";
 
 const STEPS_MAX = 32;
@@ -207,7 +208,7 @@ async function repairHeld(repair: Repair): Promise<boolean> {
     const time = context.env.now();
     for (const { key, inLog } of slice) {
       if (inLog === undefined) continue;
-      const payload = examination.model!.codec.encode([inLog.event]);
+      const payload = encodeEvents(examination.model!, examination.id, [inLog.event]);
       put.push({ key, value: sealRecord(key, time, payload) });
     }
     for (const [snapshot, record] of records) {

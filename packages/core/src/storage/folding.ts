@@ -10,7 +10,7 @@ import { equalBytes } from "../base/bytes.js";
 import type { AnyModel, Folded } from "../contract/model.js";
 import { type Context, observe } from "./context.js";
 import type { SnapshotSource } from "./snapshots.js";
-import type { State } from "./state.js";
+import { encodeEvents, type State } from "./state.js";
 
 /** Does the heavy work of a model: here, or elsewhere. */
 export interface Folder {
@@ -48,7 +48,7 @@ export async function foldState(
   const folded = await folder.fold(model, state.snapshot, events);
   const held = new Map<number, Uint8Array>();
   for (const index of [...folded.held, ...folded.refused.map((refusal) => refusal.index)]) {
-    held.set(clocks[index]!, model.codec.encode([events[index]]));
+    held.set(clocks[index]!, encodeEvents(model, id, [events[index]]));
   }
   for (const { index, reason } of folded.refused) {
     observe(context, (observer) => observer.held?.({ id, clock: clocks[index], reason }));

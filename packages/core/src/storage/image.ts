@@ -30,7 +30,7 @@ import {
 import { clockAt, type Moment } from "./moments.js";
 import { lastBatch, Moved, openBatch, type StoredBatch, withRestarts } from "./reader.js";
 import { partOf, type StageRef, type StageSpace, stageKey, stageOf } from "./stages.js";
-import { decodeBatch } from "./state.js";
+import { decodeBatch, encodeEvents } from "./state.js";
 import { furthest, readTags, sealTags, type TagEntry, type Tags, tagsKey } from "./tag-index.js";
 import { archivedLog, archivedMeta } from "./unarchiving.js";
 
@@ -333,7 +333,7 @@ function cutBatch(context: Context, { id, meta, clock }: View, batch: StoredBatc
     return { key, value: seal(key, envelope).bytes };
   }
   const model = modelOf(context, meta.model, id);
-  const payload = model.codec.encode(decodeBatch(model, id, batch).slice(0, count));
+  const payload = encodeEvents(model, id, decodeBatch(model, id, batch).slice(0, count));
   const logBytes = batch.logBytes - batch.payload.length + payload.length;
   const cut = { ...header, chosen: false };
   return { key, value: seal(key, { count, logBytes, time, compressed: false, batch: cut, payload }).bytes };

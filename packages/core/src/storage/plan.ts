@@ -15,6 +15,7 @@ import type { AppendRequest, AppendResult } from "./document-log.js";
 import { seal } from "./envelope.js";
 import { deletedError, displacedError, type Head, incomingError, tokenOf } from "./head.js";
 import { eventsKey, identityOf, type Meta, metaKey, sealMeta } from "./meta.js";
+import { encodeEvents } from "./state.js";
 import { erasedKey } from "./tombstone.js";
 
 /** An append that waits in the queue of its document; its bytes count as in flight until it is settled. */
@@ -194,7 +195,7 @@ export class Plan {
     const first = eventsKey(this.#id, head.clock);
     for (const draft of this.#drafts) {
       const key = after.clock === head.clock ? first : eventsKey(this.#id, after.clock);
-      const payload = payloadOf(this.#model!, draft.events);
+      const payload = payloadOf(this.#model!, this.#id, draft.events);
       if (draft.chosen) after.chosenTime = Math.max(after.chosenTime, commitIdTime(draft.commitId));
       const { bytes, crc } = seal(key, {
         count: draft.events.length,
@@ -382,8 +383,9 @@ function copyOf(head: Head): Head {
   return { meta, metaBytes, clock, logBytes, time, crc, chosenTime, last, erased, commits };
 }
 
-function payloadOf({ codec }: AnyModel, events: readonly unknown[]): Uint8Array | Framed {
-  return codec === binaryCodec ? new Framed(events as readonly Uint8Array[]) : codec.encode(events);
+function payloadOf(model: AnyModel, id: string, events: readonly unknown[]): Uint8Array | Framed {
+  if (model.codec === binaryCodec) return new Framed(events as readonly Uint8Array[]);
+  return encodeEvents(model, id, events);
 }
 
 const NONE: readonly never[] = [];

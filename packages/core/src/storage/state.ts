@@ -9,7 +9,7 @@
  */
 
 import { equalBytes } from "../base/bytes.js";
-import { CoppiceError, isCoppiceError } from "../base/errors.js";
+import { CoppiceError, isCoppiceError, said } from "../base/errors.js";
 import type { AnyModel } from "../contract/model.js";
 import { isWhole, readableFrom, scanLog } from "./archive.js";
 import { type Context, modelOf, observe } from "./context.js";
@@ -137,6 +137,24 @@ export function decodeBatch(model: AnyModel, id: string, batch: StoredBatch): un
   if (events.length !== batch.end - batch.clock)
     throw damaged(key, "the batch holds another number of events");
   return events;
+}
+
+/**
+ * The payload of a batch. Throws `EVENT_INVALID`, also for what is no bytes: written, it would be a batch
+ * that nothing can read.
+ */
+export function encodeEvents({ codec, name }: AnyModel, id: string, events: readonly unknown[]): Uint8Array {
+  let payload: unknown;
+  let cause: unknown;
+  try {
+    payload = codec.encode(events);
+  } catch (error) {
+    cause = error;
+  }
+  if (payload instanceof Uint8Array) return payload;
+  const why = cause === undefined ? ": what it made is no Uint8Array" : said(cause);
+  const message = `the ${name} model cannot encode the events${why}; nothing was written`;
+  throw new CoppiceError("EVENT_INVALID", message, { cause, details: { id } });
 }
 
 /** Snapshots that may be the base, the best one first. */

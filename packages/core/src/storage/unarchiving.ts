@@ -17,7 +17,7 @@ import { commitIdTime, newCommitId } from "./commit-id.js";
 import { type Context, modelOf } from "./context.js";
 import { seal } from "./envelope.js";
 import { type ArchiveRef, eventsKey, type Meta } from "./meta.js";
-import { decodeBatch } from "./state.js";
+import { decodeBatch, encodeEvents } from "./state.js";
 
 /** What meta would say of a version in the archive; `undefined` unless all of it up to there is kept. */
 export function archivedMeta(meta: Meta, at: number): { meta: Meta; segment: ArchiveRef } | undefined {
@@ -53,7 +53,7 @@ export async function* archivedLog(
     if (header.lost) payload = new Writer(4).uint32(crc).finish();
     else if (cut) {
       const model = modelOf(context, name, id);
-      payload = model.codec.encode(decodeBatch(model, id, batch).slice(0, at - batch.clock));
+      payload = encodeEvents(model, id, decodeBatch(model, id, batch).slice(0, at - batch.clock));
     }
     if (!header.lost) logBytes += payload.length;
     if (chosen) chosenTime = Math.max(chosenTime, commitIdTime(header.commitId));

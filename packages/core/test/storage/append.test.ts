@@ -483,10 +483,21 @@ describe("bad input", () => {
   test("[ER3] what the model cannot encode is refused alone, whatever waits beside and behind it", async () => {
     const plain = nameSet();
     const encode: typeof plain.codec.encode = (events) => {
-      if (events.some((event) => new TextDecoder().decode(event).includes("bad"))) throw new TypeError("bad");
+      if (events.some((event) => new TextDecoder().decode(event).includes("bad"))) return refuse(events);
       return plain.codec.encode(events);
     };
-    for (const exclusive of [true, false]) {
+    let refuse: (events: readonly Uint8Array[]) => Uint8Array;
+    const refusals: (typeof refuse)[] = [
+      () => {
+        throw new TypeError("bad");
+      },
+      // Without types anything may come, and what was written of it nothing could read again.
+      (events) => events as never,
+      () => "text" as never,
+      () => undefined as never,
+    ];
+    for (const [index, exclusive] of [true, false, true, false, true].entries()) {
+      refuse = refusals[index % refusals.length]!;
       const storage = await DocumentStorage.open({
         backend: simulatedBackend({ exclusive }),
         models: [{ ...plain, codec: { ...plain.codec, encode } }],
@@ -511,7 +522,7 @@ describe("bad input", () => {
         storage.append("d", [naming("bad")]),
         storage.delete("d"),
       ]);
-      expect(refused).toMatchObject({ status: "rejected", reason: { message: "bad" } });
+      expect(refused).toMatchObject({ status: "rejected", reason: { code: "EVENT_INVALID" } });
       expect(deleted.status).toBe("fulfilled");
       expect((await storage.check()).problems).toEqual([]);
       await storage.close();
