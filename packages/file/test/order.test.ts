@@ -79,7 +79,9 @@ async function isOutOfNumbers(image: DiskImage): Promise<boolean> {
 }
 
 /** A key is deleted and put again in one segment, of which a merge makes several, and another one of the first. */
-async function mergedTwice(): Promise<{ image: DiskImage; found: string[] }> {
+async function mergedTwice(
+  onStep?: (image: DiskImage) => void,
+): Promise<{ image: DiskImage; found: string[] }> {
   const disk = new SimulatedDisk();
   let { backend } = await open(disk, 1024 * KIB, 1);
   const write = async (id: string, count: number, bytes = 4000) => {
@@ -97,7 +99,9 @@ async function mergedTwice(): Promise<{ image: DiskImage; found: string[] }> {
   await backend.close();
   const opened = await open(disk, 64 * KIB);
   ({ backend } = opened);
+  disk.onOperation = () => onStep?.(disk.image());
   await opened.factory.merge();
+  disk.onOperation = undefined;
   await backend.commit({ delete: [{ space: "events", id: "first" }] });
   await opened.factory.merge();
   const found = await dump(backend);
@@ -114,6 +118,48 @@ test("[FL35] without a manifest, one of several segments of a merge that was mer
   expect(after.found).toEqual(found);
   const zeros = new Uint8Array(image.get("MANIFEST")!.length);
   expect((await repaired(withManifest(image, zeros))).found).toEqual(found);
+});
+
+test("[FL35] what a killed process leaves at any step of a merge into several segments is right without a manifest", async () => {
+  const steps: DiskImage[] = [];
+  await mergedTwice((image) => steps.push(image));
+  const found = (await repaired(steps[0]!)).found;
+  expect(ofId(found, "k")).toHaveLength(1);
+  expect(steps.length).toBeGreaterThan(30);
+  for (const [at, image] of steps.entries()) {
+    expect((await repaired(withManifest(image, undefined))).found, `step ${at}`).toEqual(found);
+  }
+});
+
+test("[FL35] what a merge leaves out is superseded by what is durable, where commits alone are not", async () => {
+  const disk = new SimulatedDisk();
+  const options = { segmentBytesMax: 64 * KIB, mergeDeadRatioMin: 0.3, durability: "process" } as const;
+  const factory = factoryOn(disk, options);
+  const backend = await factory.open(simulatedEnv(1));
+  const fill = async (id: string, count: number) => {
+    for (let seq = 0; seq < count; seq++) await backend.commit({ put: [put("events", id, seq, 4000)] });
+  };
+  await backend.commit({ put: [put("meta", "k", 0, 8, 1)] });
+  await fill("old", 16);
+  await backend.commit({ delete: [["meta", "k"]] });
+  await fill("stays", 8);
+  await backend.commit({ put: [put("meta", "k", 0, 8, 2)] });
+  await fill("stays-too", 10);
+  await backend.commit({ put: [put("meta", "k", 0, 8, 3)], delete: [{ space: "events", id: "stays" }] });
+  const lost = crashModels.find(({ keep, namesWithFiles }) => keep === "nothing" && namesWithFiles)!;
+  const steps: DiskImage[] = [];
+  disk.onOperation = () => steps.push(disk.crash(lost, seededRandom(1)));
+  await factory.merge();
+  await backend.close();
+  const seen = new Set<string>();
+  for (const [at, image] of steps.entries()) {
+    const opened = await open(new SimulatedDisk(image), 64 * KIB, 1);
+    const found = await dump(opened.backend);
+    await opened.backend.close();
+    for (const line of ofId(found, "k")) seen.add(line);
+    expect((await repaired(withManifest(image, undefined))).found, `step ${at}`).toEqual(found);
+  }
+  expect([...seen]).toEqual(["2", "3"].map((stamp) => `meta///k=0000000${stamp}00000000`));
 });
 
 test("[FL35] a commit larger than a segment that was merged twice keeps its records without a manifest", async () => {
@@ -418,7 +464,7 @@ test("[FL35] what a crash leaves of a merge beside its sources changes nothing, 
     ({ namesWithFiles, keep }) => namesWithFiles && keep !== "subset" && keep !== "sectors",
   );
   let looked = 0;
-  for (let seed = 1; seed <= 6; seed++) {
+  for (let seed = 1; seed <= 3; seed++) {
     await explore(seed, models, {
       drawn: largeSteps(seededRandom(seed)),
       options: { mergeDeadRatioMin: 0.3 },
@@ -434,5 +480,5 @@ test("[FL35] what a crash leaves of a merge beside its sources changes nothing, 
       },
     });
   }
-  expect(looked).toBeGreaterThan(800);
+  expect(looked).toBeGreaterThan(400);
 });
