@@ -469,7 +469,7 @@ describe("changing", () => {
     expect((await coppice(["rm", "notes/a", "nobody", "--yes", "-s", url])).code).toBe(3);
     expect((await coppice(["info", "notes/a", "-s", url])).code).toBe(0);
     const removed = await coppice(["rm", "notes/a", "notes/b", "--yes", "--json", "-s", url]);
-    expect(JSON.parse(removed.stdout)).toEqual({ removed: ["notes/a", "notes/b"] });
+    expect(JSON.parse(removed.stdout)).toEqual({ removed: ["notes/a", "notes/b"], metas: [] });
     expect((await coppice(["rm", ODD, "--yes", "-s", url])).stdout).toMatch(/^removed odd \\u001b/);
     expect((await coppice(["ls", "-s", url])).stdout).toBe("");
   });

@@ -1,7 +1,9 @@
 import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { metaId } from "@coppice/yjs/y-leveldb";
 import { ClassicLevel } from "classic-level";
+import { LIMITS } from "coppice";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { LeveldbPersistence } from "y-leveldb";
 import type { Doc } from "yjs";
@@ -49,6 +51,44 @@ test("[CL30] import y-leveldb moves a directory over, and may be repeated", asyn
     { id: "notes", outcome: "present", updates: 5, metas: 1 },
     { documents: 2, present: 2, problems: [], created: false },
   ]);
+});
+
+test("[CL169] rm and erase take the metas of y-leveldb along, also where nothing else is there", async () => {
+  const location = join(await temporaryDirectory(), "data");
+  const url = `level:${location}`;
+  await coppice(["import", "y-leveldb", source, "--store", url]);
+  const storage = await openStore(location);
+  const long = "x".repeat(LIMITS.idBytesMax);
+  await storage.append(long, [keystrokes("x")[0]!]);
+  for (const id of ["notes", "gone", "more"]) await storage.fork(metaId("notes"), metaId(`${id}-2`));
+  await storage.fork("notes", "notes-2");
+  await storage.close();
+  const removed = await coppice(["rm", "more", "notes-2", "gone-2", long, "--yes", "--store", url]);
+  expect(removed).toMatchObject({
+    code: 0,
+    stdout: `removed more\nremoved notes-2 and its metas\nremoved the metas of gone-2\nremoved ${long}\n`,
+  });
+  const erased = await coppice([
+    "erase",
+    "notes",
+    "gone-2",
+    "never",
+    long,
+    "--yes",
+    "--json",
+    "--store",
+    url,
+  ]);
+  expect(JSON.parse(erased.stdout)).toEqual({
+    erased: [
+      { id: "notes", existed: true, keys: expect.any(Number), metaKeys: expect.any(Number) },
+      { id: "gone-2", existed: false, keys: 0, metaKeys: 1 },
+      { id: "never", existed: false, keys: 0, metaKeys: 0 },
+      { id: long, existed: false, keys: 1, metaKeys: 0 },
+    ],
+  });
+  const left = jsonLines((await coppice(["ls", "--json", "--store", url])).stdout);
+  expect(left).toMatchObject([{ id: metaId("more-2") }]);
 });
 
 test("[CL150] an id that is percent-encoded is told of, and a fork under the decoded one has its text", async () => {

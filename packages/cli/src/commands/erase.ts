@@ -1,6 +1,6 @@
 /**
  * `coppice erase`: removes documents so that no key and no file of the store holds a byte of them. Like
- * `rm`, it asks on a terminal and wants `--yes` elsewhere.
+ * `rm`, it takes metas along, asks on a terminal and wants `--yes` elsewhere.
  *
  * The files are rewritten once, after the last document.
  */
@@ -11,7 +11,7 @@ import { examples, type StoreOptions, storeCommand } from "../options.js";
 import { printable } from "../output.js";
 import type { Runtime } from "../runtime.js";
 import { withStorage } from "../store.js";
-import { confirmed } from "./rm.js";
+import { confirmed, loadMetaIdOf, removalOf } from "./rm.js";
 
 interface Options extends StoreOptions {
   readonly yes?: true;
@@ -43,14 +43,17 @@ async function erase(runtime: Runtime, ids: readonly string[], options: Options)
     if (!options.yes && !(await confirmed(runtime, `Erase ${what}, without a way back?`))) {
       throw new CommandError("FAILED", "nothing was erased");
     }
-    const erased: { id: string; existed: boolean; keys: number }[] = [];
+    const metaIdOf = await loadMetaIdOf();
+    const erased: { id: string; existed: boolean; keys: number; metaKeys: number }[] = [];
     for (const id of ids) {
       signal.throwIfAborted();
-      const reclaim = options.reclaim && id === ids.at(-1);
-      const result = await storage.erase(id, { reclaim });
-      erased.push({ id, ...result });
-      const nothing = result.existed || result.keys > 0 ? "" : ": there was nothing of it";
-      if (!options.json) await out.line(`erased ${printable(id)}${nothing}`);
+      const metaId = metaIdOf(id);
+      const metas = metaId === undefined ? { keys: 0 } : await storage.erase(metaId, { reclaim: false });
+      const result = await storage.erase(id, { reclaim: options.reclaim && id === ids.at(-1) });
+      erased.push({ id, ...result, metaKeys: metas.keys });
+      const isAny = result.existed || result.keys > 0;
+      const nothing = isAny || metas.keys > 0 ? "" : ": there was nothing of it";
+      if (!options.json) await out.line(`erased ${removalOf(id, isAny, metas.keys > 0)}${nothing}`);
     }
     if (options.json) await out.json({ erased });
     return EXIT.ok;

@@ -1,13 +1,16 @@
 /**
- * `coppice rm`: removes documents and leaves tombstones, so that their clocks are never used again. On a
- * terminal it asks; elsewhere it wants `--yes`, because nothing that runs by itself should delete by a slip.
+ * `coppice rm`: removes documents and leaves tombstones, so that their clocks are never used again. What
+ * `setMeta` of the y-leveldb drop-in keeps beside a document goes with it. On a terminal it asks; elsewhere
+ * it wants `--yes`, because nothing that runs by itself should delete by a slip.
  */
 
 import { createInterface } from "node:readline/promises";
 import type { Command } from "commander";
+import { LIMITS } from "coppice";
 import { CommandError, EXIT, type ExitCode } from "../errors.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
 import { printable } from "../output.js";
+import { loadPackage } from "../packages.js";
 import type { Runtime } from "../runtime.js";
 import { withStorage } from "../store.js";
 import { noDocument } from "./document.js";
@@ -36,22 +39,42 @@ async function remove(runtime: Runtime, ids: readonly string[], options: Options
     });
   }
   return withStorage(runtime, { ...options, restores: false }, async (storage) => {
-    const found = await Promise.all(ids.map(async (id) => (await storage.info(id)) !== undefined));
+    const metaIdOf = await loadMetaIdOf();
+    const exists = async (id?: string) => id !== undefined && (await storage.info(id)) !== undefined;
+    const found = await Promise.all(
+      ids.map(async (id) => (await exists(id)) || (await exists(metaIdOf(id)))),
+    );
     const missing = ids.filter((_, index) => !found[index]);
     if (missing[0] !== undefined) throw noDocument(missing[0]);
     const what = ids.length === 1 ? `"${printable(ids[0]!)}"` : `${ids.length} documents`;
     if (!options.yes && !(await confirmed(runtime, `Remove ${what}?`))) {
       throw new CommandError("FAILED", "nothing was removed");
     }
-    const removed: string[] = [];
+    const [removed, metas]: [string[], string[]] = [[], []];
     for (const id of ids) {
       signal.throwIfAborted();
-      if (await storage.delete(id)) removed.push(id);
-      if (!options.json) await out.line(`removed ${printable(id)}`);
+      // First: a run that ends in between leaves a document that this command finds again.
+      const metaId = metaIdOf(id);
+      const hadMetas = metaId !== undefined && (await storage.delete(metaId));
+      const existed = await storage.delete(id);
+      if (hadMetas) metas.push(id);
+      if (existed) removed.push(id);
+      if (!options.json) await out.line(`removed ${removalOf(id, existed, hadMetas)}`);
     }
-    if (options.json) await out.json({ removed });
+    if (options.json) await out.json({ removed, metas });
     return EXIT.ok;
   });
+}
+
+/** The id under which y-leveldb's metas of a document are kept; `undefined`: too long, so it has none. */
+export async function loadMetaIdOf(): Promise<(id: string) => string | undefined> {
+  const { metaId } = await loadPackage("@coppice/yjs", () => import("@coppice/yjs/y-leveldb"));
+  return (id) => (Buffer.byteLength(metaId(id)) > LIMITS.idBytesMax ? undefined : metaId(id));
+}
+
+export function removalOf(id: string, existed: boolean, hadMetas: boolean): string {
+  if (!hadMetas) return printable(id);
+  return existed ? `${printable(id)} and its metas` : `the metas of ${printable(id)}`;
 }
 
 /** Asks on the terminal; anything but yes is no. */

@@ -19,3 +19,4 @@ export {
   PREFERRED_TRIM_SIZE,
 } from "./level-view.js";
 export { LeveldbPersistence, type LeveldbPersistenceOptions } from "./leveldb-persistence.js";
+export { metaId } from "./metas.js";

@@ -17,7 +17,11 @@ export function isMetaId(id: string): boolean {
   return id.startsWith(PREFIX);
 }
 
-/** Throws `ID_INVALID` for what is no string: a template would make an id of it. */
+/**
+ * The id under which the metas of a document are kept, as one more document. Who removes that one with
+ * `storage.delete` or `storage.erase` removes this one too. Throws `ID_INVALID` for what is no string: a
+ * template would make an id of it.
+ */
 export function metaId(name: string): string {
   assertString(name);
   return `${PREFIX}${name}`;
