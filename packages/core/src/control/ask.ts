@@ -2,7 +2,8 @@
  * The asking end of the control socket: a part of `DocumentStorage`, done by the process that owns the store.
  *
  * Invariants: a connection carries one call at a time, so an owner that ends is noticed at once; a call that
- * is aborted stops between two steps and says what was done; nothing is retried.
+ * is aborted stops between two steps and says what was done; nothing is retried. Reads that begin when the
+ * owner has gone are asked of the next one.
  */
 
 import { connect, type Socket } from "node:net";
@@ -31,15 +32,19 @@ const BUSY_EACH_MS = 50;
 export async function findOwner(directory: string): Promise<StoreOwner | undefined> {
   const place = await readPlace(directory);
   if (place === undefined) return undefined;
-  const owner = new StoreOwner(place);
+  const owner = new StoreOwner(directory, place);
   try {
     await owner.hello();
     return owner;
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === "ENOENT" || code === "ECONNREFUSED" || code === "UNAVAILABLE") return undefined;
+    if (isGone(error)) return undefined;
     throw error;
   }
+}
+
+function isGone(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException;
+  return code === "ENOENT" || code === "ECONNREFUSED" || code === "UNAVAILABLE";
 }
 
 /**
@@ -49,9 +54,11 @@ export async function findOwner(directory: string): Promise<StoreOwner | undefin
 export class StoreOwner {
   /** Process id that the owner wrote down. */
   readonly pid: number;
+  readonly #directory: string;
   readonly #place: ControlPlace;
 
-  constructor(place: ControlPlace) {
+  constructor(directory: string, place: ControlPlace) {
+    this.#directory = directory;
     this.#place = place;
     this.pid = place.pid;
   }
@@ -98,11 +105,13 @@ export class StoreOwner {
 
   /**
    * What the owner has stored, as a shared backend that only reads: what is committed is seen by the next
-   * read. A read that the owner has no connection for waits, and rejects with `BUSY` after 10 s. `commit` and
-   * `reclaim` reject with `READ_ONLY`.
+   * read. A read that the owner has no connection for waits, and rejects with `BUSY` after 10 s. One during
+   * which the owner ends rejects with `UNAVAILABLE`; later ones are asked of the next owner of the directory,
+   * when there is one that offers control. `commit` and `reclaim` reject with `READ_ONLY`.
    */
   backend(): BackendFactory {
-    return { name: "owner", open: async (env) => new Reads(this.#place, await this.#traits(), env) };
+    const [directory, place] = [this.#directory, this.#place];
+    return { name: "owner", open: async (env) => new Reads(directory, place, await this.#traits(), env) };
   }
 
   async #traits(): Promise<Traits> {
@@ -136,47 +145,57 @@ export class StoreOwner {
 /** See `StoreOwner.backend`. A few connections are kept for the next reads: the owner has only so many. */
 class Reads implements Backend {
   readonly traits: Traits;
-  readonly #place: ControlPlace;
+  readonly #directory: string;
   readonly #env: Env;
   readonly #idle: Connection[] = [];
+  #place: ControlPlace;
   #isClosed = false;
 
-  constructor(place: ControlPlace, traits: Traits, env: Env) {
+  constructor(directory: string, place: ControlPlace, traits: Traits, env: Env) {
+    this.#directory = directory;
     this.#place = place;
     this.#env = env;
     this.traits = traits;
   }
 
   async get(key: Parameters<Backend["get"]>[0]): Promise<Uint8Array | undefined> {
-    const connection = await this.#connection();
-    try {
-      const text = (await connection.ask("get", { key })) as string | undefined;
-      this.#keep(connection);
-      return text === undefined ? undefined : toBytes(text);
-    } catch (error) {
-      connection.end();
-      throw error;
+    for (;;) {
+      const connection = await this.#connection();
+      try {
+        const text = (await connection.ask("get", { key })) as string | undefined;
+        this.#keep(connection);
+        return text === undefined ? undefined : toBytes(text);
+      } catch (error) {
+        connection.end();
+        if (!wasLeft(connection, error)) throw error;
+      }
     }
   }
 
   async *scan(...[range, how = {}]: Parameters<Backend["scan"]>): AsyncGenerator<readonly Entry[]> {
     const { signal, ...options } = how;
-    signal?.throwIfAborted();
-    const connection = await this.#connection(signal);
-    if (signal?.aborted) this.#keep(connection);
-    signal?.throwIfAborted();
-    const abort = () => connection.end();
-    signal?.addEventListener("abort", abort, { once: true });
-    let isDone = false;
-    try {
-      for await (const page of connection.call("scan", { range, ...options }))
-        yield (page as unknown[]).map(fromWire);
-      isDone = true;
-    } finally {
-      signal?.removeEventListener("abort", abort);
-      // What was left early or has failed has answers under way.
-      if (isDone) this.#keep(connection);
-      else connection.end();
+    for (let isDone = false; !isDone; ) {
+      signal?.throwIfAborted();
+      const connection = await this.#connection(signal);
+      if (signal?.aborted) this.#keep(connection);
+      signal?.throwIfAborted();
+      const abort = () => connection.end();
+      signal?.addEventListener("abort", abort, { once: true });
+      let hasPages = false;
+      try {
+        for await (const page of connection.call("scan", { range, ...options })) {
+          hasPages = true;
+          yield (page as unknown[]).map(fromWire);
+        }
+        isDone = true;
+      } catch (error) {
+        if (hasPages || signal?.aborted || !wasLeft(connection, error)) throw error;
+      } finally {
+        signal?.removeEventListener("abort", abort);
+        // What was left early or has failed has answers under way.
+        if (isDone) this.#keep(connection);
+        else connection.end();
+      }
     }
   }
 
@@ -195,6 +214,7 @@ class Reads implements Backend {
   }
 
   #keep(connection: Connection): void {
+    connection.isReused = true;
     if (!this.#isClosed && this.#idle.length < IDLE_MAX) this.#idle.push(connection);
     else connection.end();
   }
@@ -202,14 +222,16 @@ class Reads implements Backend {
   /** One that the owner has taken. It has only so many, and whoever has them gives them back. */
   async #connection(signal?: AbortSignal): Promise<Connection> {
     for (let waitedMs = 0; ; waitedMs += BUSY_EACH_MS) {
-      const idle = this.#idle.pop();
+      const idle = this.#takeIdle();
       if (idle !== undefined) return idle;
-      const connection = new Connection(this.#place, { keep: true });
+      const place = this.#place;
+      const connection = new Connection(place, { keep: true });
       try {
         await connection.ask("hello", {});
         return connection;
       } catch (error) {
         connection.end();
+        if (isGone(error) && (await this.#findNext(place))) continue;
         // Too many connect at once: the system turns them away before the owner can.
         const isBusy = isCoppiceError(error, "BUSY") || (error as NodeJS.ErrnoException).code === "EAGAIN";
         if (!isBusy || waitedMs >= BUSY_MS_MAX) throw error;
@@ -217,6 +239,26 @@ class Reads implements Backend {
       await this.#env.delay(BUSY_EACH_MS, signal);
     }
   }
+
+  /** Not one that the owner has ended meanwhile. */
+  #takeIdle(): Connection | undefined {
+    for (;;) {
+      const idle = this.#idle.pop();
+      if (!idle?.isEnded) return idle;
+    }
+  }
+
+  /** Whether somebody else has offered control since; each owner has a token of its own. */
+  async #findNext({ token }: ControlPlace): Promise<boolean> {
+    const place = await readPlace(this.#directory);
+    if (place !== undefined) this.#place = place;
+    return this.#place.token !== token;
+  }
+}
+
+/** The owner had ended before it was asked: a read goes to the next. */
+function wasLeft({ isReused }: Connection, error: unknown): boolean {
+  return isReused && isGone(error);
 }
 
 interface Line {
@@ -230,6 +272,8 @@ class Connection {
   readonly #keep: boolean;
   readonly #socket: Socket;
   readonly #lines: Line[] = [];
+  /** It has answered before, and lay idle. */
+  isReused = false;
   #failure: Error | undefined;
   #wake: () => void = () => undefined;
 
@@ -258,6 +302,10 @@ class Connection {
       this.#wake();
     });
     this.#socket = socket;
+  }
+
+  get isEnded(): boolean {
+    return this.#failure !== undefined;
   }
 
   /** Resolves with the result. */

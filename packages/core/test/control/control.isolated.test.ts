@@ -439,4 +439,27 @@ describe("reading through the owner", () => {
     await expect(rest()).rejects.toMatchObject({ code: "UNAVAILABLE" });
     await expect(backend.get(["meta", "doc-0001"])).rejects.toThrow();
   });
+
+  test("[CS18] what is open to read goes on with the next owner, and tells what it finds in between", async () => {
+    const storage = await storageWith(3);
+    let control = await offerControl(storage, directory);
+    const through = await DocumentStorage.open({
+      backend: (await findOwner(directory))!.backend(),
+      models: [nameSet()],
+    });
+    endings.push(() => through.close());
+    const clock = async () => (await through.load("doc-0001"))?.clock;
+    for (let owners = 1; owners < 4; owners++) {
+      expect(await clock()).toBe(2 + owners);
+      await control.close();
+      await expect(clock()).rejects.toMatchObject({ code: "UNAVAILABLE" });
+      await storage.append("doc-0001", [naming(`of owner ${owners}`)]);
+      control = await offerControl(storage, directory);
+    }
+    endings.push(() => control.close());
+    // Several at once, each with connections of its own that have ended.
+    await control.close();
+    control = await offerControl(storage, directory);
+    expect(await Promise.all(Array.from({ length: 20 }, clock))).toEqual(Array(20).fill(6));
+  });
 });
