@@ -4,7 +4,8 @@
  * took, so that those who type keep most of the time of processors and disk.
  *
  * Invariant: one document's failure is reported and stops no other, not even where the store is full: others
- * need less room, and each that is trimmed makes some. A stop (signal, budget) comes between documents or
+ * need less room, and each that is trimmed makes some. Only where a write has failed so that the backend takes
+ * no more, the run ends, and says what was done before. A stop (signal, budget) comes between documents or
  * between steps of one, and leaves nothing half done.
  */
 
@@ -58,8 +59,11 @@ export interface CompactAllResult {
   readonly failed: number;
   /** The first 1,000 of these. */
   readonly failures: readonly { readonly id: string; readonly error: CoppiceError | string }[];
-  /** Why it ended before the last document, if it did. */
-  readonly stopped: "budget" | "signal" | undefined;
+  /**
+   * Why it ended before the last document, if it did. `poisoned`: a write failed, and the backend takes no
+   * more before it is reopened (`recover()`); what was done before stays.
+   */
+  readonly stopped: "budget" | "signal" | "poisoned" | undefined;
   readonly durationMs: number;
 }
 
@@ -69,6 +73,8 @@ interface Source {
   compact(id: string, options: CompactOptions): Promise<CompactResult>;
   /** Somebody waits for an append. */
   busy(): boolean;
+  /** The backend takes no more writes. */
+  poisoned(): boolean;
 }
 
 const FAILURES_MAX = 1000;
@@ -100,10 +106,12 @@ export async function compactAll(
         result = await source.compact(id, compactOptions(options));
     } catch (error) {
       if (options.signal?.aborted) return false;
-      if (!isCoppiceError(error) || error.kind === "closed") {
+      const isOver = isCoppiceError(error, "POISONED") && source.poisoned();
+      if (!isCoppiceError(error) || (error.kind === "closed" && !isOver)) {
         fatal ??= { error };
         return false;
       }
+      if (isOver) stopped = "poisoned";
       fail(id, error);
     }
     if (result?.outcome === "refused") fail(id, result.reason ?? "refused");

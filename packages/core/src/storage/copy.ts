@@ -7,7 +7,8 @@
  *
  * Invariants: the failure of one document is reported and stops no other, and so is a part of the source that
  * its backend cannot read: what lies around it is copied. Only a target that is full is given up: smaller
- * documents may still fit, so not at the first that does not, and what removes is carried over all the same.
+ * documents may still fit, so not at the first that does not, and what removes is carried over all the same;
+ * and one whose backend takes no more writes, since one has failed.
  * A stop, or a crash, leaves each document of the target whole, and the next run goes on. What the target has
  * and the source never had stays.
  */
@@ -73,9 +74,11 @@ export interface CopyResult {
   readonly failures: readonly { readonly id: string; readonly error: CoppiceError }[];
   /**
    * Why it ended before the last document, if it did. `full`: the target had no room (`STORE_FULL`) for 16
-   * documents in a row; of those after them only deletions and erasures were carried over.
+   * documents in a row; of those after them only deletions and erasures were carried over. `poisoned`: a
+   * write to the target failed, and it takes no more before it is reopened (`recover()`); what was copied
+   * before stays, and the next copy goes on.
    */
-  readonly stopped: "signal" | "full" | undefined;
+  readonly stopped: "signal" | "full" | "poisoned" | undefined;
   readonly durationMs: number;
 }
 
@@ -151,18 +154,18 @@ async function copyOnce(
   for (const carry of [() => run.carryErasures(), () => run.carryQuarantine()]) {
     if (run.isOver || options.signal?.aborted) break;
     await carry().catch((error: unknown) => {
-      if (!isCoppiceError(error, "CORRUPT") && !isCoppiceError(error, "STORE_FULL")) throw error;
-      run.fail("", error);
+      const isTold = isCoppiceError(error, "CORRUPT") || isCoppiceError(error, "STORE_FULL");
+      if (isTold || run.isWriteFailure(error)) run.fail("", error);
+      else throw error;
     });
   }
   if (run.fatal !== undefined) throw run.fatal.error;
-  const stopped = options.signal?.aborted ? "signal" : run.isFull ? "full" : undefined;
   return {
     ...run.totals,
     documents: run.documents,
     failed: run.failed,
     failures: run.failures,
-    stopped,
+    stopped: options.signal?.aborted ? "signal" : run.stopped,
     durationMs: source.env.elapsed() - started,
   };
 }
@@ -185,6 +188,8 @@ class Run {
   failed = 0;
   /** The target has no room for documents; it may have some for removals, which are small and make more. */
   isFull = false;
+  /** The target takes no more writes. */
+  isPoisoned = false;
   readonly #source: Context;
   readonly #target: Context;
   /** Where a document of the target is worked on. */
@@ -203,7 +208,12 @@ class Run {
 
   /** There is nothing more to try. */
   get isOver(): boolean {
-    return this.fatal !== undefined || this.#isSpent;
+    return this.fatal !== undefined || this.#isSpent || this.isPoisoned;
+  }
+
+  get stopped(): "poisoned" | "full" | undefined {
+    if (this.isPoisoned) return "poisoned";
+    return this.isFull ? "full" : undefined;
   }
 
   /** What cannot be read is for the copy itself to tell. */
@@ -295,8 +305,15 @@ class Run {
     }
   }
 
+  /** One of the target, of which nothing more is written before it is reopened. */
+  isWriteFailure(error: unknown): error is CoppiceError {
+    const isLast = isCoppiceError(error, "OUTCOME_UNKNOWN") || isCoppiceError(error, "POISONED");
+    return isLast && this.#target.guard.poison !== undefined;
+  }
+
   fail(id: string, error: unknown): void {
-    if (!isCoppiceError(error) || error.kind === "closed" || error.kind === "unknown") {
+    if (this.isWriteFailure(error)) this.isPoisoned = true;
+    else if (!isCoppiceError(error) || error.kind === "closed" || error.kind === "unknown") {
       this.fatal ??= { error };
       return;
     }

@@ -359,8 +359,10 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
       info: (id) => this.info(id),
       compact: (id, compactOptions) => this.compact(id, compactOptions),
       busy: () => this.#context.inFlight.bytes > 0,
+      poisoned: () => this.#context.guard.poison !== undefined,
     });
-    if (options.reclaim && !options.dryRun && result.stopped !== "signal")
+    const { stopped } = result;
+    if (options.reclaim && !options.dryRun && stopped !== "signal" && stopped !== "poisoned")
       await this.#context.guard.reclaim();
     return result;
   }

@@ -7,11 +7,15 @@ import { clean, names, open, type Storage, write } from "./copy-tools.js";
 
 const IDS = Array.from({ length: 60 }, (_, n) => `d${String(n).padStart(2, "0")}`);
 
-/** `refuses`: the keys of a commit for whose values there is no room. */
-async function pair(refuses: (keys: readonly Key[]) => boolean): Promise<{ from: Storage; to: Storage }> {
-  const backend = changed(memoryBackend(), (opened) => ({
+/** `refuses`: the keys of a commit for whose values there is no room, or which fails with this error. */
+async function pair(
+  refuses: (keys: readonly Key[]) => boolean,
+  error: Error = new CoppiceError("STORE_FULL", "no room"),
+): Promise<{ from: Storage; to: Storage }> {
+  const backend = changed(memoryBackend({ shared: true }), (opened) => ({
+    traits: { ...opened.traits, exclusive: true, poisonsItself: true },
     commit: async (batch) => {
-      if (refuses((batch.put ?? []).map(({ key }) => key))) throw new CoppiceError("STORE_FULL", "no room");
+      if (refuses((batch.put ?? []).map(({ key }) => key))) throw error;
       await opened.commit(batch);
     },
   }));
@@ -68,5 +72,44 @@ test("[MV41] what was deleted or erased is carried over all the same, unless tha
   });
   it.refuses = () => false;
   expect(await from.copyTo(to)).toMatchObject({ updated: 40, deleted: 10, erased: 8, stopped: undefined });
+  await clean(from, to);
+});
+
+test("[MV42] a write to the target that fails ends a copy, which tells what it has done, and the next run goes on", async () => {
+  const it = { left: 20 };
+  const { from, to } = await pair(() => it.left-- <= 0, new Error("the disk is gone"));
+  const run = (concurrency: number) => from.copyTo(to, { concurrency });
+  const failed = await run(1);
+  expect(failed).toMatchObject({ copied: 20, seen: 21, failed: 1, stopped: "poisoned" });
+  expect(failed.failures).toMatchObject([{ id: "d20", error: { code: "OUTCOME_UNKNOWN" } }]);
+  const again = await run(4);
+  expect(again).toMatchObject({ copied: 0, unchanged: 20, stopped: "poisoned" });
+  expect(new Set(again.failures.map(({ error }) => error.code))).toEqual(new Set(["POISONED"]));
+  expect(again.failures.length).toBeLessThan(5);
+  it.left = Number.POSITIVE_INFINITY;
+  await to.recover();
+  expect(await run(4)).toMatchObject({ copied: 40, unchanged: 20, failed: 0, stopped: undefined });
+  await clean(from, to);
+});
+
+test("[ST14] compactAll ends with what it has done where a write has failed, and nothing more is written", async () => {
+  const it = { left: Number.POSITIVE_INFINITY };
+  const { from, to } = await pair(() => it.left-- <= 0, new Error("the disk is gone"));
+  await from.copyTo(to);
+  it.left = 10;
+  const result = await to.compactAll({ concurrency: 1, reclaim: true });
+  expect(result).toMatchObject({ failed: 2, stopped: "poisoned" });
+  expect(result.failures.map(({ error }) => (error as CoppiceError).code)).toEqual([
+    "OUTCOME_UNKNOWN",
+    "POISONED",
+  ]);
+  expect(result.compacted).toBeGreaterThan(1);
+  it.left = Number.POSITIVE_INFINITY;
+  await to.recover();
+  expect(await to.compactAll()).toMatchObject({
+    failed: 0,
+    compacted: 60 - result.compacted,
+    stopped: undefined,
+  });
   await clean(from, to);
 });

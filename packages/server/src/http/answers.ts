@@ -132,7 +132,7 @@ export type CompactStepAnswer = CompactStep;
 /** `POST /api/compact`. */
 export interface CompactAllAnswer extends Omit<CompactAllResult, "failures" | "stopped"> {
   readonly failures: readonly { readonly id: string; readonly error: Pick<Failed, "code" | "message"> }[];
-  readonly stopped: "budget" | "signal" | null;
+  readonly stopped: NonNullable<CompactAllResult["stopped"]> | null;
 }
 
 /** A `progress` of `POST /api/compact`: documents looked at so far, and the id of the one just finished. */
