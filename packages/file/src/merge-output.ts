@@ -3,9 +3,10 @@
  * written, and when the files are named, is decided by who calls (`merger.ts`, `repair.ts`).
  *
  * Invariants: each segment ends exactly where its frames do, and is durable, with its name, when `finish`
- * resolves; a file whose write or sync failed is never named. Headers are written by `finish`, that of the
- * last segment first: what is left when that is interrupted is the end of what was copied, and replaying it
- * once more changes nothing.
+ * resolves; a file whose write or sync failed is never named. Headers are written by `finish`, after all
+ * frames are durable, that of the last segment first: what is left when that is interrupted is the end of
+ * what was copied, and replaying it once more changes nothing. A header before its frames would leave the
+ * beginning.
  */
 
 import { type StoreFiles, writeFully } from "./files.js";
@@ -111,6 +112,7 @@ export class MergeOutput {
   async finish(): Promise<void> {
     await this.#endSegment();
     const ranks = this.#ranks();
+    for (const { file } of this.segments) await file.sync();
     for (let i = this.segments.length - 1; i >= 0; i--) await this.#head(i, ranks?.[i]);
     await this.#files.syncNames();
   }

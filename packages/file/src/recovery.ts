@@ -16,7 +16,14 @@ import { CoppiceError, toHex } from "coppice";
 import { readFully, type StoreFiles, writeFully } from "./files.js";
 import { FRAME_HEADER_BYTES, isZero, readHeader } from "./frame.js";
 import { HintWriter, type RecordVisitor, readHint, visitHint } from "./hints.js";
-import { MANIFEST, type Manifest, readManifest, type SegmentRow, writeManifest } from "./manifest.js";
+import {
+  MANIFEST,
+  type Manifest,
+  NoRoomForManifest,
+  readManifest,
+  type SegmentRow,
+  writeManifest,
+} from "./manifest.js";
 import { setAside } from "./quarantine.js";
 import {
   damaged,
@@ -62,8 +69,8 @@ export async function recover(files: StoreFiles, options: RecoveryOptions): Prom
     const orphans = await removeOrphans(files, state);
     const active = state.active;
     const grown = active !== undefined && active.end !== manifest.segments.at(-1)!.end;
-    if (grown || orphans || manifest.syncs !== options.syncs) {
-      await writeManifest(files, state.manifest());
+    const changed = orphans || manifest.syncs !== options.syncs;
+    if ((grown || changed) && (await isWritten(files, state.manifest(), changed))) {
       state.generation++;
       state.recordedSequence = state.sequence;
     }
@@ -71,6 +78,20 @@ export async function recover(files: StoreFiles, options: RecoveryOptions): Prom
   } catch (error) {
     for (const segment of opened) void segment.retire();
     throw error;
+  }
+}
+
+/**
+ * Whether there was room for it. Where the log has only grown the one before does as well, and on a full disk
+ * there has to be a way to delete something.
+ */
+async function isWritten(files: StoreFiles, manifest: Manifest, isNeeded: boolean): Promise<boolean> {
+  try {
+    await writeManifest(files, manifest);
+    return true;
+  } catch (error) {
+    if (isNeeded || !(error instanceof NoRoomForManifest)) throw error;
+    return false;
   }
 }
 

@@ -27,7 +27,7 @@ import {
   type SegmentHeader,
   segmentName,
 } from "./segment.js";
-import { judgeTail, walkFrames } from "./tail.js";
+import { judgeTail, type Verdict, walkFrames } from "./tail.js";
 
 /** One damaged place. `bytes: 0`: the whole file is missing or unreadable. */
 export interface FileLogDamage {
@@ -114,6 +114,8 @@ class Repair {
   /** The highest number of a frame, and of one that is a commit. */
   #sequence = 0;
   #committed = 0;
+  /** As far as a manifest says. */
+  #syncs = true;
   #number = 0;
 
   constructor(files: StoreFiles, env: Env) {
@@ -154,6 +156,7 @@ class Repair {
     try {
       const manifest = await readManifest(this.#files);
       this.#store = manifest.store;
+      this.#syncs = manifest.syncs;
       this.#sequence = manifest.sequence;
       this.#committed = manifest.sequence;
       this.#number = Math.max(this.#number, manifest.nextNumber);
@@ -243,7 +246,9 @@ class Repair {
     if (salt === undefined) return bytes;
     const kept: RecordView[] = [];
     const opened = last ? this.#openedEnd(bytes, header, source, salt) : undefined;
-    const end = opened ?? this.#endOf(bytes, source, last, salt);
+    const end = opened?.end ?? this.#endOf(bytes, source, last, salt);
+    if (output !== undefined && opened?.kind === "damaged")
+      await setAside(this.#files, source.number, end, bytes.subarray(end, opened.used));
     const { damage, frames, sequenceMax } = salvage(bytes, end, salt, (record) => kept.push(record));
     for (const { position, bytes: length, inFrame } of damage) {
       this.#note(source.name, position, length, inFrame ? "a commit is damaged" : "bytes are damaged");
@@ -278,20 +283,22 @@ class Repair {
   }
 
   /**
-   * Where opening ends the last segment, when it does: what a crash tore behind that was never acknowledged,
-   * and its whole records are no damage, nor to be kept.
+   * Where opening ends the last segment, when it does, and what is behind that: what a crash tore there was
+   * never acknowledged, and its whole records are no damage, nor to be kept. Where commits are not synced
+   * that may be many of them, with holes between.
    */
   #openedEnd(
     bytes: Buffer,
     header: SegmentHeader | undefined,
     { row }: Source,
     salt: number,
-  ): number | undefined {
+  ): (Verdict & { readonly end: number }) | undefined {
     if (header === undefined) return undefined;
     const start = { end: SEGMENT_HEADER_BYTES, sequence: header.sequence, chain: header.chain };
     const { end, sequence } = walkFrames(bytes, 0, start, salt, () => undefined);
-    const isShort = end < (row?.end ?? 0) || sequence < this.#committed;
-    return isShort || judgeTail(bytes, end, salt).kind === "damaged" ? undefined : end;
+    const tail = judgeTail(bytes, end, salt);
+    if (end < (row?.end ?? 0) || sequence < this.#committed) return undefined;
+    return tail.kind === "damaged" && this.#syncs ? undefined : { ...tail, end };
   }
 
   /** Behind the known end of the last segment there may be more frames, and one that a crash tore. */

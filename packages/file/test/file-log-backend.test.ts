@@ -508,6 +508,14 @@ test.each(["power", "process"] as const)(
       expect(await dump(backend)).toEqual(lines);
       await backend.close();
     }
+    // Opened again, to make room.
+    backend = await factory.open(simulatedEnv(3));
+    expect(await dump(backend)).toEqual(lines);
+    await backend.commit({ delete: [["events", "d", 0]] });
+    await backend.close();
+    const after = await factoryOn(new SimulatedDisk(disk.image()), { durability }).open(simulatedEnv(4));
+    expect(await dump(after)).toEqual(lines.slice(1));
+    await after.close();
   },
 );
 

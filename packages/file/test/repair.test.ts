@@ -256,6 +256,41 @@ test("[FL28] without a manifest too a repair that dies can be repeated, and brin
   }
 });
 
+test("[FL28] and one that a loss of power ends, whatever of it is durable then", async () => {
+  const disk = new SimulatedDisk();
+  const backend = await factoryOn(disk, { mergeDeadRatioMin: 1 }).open(simulatedEnv(1));
+  const value = new Uint8Array(3000);
+  const fill = async (id: string) => {
+    for (let seq = 0; seq < 30; seq++) await backend.commit({ put: [{ key: ["events", id, seq], value }] });
+  };
+  for (const life of [1, 2]) {
+    await backend.commit({ delete: [["meta", "k"]] });
+    await fill(`life-${life}`);
+    await backend.commit({ put: [{ key: ["meta", "k"], value: new Uint8Array([life]) }] });
+    await fill(`more-${life}`);
+  }
+  const lines = await dump(backend);
+  await backend.close();
+  const whole = disk.image();
+  const without = new Map([...whole].filter(([name]) => name !== "MANIFEST"));
+  let looked = 0;
+  // The others keep what was written first, and write headers last.
+  for (const model of crashModels.filter(({ keep }) => keep === "subset" || keep === "sectors")) {
+    const random = seededRandom(looked + 1);
+    const store = new SimulatedDisk(without);
+    const images: DiskImage[] = [];
+    store.onOperation = () => images.push(store.crash(model, random));
+    await check(store, true);
+    for (const [at, image] of images.entries()) {
+      const after = new SimulatedDisk(image);
+      await check(after, true);
+      expect(await linesOf(after), `${model.title}, operation ${at}`).toEqual(lines);
+      looked++;
+    }
+  }
+  expect(looked).toBeGreaterThan(60);
+});
+
 test("[FL17] after a repair the storage above says which document lost what", async () => {
   const disk = new SimulatedDisk();
   const open = (on: SimulatedDisk) => DocumentStorage.open({ backend: factoryOn(on), models: [nameSet()] });
@@ -345,4 +380,39 @@ test("[FL31] a check calls nothing damage that a crash tore, and a repair change
     });
   }
   expect(looked).toBeGreaterThan(800);
+});
+
+test("[FL31] nor where commits are not synced, and many are torn; with other damage that is set aside as by opening", async () => {
+  let [torn, damaged] = [0, 0];
+  for (const model of crashModels) {
+    for (let seed = 1; seed <= 4; seed++) {
+      const random = seededRandom(seed);
+      const disk = new SimulatedDisk();
+      const open = (on: SimulatedDisk) => factoryOn(on, { durability: "process" }).open(simulatedEnv(1));
+      const backend = await open(disk);
+      for (let seq = 0; seq < 45 + seed; seq++)
+        await backend.commit({ put: [{ key: ["events", "d", seq], value: random.bytes(random.int(3000)) }] });
+      const image = disk.crash(model, random);
+      if (!image.has("MANIFEST")) continue;
+      const opened = new SimulatedDisk(image);
+      const found = await linesOf(opened);
+      const what = `${model.title}, seed ${seed}`;
+      const store = new SimulatedDisk(image);
+      expect((await check(store, true)).damage, what).toEqual([]);
+      expect(store.operationCount, what).toBe(0);
+      torn += found.length < 45 + seed ? 1 : 0;
+      const aside = [...opened.image()].find(([name]) => name.startsWith("quarantine-"));
+      const sealed = [...image.keys()].filter((name) => name.endsWith(".seg")).sort()[0]!;
+      if (aside === undefined || aside[0].includes(sealed.slice(0, 8))) continue;
+      damaged++;
+      const hurt = new SimulatedDisk(changed(image, sealed, (bytes) => bytes.fill(9, 4096 + 40, 4096 + 50)));
+      expect((await check(hurt, true)).damage, what).toMatchObject([{ file: sealed }]);
+      expect(Buffer.compare(hurt.image().get(aside[0])!, aside[1]), what).toBe(0);
+      const left = await linesOf(hurt);
+      expect(found, what).toEqual(expect.arrayContaining(left));
+      expect(left, what).toHaveLength(found.length - 1);
+    }
+  }
+  expect(torn).toBeGreaterThan(20);
+  expect(damaged).toBeGreaterThan(3);
 });
