@@ -28,7 +28,7 @@ Exit codes:
   1    it failed or was refused; check: there are problems, or a repair lost events;
        serve, start: something was not saved
   2    the command line is wrong
-  3    the document, store or recording does not exist
+  3    the document, tag, store, file or recording does not exist
   4    another process has the store open
   5    stored bytes are damaged
   6    another compaction of the store is under way; nothing was done
@@ -148,6 +148,7 @@ function exitCodeOf(kind: string, code: string): ExitCode {
   if (kind === "corrupt") return EXIT.corrupt;
   // The command line was right, and no store is damaged.
   if (code === "EXPORT_INVALID") return EXIT.failed;
+  if (code === "TAG_UNKNOWN") return EXIT.notFound;
   return kind === "invalid" ? EXIT.usage : EXIT.failed;
 }
 

@@ -13,6 +13,18 @@ import { printable } from "./output.js";
 import { makeProgram } from "./program.js";
 import { PipeClosed, processRuntime, type Runtime } from "./runtime.js";
 
+/** What is looked for under names that are no commands of ours. */
+const MEANT: ReadonlyMap<string, string> = new Map([
+  ["repair", "`coppice check --repair` mends a store; read what `coppice check` says first."],
+  ["verify", "`coppice check` verifies a store."],
+  ["backup", "`coppice copy <store> <backup>` makes a backup, and brings in what is new."],
+  ["restore", "`coppice copy <backup> <store>` restores one into an empty store."],
+  ["delete", "`coppice rm` removes documents, and `coppice erase` every trace of them."],
+  ["cat", "`coppice show` prints what a document holds, and `coppice read` its events."],
+  ["stat", "`coppice info` shows what is known of a document, and `coppice ls --long` of all."],
+  ["list", "`coppice ls` lists documents."],
+]);
+
 const runtime = processRuntime(fileURLToPath(import.meta.url));
 process.exitCode = await main(runtime, process.argv);
 
@@ -42,7 +54,8 @@ async function fail(given: Runtime, argv: readonly string[], error: unknown): Pr
   const shown = error instanceof CommanderError ? usageError(error, argv) : error;
   const { exitCode, code, kind, message, details, hint } = describeError(shown);
   if (process.env.COPPICE_DEBUG === "1" && error instanceof Error) await err.line(error.stack ?? "");
-  if (wantsJson(argv)) await err.json({ error: { code, kind, message, details, hint } });
+  const time = new Date().toISOString();
+  if (wantsJson(argv)) await err.json({ error: { code, kind, message, details, hint }, time });
   else {
     await err.line(`${err.style("red", "coppice:")} ${printable(message)}`);
     if (hint !== undefined) await err.line(hint);
@@ -66,10 +79,10 @@ function unknownIn([, , asked, word]: readonly string[]): string | undefined {
   return asked === "help" ? word : undefined;
 }
 
-/** What is looked for under a name that is no command of ours. */
-function meantBy(word: string): string | undefined {
-  if (word !== "repair") return undefined;
-  return "`coppice check --repair` mends a store; read what `coppice check` says first.";
+/** Of the first words, the options that stand before the command. */
+function isBeforeCommand(argv: readonly string[]): boolean {
+  const names = makeProgram(runtime, () => undefined).commands.map((command) => command.name());
+  return argv[2]?.startsWith("-") === true && argv.slice(3).some((word) => names.includes(word));
 }
 
 /** Commander's `error: message` and, on a second line, what may have been meant. */
@@ -77,10 +90,11 @@ function usageError({ message }: CommanderError, argv: readonly string[]): Comma
   const unknown = unknownIn(argv);
   if (unknown !== undefined) {
     return new CommandError("USAGE", `there is no command ${printable(unknown)}`, {
-      hint: meantBy(unknown) ?? "coppice --help lists them.",
+      hint: MEANT.get(unknown) ?? "coppice --help lists them.",
     });
   }
-  const meant = meantBy(/^error: unknown command '(.*)'/.exec(message)?.[1] ?? "");
+  const before = isBeforeCommand(argv) ? "Options go behind the command: coppice ls --json." : undefined;
+  const meant = MEANT.get(/^error: unknown command '(.*)'/.exec(message)?.[1] ?? "") ?? before;
   const [first = "", second] = message.replace(/^error: /, "").split("\n");
   const words = wordsOf(namedIn(argv));
   const more = meant ?? (second?.trim() || `${words} --help says more.`);

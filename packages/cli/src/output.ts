@@ -81,6 +81,11 @@ export class Output {
     return this.line(toJson(value));
   }
 
+  /** What happens while a process runs on, with the time: lines that are kept for long are read by it. */
+  event(event: string, facts: Readonly<Record<string, unknown>> = {}): Promise<void> {
+    return this.json({ time: new Date().toISOString(), event, ...facts });
+  }
+
   style(style: Style, text: string): string {
     const [on, off] = STYLES[style];
     return this.#colour ? `\u001b[${on}m${text}\u001b[${off}m` : text;

@@ -342,7 +342,7 @@ export async function refuseOtherScheme({ scheme, location }: LocatedStore): Pro
   const other = scheme === "level" ? "file" : "level";
   if (names.includes(FILES[scheme].head) || !names.includes(FILES[other].head)) return;
   throw new CommandError("USAGE", `${printable(location)} holds ${FILES[other].what}`, {
-    hint: `Use --store ${printable(`${other}:${location}`)}`,
+    hint: `Name it ${printable(`${other}:${location}`)}`,
     details: { store: `${scheme}:${location}`, found: `${other}:${location}` },
   });
 }

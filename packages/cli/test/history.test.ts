@@ -45,7 +45,8 @@ describe("tags", () => {
     }
     expect(JSON.parse((await on(store, "untag", "notes", "v1", "--json")).stdout)).toEqual({
       id: "notes",
-      removed: "v1",
+      name: "v1",
+      removed: true,
     });
     expect((await on(store, "tags", "notes")).stdout).toBe("");
     expect((await on(store, "check")).code).toBe(0);
@@ -55,7 +56,7 @@ describe("tags", () => {
     await on(store, "tag", "notes", "taken");
     const cases: [code: number, said: RegExp, ...args: string[]][] = [
       [1, /has a tag of that name/, "tag", "notes", "taken"],
-      [2, /"notes" has no tag "nothing"/, "tag", "notes", "x", "--at", "tag:nothing"],
+      [3, /"notes" has no tag "nothing"/, "tag", "notes", "x", "--at", "tag:nothing"],
       [2, /must be a string that is not empty/, "tag", "notes", ""],
       [2, /after the head/, "tag", "notes", "x", "--at", "99"],
       [2, /Write a date/, "tag", "notes", "x", "--at", "2026-13-77"],
@@ -104,7 +105,7 @@ test("[CL80] tag refuses a name that --at takes for something else, and tag:NAME
     expect((await coppice([command, "--help"])).stdout.replaceAll(/\s+/g, " ")).toContain("tag:NAME");
   }
   const unknown = await on(named, "fork", "notes", "w", "--at", "v5");
-  expect(unknown).toMatchObject({ code: 2, stdout: "" });
+  expect(unknown).toMatchObject({ code: 3, stdout: "" });
   expect(unknown.stderr).toContain('"notes" has no tag "v5"');
   expect(unknown.stderr).not.toContain("a clock a number");
 });

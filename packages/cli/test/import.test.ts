@@ -79,6 +79,7 @@ test("[CL169] rm and erase take the metas of y-leveldb along, also where nothing
     "--store",
     url,
   ]);
+  expect(erased.code).toBe(3);
   expect(JSON.parse(erased.stdout)).toEqual({
     erased: [
       { id: "notes", existed: true, keys: expect.any(Number), metaKeys: expect.any(Number) },

@@ -1,4 +1,5 @@
 import { execFileSync, spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
 import { lstat, mkdir, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { AutomergeRepoStorage } from "@coppice/automerge";
@@ -236,6 +237,46 @@ describe("moving", () => {
     expect(same.stderr).toContain("two stores");
   });
 
+  test("[CL170] a copy from cron makes no target where none is mounted, and its line names what has changed", async () => {
+    const source = await makeStore(async (storage) => {
+      for (const id of ["a", "b", "c"]) await storage.append(id, events);
+    });
+    const target = `level:${join(await temporaryDirectory(), "backup")}`;
+    const copy = (...args: string[]) => coppice(["copy", source.url, target, "--json", ...args]);
+    const unmounted = await copy("--existing");
+    expect([unmounted.code, unmounted.stdout, existsSync(target.slice("level:".length))]).toEqual([
+      3,
+      "",
+      false,
+    ]);
+    expect(jsonLines((await copy()).stdout)).toMatchObject([
+      { documents: [{ id: "a" }, { id: "b" }, { id: "c" }] },
+    ]);
+    const storage = await openStore(source.location);
+    await storage.append("b", events);
+    await storage.close();
+    const [line] = jsonLines((await copy("--existing")).stdout);
+    expect(line).toMatchObject({
+      ...{ time: expect.stringMatching(/^20\d\d-.*Z$/), from: source.url, to: target },
+      ...{ updated: 1, unchanged: 2, documents: [{ id: "b", outcome: "updated" }], created: false },
+    });
+  });
+
+  test("[CL171] a copy of what the target has deleted names the option that brings it back", async () => {
+    const source = await makeStore((storage) => storage.append("a", events));
+    const target = await makeStore(async (storage) => {
+      await storage.append("a", events);
+      await storage.delete("a");
+    });
+    const copy = (...args: string[]) => coppice(["copy", source.url, target.url, ...args]);
+    expect(await copy()).toMatchObject({
+      code: 1,
+      stderr: "failed a: the target has deleted it; `--replace` brings it back\n",
+    });
+    expect((await copy("--replace")).code).toBe(0);
+    expect((await on(target, "info", "a")).code).toBe(0);
+  });
+
   test("[CL152] copy tells deletions and erasures from documents, and says when no id has the prefix", async () => {
     const source = await makeStore(async (storage) => {
       for (const id of ["kept", "secret", "gone"]) await storage.append(id, events);
@@ -301,9 +342,11 @@ describe("moving", () => {
     expect(asked.stderr).toContain("--yes");
     const [erased] = jsonLines((await on(doomed, "erase", "secret", "--yes", "--json")).stdout);
     expect(erased).toMatchObject({ erased: [{ id: "secret", existed: true }] });
-    expect((await on(doomed, "erase", "typo", "--yes")).stdout).toBe(
-      "erased typo: there was nothing of it\n",
-    );
+    expect(await on(doomed, "erase", "typo", "--yes")).toEqual({
+      code: 3,
+      stdout: "",
+      stderr: "typo: there was nothing of it\n",
+    });
     expect((await on(doomed, "ls")).stdout).toBe("");
     expect((await on(doomed, "dump")).stdout).not.toContain("secret");
   });

@@ -167,9 +167,11 @@ describe("errors", () => {
           ? 4
           : kind === "corrupt"
             ? 5
-            : kind === "invalid" && code !== "EXPORT_INVALID"
-              ? EXIT.usage
-              : EXIT.failed;
+            : code === "TAG_UNKNOWN"
+              ? EXIT.notFound
+              : kind === "invalid" && code !== "EXPORT_INVALID"
+                ? EXIT.usage
+                : EXIT.failed;
       expect([code, exitCode]).toEqual([code, expected]);
       expect(hint).toMatch(/^[A-Z`].*\.$/);
     }

@@ -3,6 +3,9 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { chmod, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { levelBackend } from "@coppice/level";
+import { yjs } from "@coppice/yjs";
+import { DocumentStorage } from "coppice";
 import { afterEach, describe, expect, test } from "vitest";
 import { WebSocket } from "ws";
 import { WebsocketProvider } from "y-websocket";
@@ -135,7 +138,10 @@ describe("serve", () => {
       expect.stringContaining('--origin: "notes.example" is no origin: its scheme is missing'),
     ]);
     const tokens = await coppice(["serve", "-s", other.url, "--tokens", "/nowhere.json", "--port", "0"]);
-    expect(tokens.code).toBe(2);
+    expect([tokens.code, tokens.stderr]).toEqual([
+      3,
+      expect.stringContaining("no file of tokens /nowhere.json"),
+    ]);
     const weak = join(await temporaryDirectory(), "weak.json");
     await writeFile(weak, JSON.stringify([{ token: "short", action: "read" }]));
     const refused = await coppice(["serve", "-s", other.url, "--tokens", weak, "--port", "0"]);
@@ -158,10 +164,11 @@ describe("serve", () => {
     const serving = await serve(await makeStore());
     await knock(serving.url);
     serving.started.child.kill("SIGTERM");
+    const time = expect.stringMatching(/^20\d\d-\d\d-\d\dT[\d:.]+Z$/);
     expect(jsonLines((await serving.started.ended).stderr)).toEqual([
-      { event: "refused", reason: "origin", value: page },
-      { event: "refused", reason: "origin", value: typo },
-      { event: "refused", reason: "path", value: "/notes" },
+      { time, event: "refused", reason: "origin", value: page },
+      { time, event: "refused", reason: "origin", value: typo },
+      { time, event: "refused", reason: "path", value: "/notes" },
     ]);
     const plain = await start(["serve", "-s", (await makeStore()).url, "--port", "0"]);
     await until("it listens", () => plain.seen().includes("Ctrl-C stops it"));
@@ -403,5 +410,29 @@ describe("beside a server", () => {
       return ((await response.json()) as { oldestClock: number }).oldestClock > 0;
     });
     await stop(serving);
+    const told = jsonLines(serving.started.seen()).find(
+      (line) => (line as { event?: string }).event === "compacted",
+    );
+    expect(told).toMatchObject({ seen: 1, compacted: 1, failed: 0, eventsTrimmed: expect.any(Number) });
+  });
+
+  test("[CS15] from as many events on as it is told, and it says what a failed document lacks", async () => {
+    const store = await makeStore(async (storage) => {
+      for (const update of keystrokes("short")) await storage.append("short", [update]);
+    });
+    const other = await DocumentStorage.open({
+      backend: levelBackend(store.location),
+      models: [{ ...yjs(), name: "unheard-of" }],
+    });
+    await other.append("other", keystrokes("x"));
+    await other.close();
+    const serving = await serve(store, "--compact-every", "1s", "--min-events", "1");
+    await until("it is compacted", () => serving.started.seen().includes('"event":"compacted"'));
+    await stop(serving);
+    const line = jsonLines(serving.started.seen()).find(
+      (each) => (each as { event?: string }).event === "error",
+    );
+    expect(line).toMatchObject({ code: "MODEL_UNKNOWN", kind: "unsupported", id: "other" });
+    expect((line as { hint: string }).hint).toContain("--models");
   });
 });

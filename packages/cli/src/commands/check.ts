@@ -23,6 +23,8 @@ import { assertStore, noteOwner, parseStore, refuseOtherScheme, type Store, with
 import { existing } from "./document.js";
 
 const CHILD = "check-child";
+/** Of documents whose model is not there, so many are asked for it. */
+const ASKED_MAX = 100;
 
 interface Options extends StoreOptions {
   readonly repair?: true;
@@ -87,7 +89,9 @@ async function checkFileLog(runtime: Runtime, id: string | undefined, options: O
   if (files === undefined || files.damage.length === 0 || files.repaired) {
     return checkHere(runtime, id, options, files);
   }
-  if (options.json) await unlessPipeClosed(() => runtime.out.json({ clean: false, fileLog: files }));
+  const none = { documents: 0, events: 0, problems: [], lost: [], quarantined: 0, garbageKeys: 0 };
+  const found = { ...runOf(options), ...none, clean: false, fileLog: files };
+  if (options.json) await unlessPipeClosed(() => runtime.out.json(found));
   return EXIT.corrupt;
 }
 
@@ -160,11 +164,17 @@ async function report(
     });
   if (id !== undefined && found.documents === 0 && found.problems.length === 0) await existing(storage, id);
   const beside = { ...(fileLog && { fileLog }), ...(chunks && { chunks }) };
-  const all = files.length === 0 ? { ...found, ...beside } : { ...found, ...beside, files, clean: false };
+  const damaged = files.length > 0 && { files, clean: false };
+  const all = { ...runOf(options), ...found, ...beside, ...damaged };
   const unread = await unreadOf(storage, found);
   await unlessPipeClosed(() => (options.json ? out.json(all) : tell(out, all, files, repair, unread)));
   if (files.length > 0) return EXIT.corrupt;
   return found.clean && lossOf(found, fileLog) === undefined ? EXIT.ok : EXIT.failed;
+}
+
+/** Of runs whose lines are kept in one file. */
+function runOf({ store }: Options): object {
+  return { time: new Date().toISOString(), store };
 }
 
 /** Events that no repair can bring back. */
@@ -186,14 +196,18 @@ function unreadable(error: CoppiceError, files: readonly FileDamage[]): CommandE
   });
 }
 
-/** Documents whose model is not installed: no repair helps them. The model is that of the first. */
+/** Documents whose model is not installed: no repair helps them. The models are those of the first ones. */
 async function unreadOf(
   storage: Store,
   { problems }: CheckReport,
-): Promise<{ count: number; model: string | undefined }> {
+): Promise<{ readonly count: number; readonly models: ReadonlySet<string> }> {
   const unread = problems.filter(({ code }) => code === "model-unknown");
-  const info = unread[0] === undefined ? undefined : await storage.info(unread[0].id);
-  return { count: unread.length, model: info?.model };
+  const models = new Set<string>();
+  for (const { id } of unread.slice(0, ASKED_MAX)) {
+    const model = (await storage.info(id))?.model;
+    if (model !== undefined) models.add(model);
+  }
+  return { count: unread.length, models };
 }
 
 async function tell(
@@ -201,7 +215,7 @@ async function tell(
   report: CheckReport & { readonly fileLog?: FileLogReport },
   files: readonly FileDamage[],
   repair: boolean,
-  unread: { count: number; model: string | undefined },
+  unread: { readonly count: number; readonly models: ReadonlySet<string> },
 ): Promise<void> {
   const { problems, documents, events, quarantined, garbageKeys } = report;
   for (const problem of problems) await out.line(sentence(out, problem));
@@ -221,7 +235,7 @@ async function tell(
   if (quarantined > 0) facts.push(`${plural(quarantined, "damaged value")} set aside`);
   if (garbageKeys > 0 && !repair) facts.push(`${plural(garbageKeys, "key")} to sweep`);
   await out.line(`${mark} ${facts.join(", ")}`);
-  if (unread.model !== undefined) await out.line(modelHint(unread.model));
+  for (const hint of new Set([...unread.models].map(modelHint))) await out.line(hint);
   if (left > unread.count && !repair) await out.line("`coppice check --repair` mends what it can");
   if (lost > 0 && repair) await out.line("what is lost is in tagged versions at most: compare with a backup");
   if (files.length > 0) await out.line(FILES_HINT);

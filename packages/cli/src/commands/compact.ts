@@ -99,7 +99,7 @@ async function compactSome(
   ids: readonly string[],
   options: Options,
 ): Promise<ExitCode> {
-  const { out, signal } = runtime;
+  const { out, err, signal } = runtime;
   const results: CompactResult[] = [];
   for (const id of ids) {
     // Once is enough: it is about the whole store.
@@ -107,10 +107,9 @@ async function compactSome(
     const result = await storage.compact(id, { ...work(options), reclaim, signal });
     if (result.outcome === "not-found" && ids.length === 1) throw noDocument(id);
     results.push(result);
-    if (!options.json) await out.line(sentence(result, options));
+    if (!options.json) await (exitOf(result) === EXIT.ok ? out : err).line(sentence(result, options));
   }
-  if (options.json)
-    await out.json({ dryRun: options.dryRun === true, documents: results.map(withRoundedTime) });
+  if (options.json) await out.json({ ...runOf(options), documents: results.map(withRoundedTime) });
   return worst(results.map(exitOf));
 }
 
@@ -219,10 +218,19 @@ function trimmedOf(result: Pick<CompactResult, "eventsTrimmed" | "bytesTrimmed" 
 }
 
 /** Of runs that are appended to one log, `time` and `store` tell which it is. */
-function summary(result: CompactAllResult, options: Options): object {
-  const run = { time: new Date().toISOString(), store: options.store, dryRun: options.dryRun === true };
-  return { ...run, ...withRoundedTime(result), failures: listed(result.failures.map(failureOf)) };
+function runOf({ store, dryRun }: Options): object {
+  return { time: new Date().toISOString(), store, dryRun: dryRun === true };
 }
+
+function summary(result: CompactAllResult, options: Options): object {
+  return { ...runOf(options), ...withRoundedTime(result), failures: listed(result.failures.map(failureOf)) };
+}
+
+const STOPPED = {
+  budget: "the time budget was used up; the next run goes on",
+  signal: "it was interrupted; the next run goes on",
+  poisoned: "a write failed; with more room on a full disk the next run goes on",
+} as const;
 
 async function tell({ out, err }: Runtime, result: CompactAllResult, options: Options): Promise<void> {
   const trimmed = trimmedOf(result);
@@ -238,6 +246,5 @@ async function tell({ out, err }: Runtime, result: CompactAllResult, options: Op
   );
   for (const hint of new Set(hints)) if (hint !== undefined) await err.line(hint);
   if (!result.stopped) return;
-  const why = result.stopped === "budget" ? "the time budget was used up" : "it was interrupted";
-  await out.line(`stopped after ${plural(result.seen, "document")}: ${why}; the next run goes on`);
+  await out.line(`stopped after ${plural(result.seen, "document")}: ${STOPPED[result.stopped]}`);
 }

@@ -10,7 +10,7 @@
 
 import { resolve } from "node:path";
 import type { Command } from "commander";
-import { type CopyResult, isCoppiceError } from "coppice";
+import { type CopiedDocument, type CoppiceError, type CopyResult, isCoppiceError } from "coppice";
 import { CommandError, EXIT, type ExitCode, worst } from "../errors.js";
 import { examineFiles, type FileDamage, followParent, placed, runInChild } from "../examination.js";
 import { type Failure, listed, tellFailures } from "../failures.js";
@@ -30,12 +30,15 @@ import { parseStore, withStorage } from "../store.js";
 interface Options extends CommonOptions {
   readonly prefix?: string;
   readonly concurrency?: number;
+  readonly existing?: true;
   readonly replace?: true;
   readonly damaged?: true;
   readonly wait?: number;
   readonly models?: string;
 }
 
+/** In the line of `--json`. */
+const CHANGED_MAX = 10_000;
 const CHILD = "copy-child";
 const DAMAGED_NOTE =
   "the source is damaged, and the copy has what could be read. Of a document that failed more may be " +
@@ -74,6 +77,7 @@ function withOptions(name: string, summary: string): Command {
     .argument("<to>", "the store to copy to; made when it is missing")
     .option("--prefix <text>", "only ids that begin with it")
     .option("--concurrency <count>", "documents at a time (default: 4)", parsePositive)
+    .option("--existing", "only to a store that is there: make none, where a disk is not mounted say")
     .option("--replace", "replace what the target has of its own")
     .option("--damaged", "of a level: store with damaged tables, copy what can be read")
     .option("--wait <duration>", "while another process has a store open, wait for so long", parseDuration)
@@ -84,7 +88,9 @@ function assertTwo(from: string, to: string, { damaged }: Options): void {
   const [one, other] = [parseStore(from), parseStore(to)];
   if (one.location !== undefined && other.location !== undefined) {
     if (resolve(one.location) === resolve(other.location))
-      throw new CommandError("USAGE", "copy wants two stores, and these are one");
+      throw new CommandError("USAGE", "copy wants two stores, and these are one", {
+        hint: "Name another one for the copy: coppice copy level:./data level:/backup/notes",
+      });
   }
   if (damaged && one.scheme !== "level")
     throw new CommandError("USAGE", "--damaged is for a level: store", {
@@ -94,12 +100,13 @@ function assertTwo(from: string, to: string, { damaged }: Options): void {
 
 /** LevelDB may end the process over what it reads. */
 function inChild(runtime: Runtime, from: string, to: string, options: Options): Promise<ExitCode> {
-  const { prefix, concurrency, replace, wait, json, models } = options;
+  const { prefix, concurrency, existing, replace, wait, json, models } = options;
   const flags = [
     ...(prefix === undefined ? [] : [`--prefix=${prefix}`]),
     ...(concurrency === undefined ? [] : [`--concurrency=${concurrency}`]),
     ...(wait === undefined ? [] : [`--wait=${wait}ms`]),
     ...(models === undefined ? [] : [`--models=${models}`]),
+    ...(existing ? ["--existing"] : []),
     ...(replace ? ["--replace"] : []),
     ...(json ? ["--json"] : []),
   ];
@@ -141,7 +148,7 @@ function copy(
   { onOpen, files }: Source = {},
 ): Promise<ExitCode> {
   const { out, err, signal } = runtime;
-  const { prefix, concurrency, replace, wait, json, models } = options;
+  const { prefix, concurrency, existing = false, replace, wait, json, models } = options;
   const common = {
     ...(json ? { json } : {}),
     ...(wait === undefined ? {} : { wait }),
@@ -156,7 +163,7 @@ function copy(
   };
   return withStorage(runtime, source, (source, { holdsChunks }) => {
     onOpen?.();
-    const wanted = { ...common, store: to, create: true, tellsNew: true };
+    const wanted = { ...common, store: to, isArgument: true, create: !existing, tellsNew: true };
     return withStorage(runtime, wanted, async (target, { isNew }) => {
       const range = prefix === undefined ? {} : { prefix };
       let total: number | undefined;
@@ -166,19 +173,25 @@ function copy(
         for await (const _ of source.list(range)) total++;
       }
       const progress = new Progress(err, "copying", total);
+      const changed: CopiedDocument[] = [];
       const result = await source
         .copyTo(target, {
           ...range,
           ...(concurrency === undefined ? {} : { concurrency }),
           replace: replace === true,
           signal,
-          onProgress: ({ seen, failed }) => progress.update(seen, failed > 0 ? `${failed} failed` : ""),
+          onProgress: ({ seen, failed, document }) => {
+            progress.update(seen, failed > 0 ? `${failed} failed` : "");
+            if (document !== undefined && document.outcome !== "unchanged" && changed.length < CHANGED_MAX)
+              changed.push(document);
+          },
         })
         .finally(() => progress.finish());
       const chunks = await holdsChunks();
       await unlessPipeClosed(async () => {
         const more = { created: isNew, ...(files && { files }), ...(chunks && { chunks }) };
-        if (json) await out.json({ ...summary(result), ...more });
+        const run = { time: new Date().toISOString(), from, to };
+        if (json) await out.json({ ...run, ...summary(result, changed, chunks), ...more });
         else if (!chunks || result.seen > 0) await tell(runtime, result);
         signal.throwIfAborted();
       });
@@ -194,22 +207,31 @@ function copy(
   });
 }
 
-/** The library names its option, this command has another name for it. */
-function inWords(message: string): string {
+/** The library names its options, this command has other names for them. */
+function inWords({ code, message }: CoppiceError): string {
+  if (code === "DELETED") return "the target has deleted it; `--replace` brings it back";
   return message.replaceAll("copy with `replace`", "copy with `--replace`");
 }
 
 function failuresOf({ failures }: CopyResult): Failure[] {
-  return failures.map(({ id, error: { code, message } }) => ({ id, code, message: inWords(message) }));
+  return failures.map(({ id, error }) => ({ id, code: error.code, message: inWords(error) }));
 }
 
-function summary(result: CopyResult): object {
-  return { ...withRoundedTime(result), failures: listed(failuresOf(result)) };
+/** Of an hourly backup nearly nothing has changed. */
+function summary(result: CopyResult, changed: readonly CopiedDocument[], chunks: boolean): object {
+  const left = chunks ? [{ id: "", code: "UNSUPPORTED", message: `the source ${CHUNKS}` }] : [];
+  const failures = [...left, ...failuresOf(result)];
+  const failed = result.failed + left.length;
+  return { ...withRoundedTime(result), documents: changed, failed, failures: listed(failures) };
 }
 
 const FULL =
   "stopped: the target is full; of the rest only what was deleted or erased was carried over\n" +
   "Make room for it and repeat: the copy goes on.";
+
+const POISONED =
+  "stopped: a write to the target failed, and no more is written to it; what was copied before is stored\n" +
+  "Put right what the system said, with more room on a full disk, and repeat: the copy goes on.";
 
 async function tell({ out, err }: Runtime, result: CopyResult): Promise<void> {
   const { seen, copied, updated, unchanged, deleted, erased, bytes } = result;
@@ -224,4 +246,5 @@ async function tell({ out, err }: Runtime, result: CopyResult): Promise<void> {
   await out.line(`${plural(seen, "id")}: ${count(copied)} copied, ${kept}; ${cost}`);
   await tellFailures(err, failuresOf(result), result.failed, "the store");
   if (result.stopped === "full") await err.line(FULL);
+  if (result.stopped === "poisoned") await err.line(POISONED);
 }

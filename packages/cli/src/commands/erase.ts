@@ -11,7 +11,7 @@ import { examples, type StoreOptions, storeCommand } from "../options.js";
 import { printable } from "../output.js";
 import type { Runtime } from "../runtime.js";
 import { withStorage } from "../store.js";
-import { confirmed, loadMetaIdOf, removalOf } from "./rm.js";
+import { assertMayAsk, confirmed, loadMetaIdOf, named, removalOf } from "./rm.js";
 
 interface Options extends StoreOptions {
   readonly yes?: true;
@@ -32,15 +32,9 @@ export function eraseCommand(runtime: Runtime, done: (code: ExitCode) => void): 
 
 async function erase(runtime: Runtime, ids: readonly string[], options: Options): Promise<ExitCode> {
   const { out, err, signal } = runtime;
-  const asks = runtime.input.isTTY === true && err.terminal && !options.json;
-  if (!options.yes && !asks) {
-    throw new CommandError("USAGE", "erase asks only on a terminal; nothing was removed", {
-      hint: "Say --yes to erase without being asked.",
-    });
-  }
+  assertMayAsk(runtime, options, "erase");
   return withStorage(runtime, { ...options, restores: false }, async (storage) => {
-    const what = ids.length === 1 ? `"${printable(ids[0]!)}"` : `${ids.length} documents`;
-    if (!options.yes && !(await confirmed(runtime, `Erase ${what}, without a way back?`))) {
+    if (!options.yes && !(await confirmed(runtime, `Erase ${named(ids)}, without a way back?`))) {
       throw new CommandError("FAILED", "nothing was erased");
     }
     const metaIdOf = await loadMetaIdOf();
@@ -52,10 +46,13 @@ async function erase(runtime: Runtime, ids: readonly string[], options: Options)
       const result = await storage.erase(id, { reclaim: options.reclaim && id === ids.at(-1) });
       erased.push({ id, ...result, metaKeys: metas.keys });
       const isAny = result.existed || result.keys > 0;
-      const nothing = isAny || metas.keys > 0 ? "" : ": there was nothing of it";
-      if (!options.json) await out.line(`erased ${removalOf(id, isAny, metas.keys > 0)}${nothing}`);
+      if (options.json) continue;
+      if (isAny || metas.keys > 0) await out.line(`erased ${removalOf(id, isAny, metas.keys > 0)}`);
+      else await err.line(`${printable(id)}: there was nothing of it`);
     }
     if (options.json) await out.json({ erased });
-    return EXIT.ok;
+    // Nothing of it is what was wanted, and not what somebody expects who has misspelt it.
+    const isAll = erased.every(({ existed, keys, metaKeys }) => existed || keys + metaKeys > 0);
+    return isAll ? EXIT.ok : EXIT.notFound;
   });
 }

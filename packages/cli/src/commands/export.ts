@@ -199,12 +199,7 @@ async function importOne(runtime: Runtime, file: string, options: ImportOptions)
   if (file === "-" && input.isTTY) {
     throw new CommandError("USAGE", "import document wants a file, or bytes on the standard input");
   }
-  if (file !== "-" && !existsSync(file)) {
-    throw new CommandError("NOT_FOUND", `there is no file ${printable(file)}`, {
-      hint: "`coppice export <id> <file>` writes one.",
-      details: { file },
-    });
-  }
+  if (file !== "-") await assertFile(file);
   if (file !== "-" && (await isAbsent(options.store))) await tryImport(file, options, signal);
   const wanted = { ...options, create: true, tellsNew: true };
   return withStorage(runtime, wanted, async (storage, { isNew }) => {
@@ -213,6 +208,17 @@ async function importOne(runtime: Runtime, file: string, options: ImportOptions)
     if (options.json) await out.json({ ...result, created: isNew });
     else await out.line(`${result.outcome} ${printable(result.id)} at clock ${count(result.clock)}`);
     return EXIT.ok;
+  });
+}
+
+/** What this user may not see is told as the system tells it. */
+async function assertFile(file: string): Promise<void> {
+  await stat(file).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== "ENOENT" && error.code !== "ENOTDIR") throw error;
+    throw new CommandError("NOT_FOUND", `there is no file ${printable(file)}`, {
+      hint: "`coppice export <id> <file>` writes one.",
+      details: { file },
+    });
   });
 }
 

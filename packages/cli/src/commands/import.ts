@@ -152,6 +152,7 @@ async function assertDatabase(directory: string): Promise<void> {
   });
   if (names.includes("CURRENT")) return;
   throw new CommandError("NOT_FOUND", `there is no LevelDB database at ${printable(directory)}`, {
+    hint: "Name the directory that y-leveldb was given; it has a file CURRENT.",
     details: { directory: resolve(directory) },
   });
 }

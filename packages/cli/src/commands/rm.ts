@@ -9,11 +9,13 @@ import type { Command } from "commander";
 import { LIMITS } from "coppice";
 import { CommandError, EXIT, type ExitCode } from "../errors.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
-import { printable } from "../output.js";
+import { plural, printable } from "../output.js";
 import { loadPackage } from "../packages.js";
 import type { Runtime } from "../runtime.js";
 import { withStorage } from "../store.js";
 import { noDocument } from "./document.js";
+
+const NAMED_MAX = 5;
 
 interface Options extends StoreOptions {
   readonly yes?: true;
@@ -31,13 +33,8 @@ export function rmCommand(runtime: Runtime, done: (code: ExitCode) => void): Com
 }
 
 async function remove(runtime: Runtime, ids: readonly string[], options: Options): Promise<ExitCode> {
-  const { out, err, signal } = runtime;
-  const asks = runtime.input.isTTY === true && err.terminal && !options.json;
-  if (!options.yes && !asks) {
-    throw new CommandError("USAGE", "rm asks only on a terminal; nothing was removed", {
-      hint: "Say --yes to remove without being asked.",
-    });
-  }
+  const { out, signal } = runtime;
+  assertMayAsk(runtime, options, "rm");
   return withStorage(runtime, { ...options, restores: false }, async (storage) => {
     const metaIdOf = await loadMetaIdOf();
     const exists = async (id?: string) => id !== undefined && (await storage.info(id)) !== undefined;
@@ -46,8 +43,7 @@ async function remove(runtime: Runtime, ids: readonly string[], options: Options
     );
     const missing = ids.filter((_, index) => !found[index]);
     if (missing[0] !== undefined) throw noDocument(missing[0]);
-    const what = ids.length === 1 ? `"${printable(ids[0]!)}"` : `${ids.length} documents`;
-    if (!options.yes && !(await confirmed(runtime, `Remove ${what}?`))) {
+    if (!options.yes && !(await confirmed(runtime, `Remove ${named(ids)}?`))) {
       throw new CommandError("FAILED", "nothing was removed");
     }
     const [removed, metas]: [string[], string[]] = [[], []];
@@ -75,6 +71,22 @@ export async function loadMetaIdOf(): Promise<(id: string) => string | undefined
 export function removalOf(id: string, existed: boolean, hadMetas: boolean): string {
   if (!hadMetas) return printable(id);
   return existed ? `${printable(id)} and its metas` : `the metas of ${printable(id)}`;
+}
+
+/** Throws where nobody can be asked and `--yes` was not said. */
+export function assertMayAsk({ input, err }: Runtime, { yes, json }: Options, command: string): void {
+  if (yes || (input.isTTY === true && err.terminal && !json)) return;
+  const when = json ? "does not ask with --json" : "asks only on a terminal";
+  throw new CommandError("USAGE", `${command} ${when}; nothing was removed`, {
+    hint: "Say --yes to remove without being asked.",
+  });
+}
+
+/** What somebody is asked about. */
+export function named(ids: readonly string[]): string {
+  const first = ids.slice(0, NAMED_MAX).map((id) => `"${printable(id)}"`);
+  const more = ids.length - first.length;
+  return `${first.join(", ")}${more > 0 ? `, and ${plural(more, "more document")}` : ""}`;
 }
 
 /** Asks on the terminal; anything but yes is no. */

@@ -9,11 +9,12 @@
  * and never from the command line, where everybody on the machine could read them.
  */
 
+import { existsSync } from "node:fs";
 import { readdir, readFile, stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import type { Authorize, CoppiceServer, Refusal, Supervisor, TokenGrant } from "@coppice/server";
 import { type Command, InvalidArgumentError, Option } from "commander";
-import { type DocumentStorage, isCoppiceError } from "coppice";
+import { type CompactAllResult, type DocumentStorage, isCoppiceError } from "coppice";
 import { type Control, compactAllAlone, offerControl } from "coppice/control";
 import { CommandError, describeError, EXIT, type ExitCode, StopFailed } from "../errors.js";
 import { failureOf, grouped } from "../failures.js";
@@ -21,11 +22,12 @@ import {
   examples,
   modelsCommand,
   parseByteSize,
+  parseCount,
   parseDuration,
   parsePort,
   type StoreOptions,
 } from "../options.js";
-import { plural, printable } from "../output.js";
+import { byteSize, count, duration, plural, printable, withRoundedTime } from "../output.js";
 import { loadPackage } from "../packages.js";
 import { delay, type Runtime } from "../runtime.js";
 import { listenOnce } from "../start/supervisor.js";
@@ -39,12 +41,13 @@ interface Options extends StoreOptions {
   readonly allowAnyoneToReadAndChangeEverything?: true;
   readonly memory?: number;
   readonly compactEvery?: number;
+  readonly minEvents?: number;
   readonly supervised?: true;
 }
 
 /** Below it a full store is not reopened: LevelDB needs room for a new log and a table. */
 const FREE_BYTES_MIN = 64 * 1024 * 1024;
-const COMPACT_EVENTS_MIN = 100;
+const MIN_EVENTS = 100;
 /** So many different ones are told: strangers send what they like. */
 const REFUSALS_TOLD_MAX = 20;
 /** What a browser calls a site, and a shell takes as it is. */
@@ -62,6 +65,11 @@ export function serveCommand(runtime: Runtime, done: (code: ExitCode) => void): 
     .option("--origin <origin...>", "pages of these sites may connect, as in https://notes.example")
     .option("--memory <size>", "for documents in memory (default: 512MiB)", parseByteSize)
     .option("--compact-every <duration>", "compact what is due, again and again", parsePause)
+    .option(
+      "--min-events <count>",
+      `with --compact-every: only documents with so many events since the snapshot (default: ${MIN_EVENTS})`,
+      parseCount,
+    )
     .option(
       "--allow-anyone-to-read-and-change-everything",
       "listen on an address of other machines without tokens",
@@ -90,6 +98,10 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
     () => import("@coppice/server"),
   );
   const { origin: origins = [] } = options;
+  if (options.minEvents !== undefined && options.compactEvery === undefined)
+    throw new CommandError("USAGE", "--min-events belongs to --compact-every", {
+      hint: "coppice serve --help",
+    });
   assertOrigins(checkOrigins, origins);
   const tokens = options.tokens ?? runtime.env.COPPICE_TOKENS;
   const authorize = await readTokens(tokens, bearerTokens);
@@ -136,7 +148,7 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
       throw stopFailure(runtime, error);
     })
     .finally(() => metrics.close());
-  await (options.json ? runtime.out.json({ event: "stopped" }) : runtime.out.line("stopped; all is saved"));
+  await (options.json ? runtime.out.event("stopped") : runtime.out.line("stopped; all is saved"));
   return EXIT.ok;
 }
 
@@ -204,6 +216,11 @@ async function readTokens(
   bearerTokens: (grants: readonly TokenGrant[]) => Authorize,
 ): Promise<Authorize | undefined> {
   if (path === undefined || path === "") return undefined;
+  if (!existsSync(path))
+    throw new CommandError("NOT_FOUND", `there is no file of tokens ${printable(path)}`, {
+      hint: "Name it with --tokens or COPPICE_TOKENS; a JSON list of grants.",
+      details: { file: path },
+    });
   try {
     const grants = JSON.parse(await readFile(path, "utf8")) as unknown;
     if (!Array.isArray(grants)) throw new TypeError("it is no list");
@@ -237,11 +254,13 @@ async function untilStopped(runtime: Runtime, options: Options, storage: Documen
     for (;;) {
       await delay(options.compactEvery ?? PAUSE_MS_MAX, signal);
       if (options.compactEvery === undefined) continue;
-      const { failures } = await compactAllAlone(storage, { minEvents: COMPACT_EVENTS_MIN, signal }).catch(
-        passOver(runtime, options),
-      );
+      const { minEvents = MIN_EVENTS } = options;
+      const result = await compactAllAlone(storage, { minEvents, signal }).catch(passOver(runtime, options));
+      if (result === undefined) continue;
+      const { failures } = result;
       const told = grouped(failures.map(({ id, error }) => ({ ...failureOf({ id, error }), error })));
       for (const [{ id, error }, ...others] of told) tellError(runtime, options, error, id, others.length);
+      if (result.compacted > 0) await tellCompacted(runtime, options, result);
     }
   } catch (error) {
     if (!signal.aborted) throw error;
@@ -249,12 +268,25 @@ async function untilStopped(runtime: Runtime, options: Options, storage: Documen
 }
 
 /** A run that did not come about is made up for by the next one. */
-function passOver(runtime: Runtime, options: Options): (error: unknown) => { failures: readonly never[] } {
+function passOver(runtime: Runtime, options: Options): (error: unknown) => undefined {
   return (error) => {
     const isRunning = isCoppiceError(error, "BUSY") && error.details.compacting === true;
     if (!isRunning && !runtime.signal.aborted) tellError(runtime, options, error);
-    return { failures: [] };
   };
+}
+
+/** A run that found nothing to do is not told: there are many. */
+async function tellCompacted(
+  { out }: Runtime,
+  { json }: Options,
+  { seen, compacted, eventsTrimmed, bytesTrimmed, failed, durationMs }: CompactAllResult,
+): Promise<void> {
+  const facts = withRoundedTime({ seen, compacted, eventsTrimmed, bytesTrimmed, failed, durationMs });
+  const trimmed = `${count(eventsTrimmed)} events (${byteSize(bytesTrimmed)})`;
+  const documents = `${count(compacted)} of ${plural(seen, "document")}`;
+  await (json
+    ? out.event("compacted", facts)
+    : out.line(`compacted ${documents}, trimmed ${trimmed}, in ${duration(durationMs)}`));
 }
 
 /** Files that LevelDB removes meanwhile count for nothing. */
@@ -279,7 +311,13 @@ async function tellStart(
   { hasTokens, isNew }: { readonly hasTokens: boolean; readonly isNew: boolean },
 ): Promise<void> {
   if (options.json) {
-    await out.json({ event: "listening", url, store: options.store, created: isNew, tokens: hasTokens });
+    await out.event("listening", {
+      url,
+      pid: process.pid,
+      store: options.store,
+      created: isNew,
+      tokens: hasTokens,
+    });
     return;
   }
   if (isNew) await err.line(`note: ${printable(options.store)} is new and empty`);
@@ -298,7 +336,7 @@ function tellWritable({ err }: Runtime, { json }: Options, isWritable: boolean):
   const told = isWritable
     ? "the store takes writes again"
     : "edits are refused until the store takes writes again";
-  const line = json ? err.json({ event: "writable", writable: isWritable }) : err.line(`note: ${told}`);
+  const line = json ? err.event("writable", { writable: isWritable }) : err.line(`note: ${told}`);
   line.catch(() => undefined);
 }
 
@@ -317,7 +355,7 @@ function refusals(
     const isSite = reason === "origin" && SITE.test(value);
     const hint = isSite ? `; if it is yours, start with --origin ${value}` : "";
     const line = json
-      ? err.json({ event: "refused", reason, value })
+      ? err.event("refused", { reason, value })
       : err.line(`note: ${printable(describe(refusal))}${hint}`);
     line.catch(() => undefined);
   };
@@ -327,19 +365,13 @@ function refusals(
  * Errors are told as they come, and nobody waits for the telling. `others`: documents that failed for the
  * same reason.
  */
-function tellError(
-  { err, env }: Runtime,
-  options: Options,
-  error: unknown,
-  document?: string,
-  others = 0,
-): void {
-  const { code, message } = describeError(error);
+function tellError({ err, env }: Runtime, options: Options, error: unknown, id?: string, others = 0): void {
+  const { code, kind, message, hint } = describeError(error);
   const stack = env.COPPICE_DEBUG === "1" && error instanceof Error ? error.stack : undefined;
   const more = others === 0 ? "" : ` and ${plural(others, "other document")}`;
-  const where = document === undefined ? "" : `${printable(document)}${more}: `;
+  const where = id === undefined ? "" : `${printable(id)}${more}: `;
   const told = options.json
-    ? err.json({ event: "error", code, message, document, stack, ...(others > 0 && { others }) })
+    ? err.event("error", { code, kind, message, hint, id, stack, ...(others > 0 && { others }) })
     : err.line(`${err.style("red", "error")} ${where}${printable(message)}${stack ? `\n${stack}` : ""}`);
   told.catch(() => undefined);
 }

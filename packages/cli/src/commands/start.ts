@@ -56,13 +56,13 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
     host: HOST,
     port,
     onListening: ({ url, pid, downMs }) => {
-      if (json) return out.json({ event: "listening", url, pid, store, samples, downMs });
+      if (json) return out.event("listening", { url, pid, store, samples, downMs });
       if (downMs !== undefined) return out.line(`back after ${duration(downMs)}, as process ${pid}`);
       return tellStart(runtime, options, samples, { url, pid });
     },
-    onDeath: (how) => (json ? out.json({ event: "died", how }) : out.line(`the server died (${how})`)),
+    onDeath: (how) => (json ? out.event("died", { how }) : out.line(`the server died (${how})`)),
   });
-  await (json ? out.json({ event: "stopped" }) : out.line("stopped; all is saved"));
+  await (json ? out.event("stopped") : out.line("stopped; all is saved"));
   return EXIT.ok;
 }
 

@@ -75,7 +75,7 @@ function tag(runtime: Runtime, id: string, name: string, { at, ...options }: Tag
     await existing(storage, id);
     const made = await storage.tag(id, name, at);
     if (made === undefined) throw notYet(id);
-    if (options.json) await out.json(made);
+    if (options.json) await out.json({ id, ...made });
     else await out.line(`tagged ${printable(id)} at clock ${count(made.clock)} as ${printable(name)}`);
     return EXIT.ok;
   });
@@ -115,7 +115,7 @@ function untag(runtime: Runtime, id: string, name: string, options: StoreOptions
         details: { id, name },
       });
     }
-    if (options.json) await out.json({ id, removed: name });
+    if (options.json) await out.json({ id, name, removed: true });
     else await out.line(`removed the tag ${printable(name)} of ${printable(id)}`);
     return EXIT.ok;
   });

@@ -4,9 +4,9 @@
  * took, so that those who type keep most of the time of processors and disk.
  *
  * Invariant: one document's failure is reported and stops no other, not even where the store is full: others
- * need less room, and each that is trimmed makes some. Only where a write has failed so that the backend takes
- * no more, the run ends, and says what was done before. A stop (signal, budget) comes between documents or
- * between steps of one, and leaves nothing half done.
+ * need less room, and each that is trimmed makes some. Only where a write has failed so that the backend
+ * takes no more, the run ends, and tells what was done before. A stop (signal, budget) comes between
+ * documents or between steps of one, and leaves nothing half done.
  */
 
 import type { Env } from "../base/env.js";
