@@ -22,6 +22,7 @@ export type {
   ContentPart,
   DocumentAnswer,
   Failed,
+  FailedAnswer,
   FiguresAnswer,
   ForkAnswer,
   GraphAnswer,

@@ -252,6 +252,53 @@ describe("the HTTP API", () => {
       expect(JSON.stringify(body)).not.toMatch(/at .*\.[jt]s|node_modules/);
   });
 
+  test("[SV91] a code has the kind that it has in the library and at the command line", async () => {
+    const running = await filled({ mayFail: true, limits: { bodyBytesMax: 10 } });
+    const path = "/api/documents/notes";
+    const kinds = async (method: string, rest: string, init?: RequestInit) => {
+      const { code, kind } = (await call(running, method, rest, init)).body.error as Record<string, string>;
+      return `${code} ${kind}`;
+    };
+    expect(await kinds("GET", "/api/documents/none")).toBe("NOT_FOUND not-found");
+    expect(await kinds("GET", "/api/nothing")).toBe("NOT_FOUND not-found");
+    expect(await kinds("PATCH", path)).toBe("METHOD_UNKNOWN invalid");
+    expect(await kinds("GET", "/api/documents/%ff")).toBe("ID_INVALID invalid");
+    expect(await kinds("GET", `/api/documents/${"x".repeat(513)}`)).toBe("ID_INVALID invalid");
+    expect(await kinds("GET", `${path}/events?from=x`)).toBe("ARGUMENT_INVALID invalid");
+    expect(await kinds("GET", `${path}/content?tag=none`)).toBe("TAG_UNKNOWN invalid");
+    expect(await kinds("DELETE", `${path}/tags/none`)).toBe("TAG_UNKNOWN invalid");
+    expect(await kinds("POST", `${path}/diff`, { body: new Uint8Array(11) })).toBe("BODY_TOO_LARGE invalid");
+    expect(await kinds("GET", path, { headers: { origin: "https://b.example" } })).toBe(
+      "ORIGIN_REFUSED forbidden",
+    );
+    running.storage.info = () => Promise.reject(new Error("no"));
+    expect(await kinds("GET", path)).toBe("INTERNAL failed");
+    const asked = await run({ authorize: () => false });
+    const refused = async (headers: Record<string, string>) =>
+      (await call(asked, "GET", path, { headers })).body.error;
+    expect(await refused({})).toMatchObject({ code: "UNAUTHENTICATED", kind: "forbidden" });
+    expect(await refused({ authorization: "Bearer x" })).toMatchObject({
+      code: "FORBIDDEN",
+      kind: "forbidden",
+    });
+  });
+
+  test("[SV92] events and history from a clock after the head are refused, with the clock of the head", async () => {
+    const running = await filled();
+    for (const what of ["events", "history"]) {
+      const path = `/api/documents/notes/${what}`;
+      const head = await call(running, "GET", `${path}?from=3`);
+      expect(head).toMatchObject({
+        status: 200,
+        body: { next: null, [what === "events" ? what : "entries"]: [] },
+      });
+      expect(await call(running, "GET", `${path}?from=4`)).toMatchObject({
+        status: 400,
+        body: { error: { code: "ARGUMENT_INVALID", message: /from is 4, .* its clock is 3$/ } },
+      });
+    }
+  });
+
   test("[SV33] an error that nobody expected is 500 INTERNAL, and told to the operator alone", async () => {
     const secret = "the secret of the inside";
     const running = await run({ mayFail: true });
@@ -339,7 +386,7 @@ describe("the HTTP API", () => {
           400,
           {
             code: "ARGUMENT_INVALID",
-            kind: "http",
+            kind: "invalid",
             message: `there is no parameter dryrun here; there are: ${there}`,
           },
         ]);

@@ -14,6 +14,11 @@ export interface Failed {
   readonly message: string;
 }
 
+/** Every answer whose status is 400 or more. */
+export interface FailedAnswer {
+  readonly error: Failed;
+}
+
 /** `GET /api/actions`, of the whole store (`id: null`), and `GET /api/documents/{id}/actions`. */
 export interface ActionsAnswer {
   readonly id: string | null;

@@ -172,7 +172,7 @@ async function history(site: Site, context: AppContext): Promise<Response> {
   const from = numberOf(context, "from") ?? 0;
   const entries: Json[] = [];
   let next: number | null = null;
-  await existing(site, id);
+  assertReached(await infoOf(site, id), from);
   for await (const entry of site.storage.history(id)) {
     if ((entry.kind === "batch" ? entry.end - 1 : entry.clock) < from) continue;
     if (entries.length === limit) {
@@ -197,8 +197,10 @@ function hexOf(commitId: Uint8Array | undefined): string | null {
 async function events(site: Site, context: AppContext): Promise<Response> {
   const id = idOf(context);
   const limit = pageOf(context, site.limits);
-  const { clock, oldestClock, archivedClock } = await infoOf(site, id);
+  const info = await infoOf(site, id);
+  const { clock, oldestClock, archivedClock } = info;
   const from = numberOf(context, "from") ?? archivedClock ?? oldestClock;
+  assertReached(info, from);
   const to = Math.min(numberOf(context, "to") ?? clock, from + limit);
   const found: Json[] = [];
   let byteCount = 0;
@@ -216,6 +218,13 @@ async function events(site: Site, context: AppContext): Promise<Response> {
   }
   const end = from + found.length;
   return context.json({ id, events: found, next: end < clock ? end : null });
+}
+
+/** Nothing in answer to a clock after the head would hide that what had that clock is lost. */
+function assertReached({ clock }: DocumentInfo, from: number): void {
+  if (from <= clock) return;
+  const message = `from is ${from}, which lies after the head of the document: its clock is ${clock}`;
+  throw new HttpFailure(400, "ARGUMENT_INVALID", message);
 }
 
 /** `at`: a clock; `tag`: a name; `time`: a date, or ms since 1970. */

@@ -1,5 +1,7 @@
 /**
- * How a failure is answered: a status, a code and a sentence, as JSON; never a stack or a cause.
+ * How a failure is answered: a status, a code, its kind and a sentence, as JSON; never a stack or a cause.
+ *
+ * Invariant: a code has one kind, whoever finds the failure: that of the library, or of the command line.
  *
  * | kind of the error                      | status                                                |
  * | -------------------------------------- | ----------------------------------------------------- |
@@ -14,15 +16,48 @@
  */
 
 import { type CoppiceError, type ErrorKind, isCoppiceError } from "coppice";
+import type { Failed, FailedAnswer } from "./answers.js";
 
 export type FailureStatus = 400 | 401 | 403 | 404 | 405 | 409 | 410 | 413 | 422 | 500 | 503;
+
+/** Codes that the HTTP side itself finds, some of them also codes of the library. */
+export type HttpCode =
+  | "ID_INVALID"
+  | "ARGUMENT_INVALID"
+  | "TAG_UNKNOWN"
+  | "METHOD_UNKNOWN"
+  | "BODY_TOO_LARGE"
+  | "BODY_INCOMPLETE"
+  | "BUSY"
+  | "TRAIT_MISSING"
+  | "NOT_FOUND"
+  | "UNAUTHENTICATED"
+  | "FORBIDDEN"
+  | "ORIGIN_REFUSED"
+  | "INTERNAL";
+
+const KINDS: Record<HttpCode, ErrorKind | "not-found" | "forbidden" | "failed"> = {
+  ID_INVALID: "invalid",
+  ARGUMENT_INVALID: "invalid",
+  TAG_UNKNOWN: "invalid",
+  METHOD_UNKNOWN: "invalid",
+  BODY_TOO_LARGE: "invalid",
+  BODY_INCOMPLETE: "invalid",
+  BUSY: "busy",
+  TRAIT_MISSING: "unsupported",
+  NOT_FOUND: "not-found",
+  UNAUTHENTICATED: "forbidden",
+  FORBIDDEN: "forbidden",
+  ORIGIN_REFUSED: "forbidden",
+  INTERNAL: "failed",
+};
 
 /** A failure that the HTTP side itself finds. */
 export class HttpFailure extends Error {
   readonly status: FailureStatus;
-  readonly code: string;
+  readonly code: HttpCode;
 
-  constructor(status: FailureStatus, code: string, message: string) {
+  constructor(status: FailureStatus, code: HttpCode, message: string) {
     super(message);
     this.status = status;
     this.code = code;
@@ -31,9 +66,7 @@ export class HttpFailure extends Error {
 
 export interface Answer {
   readonly status: FailureStatus;
-  readonly body: {
-    readonly error: { readonly code: string; readonly kind: string; readonly message: string };
-  };
+  readonly body: FailedAnswer;
   /** It is nobody's fault but ours. */
   readonly isInternal: boolean;
 }
@@ -51,18 +84,20 @@ const STATUS: Record<ErrorKind, FailureStatus> = {
 export function answerOf(error: unknown): Answer {
   if (error instanceof HttpFailure) {
     const { status, code, message } = error;
-    return { status, body: { error: { code, kind: "http", message } }, isInternal: false };
+    return { status, body: { error: failed(code, message) }, isInternal: false };
   }
-  if (!isCoppiceError(error)) {
-    const body = { error: { code: "INTERNAL", kind: "internal", message: "internal error" } };
-    return { status: 500, body, isInternal: true };
-  }
+  if (!isCoppiceError(error))
+    return { status: 500, body: { error: failed("INTERNAL", "internal error") }, isInternal: true };
   const { code, kind, message } = error;
   return {
     status: statusOf(error),
     body: { error: { code, kind, message } },
     isInternal: kind === "corrupt",
   };
+}
+
+function failed(code: HttpCode, message: string): Failed {
+  return { code, kind: KINDS[code], message };
 }
 
 function statusOf({ code, kind, details }: CoppiceError): FailureStatus {
