@@ -91,6 +91,7 @@ describe("the HTTP API", () => {
     expect((await call(running, "PUT", "/api/documents/new")).body).toMatchObject({ id: "new", clock: 0 });
     expect((await call(running, "POST", "/api/documents/notes/snapshots")).body).toEqual({
       id: "notes",
+      outcome: "taken",
       clock: 3,
     });
     const dry = await call(running, "POST", "/api/documents/notes/compact?dryRun=true&force=true");

@@ -6,7 +6,17 @@
  * bytes.
  */
 
-import type { CompactAllResult, CompactResult, CompactStep, DocumentInfo, ForkResult } from "coppice";
+import type {
+  CheckReport,
+  CompactAllResult,
+  CompactResult,
+  CompactStep,
+  DocumentInfo,
+  ForkResult,
+  HistoryEntry,
+  Info,
+  Tag,
+} from "coppice";
 
 export interface Failed {
   readonly code: string;
@@ -25,10 +35,20 @@ export interface ActionsAnswer {
   readonly actions: readonly ("read" | "write" | "admin")[];
 }
 
-/** `GET /api/documents/{id}`. */
-export interface DocumentAnswer extends Omit<DocumentInfo, "snapshotClock" | "snapshotTime"> {
+/** `GET /api/openapi.json`. */
+export interface OpenApiAnswer {
+  readonly openapi: string;
+  readonly info: Readonly<Record<string, unknown>>;
+  readonly paths: Readonly<Record<string, unknown>>;
+  readonly components: Readonly<Record<string, unknown>>;
+}
+
+/** `GET` and `PUT /api/documents/{id}`; `usage` where it was asked for. */
+export interface DocumentAnswer
+  extends Omit<DocumentInfo, "snapshotClock" | "snapshotTime" | "archivedClock"> {
   readonly snapshotClock: number | null;
   readonly snapshotTime: number | null;
+  readonly archivedClock: number | null;
   /** Clients that are connected to it. */
   readonly connections: number;
 }
@@ -47,6 +67,78 @@ export interface ListAnswer {
   readonly documents: readonly (DocumentAnswer | BareDocument)[];
   /** The `after` of the next page. */
   readonly next: string | null;
+}
+
+type BatchEntry = Extract<HistoryEntry, { readonly kind: "batch" }>;
+
+/** The archive leaves out the ids of commits that storage made; ids are in hexadecimal. */
+export interface BatchAnswer extends Omit<BatchEntry, "commitId" | "info"> {
+  readonly commitId: string | null;
+  readonly info: Info | null;
+}
+
+/** `GET /api/documents/{id}/history`. */
+export interface HistoryAnswer {
+  readonly id: string;
+  readonly entries: readonly (BatchAnswer | Exclude<HistoryEntry, BatchEntry>)[];
+  /** The `from` of the next page. */
+  readonly next: number | null;
+}
+
+/** `clock`: before the event; `event`: in base64, `null` where its bytes were lost or it is none of bytes. */
+export interface EventAnswer {
+  readonly clock: number;
+  readonly time: number;
+  readonly commitId: string | null;
+  readonly info: Info | null;
+  readonly event: string | null;
+}
+
+/** `GET /api/documents/{id}/events`. */
+export interface EventsAnswer {
+  readonly id: string;
+  readonly events: readonly EventAnswer[];
+  /** The `from` of the next page. */
+  readonly next: number | null;
+}
+
+/** `PUT /api/documents/{id}/tags/{name}`. */
+export type TagAnswer = Tag;
+
+/** `GET /api/documents/{id}/tags`, by clock. */
+export interface TagsAnswer {
+  readonly id: string;
+  readonly tags: readonly Tag[];
+}
+
+/** `DELETE /api/documents/{id}/tags/{name}`. */
+export interface UntagAnswer {
+  readonly id: string;
+  readonly name: string;
+  readonly removed: true;
+}
+
+/** `DELETE /api/documents/{id}`. */
+export interface DeleteAnswer {
+  readonly id: string;
+  readonly deleted: true;
+}
+
+/** `POST /api/documents/{id}/erase`. */
+export interface EraseAnswer {
+  readonly id: string;
+  readonly erased: true;
+  /** Keys that were deleted now. */
+  readonly keys: number;
+  readonly reclaimed: boolean;
+}
+
+/** `POST /api/check` and `POST /api/documents/{id}/check`. */
+export type CheckAnswer = CheckReport;
+
+/** A `progress` of `POST /api/check`: documents done so far. */
+export interface CheckStepAnswer {
+  readonly documents: number;
 }
 
 export type Point = readonly [time: number, clock: number, bytes: number];
@@ -127,6 +219,9 @@ export interface GraphAnswer {
 /** `POST /api/documents/{id}/snapshots`. */
 export interface SnapshotAnswer {
   readonly id: string;
+  /** `nothing-to-do`: the newest snapshot covers every event. */
+  readonly outcome: "taken" | "nothing-to-do";
+  /** Of the snapshot that was taken. */
   readonly clock: number | null;
 }
 
@@ -136,7 +231,7 @@ export type CompactStepAnswer = CompactStep;
 
 /** `POST /api/compact`. */
 export interface CompactAllAnswer extends Omit<CompactAllResult, "failures" | "stopped"> {
-  readonly failures: readonly { readonly id: string; readonly error: Pick<Failed, "code" | "message"> }[];
+  readonly failures: readonly { readonly id: string; readonly error: Failed }[];
   readonly stopped: NonNullable<CompactAllResult["stopped"]> | null;
 }
 
@@ -149,6 +244,7 @@ export interface CompactAllStepAnswer {
   readonly id: string | null;
 }
 
+/** `POST /api/documents/{id}/fork`. */
 export type ForkAnswer = ForkResult;
 
 export interface HistogramAnswer {
@@ -171,6 +267,11 @@ export interface FiguresAnswer {
 export interface SupervisorAnswer {
   readonly supervised: boolean;
   readonly pid: number;
+}
+
+/** `POST /api/supervisor/kill`. */
+export interface KillAnswer {
+  readonly killed: true;
 }
 
 /** A `change` of `GET /api/changes`: what has changed since the one before. */

@@ -1,14 +1,29 @@
 /**
  * `/api/documents/{id}…`: one document.
  *
- * Reads change nothing and hold one page. Bytes go out as v1 updates: what `Y.applyUpdate` takes. A
- * document that is deleted leaves the memory of its clients' server first, and its clients are told so.
+ * Reads change nothing and hold one page. The state goes out in the form of the document's model: of Yjs as
+ * a v1 update, which `Y.applyUpdate` takes. A document that is deleted leaves the memory of its clients'
+ * server first, and its clients are told so.
  */
 
-import { type CompactStep, type DocumentInfo, type HistoryEntry, toHex } from "coppice";
+import { type CompactStep, type DocumentInfo, type HistoryEntry, type InfoOptions, toHex } from "coppice";
 import type { Hono } from "hono";
 import * as Y from "yjs";
-import type { CompactAnswer, DocumentAnswer, ForkAnswer, SnapshotAnswer } from "./answers.js";
+import type {
+  CheckAnswer,
+  CompactAnswer,
+  DeleteAnswer,
+  DocumentAnswer,
+  EraseAnswer,
+  EventAnswer,
+  EventsAnswer,
+  ForkAnswer,
+  HistoryAnswer,
+  SnapshotAnswer,
+  TagAnswer,
+  TagsAnswer,
+  UntagAnswer,
+} from "./answers.js";
 import { HttpFailure } from "./failures.js";
 import { long } from "./long-runs.js";
 import {
@@ -48,7 +63,7 @@ export function addDocumentRoutes(app: Hono<AppEnv>, site: Site): void {
     await documents.evict(id, "deleted");
     if (!(await storage.delete(id))) throw notFound(id);
     changes.note(id);
-    return context.json({ id, deleted: true });
+    return context.json({ id, deleted: true } satisfies DeleteAnswer);
   });
   app.post(`${PATH}/erase`, permit(site, "admin"), async (context) => {
     const id = idOf(context);
@@ -57,7 +72,7 @@ export function addDocumentRoutes(app: Hono<AppEnv>, site: Site): void {
     const { existed, keys } = await storage.erase(id, { reclaim });
     changes.note(id);
     if (!existed && keys === 0) throw notFound(id);
-    return context.json({ id, erased: true, keys, reclaimed: reclaim });
+    return context.json({ id, erased: true, keys, reclaimed: reclaim } satisfies EraseAnswer);
   });
   app.post(`${PATH}/fork`, permit(site, "read"), async (context) => {
     const id = idOf(context);
@@ -77,8 +92,9 @@ export function addDocumentRoutes(app: Hono<AppEnv>, site: Site): void {
     const handle = await storage.load(id);
     if (handle === undefined) throw notFound(id);
     try {
-      const answer: SnapshotAnswer = { id, clock: (await handle.snapshot()) ?? null };
-      return context.json(answer);
+      const clock = await handle.snapshot();
+      const outcome = clock === undefined ? "nothing-to-do" : "taken";
+      return context.json({ id, outcome, clock: clock ?? null } satisfies SnapshotAnswer);
     } finally {
       await handle.close();
     }
@@ -100,7 +116,7 @@ export function addDocumentRoutes(app: Hono<AppEnv>, site: Site): void {
     const id = idOf(context);
     const report = await storage.check({ id, signal: context.req.raw.signal });
     if (report.documents === 0 && report.problems.length === 0) throw notFound(id);
-    return context.json(report);
+    return context.json(report satisfies CheckAnswer);
   });
 }
 
@@ -109,14 +125,14 @@ function addTags(app: Hono<AppEnv>, site: Site): void {
   app.get(`${PATH}/tags`, permit(site, "read"), async (context) => {
     const id = idOf(context);
     await existing(site, id);
-    return context.json({ id, tags: await storage.tags(id) });
+    return context.json({ id, tags: await storage.tags(id) } satisfies TagsAnswer);
   });
   app.put(`${PATH}/tags/:name`, permit(site, "write"), async (context) => {
     const id = idOf(context);
     const tag = await storage.tag(id, lastOf(context), numberOf(context, "at"));
     if (tag === undefined) throw notFound(id);
     changes.note(id);
-    return context.json(tag);
+    return context.json(tag satisfies TagAnswer);
   });
   app.delete(`${PATH}/tags/:name`, permit(site, "admin"), async (context) => {
     const id = idOf(context);
@@ -124,12 +140,14 @@ function addTags(app: Hono<AppEnv>, site: Site): void {
     if (!(await storage.untag(id, name)))
       throw new HttpFailure(404, "TAG_UNKNOWN", `there is no tag ${JSON.stringify(name.slice(0, 100))}`);
     changes.note(id);
-    return context.json({ id, name, removed: true });
+    return context.json({ id, name, removed: true } satisfies UntagAnswer);
   });
 }
 
 function addReads(app: Hono<AppEnv>, site: Site): void {
-  app.get(PATH, permit(site, "read"), async (context) => context.json(await existing(site, idOf(context))));
+  app.get(PATH, permit(site, "read"), async (context) =>
+    context.json(await existing(site, idOf(context), { usage: flagOf(context, "usage") })),
+  );
   app.get(`${PATH}/history`, permit(site, "read"), (context) => history(site, context));
   app.get(`${PATH}/events`, permit(site, "read"), (context) => events(site, context));
   app.get(`${PATH}/state`, permit(site, "read"), async (context) => {
@@ -144,17 +162,15 @@ function addReads(app: Hono<AppEnv>, site: Site): void {
   });
 }
 
-async function existing(site: Site, id: string): Promise<DocumentAnswer> {
-  return facts(await infoOf(site, id), site.documents.get(id)?.connections.size ?? 0);
+async function existing(site: Site, id: string, options?: InfoOptions): Promise<DocumentAnswer> {
+  return facts(await infoOf(site, id, options), site.documents.get(id)?.connections.size ?? 0);
 }
 
-export async function infoOf({ storage }: Site, id: string): Promise<DocumentInfo> {
-  const info = await storage.info(id);
+export async function infoOf({ storage }: Site, id: string, options?: InfoOptions): Promise<DocumentInfo> {
+  const info = await storage.info(id, options);
   if (info === undefined) throw notFound(id);
   return info;
 }
-
-type Json = Record<string, unknown>;
 
 /** What is absent is `null`, and stays in the JSON. */
 export function facts(info: DocumentInfo, connections: number): DocumentAnswer {
@@ -162,6 +178,7 @@ export function facts(info: DocumentInfo, connections: number): DocumentAnswer {
     ...info,
     snapshotClock: info.snapshotClock ?? null,
     snapshotTime: info.snapshotTime ?? null,
+    archivedClock: info.archivedClock ?? null,
     connections,
   };
 }
@@ -170,7 +187,7 @@ async function history(site: Site, context: AppContext): Promise<Response> {
   const id = idOf(context);
   const limit = pageOf(context, site.limits);
   const from = numberOf(context, "from") ?? 0;
-  const entries: Json[] = [];
+  const entries: HistoryAnswer["entries"][number][] = [];
   let next: number | null = null;
   assertReached(await infoOf(site, id), from);
   for await (const entry of site.storage.history(id)) {
@@ -181,11 +198,11 @@ async function history(site: Site, context: AppContext): Promise<Response> {
     }
     entries.push(historyEntry(entry));
   }
-  return context.json({ id, entries, next });
+  return context.json({ id, entries, next } satisfies HistoryAnswer);
 }
 
-function historyEntry(entry: HistoryEntry): Json {
-  if (entry.kind !== "batch") return { ...entry };
+function historyEntry(entry: HistoryEntry): HistoryAnswer["entries"][number] {
+  if (entry.kind !== "batch") return entry;
   return { ...entry, commitId: hexOf(entry.commitId), info: entry.info ?? null };
 }
 
@@ -202,22 +219,23 @@ async function events(site: Site, context: AppContext): Promise<Response> {
   const from = numberOf(context, "from") ?? archivedClock ?? oldestClock;
   assertReached(info, from);
   const to = Math.min(numberOf(context, "to") ?? clock, from + limit);
-  const found: Json[] = [];
+  const found: EventAnswer[] = [];
   let byteCount = 0;
-  for await (const { clock: at, event, time, commitId } of site.storage.read(id, { from, to })) {
+  for await (const { clock: at, event, time, commitId, info: said } of site.storage.read(id, { from, to })) {
     const payload = event instanceof Uint8Array ? event : undefined;
     byteCount += payload?.length ?? 0;
     found.push({
       clock: at,
       time,
       commitId: hexOf(commitId),
+      info: said ?? null,
       event: payload === undefined ? null : Buffer.from(payload).toString("base64"),
     });
     // An answer is held whole: one of large events ends early, and says where the next begins.
     if (byteCount > site.limits.messageBytesMax) break;
   }
   const end = from + found.length;
-  return context.json({ id, events: found, next: end < clock ? end : null });
+  return context.json({ id, events: found, next: end < clock ? end : null } satisfies EventsAnswer);
 }
 
 /** Nothing in answer to a clock after the head would hide that what had that clock is lost. */

@@ -34,6 +34,7 @@ export type HttpCode =
   | "UNAUTHENTICATED"
   | "FORBIDDEN"
   | "ORIGIN_REFUSED"
+  | "REFUSED"
   | "INTERNAL";
 
 const KINDS: Record<HttpCode, ErrorKind | "not-found" | "forbidden" | "failed"> = {
@@ -49,6 +50,7 @@ const KINDS: Record<HttpCode, ErrorKind | "not-found" | "forbidden" | "failed"> 
   UNAUTHENTICATED: "forbidden",
   FORBIDDEN: "forbidden",
   ORIGIN_REFUSED: "forbidden",
+  REFUSED: "failed",
   INTERNAL: "failed",
 };
 
@@ -96,7 +98,7 @@ export function answerOf(error: unknown): Answer {
   };
 }
 
-function failed(code: HttpCode, message: string): Failed {
+export function failed(code: HttpCode, message: string): Failed {
   return { code, kind: KINDS[code], message };
 }
 

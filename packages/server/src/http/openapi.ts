@@ -2,20 +2,17 @@
  * The OpenAPI document of the HTTP API. A test holds it against the routes that there are. It is also what
  * requests are held against: their query, and the methods of a path.
  *
- * It is written by hand, because what a reader wants to know of an operation is its sentence, and not its
- * types.
+ * Sentences are written by hand, here; what the answers look like is in `schemas.ts`.
  */
 
-type Schema = Readonly<Record<string, unknown>>;
-
-const count = { type: "integer", minimum: 0 };
-const text = { type: "string" };
-const flag = { type: "boolean" };
+import type { OpenApiAnswer } from "./answers.js";
+import { ANSWERS, type AnswerName, answer, count, flag, type Schema, text } from "./schemas.js";
 
 const PARAMETERS = {
   prefix: ["only ids that begin with it", text],
   after: ["only ids after this one: `next` of the page before", text],
   limit: ["at most so many; a page has at most 1,000", count],
+  usage: ["with what it takes in the store: some reads more", flag],
   info: ["with clocks, sizes and times of each", flag],
   from: ["from this clock on", count],
   to: ["below this clock", count],
@@ -42,7 +39,10 @@ interface Operation {
   readonly action: "none" | "read" | "write" | "admin";
   readonly query?: readonly ParameterName[];
   readonly body?: string;
-  readonly answers?: "json" | "bytes" | "text" | "events" | "changes";
+  /** JSON of this name, or what is none. */
+  readonly answers: AnswerName | "bytes" | "text" | "changes";
+  /** What takes long tells these as server-sent events to those who accept them. */
+  readonly steps?: AnswerName;
 }
 
 const DOCUMENT = "/api/documents/{id}";
@@ -52,8 +52,8 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
   "GET /healthz": { says: "The process answers.", action: "none", answers: "text" },
   "GET /readyz": { says: "200 when edits are taken, else 503.", action: "none", answers: "text" },
   "GET /metrics": { says: "Metrics, as Prometheus reads them.", action: "read", answers: "text" },
-  "GET /api/openapi.json": { says: "This document.", action: "none" },
-  "GET /api/figures": { says: "The metrics as JSON.", action: "read" },
+  "GET /api/openapi.json": { says: "This document.", action: "none", answers: "OpenApiAnswer" },
+  "GET /api/figures": { says: "The metrics as JSON.", action: "read", answers: "FiguresAnswer" },
   "GET /api/changes": {
     says: "Tells which documents have changed, as it happens, at most four times a second.",
     action: "read",
@@ -63,51 +63,75 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
   "GET /api/supervisor": {
     says: "Whether a supervisor starts this process again when it dies; its process id.",
     action: "read",
+    answers: "SupervisorAnswer",
   },
   "POST /api/supervisor/kill": {
     says: "Kills this process, as `kill -9` does. Only from this machine, and where a supervisor is.",
     action: "admin",
+    answers: "KillAnswer",
   },
   "GET /api/documents": {
     says: "Documents in the order of their ids. `next` is the `after` of the next page, or null.",
     action: "read",
     query: ["prefix", "after", "limit", "info"],
+    answers: "ListAnswer",
   },
   "POST /api/compact": {
     says: "Compacts every document that is due. 409 while another such run is under way.",
     action: "admin",
     query: ["prefix", "minEvents", "idleMs", "concurrency", "budgetMs", "force", "dryRun", "reclaim"],
-    answers: "events",
+    answers: "CompactAllAnswer",
+    steps: "CompactAllStepAnswer",
   },
   "POST /api/check": {
     says: "Verifies every stored document, and changes nothing.",
     action: "admin",
-    answers: "events",
+    answers: "CheckAnswer",
+    steps: "CheckStepAnswer",
   },
-  "GET /api/actions": { says: "What this client may do with the whole store.", action: "read" },
-  [`GET ${DOCUMENT}/actions`]: { says: "What this client may do with the document.", action: "read" },
-  [`GET ${DOCUMENT}`]: { says: "Clocks, sizes and times of a document.", action: "read" },
+  "GET /api/actions": {
+    says: "What this client may do with the whole store.",
+    action: "read",
+    answers: "ActionsAnswer",
+  },
+  [`GET ${DOCUMENT}/actions`]: {
+    says: "What this client may do with the document.",
+    action: "read",
+    answers: "ActionsAnswer",
+  },
+  [`GET ${DOCUMENT}`]: {
+    says: "Clocks, sizes and times of a document.",
+    action: "read",
+    query: ["usage"],
+    answers: "DocumentAnswer",
+  },
   [`PUT ${DOCUMENT}`]: {
     says: "Creates the document unless it exists.",
     action: "write",
     query: ["recreate"],
+    answers: "DocumentAnswer",
   },
   [`DELETE ${DOCUMENT}`]: {
     says: "Deletes the document, and disconnects its clients.",
     action: "admin",
+    answers: "DeleteAnswer",
   },
   [`GET ${DOCUMENT}/history`]: {
     says: "Batches and snapshots, oldest first. `next` is the `from` of the next page, or null.",
     action: "read",
     query: ["from", "limit"],
+    answers: "HistoryAnswer",
   },
   [`GET ${DOCUMENT}/events`]: {
     says: "Stored events, in base64; null for one whose bytes were lost. 410 when they were trimmed.",
     action: "read",
     query: ["from", "to", "limit"],
+    answers: "EventsAnswer",
   },
   [`GET ${DOCUMENT}/state`]: {
-    says: "The whole document as one Yjs update, also as it was in the past.",
+    says:
+      "The whole document, in the form of its model: for `Y.applyUpdate`, for `Automerge.loadIncremental`, " +
+      "a snapshot for Loro's `import`. Of Yjs also as it was in the past. 422 for models without a diff.",
     action: "read",
     query: ["at", "tag", "time"],
     answers: "bytes",
@@ -116,66 +140,78 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
     says: "What the document holds, as text or JSON to look at, also as it was in the past.",
     action: "read",
     query: ["at", "tag", "time"],
+    answers: "ContentAnswer",
   },
   [`GET ${DOCUMENT}/timeline`]: {
     says: "How it grew: points of time, clock and bytes, snapshots and tags, and what is kept.",
     action: "read",
     query: ["points"],
+    answers: "TimelineAnswer",
   },
   [`GET ${DOCUMENT}/graph`]: {
     says: "The event graph as rows of a drawing, the newest `limit`; 422 where events tell nothing of it.",
     action: "read",
     query: ["limit"],
+    answers: "GraphAnswer",
   },
   [`POST ${DOCUMENT}/diff`]: {
-    says: "What a peer with this state vector lacks, as one Yjs update.",
+    says: "What a peer of this version lacks, in the form of the document's model: of Yjs one update.",
     action: "read",
-    body: "a state vector of Yjs",
+    body: "a version of the document's model: of Yjs a state vector",
     answers: "bytes",
   },
-  [`GET ${DOCUMENT}/tags`]: { says: "Named versions, by clock.", action: "read" },
+  [`GET ${DOCUMENT}/tags`]: { says: "Named versions, by clock.", action: "read", answers: "TagsAnswer" },
   [`PUT ${DOCUMENT}/tags/{name}`]: {
     says: "Names the present version, or the one at a clock. 409 when the name is taken.",
     action: "write",
     query: ["at"],
+    answers: "TagAnswer",
   },
-  [`DELETE ${DOCUMENT}/tags/{name}`]: { says: "Forgets a named version.", action: "admin" },
+  [`DELETE ${DOCUMENT}/tags/{name}`]: {
+    says: "Forgets a named version.",
+    action: "admin",
+    answers: "UntagAnswer",
+  },
   [`POST ${DOCUMENT}/erase`]: {
     says: "Removes the document so that no file holds its bytes, unless `reclaim=false`.",
     action: "admin",
     query: ["reclaim"],
+    answers: "EraseAnswer",
   },
   [`POST ${DOCUMENT}/fork`]: {
     says: "Copies the document, as it is or was, to a new id, which the caller must be allowed to write.",
     action: "read",
     query: ["as", "at", "tag", "time", "recreate"],
+    answers: "ForkAnswer",
   },
-  [`POST ${DOCUMENT}/snapshots`]: { says: "Takes a snapshot now; trims nothing.", action: "admin" },
+  [`POST ${DOCUMENT}/snapshots`]: {
+    says: "Takes a snapshot now; trims nothing.",
+    action: "admin",
+    answers: "SnapshotAnswer",
+  },
   [`POST ${DOCUMENT}/compact`]: {
     says: "Takes a snapshot and trims what it covers.",
     action: "admin",
     query: ["force", "dryRun", "reclaim"],
-    answers: "events",
+    answers: "CompactAnswer",
+    steps: "CompactStepAnswer",
   },
-  [`POST ${DOCUMENT}/check`]: { says: "Verifies the stored document, and changes nothing.", action: "admin" },
+  [`POST ${DOCUMENT}/check`]: {
+    says: "Verifies the stored document, and changes nothing.",
+    action: "admin",
+    answers: "CheckAnswer",
+  },
 };
 
-const CONTENT: Record<NonNullable<Operation["answers"]>, Schema> = {
-  json: { "application/json": { schema: { type: "object" } } },
+const CONTENT: Readonly<Record<Exclude<Operation["answers"], AnswerName>, Schema>> = {
   bytes: { "application/octet-stream": { schema: { type: "string", format: "binary" } } },
   text: { "text/plain": { schema: text } },
-  changes: { "text/event-stream": { schema: { ...text, description: "events `change`" } } },
-  events: {
-    "application/json": { schema: { type: "object" } },
-    "text/event-stream": {
-      schema: { ...text, description: "events `progress`, then one `result` or `error`" },
-    },
-  },
+  changes: stream("events `change`, each a ChangeAnswer"),
 };
 
 const ERROR = {
-  description: "The request failed: a stable code, and a sentence.",
-  content: { "application/json": { schema: { $ref: "#/components/schemas/Error" } } },
+  description: "The request failed: a stable code, its kind, and a sentence.",
+  content: { "application/json": { schema: answer("FailedAnswer") } },
 };
 
 /** The names that the query of a request to this route may have. */
@@ -193,7 +229,7 @@ export function methodsOf(pathname: string): readonly string[] {
   return found.includes("GET") ? [...found, "HEAD"] : found;
 }
 
-export function openApi(): Schema {
+export function openApi(): OpenApiAnswer {
   const paths: Record<string, Record<string, unknown>> = {};
   for (const [key, operation] of Object.entries(OPERATIONS)) {
     const [method = "", path = ""] = key.split(" ");
@@ -210,25 +246,13 @@ export function openApi(): Schema {
     paths,
     components: {
       securitySchemes: { token: { type: "http", scheme: "bearer" } },
-      schemas: {
-        Error: {
-          type: "object",
-          required: ["error"],
-          properties: {
-            error: {
-              type: "object",
-              required: ["code", "kind", "message"],
-              properties: { code: text, kind: text, message: text },
-            },
-          },
-        },
-      },
+      schemas: ANSWERS,
     },
   };
 }
 
 function describe(path: string, operation: Operation): Schema {
-  const { says, action, query = [], body, answers = "json" } = operation;
+  const { says, action, query = [], body } = operation;
   const inPath = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => {
     return { name, in: "path", required: true, schema: text };
   });
@@ -242,6 +266,18 @@ function describe(path: string, operation: Operation): Schema {
     ...(action === "none" ? { security: [] } : { security: [{ token: [] }], "x-action": action }),
     parameters: [...inPath, ...parameters],
     ...(body === undefined ? {} : { requestBody: { description: body, required: true, content } }),
-    responses: { "200": { description: says, content: CONTENT[answers] }, default: ERROR },
+    responses: { "200": { description: says, content: contentOf(operation) }, default: ERROR },
   };
+}
+
+function contentOf({ answers, steps }: Operation): Schema {
+  if (answers === "bytes" || answers === "text" || answers === "changes") return CONTENT[answers];
+  const json = { "application/json": { schema: answer(answers) } };
+  if (steps === undefined) return json;
+  const last = `then one \`result\`, a ${answers}, or \`error\`, a Failed`;
+  return { ...json, ...stream(`events \`progress\`, each a ${steps}, ${last}`) };
+}
+
+function stream(description: string): Schema {
+  return { "text/event-stream": { schema: { ...text, description } } };
 }

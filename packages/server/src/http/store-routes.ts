@@ -9,13 +9,16 @@ import type { Hono } from "hono";
 import type { Gauges } from "../metrics.js";
 import type {
   BareDocument,
+  CheckAnswer,
+  CheckStepAnswer,
   CompactAllAnswer,
   CompactAllStepAnswer,
   DocumentAnswer,
+  FiguresAnswer,
   ListAnswer,
 } from "./answers.js";
 import { facts } from "./document-routes.js";
-import { answerOf } from "./failures.js";
+import { answerOf, failed } from "./failures.js";
 import { long } from "./long-runs.js";
 import {
   type AppContext,
@@ -43,12 +46,12 @@ export function addStoreRoutes(app: Hono<AppEnv>, site: Site, gauges: () => Prom
     );
   });
   app.post("/api/check", permit(site, "admin"), (context) =>
-    long(site, context, (signal, tell) =>
+    long<CheckAnswer, CheckStepAnswer>(site, context, (signal, tell) =>
       storage.check({ signal, onProgress: (documents) => tell({ documents }) }),
     ),
   );
   app.get("/api/figures", permit(site, "read"), async (context) =>
-    context.json(metrics.figures(await gauges())),
+    context.json(metrics.figures(await gauges()) satisfies FiguresAnswer),
   );
   app.get("/metrics", permit(site, "read"), async (context) => {
     context.header("Content-Type", "text/plain; version=0.0.4; charset=utf-8");
@@ -115,7 +118,7 @@ function compactOptions(context: AppContext): CompactAllOptions {
 function summary(result: CompactAllResult): CompactAllAnswer {
   const failures = result.failures.map(({ id, error }) => ({
     id,
-    error: isCoppiceError(error) ? answerOf(error).body.error : { code: "REFUSED", message: error },
+    error: isCoppiceError(error) ? answerOf(error).body.error : failed("REFUSED", error),
   }));
   return { ...result, failures, stopped: result.stopped ?? null };
 }

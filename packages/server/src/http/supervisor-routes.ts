@@ -8,7 +8,7 @@
 
 import type { Hono } from "hono";
 import { isLoopback } from "../access.js";
-import type { SupervisorAnswer } from "./answers.js";
+import type { KillAnswer, SupervisorAnswer } from "./answers.js";
 import { HttpFailure } from "./failures.js";
 import { type AppEnv, permit, type Site } from "./requests.js";
 
@@ -28,6 +28,6 @@ export function addSupervisorRoutes(app: Hono<AppEnv>, site: Site, supervisor: S
     if (!isLoopback(context.env.incoming.socket.remoteAddress ?? ""))
       throw new HttpFailure(403, "FORBIDDEN", "only from this machine");
     supervisor.kill();
-    return context.json({ killed: true });
+    return context.json({ killed: true } satisfies KillAnswer);
   });
 }

@@ -6,7 +6,7 @@
 
 import { GraphDocument } from "coppice";
 import type { Hono } from "hono";
-import type { ContentAnswer } from "./answers.js";
+import type { ContentAnswer, GraphAnswer, TimelineAnswer } from "./answers.js";
 import { contentOf } from "./content.js";
 import { infoOf, momentOf } from "./document-routes.js";
 import { HttpFailure } from "./failures.js";
@@ -28,15 +28,17 @@ export function addViewRoutes(app: Hono<AppEnv>, site: Site): void {
   app.get(`${PATH}/timeline`, permit(site, "read"), async (context) => {
     const info = await infoOf(site, idOf(context));
     const wanted = Math.max(2, Math.min(numberOf(context, "points") ?? POINTS, site.limits.pageEntriesMax));
-    return context.json(await timelineOf(site, info, wanted, context.req.raw.signal));
+    const { signal } = context.req.raw;
+    return context.json((await timelineOf(site, info, wanted, signal)) satisfies TimelineAnswer);
   });
   app.get(`${PATH}/graph`, permit(site, "read"), async (context) => {
     const info = await infoOf(site, idOf(context));
     const limit = pageOf(context, site.limits);
     const linked = await linkedGraph(site, info, limit, context.req.raw.signal);
-    if (linked !== undefined) return context.json(linked);
+    if (linked !== undefined) return context.json(linked satisfies GraphAnswer);
     return loaded(site, info.id, {}, ({ doc }) => {
-      if (doc instanceof GraphDocument) return context.json(keptGraph(info.id, doc, limit));
+      if (doc instanceof GraphDocument)
+        return context.json(keptGraph(info.id, doc, limit) satisfies GraphAnswer);
       const message = `documents of the model ${info.model} have no event graph here`;
       throw new HttpFailure(422, "TRAIT_MISSING", message);
     });
