@@ -435,4 +435,18 @@ describe("beside a server", () => {
     expect(line).toMatchObject({ code: "MODEL_UNKNOWN", kind: "unsupported", id: "other" });
     expect((line as { hint: string }).hint).toContain("--models");
   });
+
+  test("[SV95] a document that fails in the runs of a server is counted in its metrics", async () => {
+    const store = await makeStore();
+    const models = [{ ...yjs(), name: "strange" }];
+    const storage = await DocumentStorage.open({ backend: levelBackend(store.location), models });
+    for (const update of keystrokes("x".repeat(150))) await storage.append("strange", [update]);
+    await storage.close();
+    const serving = await serve(store, "--compact-every", "1s");
+    await until("it is counted", async () => {
+      const text = await (await fetch(`${serving.url}/metrics`)).text();
+      return /^coppice_compactions_failed_total [1-9]/m.test(text);
+    });
+    await stop(serving);
+  });
 });

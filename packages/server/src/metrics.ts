@@ -68,6 +68,7 @@ const COUNTERS = {
   snapshots_failed: "Snapshots that failed.",
   bytes_snapshots: "Bytes of snapshots taken.",
   compactions: "Compactions, by outcome.",
+  compactions_failed: "Documents, or whole runs, that failed in compactions of all which the server makes.",
   events_trimmed: "Events that compactions trimmed.",
   bytes_trimmed: "Payload bytes that compactions trimmed.",
   conflicts: "Commits that another writer overtook.",

@@ -224,6 +224,19 @@ describe("what is answered", () => {
     expect(faults(list, described.components.schemas.ListAnswer!, described)).toEqual([]);
   });
 
+  test("[SV95] documents that fail in a compaction of all are counted, and not those of a dry run", async () => {
+    const running = await everything();
+    const compact = (query: string) =>
+      fetch(`${running.server.url}/api/compact?${query}`, { method: "POST" });
+    await (await compact("dryRun=true&force=true")).json();
+    expect(running.metrics.value("compactions_failed")).toBe(0);
+    const { failures } = (await (await compact("force=true")).json()) as { failures: Json[] };
+    expect(failures).toMatchObject([
+      { id: "strange", error: { code: "MODEL_UNKNOWN", kind: "unsupported" } },
+    ]);
+    expect(running.metrics.value("compactions_failed")).toBe(1);
+  });
+
   test("[SV94] a document's facts have what it takes in the store, when asked, and what is archived", async () => {
     const running = await everything();
     const get = async (path: string, method = "GET") =>

@@ -12,7 +12,14 @@
 import { existsSync } from "node:fs";
 import { readdir, readFile, stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
-import type { Authorize, CoppiceServer, Refusal, Supervisor, TokenGrant } from "@coppice/server";
+import type {
+  Authorize,
+  CoppiceServer,
+  Refusal,
+  ServerMetrics,
+  Supervisor,
+  TokenGrant,
+} from "@coppice/server";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { type CompactAllResult, type DocumentStorage, isCoppiceError } from "coppice";
 import { type Control, compactAllAlone, offerControl } from "coppice/control";
@@ -138,7 +145,7 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
     const control = location === undefined ? undefined : await offer(runtime, options, storage, location);
     try {
       await tellStart(runtime, options, server, { hasTokens: authorize !== undefined, isNew });
-      await untilStopped(runtime, options, storage);
+      await untilStopped(runtime, options, storage, metrics);
     } finally {
       await control?.close();
       await server.close();
@@ -248,16 +255,23 @@ async function offer(
   }
 }
 
-async function untilStopped(runtime: Runtime, options: Options, storage: DocumentStorage): Promise<void> {
+async function untilStopped(
+  runtime: Runtime,
+  options: Options,
+  storage: DocumentStorage,
+  metrics: ServerMetrics,
+): Promise<void> {
   const { signal } = runtime;
   try {
     for (;;) {
       await delay(options.compactEvery ?? PAUSE_MS_MAX, signal);
       if (options.compactEvery === undefined) continue;
       const { minEvents = MIN_EVENTS } = options;
-      const result = await compactAllAlone(storage, { minEvents, signal }).catch(passOver(runtime, options));
+      const run = compactAllAlone(storage, { minEvents, signal });
+      const result = await run.catch(passOver(runtime, options, metrics));
       if (result === undefined) continue;
-      const { failures } = result;
+      const { failures, failed } = result;
+      metrics.count("compactions_failed", failed);
       const told = grouped(failures.map(({ id, error }) => ({ ...failureOf({ id, error }), error })));
       for (const [{ id, error }, ...others] of told) tellError(runtime, options, error, id, others.length);
       if (result.compacted > 0) await tellCompacted(runtime, options, result);
@@ -268,10 +282,12 @@ async function untilStopped(runtime: Runtime, options: Options, storage: Documen
 }
 
 /** A run that did not come about is made up for by the next one. */
-function passOver(runtime: Runtime, options: Options): (error: unknown) => undefined {
+function passOver(runtime: Runtime, options: Options, metrics: ServerMetrics): (error: unknown) => undefined {
   return (error) => {
     const isRunning = isCoppiceError(error, "BUSY") && error.details.compacting === true;
-    if (!isRunning && !runtime.signal.aborted) tellError(runtime, options, error);
+    if (isRunning || runtime.signal.aborted) return;
+    tellError(runtime, options, error);
+    metrics.count("compactions_failed", 1);
   };
 }
 

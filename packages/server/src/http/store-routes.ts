@@ -42,7 +42,10 @@ export function addStoreRoutes(app: Hono<AppEnv>, site: Site, gauges: () => Prom
         signal,
         onProgress: ({ seen, compacted, failed, bytesTrimmed, result }) =>
           tell({ seen, compacted, failed, bytesTrimmed, id: result?.id ?? null }),
-      }).then(summary),
+      }).then((result) => {
+        if (!options.dryRun) metrics.count("compactions_failed", result.failed);
+        return summary(result);
+      }),
     );
   });
   app.post("/api/check", permit(site, "admin"), (context) =>
