@@ -36,6 +36,7 @@ export type {
   GraphRowAnswer,
   HistogramAnswer,
   HistoryAnswer,
+  ImportAnswer,
   KillAnswer,
   ListAnswer,
   Mark,

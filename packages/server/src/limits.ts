@@ -31,6 +31,9 @@ export interface ServerLimits {
   readonly loadsMax: number;
   /** Bytes of the body of one HTTP request. */
   readonly bodyBytesMax: number;
+  /** Bytes of one that is to be imported; and imports at one time, each of which may hold 65 MiB of it. */
+  readonly importBytesMax: number;
+  readonly importsMax: number;
   /** Entries of one page of a list. */
   readonly pageEntriesMax: number;
   /** Clients that are told of changes as they happen; a further one is answered with 503, and can ask. */
@@ -78,6 +81,8 @@ export const SERVER_LIMITS: ServerLimits = {
   memoryBytesMax: 512 * MIB,
   loadsMax: 8,
   bodyBytesMax: MIB,
+  importBytesMax: 1_024 * MIB,
+  importsMax: 4,
   pageEntriesMax: 1_000,
   watchersMax: 256,
   changedIdsMax: 64,

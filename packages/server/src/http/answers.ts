@@ -14,6 +14,7 @@ import type {
   DocumentInfo,
   ForkResult,
   HistoryEntry,
+  ImportResult,
   Info,
   Tag,
 } from "coppice";
@@ -246,6 +247,9 @@ export interface CompactAllStepAnswer {
 
 /** `POST /api/documents/{id}/fork`. */
 export type ForkAnswer = ForkResult;
+
+/** `POST /api/documents/{id}/import`. */
+export type ImportAnswer = ImportResult;
 
 export interface HistogramAnswer {
   /** Upper bounds in seconds; `counts` has one more, for what is above them all. */

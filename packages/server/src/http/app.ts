@@ -17,6 +17,7 @@ import { addPage } from "./page.js";
 import type { AppContext, AppEnv, Site } from "./requests.js";
 import { addStoreRoutes } from "./store-routes.js";
 import { addSupervisorRoutes, type Supervisor } from "./supervisor-routes.js";
+import { addTransferRoutes } from "./transfer-routes.js";
 import { addViewRoutes } from "./view-routes.js";
 
 export interface AppOptions extends Site {
@@ -61,6 +62,7 @@ export function makeApp(options: AppOptions): Hono<AppEnv> {
   app.get("/api/openapi.json", (context) => context.json(openApi()));
   addActionRoutes(app, options);
   addDocumentRoutes(app, options);
+  addTransferRoutes(app, options);
   addViewRoutes(app, options);
   addStoreRoutes(app, options, options.gauges);
   addChangeRoutes(app, options);

@@ -136,6 +136,19 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
     query: ["at", "tag", "time"],
     answers: "bytes",
   },
+  [`GET ${DOCUMENT}/export`]: {
+    says: "The document with its history, also up to a past version, as a file that checks itself.",
+    action: "read",
+    query: ["at", "tag", "time"],
+    answers: "bytes",
+  },
+  [`POST ${DOCUMENT}/import`]: {
+    says: "Makes the document out of an export, whole or not at all. 409 when there is another one.",
+    action: "write",
+    query: ["recreate"],
+    body: "an export",
+    answers: "ImportAnswer",
+  },
   [`GET ${DOCUMENT}/content`]: {
     says: "What the document holds, as text or JSON to look at, also as it was in the past.",
     action: "read",

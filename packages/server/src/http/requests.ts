@@ -147,21 +147,27 @@ export function pageOf(context: AppContext, { pageEntriesMax }: ServerLimits): n
 
 /** The body, at most `bodyBytesMax`; 413 as soon as there is more. */
 export async function bodyOf(context: AppContext, { bodyBytesMax }: ServerLimits): Promise<Uint8Array> {
-  const tooLarge = () => new HttpFailure(413, "BODY_TOO_LARGE", `a body has at most ${bodyBytesMax} bytes`);
-  if (Number(context.req.header("content-length") ?? 0) > bodyBytesMax) throw tooLarge();
   const chunks: Uint8Array[] = [];
+  for await (const chunk of bodyStream(context, bodyBytesMax)) chunks.push(chunk);
+  return Buffer.concat(chunks);
+}
+
+/** The body as it comes. Throws a 413 when there is more than `bytesMax`, and a 400 when it breaks off. */
+export async function* bodyStream(context: AppContext, bytesMax: number): AsyncGenerator<Uint8Array> {
+  const tooLarge = () => new HttpFailure(413, "BODY_TOO_LARGE", `a body has at most ${bytesMax} bytes here`);
+  if (Number(context.req.header("content-length") ?? 0) > bytesMax) throw tooLarge();
   let bytes = 0;
+  const chunks = (context.req.raw.body ?? []) as unknown as AsyncIterable<Uint8Array>;
   try {
-    for await (const chunk of (context.req.raw.body ?? []) as unknown as AsyncIterable<Uint8Array>) {
+    for await (const chunk of chunks) {
       bytes += chunk.length;
-      if (bytes > bodyBytesMax) throw tooLarge();
-      chunks.push(chunk);
+      if (bytes > bytesMax) throw tooLarge();
+      yield chunk;
     }
   } catch (error) {
     if (error instanceof HttpFailure) throw error;
     throw new HttpFailure(400, "BODY_INCOMPLETE", "the body ended before its end");
   }
-  return Buffer.concat(chunks);
 }
 
 /** Of a version that there is not: there is no document, or there was none then. */

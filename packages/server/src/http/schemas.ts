@@ -47,6 +47,7 @@ interface Named {
   readonly ForkAnswer: Answers.ForkAnswer;
   readonly GraphAnswer: Answers.GraphAnswer;
   readonly HistoryAnswer: Answers.HistoryAnswer;
+  readonly ImportAnswer: Answers.ImportAnswer;
   readonly KillAnswer: Answers.KillAnswer;
   readonly ListAnswer: Answers.ListAnswer;
   readonly OpenApiAnswer: Answers.OpenApiAnswer;
@@ -263,6 +264,12 @@ export const ANSWERS: { readonly [N in AnswerName]: Schema<Named[N]> } = {
     rows: list(row),
   }),
   HistoryAnswer: object<Named["HistoryAnswer"]>({ id: text, entries: list(entry), next: orNull(count) }),
+  ImportAnswer: object<Named["ImportAnswer"]>({
+    id: text,
+    clock: count,
+    outcome: word("imported", "unchanged"),
+    bytes: count,
+  }),
   KillAnswer: object<Named["KillAnswer"]>({ killed: always }),
   ListAnswer: object<Named["ListAnswer"]>({
     documents: list(either(answer("DocumentAnswer"), answer("BareDocument"))),

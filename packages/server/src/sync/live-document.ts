@@ -238,10 +238,15 @@ export class LiveDocument {
     handle?.close({ discard: true }).catch(() => undefined);
   }
 
-  /** A document that others have created meanwhile is loaded. Called every second or so. */
+  /** Shows what others have created meanwhile to who waits for it. Called every second or so. */
   look(): void {
-    if (this.exists || this.#creating !== undefined || this.ended || this.connections.size === 0) return;
-    this.#creating = this.#host.storage
+    if (this.connections.size > 0 && this.#creating === undefined) void this.find();
+  }
+
+  /** Resolves when a document that others have created meanwhile is loaded; this one may have ended then. */
+  async find(): Promise<void> {
+    if (this.exists || this.ended) return;
+    this.#creating ??= this.#host.storage
       .info(this.id)
       .then((info) => (info === undefined ? undefined : this.#appear()))
       .catch((error: unknown) => {
@@ -251,6 +256,8 @@ export class LiveDocument {
       .finally(() => {
         this.#creating = undefined;
       });
+    // A first edit that fails is told to its sender.
+    await this.#creating.catch(() => undefined);
   }
 
   #measure(): void {

@@ -86,7 +86,10 @@ export class LiveDocuments {
    */
   async open(id: string): Promise<LiveDocument> {
     const present = this.#documents.get(id);
+    // Who comes now must not take for empty what was created or imported since somebody looked.
+    if (present?.exists === false) await present.find();
     if (present !== undefined) {
+      if (this.#documents.get(id) !== present) return this.open(id);
       this.#documents.delete(id);
       this.#documents.set(id, present);
       return present;
