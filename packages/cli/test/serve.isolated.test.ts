@@ -85,6 +85,20 @@ describe("serve", () => {
     await storage.close();
   });
 
+  test("[CS10] stops also when its control file cannot be removed, and says so", async (context) => {
+    const location = join(await temporaryDirectory(), "kept");
+    const serving = await serve({ location, url: `level:${location}` });
+    const file = join(location, "coppice-control.json");
+    const isKept = spawnSync("chattr", ["+i", file]).status === 0;
+    await stop(serving).finally(() => isKept && execFileSync("chattr", ["-i", file]));
+    context.skip(!isKept, "nobody here may make a file that cannot be removed");
+    expect(serving.started.seen()).toContain('"event":"error"');
+    expect(serving.started.seen()).toContain('"event":"stopped"');
+    const again = await serve({ location, url: `level:${location}` });
+    await stop(again);
+    expect(existsSync(file)).toBe(false);
+  });
+
   test("[CL72] says when the store is a new one", async () => {
     const location = join(await temporaryDirectory(), "tpyo");
     const first = await serve({ location, url: `level:${location}` });

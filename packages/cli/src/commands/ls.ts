@@ -6,7 +6,7 @@
 import type { Command } from "commander";
 import { type DocumentInfo, isCoppiceError } from "coppice";
 import { EXIT, type ExitCode } from "../errors.js";
-import { examples, parseCount, type StoreOptions, storeCommand } from "../options.js";
+import { examples, parseCount, parsePositive, type StoreOptions, storeCommand } from "../options.js";
 import { byteSize, count, type Output, printable, Table, timestamp } from "../output.js";
 import type { Runtime } from "../runtime.js";
 import { type Store, withStore } from "../store.js";
@@ -37,7 +37,7 @@ export function lsCommand(runtime: Runtime, done: (code: ExitCode) => void): Com
     .option("--after <id>", "only ids after this one")
     .option("--limit <count>", "at most so many", parseCount)
     .option("-l, --long", "with model, clocks, sizes and times")
-    .option("--largest <count>", "as --long, of so many that take most in the store", parseCount)
+    .option("--largest <count>", "as --long, of so many that take most in the store", parsePositive)
     .addHelpText(
       "after",
       examples(

@@ -147,7 +147,8 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
       await tellStart(runtime, options, server, { hasTokens: authorize !== undefined, isNew });
       await untilStopped(runtime, options, storage, metrics);
     } finally {
-      await control?.close();
+      // A control file that cannot be removed is one that the next owner replaces; the server has edits to save.
+      await control?.close().catch((error: unknown) => tellError(runtime, options, error));
       await server.close();
     }
   })

@@ -75,8 +75,11 @@ export async function offerControl(storage: ControlledStorage, directory: string
   return {
     address: place.address,
     close: async () => {
-      await removePlace(directory, place);
-      await end(server, sockets);
+      try {
+        await removePlace(directory, place);
+      } finally {
+        await end(server, sockets);
+      }
     },
   };
 }
