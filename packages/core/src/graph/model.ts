@@ -7,6 +7,7 @@
  */
 
 import { type Env, systemEnv } from "../base/env.js";
+import { said } from "../base/errors.js";
 import { checkOptions, type OptionKinds } from "../base/options.js";
 import type { Applied, Folded, Model } from "../contract/model.js";
 import { decodeEvents, encodeEvents } from "./codec.js";
@@ -94,12 +95,15 @@ export interface GraphParts<State, Payload, Doc> {
 }
 
 /**
- * Throws a `TypeError` for a window or version that cannot be. Payloads are given away with `emit`, events
+ * Throws a `TypeError` without `apply`, for an initial state that no snapshot could hold, and for a window or
+ * version that cannot be. Payloads are given away with `emit`, events
  * with `append` and `receive`: they are not copied, and a change before they are durable is stored.
  */
 export function graph<State, Payload>(options: GraphOptions<State, Payload>): GraphModel<State, Payload> {
   checkOptions("graph", options, OPTIONS);
   const { name = "graph", initial, apply, check, upcast, upcastState, version = 1 } = options;
+  if (typeof apply !== "function") throw new TypeError("graph: apply must be a function, the reducer");
+  assertInitial(initial);
   if (!Number.isSafeInteger(version) || version < 1 || version > VERSION_MAX) {
     throw new TypeError(`version must be an integer from 1 to ${VERSION_MAX}`);
   }
@@ -135,6 +139,17 @@ export function windowOf(window: number = WINDOW_EVENTS): number {
     throw new TypeError("window must be an integer from 1, or Infinity");
   }
   return window;
+}
+
+/** Else it would be the first snapshot that fails, when there are events. */
+function assertInitial(initial: unknown): void {
+  try {
+    assertValue(initial);
+  } catch (error) {
+    throw new TypeError(`graph: initial must be a state that snapshots can hold${said(error)}`, {
+      cause: error,
+    });
+  }
 }
 
 function encodeState(state: unknown): Uint8Array {

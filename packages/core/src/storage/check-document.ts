@@ -137,7 +137,8 @@ async function examine(
   return { ...(await examineLive(context, folder, nothing, meta, signal)), garbageKeys };
 }
 
-async function hasRecords(context: Context, id: string): Promise<boolean> {
+/** Whether anything is stored under the id besides meta and what was set aside. */
+export async function hasRecords(context: Context, id: string): Promise<boolean> {
   for (const space of SPACES) {
     for await (const page of context.guard.scan({ space, id }, { limit: 1, values: false })) {
       if (page.length > 0) return true;

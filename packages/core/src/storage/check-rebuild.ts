@@ -14,13 +14,13 @@ import { isCoppiceError } from "../base/errors.js";
 import type { Key } from "../contract/backend.js";
 import type { AnyModel } from "../contract/model.js";
 import { rebuildArchive } from "./check-archive.js";
-import type { Examination } from "./check-document.js";
+import { type Examination, hasRecords } from "./check-document.js";
 import { type FoundBatch, findBatches } from "./check-log.js";
 import { readsState, stageKeys } from "./check-snapshots.js";
 import type { Context } from "./context.js";
 import { unseal } from "./envelope.js";
 import { type Folder, restoresTo } from "./folding.js";
-import type { Meta, SnapshotRef } from "./meta.js";
+import { type Meta, type SnapshotRef, unsealNameless } from "./meta.js";
 import { Moved, openBatch, readSnapshot, readSnapshotRecord } from "./reader.js";
 import { partOf, type StageSpace, stageOf } from "./stages.js";
 import { decodeBatch } from "./state.js";
@@ -34,6 +34,21 @@ export interface Rebuilt {
   readonly meta: Meta;
   /** Damaged values of newer snapshots, which were perhaps the document's. */
   readonly damaged: readonly Key[];
+}
+
+/**
+ * The tombstone for a document of which there is only meta that names no model: it never had an event, so
+ * nothing is lost with it, and its clock is kept. `undefined`: there is more, or it is damaged further.
+ */
+export async function buryNameless(context: Context, examination: Examination): Promise<Meta | undefined> {
+  const { id, meta, metaBytes } = examination;
+  if (meta !== undefined || metaBytes === undefined) return undefined;
+  const known = unsealNameless(id, metaBytes, context.defaultModel.name);
+  if (known === undefined || known.incoming !== undefined || known.snapshot !== undefined) return undefined;
+  const { base, oldest } = known;
+  // It says itself whether there should be more than there is.
+  if (oldest !== base || (await hasRecords(context, id))) return undefined;
+  return { ...known, deleted: known.deleted ?? { clock: base, time: context.env.now() } };
 }
 
 /** `undefined` when nothing tells where a load could start. */

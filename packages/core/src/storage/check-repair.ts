@@ -16,7 +16,7 @@ import { isCoppiceError } from "../base/errors.js";
 import type { Entry, Expectation, Key } from "../contract/backend.js";
 import { lostSegment } from "./check-archive.js";
 import { type Examination, settledExamination, usable } from "./check-document.js";
-import { rebuildMeta } from "./check-rebuild.js";
+import { buryNameless, rebuildMeta } from "./check-rebuild.js";
 import type { FoundHeld, FoundSnapshot } from "./check-snapshots.js";
 import { rebuildTags } from "./check-tags.js";
 import { type Context, observe } from "./context.js";
@@ -86,7 +86,8 @@ async function repairOnce(repair: Repair, folder: Folder, signal: AbortSignal | 
 async function repairMeta(repair: Repair, folder: Folder, signal: AbortSignal | undefined): Promise<boolean> {
   const { examination, context } = repair;
   const rebuilt = await rebuildMeta(context, folder, examination, signal);
-  if (rebuilt === undefined) return false;
+  const meta = rebuilt?.meta ?? (await buryNameless(context, examination));
+  if (meta === undefined) return false;
   const aside: Aside[] = [];
   if (examination.meta === undefined && examination.metaBytes !== undefined) {
     aside.push({
@@ -95,11 +96,11 @@ async function repairMeta(repair: Repair, folder: Folder, signal: AbortSignal | 
       why: "the meta record is damaged",
     });
   }
-  for (const key of rebuilt.damaged) await repair.setAside(key, "a damaged part of a snapshot");
+  for (const key of rebuilt?.damaged ?? []) await repair.setAside(key, "a damaged part of a snapshot");
   for (const { damaged } of examination.snapshots) {
     for (const key of damaged) await repair.setAside(key, "a damaged part of a snapshot");
   }
-  await repair.commit(rebuilt.meta, { aside });
+  await repair.commit(meta, { aside });
   return true;
 }
 

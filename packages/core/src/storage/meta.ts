@@ -176,6 +176,21 @@ export function unsealMeta(id: string, value: Uint8Array): Meta {
   }
 }
 
+/**
+ * Meta of which only the name of the model is no text, with this one in its place. `undefined`: it lacks
+ * more, or nothing. Storages that took models without a name have written such.
+ */
+export function unsealNameless(id: string, value: Uint8Array, model: string): Meta | undefined {
+  try {
+    const record = unpackRecord(unseal(metaKey(id), value).payload);
+    if (new Fields(record).hasText("model")) return undefined;
+    return readMeta(new Fields({ ...(record as object), model }));
+  } catch {
+    // Damaged further than that, whatever it is.
+    return undefined;
+  }
+}
+
 export function packSnapshotRecord(record: SnapshotRecord): Uint8Array {
   return packRecord(record);
 }
@@ -292,6 +307,10 @@ export class Fields {
 
   has(name: string): boolean {
     return this.#map[name] !== undefined;
+  }
+
+  hasText(name: string): boolean {
+    return typeof this.#map[name] === "string";
   }
 
   integer(name: string): number {

@@ -10,6 +10,7 @@ import { CoppiceError } from "../base/errors.js";
 import type { Limits } from "../base/limits.js";
 import type { BackendFactory } from "../contract/backend.js";
 import type { AnyModel, Model, Refusal } from "../contract/model.js";
+import { assertModel } from "../contract/model-shape.js";
 import type { Folder } from "./folding.js";
 import { packRecord } from "./meta.js";
 import type { Moment } from "./moments.js";
@@ -221,13 +222,10 @@ export function namedModels(options: StorageOptions<readonly AnyModel[]>): {
     throw new TypeError("DocumentStorage.open needs a list of models, like [yjs()]");
   }
   const models = new Map<string, AnyModel>();
-  for (const model of list as readonly AnyModel[]) {
-    if (typeof model?.create !== "function" || typeof model.codec?.encode !== "function") {
-      const called = typeof model === "function" ? "; call the function that makes it, as in yjs()" : "";
-      throw new TypeError(`models[${models.size}] is no model${called}`);
-    }
-    if (!/^[a-z][a-z0-9-]{0,31}$/.test(model.name) || models.has(model.name)) {
-      throw new TypeError(`models need different names of the form [a-z][a-z0-9-]*: ${model.name}`);
+  for (const [index, model] of (list as readonly AnyModel[]).entries()) {
+    assertModel(`models[${index}]`, model);
+    if (models.has(model.name)) {
+      throw new TypeError(`models need different names: models[${index}] is a second ${model.name}`);
     }
     models.set(model.name, model);
   }

@@ -214,6 +214,15 @@ test("[GR27] options that cannot be are refused", () => {
   for (const window of [0, -1, 1.5, Number.NaN])
     expect(() => graph({ ...options, window })).toThrow(TypeError);
   for (const version of [0, 1.5, 10_001]) expect(() => graph({ ...options, version })).toThrow(TypeError);
+  const loose = graph as (options: object) => unknown;
+  expect(() => loose({ initial: 0 })).toThrow(new TypeError("graph: apply must be a function, the reducer"));
+  for (const [initial, why] of [
+    [undefined, "a value must be plain data, not undefined"],
+    [new Map(), "a value must be plain data"],
+  ] as const) {
+    const message = `graph: initial must be a state that snapshots can hold: ${why}`;
+    expect(() => loose({ ...options, initial })).toThrow(message);
+  }
 });
 
 test("[GR28] a late event costs a replay from a checkpoint near it, not from the start", () => {

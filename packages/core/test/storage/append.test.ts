@@ -411,7 +411,7 @@ describe("bad input", () => {
     const backend = memoryBackend();
     await expect(attempt({ backend, models: [nameSet] })).rejects.toThrow(/models\[0\] .* as in yjs\(\)/);
     await expect(attempt({ backend, models: [...models, undefined] })).rejects.toThrow(
-      "models[1] is no model",
+      "models[1] is no model: it is undefined",
     );
     await expect(attempt({ backend, models, snapshotPolicy: 5 })).rejects.toThrow(/must be a function/);
     await expect(attempt({ backend, models, snapshotpolicy: never })).rejects.toThrow(
