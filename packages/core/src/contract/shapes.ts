@@ -20,7 +20,11 @@ export function assertBackend(backend: Backend): void {
     throw new TypeError(`open must give a backend with traits, and gave ${gave}`);
   }
   for (const name of METHODS) {
-    if (!(name in given)) throw new TypeError(`open must give a backend with the method ${name}`);
+    if (typeof given[name] === "function") continue;
+    throw new TypeError(`open must give a backend with the method ${name}`);
+  }
+  if (given.watch !== undefined && typeof given.watch !== "function") {
+    throw new TypeError("watch of a backend must be a method, or absent");
   }
   assertTraits(traits);
 }
@@ -32,6 +36,10 @@ function assertTraits(traits: Partial<Traits>): void {
   }
   for (const name of FLAGS) {
     if (typeof traits[name] !== "boolean") throw wrongTrait(name, "true or false", traits[name]);
+  }
+  const { pipelined } = traits;
+  if (pipelined !== undefined && typeof pipelined !== "boolean") {
+    throw wrongTrait("pipelined", "true, false or absent", pipelined);
   }
   for (const name of MAXIMA) {
     const max = traits[name];

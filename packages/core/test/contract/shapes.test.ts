@@ -24,7 +24,8 @@ const guarded = async (change: Partial<Backend>) =>
 
 test("[BK61] what is no backend, or lacks what one has, is refused by `DocumentStorage.open`", async () => {
   const { traits } = await memoryBackend().open(systemEnv());
-  const methods = { get: 1, scan: 1, commit: 1, reclaim: 1, close: 1 };
+  const none = () => undefined;
+  const methods = { get: none, scan: none, commit: none, reclaim: none, close: none };
   const cases: [unknown, string][] = [
     [undefined, "open must give a backend with traits, and gave undefined"],
     [null, "open must give a backend with traits, and gave null"],
@@ -32,6 +33,12 @@ test("[BK61] what is no backend, or lacks what one has, is refused by `DocumentS
     [methods, "open must give a backend with traits, and gave one without"],
     [{ ...methods, traits: null }, "open must give a backend with traits, and gave one without"],
     [{ traits }, "open must give a backend with the method get"],
+    ...Object.keys(methods).map((name): [unknown, string] => [
+      { ...methods, traits, [name]: undefined },
+      `open must give a backend with the method ${name}`,
+    ]),
+    [{ ...methods, traits, reclaim: true }, "open must give a backend with the method reclaim"],
+    [{ ...methods, traits, watch: true }, "watch of a backend must be a method, or absent"],
     [
       { ...methods, traits: { ...traits, durability: "disk" } },
       'the backend\'s trait durability must be "none", "process" or "power", and is disk',
@@ -39,6 +46,10 @@ test("[BK61] what is no backend, or lacks what one has, is refused by `DocumentS
     [
       { ...methods, traits: { ...traits, poisonsItself: undefined } },
       "the backend's trait poisonsItself must be true or false, and is undefined",
+    ],
+    [
+      { ...methods, traits: { ...traits, pipelined: "yes" } },
+      "the backend's trait pipelined must be true, false or absent, and is yes",
     ],
     [
       { ...methods, traits: { ...traits, valueBytesMax: Number.NaN } },
