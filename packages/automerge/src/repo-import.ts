@@ -61,11 +61,16 @@ const OPTIONS: OptionKinds<RepoImportOptions> = { onDocument: "function", signal
 const NAME = "imported";
 const ADAPTER_ID: RepoKey = ["storage-adapter-id"];
 
+/** Begins the URL of a document, which is what people keep of it. */
+const URL_PREFIX = "automerge:";
+const WANTS_IDS = "importAutomergeRepo wants a list of document ids, or of their URLs (handle.url)";
+
 /**
- * Imports the documents with these ids, and with them what their sync states say of peers; at the end also
- * the id of the storage, if the target has none. Rejects with the signal's reason, and where that id cannot
- * be read or saved; failures of single documents are in the report. Holds one document in memory at a time,
- * as the target has it and as the source has it.
+ * Imports the documents with these ids or URLs (one with heads: the whole document), and with them what their
+ * sync states say of peers; at the end also the id of the storage, if the target has none. Rejects with the
+ * signal's reason, where that id cannot be read or saved, and with a `TypeError` at what is no id; failures
+ * of single documents are in the report. Holds one document in memory at a time, as the target has it and as
+ * the source has it.
  */
 export async function importAutomergeRepo(
   source: RepoSource,
@@ -84,13 +89,15 @@ export async function importAutomergeRepo(
       "importAutomergeRepo wants an AutomergeRepoStorage, or AutomergeRepoDocuments, to import into",
     );
   }
-  if (typeof ids === "string") throw new TypeError("importAutomergeRepo wants a list of document ids");
+  const given = ids as Partial<Iterable<string> & AsyncIterable<string>> | null | undefined;
+  const isList = given?.[Symbol.iterator] !== undefined || given?.[Symbol.asyncIterator] !== undefined;
+  if (typeof ids === "string" || !isList) throw new TypeError(WANTS_IDS);
   const { onDocument, signal } = options;
   const report = { documents: 0, imported: 0, present: 0 };
   const problems: ImportedRepoDocument[] = [];
-  for await (const id of ids) {
+  for await (const idOrUrl of ids) {
     signal?.throwIfAborted();
-    const document = await importDocument(source, target, id);
+    const document = await importDocument(source, target, idOf(idOrUrl));
     report.documents++;
     if (document.outcome === "imported") report.imported++;
     else if (document.outcome === "present") report.present++;
@@ -100,6 +107,13 @@ export async function importAutomergeRepo(
   signal?.throwIfAborted();
   await carry(target, ADAPTER_ID, await source.load(ADAPTER_ID));
   return { ...report, problems };
+}
+
+/** What the storage has the document under. */
+function idOf(idOrUrl: unknown): string {
+  if (typeof idOrUrl !== "string") throw new TypeError(`${WANTS_IDS}; one is no string`);
+  if (!idOrUrl.startsWith(URL_PREFIX)) return idOrUrl;
+  return idOrUrl.slice(URL_PREFIX.length).split("#", 1)[0]!;
 }
 
 async function importDocument(

@@ -3,7 +3,7 @@
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import * as Automerge from "@automerge/automerge";
-import { type AutomergeUrl, type DocumentId, Repo } from "@automerge/automerge-repo";
+import { type AutomergeUrl, type DocumentId, encodeHeads, Repo } from "@automerge/automerge-repo";
 import { NodeFSStorageAdapter } from "@automerge/automerge-repo-storage-nodefs";
 import { DocumentStorage, memoryBackend, never } from "coppice";
 import { simulatedBackend } from "coppice/testing";
@@ -212,12 +212,38 @@ test("[AM33] increments alone move over, and a change in two chunks is one chang
   await source.close();
 });
 
-test("[AM33] what is no storage adapter, no list and no option is refused", async () => {
+test("[AM34] the URLs of documents serve as their ids do, also those with heads", async () => {
+  const { folder, docs } = await written();
+  const source = new NodeFSStorageAdapter(folder);
+  const [a, b, c] = [...docs.keys()] as [string, string, string];
+  const [heads] = encodeHeads(Automerge.getHeads(docs.get(b)!));
+  const target = (await targets())[0]!;
+  const told: string[] = [];
+  const report = await importAutomergeRepo(source, target, [`automerge:${a}`, `automerge:${b}#${heads}`, c], {
+    onDocument: ({ id }) => void told.push(id),
+  });
+  expect(report).toEqual({ documents: 3, imported: 3, present: 0, problems: [] });
+  expect(told).toEqual([a, b, c]);
+  for (const id of told) expect(await shown(target, id)).toEqual(docs.get(id));
+});
+
+test("[AM34] what is no list of ids or URLs is refused, and says what is wanted", async () => {
+  const target = (await targets())[0]!;
+  const wants = "importAutomergeRepo wants a list of document ids, or of their URLs (handle.url)";
+  const attempt = importAutomergeRepo as (...given: unknown[]) => Promise<unknown>;
+  for (const ids of ["an id", undefined, null, 5, {}]) {
+    await expect(attempt(target, target, ids)).rejects.toThrow(new TypeError(wants));
+  }
+  for (const id of [{ url: "automerge:x" }, undefined, 7]) {
+    await expect(attempt(target, target, [id])).rejects.toThrow(new TypeError(`${wants}; one is no string`));
+  }
+});
+
+test("[AM33] what is no storage adapter and no option is refused", async () => {
   const target = (await targets())[0]!;
   const loose = (what: unknown) => what as never;
   await expect(importAutomergeRepo(loose("./folder"), target, [])).rejects.toThrow("NodeFSStorageAdapter");
   await expect(importAutomergeRepo(target, loose(memoryBackend()), [])).rejects.toThrow("to import into");
-  await expect(importAutomergeRepo(target, target, "an id")).rejects.toThrow("a list of document ids");
   await expect(importAutomergeRepo(target, target, [], loose({ onDocuments: 1 }))).rejects.toThrow(
     "importAutomergeRepo has no option onDocuments",
   );
