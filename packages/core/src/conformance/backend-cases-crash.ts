@@ -6,7 +6,7 @@
  * overtakes may never settle, so none is awaited after it.
  */
 
-import type { Entry } from "../contract/backend.js";
+import type { Durability, Entry } from "../contract/backend.js";
 import type { Guard } from "../contract/guard.js";
 import {
   assert,
@@ -31,6 +31,7 @@ const NAMES: Readonly<Record<End, string>> = {
   crash: "the death of the process",
   powerLoss: "a loss of power",
 };
+const DURABILITY: Readonly<Record<End, Durability>> = { crash: "process", powerLoss: "power" };
 const ENDS: readonly End[] = ["crash", "powerLoss"];
 const VALUE = bytes("x");
 /** How many events a document of these cases keeps: each commit deletes the one that falls out. */
@@ -84,10 +85,14 @@ function crashCase(
 }
 
 async function needs(subject: BackendSubject, end: End, promised: boolean): Promise<string | undefined> {
-  if (subject[end] === undefined) return `the subject cannot simulate ${NAMES[end]}`;
-  if (!promised) return undefined;
   const { durability } = (await declared(subject)).traits;
   const survives = end === "crash" ? durability !== "none" : durability === "power";
+  if (subject[end] === undefined) {
+    // A report without failures must not look as if it vouched for what the backend claims.
+    const untested = survives ? `: durability "${DURABILITY[end]}" was not tested` : "";
+    return `the subject cannot simulate ${NAMES[end]}${untested}`;
+  }
+  if (!promised) return undefined;
   return survives ? undefined : `the backend does not promise to survive ${NAMES[end]}`;
 }
 

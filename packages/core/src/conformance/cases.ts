@@ -34,6 +34,8 @@ export interface Case<Context> {
   readonly title: string;
   /** What it takes to try it; absent: only the subject itself. */
   readonly level?: CaseLevel;
+  /** Throws a `TypeError` that names the member, for what is no subject of this case. */
+  readonly assertSubject?: (context: Context) => void;
   /** Why the case cannot be tried on this subject; `undefined` when it can. */
   readonly needs?: (context: Context) => Promise<string | undefined> | string | undefined;
   /** Rejects when the subject breaks the rule. */
@@ -162,6 +164,34 @@ export class Store {
   }
 }
 
+const ABLE = ["destroy", "crash", "powerLoss", "fillDisk", "loseReply", "holds"] as const;
+
+function assertBackendSubject(subject: BackendSubject): void {
+  assertMembersOf(subject, ["create"], ABLE);
+}
+
+/** Throws a `TypeError` unless the subject has a name and these methods; the optional ones where given. */
+export function assertMembersOf<Subject extends { readonly name: string }>(
+  subject: Subject,
+  methods: readonly (keyof Subject)[],
+  optional: readonly (keyof Subject)[],
+): void {
+  if (typeof subject !== "object" || subject === null) {
+    throw new TypeError(`these cases want a subject, and got ${String(subject)}`);
+  }
+  if (typeof subject.name !== "string") throw new TypeError("subject.name must be a string");
+  for (const name of methods) {
+    if (typeof subject[name] !== "function") {
+      throw new TypeError(`subject.${String(name)} must be a function`);
+    }
+  }
+  for (const name of optional) {
+    if (subject[name] !== undefined && typeof subject[name] !== "function") {
+      throw new TypeError(`subject.${String(name)} must be a function, or absent`);
+    }
+  }
+}
+
 /** A case that gets an open, empty store. */
 export function backendCase(
   rule: string,
@@ -173,6 +203,7 @@ export function backendCase(
     name: `[${rule}] ${title}`,
     rule,
     title,
+    assertSubject: assertBackendSubject,
     run: (subject) => withStore(subject, run),
     ...(needs === undefined ? {} : { needs }),
   };

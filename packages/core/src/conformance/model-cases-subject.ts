@@ -5,7 +5,8 @@
  */
 
 import type { Applied, Model, Tracker } from "../contract/model.js";
-import { assert, assertBytes, type Case, CaseFailure, Random } from "./cases.js";
+import { assertMembers } from "../contract/model-shape.js";
+import { assert, assertBytes, assertMembersOf, type Case, CaseFailure, Random } from "./cases.js";
 
 /** A model, as the kit wants it. Immutable documents are returned, mutable ones too. */
 export interface ModelSubject<Doc = unknown, Event = unknown> {
@@ -140,6 +141,11 @@ export function writeLine(
   return { events: peer.made, peer };
 }
 
+function assertModelSubject(subject: ModelSubject): void {
+  assertMembersOf(subject, ["edit", "content"], ["remove", "receiveDiff"]);
+  assertMembers("subject.model", subject.model);
+}
+
 export function modelCase(
   rule: string,
   title: string,
@@ -150,6 +156,7 @@ export function modelCase(
     name: `[${rule}] ${title}`,
     rule,
     title,
+    assertSubject: assertModelSubject,
     run: async (subject) => {
       const seed = subject.seed ?? 1;
       try {

@@ -46,7 +46,8 @@ const needsRemove = (subject: ModelSubject): string | undefined =>
 
 const documentCases: readonly ModelCase[] = [
   modelCase("MD1", "its name and its state formats can be stored", ({ model }) => {
-    assert(/^[a-z][a-z0-9-]{0,31}$/.test(model.name), `not a name: ${model.name}`);
+    const isText = typeof model.name === "string";
+    assert(isText && /^[a-z][a-z0-9-]{0,31}$/.test(model.name), `not a name: ${model.name}`);
     const formats = model.stateFormats ?? [model.stateFormat];
     assert(formats.every(Number.isSafeInteger), `not state formats: ${formats}`);
     assert(formats.includes(model.stateFormat), "restore does not read what snapshot writes");

@@ -35,13 +35,17 @@ export interface RunOptions {
   readonly timeoutMs?: number;
 }
 
-/** Runs the cases one after another. Resolves with the report also when cases failed. */
+/**
+ * Runs the cases one after another. Resolves with the report also when cases failed. Rejects with a
+ * `TypeError` that names the member, before any case, for what is no subject of them.
+ */
 export async function runCases<Context extends { readonly name: string }>(
   cases: readonly Case<Context>[],
   context: Context,
   options: RunOptions = {},
 ): Promise<Report> {
   const results: CaseResult[] = [];
+  for (const assertSubject of new Set(cases.map((item) => item.assertSubject))) assertSubject?.(context);
   for (const item of cases) {
     const result = await resultOf(item, context, options.timeoutMs ?? 60_000);
     results.push(result);
@@ -69,6 +73,7 @@ export async function runCase<Context>(
   context: Context,
   skip?: (reason: string) => void,
 ): Promise<void> {
+  item.assertSubject?.(context);
   const reason = await item.needs?.(context);
   if (reason === undefined) return item.run(context);
   if (skip === undefined) throw new CaseFailure(`not tried: ${reason}`);

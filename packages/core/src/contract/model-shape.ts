@@ -24,23 +24,35 @@ const NAME = /^[a-z][a-z0-9-]{0,31}$/;
 
 /** Throws a `TypeError` that names the member; `what` says which model it is: `models[0]`. */
 export function assertModel(what: string, model: AnyModel): void {
-  const wrong = wrongWith(model);
-  if (wrong === undefined) return;
-  throw new TypeError(`${what} is no model: ${wrong}`);
+  refuse(what, wrongObject(model) ?? wrongFacts(model) ?? wrongMembers(model));
 }
 
-function wrongWith(model: unknown): string | undefined {
+/** The same for all but what `MD1` is about: its name and its state formats. */
+export function assertMembers(what: string, model: AnyModel): void {
+  refuse(what, wrongObject(model) ?? wrongMembers(model));
+}
+
+function refuse(what: string, wrong: string | undefined): void {
+  if (wrong !== undefined) throw new TypeError(`${what} is no model: ${wrong}`);
+}
+
+function wrongObject(model: unknown): string | undefined {
   if (typeof model === "function") return "it is a function; call the function that makes it, as in yjs()";
-  if (typeof model !== "object" || model === null) return `it is ${String(model)}`;
-  const given = model as Readonly<Record<string, unknown>>;
-  const { name, stateFormat, stateFormats, codec, worker } = given;
+  return typeof model === "object" && model !== null ? undefined : `it is ${String(model)}`;
+}
+
+function wrongFacts(model: AnyModel): string | undefined {
+  const { name, stateFormat, stateFormats } = membersOf(model);
   if (typeof name !== "string" || !NAME.test(name)) {
     return `name must be a string of the form [a-z][a-z0-9-]*, at most 32 characters, and is ${show(name)}`;
   }
   if (!isFormat(stateFormat)) return `stateFormat must be a whole number from 0, and is ${show(stateFormat)}`;
-  if (stateFormats !== undefined && !readsItsOwn(stateFormats, stateFormat)) {
-    return `stateFormats must be a list of whole numbers from 0, stateFormat (${stateFormat}) among them`;
-  }
+  if (stateFormats === undefined || readsItsOwn(stateFormats, stateFormat)) return undefined;
+  return `stateFormats must be a list of whole numbers from 0, stateFormat (${stateFormat}) among them`;
+}
+
+function wrongMembers(model: AnyModel): string | undefined {
+  const given = membersOf(model);
   for (const member of METHODS) {
     if (typeof given[member] !== "function") return `${member} must be a function`;
   }
@@ -48,7 +60,7 @@ function wrongWith(model: unknown): string | undefined {
     const value = given[member];
     if (value !== undefined && typeof value !== "function") return `${member} must be a function, or absent`;
   }
-  return wrongCodec(codec) ?? (worker === undefined ? undefined : wrongWorker(worker));
+  return wrongCodec(given.codec) ?? (given.worker === undefined ? undefined : wrongWorker(given.worker));
 }
 
 function wrongCodec(codec: unknown): string | undefined {

@@ -1,13 +1,18 @@
+import { memoryBackend } from "coppice";
 import {
+  backendCases,
   type Case,
   CaseFailure,
   CaseInconclusive,
   type CaseResult,
+  modelCases,
   Random,
   runCase,
   runCases,
 } from "coppice/conformance";
 import { expect, test } from "vitest";
+import { nameSet } from "../../../../test/support/oracle-model.js";
+import { changed } from "../storage/changed-backend.js";
 
 interface Context {
   readonly name: string;
@@ -80,4 +85,57 @@ test("[TS21] the same seed gives the same chance, another seed another", () => {
   expect(draw(1)).not.toEqual(draw(2));
   expect(new Set(draw(3)).size).toBeGreaterThan(30);
   expect(new Random(4).shuffle([1, 2, 3, 4, 5]).sort()).toEqual([1, 2, 3, 4, 5]);
+});
+
+test("[BK65] what is no subject is one TypeError at the start, which names the member", async () => {
+  const run = runCases as (...given: unknown[]) => Promise<unknown>;
+  const create = async () => memoryBackend();
+  const edit = (set: unknown) => set;
+  const subject = { name: "s", model: nameSet(), edit, content: () => "" };
+  const wrong: [unknown, unknown, string][] = [
+    [backendCases, undefined, "these cases want a subject, and got undefined"],
+    [backendCases, {}, "subject.name must be a string"],
+    [backendCases, { name: "s" }, "subject.create must be a function"],
+    [backendCases, { name: "s", create, holds: true }, "subject.holds must be a function, or absent"],
+    [modelCases, undefined, "these cases want a subject, and got undefined"],
+    [modelCases, { ...subject, edit: undefined }, "subject.edit must be a function"],
+    [modelCases, { ...subject, remove: 1 }, "subject.remove must be a function, or absent"],
+    [modelCases, { ...subject, model: undefined }, "subject.model is no model: it is undefined"],
+    [
+      modelCases,
+      { ...subject, model: { ...nameSet(), fold: undefined } },
+      "subject.model is no model: fold must be a function",
+    ],
+  ];
+  for (const [cases, given, message] of wrong) {
+    const onResult = () => expect.unreachable();
+    await expect(run(cases, given, { onResult })).rejects.toThrow(new TypeError(message));
+    const [first] = cases as Case<unknown>[];
+    await expect(runCase(first!, given)).rejects.toThrow(new TypeError(message));
+  }
+  // That a model has no name is what a case tells.
+  const [naming] = modelCases.filter(({ rule }) => rule === "MD1");
+  const nameless = { ...subject, model: { ...nameSet(), name: undefined } };
+  expect(await run([naming], nameless)).toMatchObject({ failed: 1 });
+});
+
+test("[BK66] the report says of a durability that the subject cannot try that it was not tested", async () => {
+  const reasons = async (durability: "power" | "process" | "none") => {
+    const create = async () =>
+      changed(memoryBackend(), ({ traits }) => ({ traits: { ...traits, durability } }));
+    const cases = backendCases.filter(({ level, rule }) => level === "crash" && rule !== "BK57");
+    const { results, skipped } = await runCases(cases, { name: "claiming", create });
+    expect(skipped).toBe(cases.length);
+    return [...new Set(results.map(({ reason }) => reason))];
+  };
+  const [death, loss] = ["the death of the process", "a loss of power"].map(
+    (name) => `the subject cannot simulate ${name}`,
+  );
+  const untested = [
+    `${death}: durability "process" was not tested`,
+    `${loss}: durability "power" was not tested`,
+  ];
+  expect(await reasons("power")).toEqual(untested);
+  expect(await reasons("process")).toEqual([untested[0], loss]);
+  expect(await reasons("none")).toEqual([death, loss]);
 });
