@@ -6,6 +6,7 @@
  */
 
 import type { AnyModel, Applied } from "../contract/model.js";
+import { soundApplied } from "../contract/model-results.js";
 
 export interface AppliedLive {
   readonly result: Applied<unknown>;
@@ -31,5 +32,5 @@ export function applyLive(model: AnyModel, doc: unknown, events: readonly unknow
       throw error;
     }
   }
-  return { result, thrown };
+  return { result: soundApplied(model, result, events.length), thrown };
 }

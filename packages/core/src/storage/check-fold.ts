@@ -9,6 +9,7 @@
 
 import { equalBytes } from "../base/bytes.js";
 import type { AnyModel, Folded } from "../contract/model.js";
+import { soundFolded } from "../contract/model-results.js";
 import type { Link } from "./check-log.js";
 import type { FoundHeld, FoundSnapshot } from "./check-snapshots.js";
 import type { Folder } from "./folding.js";
@@ -59,14 +60,16 @@ export async function foldOnto(
   end: number,
 ): Promise<FoldBase | undefined> {
   const all = [...base.held, ...events];
+  const given = all.map(({ event }) => event);
+  let folded: Folded;
   try {
-    const given = all.map(({ event }) => event);
-    const { snapshot, held, refused } = await folder.fold(model, base.bytes, given);
-    const left = [...held, ...refused.map(({ index }) => index)].map((index) => all[index]!);
-    return { clock: end, bytes: snapshot, held: left, lost: [...base.lost, ...lost] };
+    folded = await folder.fold(model, base.bytes, given);
   } catch {
     return undefined;
   }
+  const { snapshot, held, refused } = soundFolded(model, folded, all.length);
+  const left = [...held, ...refused.map(({ index }) => index)].map((index) => all[index]!);
+  return { clock: end, bytes: snapshot, held: left, lost: [...base.lost, ...lost] };
 }
 
 /** Folds from the base up to the snapshot's clock, and compares. */
@@ -87,6 +90,7 @@ export async function compareFold(
     // The base restores (or is empty), so it is the events that cannot lead to the snapshot.
     return "differs";
   }
+  soundFolded(model, folded, input.events.length);
   if (!equalBytes(folded.version, record.version)) return "differs";
   const left = [...folded.held, ...folded.refused.map(({ index }) => index)].map(
     (index) => input.clocks[index]!,

@@ -8,6 +8,7 @@
 import { isCoppiceError } from "../base/errors.js";
 import type { Key } from "../contract/backend.js";
 import type { AnyModel } from "../contract/model.js";
+import { soundEvents } from "../contract/model-results.js";
 import type { Finding, FoundBatch } from "./check-log.js";
 import type { Context } from "./context.js";
 import { unseal } from "./envelope.js";
@@ -226,12 +227,14 @@ function openHeld(
 }
 
 function decodeHeld(model: AnyModel, payload: Uint8Array): unknown[] | undefined {
+  let events: unknown;
   try {
-    return model.codec.decode(payload);
+    events = model.codec.decode(payload);
   } catch {
     // Whatever a model throws for these bytes: they are not an event of it.
     return undefined;
   }
+  return soundEvents(model, events);
 }
 
 function eventAt(log: readonly FoundBatch[], clock: number): FoundHeld["inLog"] {

@@ -8,6 +8,7 @@
 
 import { equalBytes } from "../base/bytes.js";
 import type { AnyModel, Folded } from "../contract/model.js";
+import { soundBytes, soundFolded } from "../contract/model-results.js";
 import { type Context, observe } from "./context.js";
 import type { SnapshotSource } from "./snapshots.js";
 import { encodeEvents, type State } from "./state.js";
@@ -45,7 +46,7 @@ export async function foldState(
   state: State,
 ): Promise<SnapshotSource> {
   const { model, events, clocks, base, last } = state;
-  const folded = await folder.fold(model, state.snapshot, events);
+  const folded = soundFolded(model, await folder.fold(model, state.snapshot, events), events.length);
   const held = new Map<number, Uint8Array>();
   for (const index of [...folded.held, ...folded.refused.map((refusal) => refusal.index)]) {
     held.set(clocks[index]!, encodeEvents(model, id, [events[index]]));
@@ -68,17 +69,22 @@ export async function foldState(
   };
 }
 
-/** True when the bytes restore to a document of that version. False also for bytes that do not restore. */
+/**
+ * True when the bytes restore to a document of that version. False also for bytes that do not restore; a
+ * `TypeError` where the model has no version for them: then they are not to blame.
+ */
 export async function restoresTo(
   folder: Folder,
   model: AnyModel,
   bytes: Uint8Array,
   version: Uint8Array,
 ): Promise<boolean> {
+  let found: unknown;
   try {
-    return equalBytes(await folder.versionOf(model, bytes), version);
+    found = await folder.versionOf(model, bytes);
   } catch {
     // Whatever the reason: these bytes are not the snapshot that was asked for.
     return false;
   }
+  return equalBytes(soundBytes(model, "version", found), version);
 }

@@ -6,6 +6,7 @@
  */
 
 import type { AnyModel } from "../contract/model.js";
+import { soundApplied } from "../contract/model-results.js";
 import { isWhole } from "./archive.js";
 import { type Context, observe } from "./context.js";
 import { damaged } from "./envelope.js";
@@ -87,7 +88,8 @@ export async function loadDocument(
 
 function replay(context: Context, id: string, state: State, doc: unknown): Loaded {
   const { model, events, clocks } = state;
-  const applied = events.length === 0 ? undefined : model.apply(doc, events);
+  const count = events.length;
+  const applied = count === 0 ? undefined : soundApplied(model, model.apply(doc, events), count);
   const held: HeldEvent[] = [];
   for (const index of applied?.held ?? []) {
     held.push({ clock: clocks[index], event: events[index], reason: undefined });

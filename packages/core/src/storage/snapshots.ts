@@ -14,6 +14,7 @@ import { COMPRESS_BYTES_MIN } from "../base/compression.js";
 import { isCoppiceError } from "../base/errors.js";
 import type { Batch, Entry, Key } from "../contract/backend.js";
 import type { AnyModel } from "../contract/model.js";
+import { soundBytes } from "../contract/model-results.js";
 import type { Context } from "./context.js";
 import { sealRecord } from "./envelope.js";
 import { heldKey, type Meta, metaKey, packSnapshotRecord, type SnapshotRef, sealMeta } from "./meta.js";
@@ -45,7 +46,8 @@ export interface Staged {
 
 /**
  * Writes the parts and the record under a new stage; with `tag`, as the snapshot of that tag. Throws
- * `SNAPSHOT_TOO_LARGE`, and `StageSwept` when meta is not `metaBytes` any more; nothing is visible yet.
+ * `SNAPSHOT_TOO_LARGE`, a `TypeError` where the model gave no bytes, and `StageSwept` when meta is not
+ * `metaBytes` any more; nothing is visible yet.
  */
 export async function stageSnapshot(
   context: Context,
@@ -55,6 +57,9 @@ export async function stageSnapshot(
   tag?: string,
 ): Promise<Staged> {
   const { limits } = context;
+  soundBytes(source.model, "snapshot", source.bytes);
+  soundBytes(source.model, "version", source.version);
+  soundBytes(source.model, "peerVersion", source.peerVersion);
   if (source.bytes.length > limits.snapshotBytesMax) {
     throw tooLarge(id, "snapshotBytesMax", limits.snapshotBytesMax, source.bytes.length);
   }

@@ -11,6 +11,7 @@
 import { equalBytes } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError, said } from "../base/errors.js";
 import type { AnyModel } from "../contract/model.js";
+import { soundEvents } from "../contract/model-results.js";
 import { isWhole, readableFrom, scanLog } from "./archive.js";
 import { type Context, modelOf, observe } from "./context.js";
 import { damaged } from "./envelope.js";
@@ -125,7 +126,10 @@ export async function readState(
   return { meta, metaBytes, model, base, snapshot: base?.bytes, events, clocks, lost, end, last, failure };
 }
 
-/** The events of a batch; throws `CORRUPT` when the payload is not what its header says. */
+/**
+ * The events of a batch; throws `CORRUPT` when the payload is not what its header says, and a `TypeError` at
+ * a codec that gives no events.
+ */
 export function decodeBatch(model: AnyModel, id: string, batch: StoredBatch): unknown[] {
   const key = eventsKey(id, batch.clock);
   let events: unknown[];
@@ -134,6 +138,7 @@ export function decodeBatch(model: AnyModel, id: string, batch: StoredBatch): un
   } catch (error) {
     throw damaged(key, "the batch cannot be decoded", error);
   }
+  soundEvents(model, events);
   if (events.length !== batch.end - batch.clock)
     throw damaged(key, "the batch holds another number of events");
   return events;
@@ -247,6 +252,7 @@ async function readHeldEvents(
     } catch (error) {
       throw damaged(heldKey(id, clock), "the held event cannot be decoded", error);
     }
+    soundEvents(model, decoded);
     if (decoded.length !== 1) throw damaged(heldKey(id, clock), "the held record holds not one event");
     events.push(decoded[0]);
     clocks.push(clock);
