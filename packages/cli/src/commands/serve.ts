@@ -147,7 +147,7 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
       await tellStart(runtime, options, server, { hasTokens: authorize !== undefined, isNew });
       await untilStopped(runtime, options, storage, metrics);
     } finally {
-      // A control file that cannot be removed is one that the next owner replaces; the server has edits to save.
+      // The next owner replaces a control file that cannot be removed; the server has edits to save.
       await control?.close().catch((error: unknown) => tellError(runtime, options, error));
       await server.close();
     }

@@ -28,7 +28,7 @@ import type { Folder } from "./folding.js";
 import { eventsKey, type Meta, metaKey, type SnapshotRef, snapshotKey, unsealMeta } from "./meta.js";
 import { findGarbage } from "./snapshots.js";
 import { SPACES, stageKey } from "./stages.js";
-import { furthest } from "./tag-index.js";
+import { furthest, tagsKey } from "./tag-index.js";
 
 export type { Finding } from "./check-log.js";
 
@@ -45,7 +45,7 @@ export interface Examination {
   readonly refs: ReadonlyMap<SnapshotRef, SnapshotRef>;
   /** What meta must say of the CRC at the end of the archive; `undefined`: it does. */
   readonly edge: number | undefined;
-  readonly tailGuessed: boolean;
+  readonly guessedEnd: number | undefined;
   readonly snapshots: readonly FoundSnapshot[];
   readonly held: readonly FoundHeld[];
   readonly tags: FoundTags;
@@ -63,7 +63,7 @@ export interface Examination {
 
 const LOOKS_MAX = 5;
 
-/** Examines a document; again, a few times, when something is wrong and meta changed while it was read. */
+/** Examines a document; again, a few times, when something is wrong and it changed while it was read. */
 export async function settledExamination(
   context: Context,
   folder: Folder,
@@ -73,8 +73,14 @@ export async function settledExamination(
   for (let look = 1; ; look++) {
     const examination = await examine(context, folder, id, signal);
     if (examination.findings.length === 0 || look === LOOKS_MAX) return examination;
-    if (equalBytes(await context.guard.get(metaKey(id)), examination.metaBytes)) return examination;
+    if (!(await hasChanged(context, examination))) return examination;
   }
+}
+
+/** Its meta, or which tags there are: an append alone takes nothing away. */
+async function hasChanged({ guard }: Context, { id, meta, metaBytes, tags }: Examination): Promise<boolean> {
+  if (!equalBytes(await guard.get(metaKey(id)), metaBytes)) return true;
+  return meta !== undefined && !equalBytes(await guard.get(tagsKey(id)), tags.bytes);
 }
 
 async function examine(
@@ -115,7 +121,7 @@ async function examine(
     edits: [],
     refs: new Map(),
     edge: undefined,
-    tailGuessed: false,
+    guessedEnd: undefined,
     snapshots: [],
     held: [],
     tags: NO_TAGS,
@@ -205,8 +211,9 @@ async function examineLive(
     if (ref !== undefined) snapshots.push(await findSnapshot(context, folder, id, meta, name, ref, model));
   }
   const eventsBelow = meta.snapshot?.clock ?? 0;
-  const found = await findBatches(context, id, meta.oldest, model, eventsBelow, signal);
+  // Before the batches: a tag that is added meanwhile may lie beyond those.
   const tags = await findTags(context, folder, id, meta, model);
+  const found = await findBatches(context, id, meta.oldest, model, eventsBelow, signal);
   const log = examineLog(context, id, meta, found, snapshots, furthest(tags.entries));
   const newer = found.filter((one) => one.newer);
   if (newer.length === 0) for (const finding of log.findings) findings.push(finding);
@@ -237,8 +244,8 @@ async function examineLive(
     newer.length > 0;
   const events = log.links.reduce((sum, link) => sum + (link.end - link.clock), 0);
   const lost = lostIn(log.links, snapshots.find(usable));
-  const { edits, refs, edge, tailGuessed } = log;
-  const plan = { edits, refs, edge, tailGuessed };
+  const { edits, refs, edge, guessedEnd } = log;
+  const plan = { edits, refs, edge, guessedEnd };
   return {
     ...nothing,
     ...plan,

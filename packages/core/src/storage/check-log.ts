@@ -79,7 +79,7 @@ export interface LogReport {
   /** Two intact batches claim one clock: the edits are not to be made. */
   readonly ambiguous: boolean;
   /** Clocks after the new head may have been used before. */
-  readonly tailGuessed: boolean;
+  readonly guessedEnd: number | undefined;
 }
 
 export interface LogStart {
@@ -195,7 +195,7 @@ class LogWalk {
       edits: this.#edits,
       findings: this.#findings,
       ambiguous: this.#ambiguous,
-      tailGuessed: this.#tailGuessed,
+      guessedEnd: this.#tailGuessed ? this.#next : undefined,
     };
   }
 

@@ -22,7 +22,15 @@ import { rebuildTags } from "./check-tags.js";
 import { type Context, observe } from "./context.js";
 import { sealRecord } from "./envelope.js";
 import type { Folder } from "./folding.js";
-import { type Meta, metaKey, packRecord, packSnapshotRecord, type SnapshotRecord, sealMeta } from "./meta.js";
+import {
+  eventsKey,
+  type Meta,
+  metaKey,
+  packRecord,
+  packSnapshotRecord,
+  type SnapshotRecord,
+  sealMeta,
+} from "./meta.js";
 import { stageKey } from "./stages.js";
 import { encodeEvents } from "./state.js";
 import { sealTags, tagsKey } from "./tag-index.js";
@@ -106,16 +114,20 @@ async function repairMeta(repair: Repair, folder: Folder, signal: AbortSignal | 
 
 async function repairLog(repair: Repair): Promise<boolean> {
   const { examination, context } = repair;
-  const { edits, refs, edge, tailGuessed } = examination;
+  const { id, edits, refs, edge, guessedEnd } = examination;
   // Clocks after a guessed head may have been handed out before: a new incarnation tells old tokens and
   // handles.
-  const meta = tailGuessed ? { ...repair.meta, incarnation: newIncarnation(repair) } : repair.meta;
+  const isGuessed = guessedEnd !== undefined;
+  const meta = isGuessed ? { ...repair.meta, incarnation: newIncarnation(repair) } : repair.meta;
+  // Others may know where it ends, and have gone on from there.
+  const isTouched = edits.some(({ key }) => key[2] === guessedEnd);
+  const behind = isGuessed && !isTouched ? [{ key: eventsKey(id, guessedEnd), value: undefined }] : [];
   const bytesOf = (edit: (typeof edits)[number]) => (edit.found?.length ?? 0) + (edit.put?.length ?? 0);
   for (const slice of slices(edits, bytesOf, context.limits.groupBytesMax)) {
     await repair.commit(meta, {
       put: slice.flatMap(({ key, put }) => (put === undefined ? [] : [{ key, value: put }])),
       delete: slice.flatMap(({ key, put }) => (put === undefined ? [key] : [])),
-      expect: slice.map(({ key, found }) => ({ key, value: found })),
+      expect: [...slice.map(({ key, found }) => ({ key, value: found })), ...behind],
       aside: slice.flatMap(({ key, found, aside }) =>
         found === undefined || aside === undefined ? [] : [{ key, value: found, why: aside }],
       ),

@@ -6,6 +6,7 @@
  * acknowledged is never left out. Nothing is written here.
  */
 
+import { equalBytes } from "../base/bytes.js";
 import { isCoppiceError } from "../base/errors.js";
 import type { Key } from "../contract/backend.js";
 import type { AnyModel } from "../contract/model.js";
@@ -18,6 +19,9 @@ import type { Meta, SnapshotRef } from "./meta.js";
 import { Moved, readSnapshotRecord } from "./reader.js";
 import { hasTaggedStages } from "./snapshots.js";
 import { type TagEntry, tagsKey, unsealTags } from "./tag-index.js";
+
+/** At tags that others change all the while. */
+const LOOKS_MAX = 32;
 
 export interface FoundTags {
   /** The index as stored. */
@@ -37,8 +41,26 @@ export const NO_TAGS: FoundTags = {
   finding: undefined,
 };
 
-/** Looks at the index of the tags and at every snapshot that it names. */
+/**
+ * Looks at the index of the tags and at every snapshot that it names; again where one of these is not whole
+ * and the index has changed.
+ */
 export async function findTags(
+  context: Context,
+  folder: Folder,
+  id: string,
+  meta: Meta,
+  model: AnyModel | undefined,
+): Promise<FoundTags> {
+  for (let look = 1; ; look++) {
+    const tags = await lookAtTags(context, folder, id, meta, model);
+    const isSound = tags.finding === undefined && tags.snapshots.every(({ state }) => state !== "bad");
+    if (isSound || look === LOOKS_MAX) return tags;
+    if (equalBytes(await context.guard.get(tagsKey(id)), tags.bytes)) return tags;
+  }
+}
+
+async function lookAtTags(
   context: Context,
   folder: Folder,
   id: string,

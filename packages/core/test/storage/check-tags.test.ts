@@ -1,9 +1,10 @@
 /** Damage to the tags of a document: found, never shown, repaired at the cost of that tag alone. */
 
-import { isCoppiceError, type Key, memoryBackend } from "coppice";
+import { type Backend, isCoppiceError, type Key, memoryBackend } from "coppice";
 import { type SimulatedBackend, simulatedBackend } from "coppice/testing";
 import { describe, expect, test } from "vitest";
 import { tagsKey } from "../../src/storage/tag-index.js";
+import { changed } from "./changed-backend.js";
 import { check, codes, newer, repair, repairsTo, stays } from "./check-tools.js";
 import {
   event,
@@ -229,5 +230,95 @@ describe("a log that ends before a tag", () => {
     await written;
     expect(reads).toBeGreaterThan(3);
     await Promise.all([writer.close(), reader.close()]);
+  });
+});
+
+describe("beside others who tag and untag, a check", () => {
+  /** A storage whose backend runs something once before it reads in this space for the nth time. */
+  async function hooked(space: string) {
+    const it: { left: number; run: (() => Promise<unknown>) | undefined } = { left: 0, run: undefined };
+    let raw!: Backend;
+    const backend = changed(memoryBackend({ shared: true }), (opened) => {
+      raw = opened;
+      const before = async (read: string) => {
+        const { run } = it;
+        if (read !== space || run === undefined || it.left-- > 0) return;
+        it.run = undefined;
+        await run();
+      };
+      return {
+        traits: { ...opened.traits, exclusive: true },
+        get: (key) => before(key[0]).then(() => opened.get(key)),
+        async *scan(range, options) {
+          await before(range.space);
+          yield* opened.scan(range, options);
+        },
+      };
+    });
+    return { it, raw: () => raw, storage: await openStorage(backend) };
+  }
+
+  test("[CK16] takes a tag that is added while it reads for no proof of missing batches", async () => {
+    const { it, storage } = await hooked("tags");
+    await storage.append(ID, [event("a")]);
+    for (let at = 0; at < 5; at++) {
+      it.left = at;
+      it.run = async () => {
+        await storage.append(ID, [event(`b${at}`)]);
+        await storage.tag(ID, `t${at}`);
+      };
+      expect((await storage.check()).problems, `before read ${at}`).toEqual([]);
+      it.run = undefined;
+    }
+    await storage.close();
+  });
+
+  test("[CK16] finds nothing wrong with tags that are forgotten meanwhile", async () => {
+    const { it, storage } = await hooked("tagged");
+    for (let at = 0; at < 8; at++) {
+      for (const name of ["one", "two"]) {
+        await storage.append(ID, [event(`${name}${at}`)]);
+        await storage.tag(ID, name);
+      }
+      it.left = at;
+      let untagged: Promise<boolean> | undefined;
+      it.run = async () => {
+        untagged = storage.untag(ID, "one");
+        // Where the check has the document to itself, it ends after that.
+        await Promise.race([untagged, new Promise((resolve) => setTimeout(resolve, 50))]);
+      };
+      expect((await storage.check()).problems, `before read ${at}`).toEqual([]);
+      it.run = undefined;
+      await (untagged ?? storage.untag(ID, "one"));
+      await storage.untag(ID, "two");
+    }
+    await storage.close();
+  });
+
+  test("[CK16] a repair puts nothing lost over what others append behind a last batch that is damaged", async () => {
+    for (let at = 0; at < 6; at++) {
+      const { it, raw, storage } = await hooked("tags");
+      for (const name of ["a", "b", "c"]) await storage.append(ID, [event(name)]);
+      await storage.tag(ID, "first");
+      const key = ["events", ID, 2] as const;
+      const value = (await raw().get(key))!.slice();
+      value[value.length - 6]! ^= 1;
+      await raw().commit({ put: [{ key, value }] });
+      it.left = at;
+      it.run = async () => {
+        for (const name of ["d", "e", "f"]) await storage.append(ID, [event(name)]);
+        await storage.tag(ID, "second", 6);
+      };
+      const { problems } = await storage.check({ repair: true });
+      expect(
+        problems.map(({ code }) => code),
+        `before read ${at}`,
+      ).not.toContain("log-overlap");
+      expect((await storage.check({ repair: true })).problems, `before read ${at}`).toEqual([]);
+      const clocks: number[] = [];
+      for await (const { clock } of storage.read(ID)) clocks.push(clock);
+      expect(clocks.slice(-3), `before read ${at}`).toEqual([3, 4, 5]);
+      await storage.close();
+    }
   });
 });
