@@ -11,7 +11,7 @@ import { readableFrom, readSegment } from "./archive.js";
 import type { Context } from "./context.js";
 import { eventsKey, type Meta } from "./meta.js";
 import { lastBatch, Moved, trimmed } from "./reader.js";
-import { available, readTags } from "./tag-index.js";
+import { available, readTags, taggedClock } from "./tag-index.js";
 
 /** A past version: a clock, the name of a tag, or a date. */
 export type Moment = number | string | Date;
@@ -31,7 +31,8 @@ export function checkMoment(id: string, at: Moment): void {
 
 /**
  * The clock of a moment; `undefined` for a date before the document was created. To be called inside
- * `withRestarts`. Throws `TAG_UNKNOWN`, and `TRIMMED` for a date before what is kept.
+ * `withRestarts`. Throws `TAG_UNKNOWN`, `TRIMMED` for a date before what is kept, and `CORRUPT` for one after
+ * the end of a log whose last batches are missing.
  */
 export async function clockAt(
   context: Context,
@@ -50,8 +51,10 @@ export async function clockAt(
   }
   const time = at.getTime();
   if (time < meta.created) return undefined;
+  const reached = Math.max(meta.snapshot?.clock ?? meta.base, await taggedClock(context.guard, id));
   const found =
-    (await lastBefore(context, id, meta.oldest, time)) ?? (await archivedAt(context, id, meta, time));
+    (await lastBefore(context, id, { oldest: meta.oldest, time, reached })) ??
+    (await archivedAt(context, id, meta, time));
   if (found !== undefined) return found;
   const { base } = meta;
   if (readableFrom(meta) === base) return base;
@@ -59,16 +62,21 @@ export async function clockAt(
   throw trimmed(id, undefined, readableFrom(meta), what);
 }
 
-/** The end of the last batch of the log with a time of at most `time`; about log₂ of the clock reads. */
+/**
+ * The end of the last batch of the log with a time of at most `time`; about log₂ of the clock reads. A log
+ * that ends before `reached` does not tell what its last version was.
+ */
 async function lastBefore(
   { guard }: Context,
   id: string,
-  oldest: number,
-  time: number,
+  { oldest, time, reached }: { readonly oldest: number; readonly time: number; readonly reached: number },
 ): Promise<number | undefined> {
   let batch = await lastBatch(guard, id);
   if (batch === undefined || batch.clock < oldest) return undefined;
-  if (batch.time <= time) return batch.end;
+  if (batch.time <= time) {
+    if (batch.end >= reached) return batch.end;
+    throw new Moved(eventsKey(id, batch.end), "the last batches of the log are missing");
+  }
   // Batches that begin at or above `high` are too new; the answer ends at or above `low`.
   let high = batch.clock;
   let low: number | undefined;

@@ -241,7 +241,10 @@ export async function* readOn(
       }
       if (isFirst && from !== undefined && next === from) await assertReached(context, id, from);
       // A trim or a deletion may have taken the rest: a scan that finds no more does not notice.
-      if (next >= to || equalBytes(await context.guard.get(metaKey(id)), metaBytes)) return;
+      if (next < to && !equalBytes(await context.guard.get(metaKey(id)), metaBytes)) continue;
+      // Nor one that the last batches are missing.
+      if (isFirst && range.to === undefined) await readHead(context, id);
+      return;
     } catch (error) {
       if (!(error instanceof Moved) && !isCoppiceError(error, "CORRUPT")) throw error;
       await explain(context, id, meta, error);

@@ -81,7 +81,7 @@ export async function readState(
 ): Promise<State> {
   if (meta.deleted !== undefined) throw deletedError(id);
   const model = modelOf(context, meta.model, id);
-  const reached = options.at === undefined ? await taggedClock(context.guard, id) : 0;
+  const reached = await taggedClock(context.guard, id);
   const { base, failure } = await readBase(context, id, meta, metaBytes, model, options);
   const events: unknown[] = [];
   const clocks: number[] = [];
@@ -120,9 +120,10 @@ export async function readState(
     if (!equalBytes(await context.guard.get(metaKey(id)), metaBytes)) {
       throw new Moved(eventsKey(id, end), "the log was trimmed while it was read");
     }
-    throw afterHeadError(id, options.at, end);
+    if (end >= reached) throw afterHeadError(id, options.at, end);
   }
-  if (end < reached) throw new Moved(eventsKey(id, end), "the last batches of the log are missing");
+  if (end < Math.min(reached, options.at ?? reached))
+    throw new Moved(eventsKey(id, end), "the last batches of the log are missing");
   return { meta, metaBytes, model, base, snapshot: base?.bytes, events, clocks, lost, end, last, failure };
 }
 

@@ -15,6 +15,7 @@ import type { Site } from "./compaction.js";
 import type { Context } from "./context.js";
 import { damaged } from "./envelope.js";
 import { foldState, restoresTo } from "./folding.js";
+import { readHead } from "./head.js";
 import { metaKey } from "./meta.js";
 import { clockAt, type Moment } from "./moments.js";
 import { Moved, readSnapshot, withRestarts } from "./reader.js";
@@ -67,6 +68,8 @@ export async function untagDocument({ context, log }: Site, name: string): Promi
     const tags = await readTags(context.guard, id);
     const left = tags.entries.filter((entry) => entry.name !== name);
     if (left.length === tags.entries.length) return unknown;
+    // Where the last batches are missing, the tag tells so, and may be all that has their events.
+    await readHead(context, id);
     const outcome = await put(context, id, { metaBytes: metaBytes!, tags, entries: left });
     unknown ||= outcome === "unknown";
     if (typeof outcome === "string") continue;

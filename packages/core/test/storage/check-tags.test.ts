@@ -186,6 +186,14 @@ describe("a log that ends before a tag", () => {
             expect((await storage.copyTo(target)).failures).toMatchObject([{ id: ID, error: corrupt }]);
             expect(await target.info(ID)).toBe(undefined);
           });
+          await expect(storage.load(ID, { at: new Date(8e15) })).rejects.toMatchObject(corrupt);
+          const reading = async () => {
+            for await (const _event of storage.read(ID));
+          };
+          await expect(reading()).rejects.toMatchObject(corrupt);
+          // It may be all that has these events.
+          await expect(storage.untag(ID, "release")).rejects.toMatchObject(corrupt);
+          if (at === 4) await expect(storage.load(ID, { at: 3 })).rejects.toMatchObject(corrupt);
           expect(await shown(storage, "release")).toBe(version);
         });
         // A damaged batch still says where it ended.
