@@ -32,7 +32,7 @@ export interface DocumentUsage {
 }
 
 /**
- * `undefined`: it is deleted. Three to five reads; throws `CORRUPT` when one of these records is damaged.
+ * `undefined`: it is deleted. Three to six reads; throws `CORRUPT` when one of these records is damaged.
  */
 export function readUsage(context: Context, id: string, head: Head): Promise<DocumentUsage | undefined> {
   return withRestarts(
@@ -48,7 +48,8 @@ export function readUsage(context: Context, id: string, head: Head): Promise<Doc
         snapshotBytes: (snapshot?.storedBytes ?? 0) + (previous?.storedBytes ?? 0),
         archiveBytes: sum(archive),
         tagBytes: sum(entries),
-        heldBytes: heldEvents > 0 || entries.some(({ held }) => held > 0) ? await bytesHeld(context, id) : 0,
+        // Also those that only the snapshot before needs.
+        heldBytes: snapshot === undefined && entries.length === 0 ? 0 : await bytesHeld(context, id),
       };
       const storedBytes = Object.values(parts).reduce((total, bytes) => total + bytes, 0);
       return { storedBytes, ...parts, tags: entries.length, heldEvents };
