@@ -30,7 +30,7 @@ import { deletedError, incomingError } from "./head.js";
 import { IMAGE_SPACES, type ImageEnd, type ImagePart } from "./image.js";
 import { eventsKey, type Meta, metaKey, sealLanded, sealMeta, unsealMeta } from "./meta.js";
 import { SPACES } from "./stages.js";
-import { tagsKey } from "./tag-index.js";
+import { readTags, tagsKey } from "./tag-index.js";
 import { type Erased, erasedKey, readErased } from "./tombstone.js";
 
 /** What lies under an id before anything is brought in there. */
@@ -319,14 +319,19 @@ class Landing {
     throw isOurs ? misread(id) : await this.#overtaken();
   }
 
-  /** Reads back what went in with one commit: as long as meta is that of the commit, it may not change. */
+  /** Reads back what went in with one commit: as long as meta and tags are those of it, it may not change. */
   async #verify(put: readonly Entry[]): Promise<void> {
     const { guard } = this.#context;
+    const { id } = this.#place;
     const meta = put.at(-1)!;
+    const index = put.find(({ key: [space] }) => space === "tags");
     for (const { key, value } of put) {
       if (equalBytes(await guard.get(key), value)) continue;
       if (!equalBytes(await guard.get(meta.key), meta.value)) return;
-      throw misread(this.#place.id);
+      const { bytes } = await readTags(guard, id);
+      // Somebody has tagged it since, or forgotten a tag, and swept what the index had named.
+      if (index !== undefined && bytes !== undefined && !equalBytes(bytes, index.value)) return;
+      throw misread(id);
     }
   }
 

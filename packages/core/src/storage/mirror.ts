@@ -21,7 +21,7 @@ import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { Entry, Expectation } from "../contract/backend.js";
 import { commitConflict } from "../contract/group-commit.js";
 import type { Context } from "./context.js";
-import { type CopyMark, copiedKey, crcOfTags, markEntry, readMark } from "./copy-mark.js";
+import { type CopyMark, copiedKey, crcOfTags, markEntry, readMark, sliceMarkEntry } from "./copy-mark.js";
 import { abandon } from "./deletion.js";
 import type { DocumentLog } from "./document-log.js";
 import type { Handles } from "./handles.js";
@@ -30,7 +30,7 @@ import { IMAGE_SPACES, type ImageBegin, type ImageEnd, type ImagePart, readImage
 import { type Landed, land, misread, type Place, readPlace } from "./landing.js";
 import { type HeldEvent, type Loaded, loadDocument } from "./loader.js";
 import { eventsKey, identityOf, type Meta, metaKey, sealLanded, sealMeta } from "./meta.js";
-import { openBatch, type StoredBatch } from "./reader.js";
+import { openBatch } from "./reader.js";
 import { sweep } from "./snapshots.js";
 import { partOf } from "./stages.js";
 import { readTags, sealTags, type TagEntry, tagsKey } from "./tag-index.js";
@@ -315,17 +315,19 @@ async function update(
 ): Promise<Mirrored | undefined> {
   const { source, target, signal } = ends;
   const { id } = from;
+  const marked = await target.guard.get(copiedKey(id));
   const before = await readTags(target.guard, id);
   if (!ends.replace && !equalBytes(before.bytes, left.index)) return undefined;
   let tags = before.bytes;
   const { incarnation } = to.meta!;
-  const writer = new Writer(target, [{ key: metaKey(id), value: to.metaBytes }], (batch) =>
-    markEntry(target, id, { ...batch, incarnation, tags: crcOfTags(tags) }),
+  const since = { clock: head.clock, crc: head.crc };
+  const writer = new Writer(target, { key: metaKey(id), value: to.metaBytes }, since, marked, (last) =>
+    sliceMarkEntry(target, id, { ...last, incarnation, tags: left.tags ? crcOfTags(tags) : 0 }),
   );
   const records: Expectation[] = [];
   let index: Uint8Array | undefined;
   let begun = false;
-  const since = { clock: head.clock, crc: head.crc };
+  let hasRecord = false;
   for await (const part of readImage(source, id, { since, signal })) {
     if (part.kind === "begin") {
       if (begun || !isStill(part.meta, from.meta!)) return undefined;
@@ -334,9 +336,17 @@ async function update(
       const { key, value } = part;
       if (key[0] === "tags") index = value;
       else if (key[0] === "events") await writer.append({ key, value });
-      else if (!equalBytes(await target.guard.get(key), value)) {
+      else {
+        // What an interrupted run has left is garbage until the flip, and may be swept before it: its record
+        // first. Where that has gone the parts may be about to go.
+        const isRecord = partOf(key) === 0;
+        const isThere: boolean = (isRecord || hasRecord) && equalBytes(await target.guard.get(key), value);
+        if (isRecord) {
+          records.push({ key, value });
+          hasRecord = isThere;
+        }
+        if (isThere) continue;
         if (key[0] === "tagged") tags ??= await beginTags(target, to);
-        if (key[0] !== "held" && partOf(key) === 0) records.push({ key, value });
         await writer.add({ key, value });
       }
     } else {
@@ -348,10 +358,11 @@ async function update(
       const same = equalBytes(metaBytes, to.metaBytes) && equalBytes(index, tags);
       const mark = markOf(part, index);
       const isMarked = same && equalMarks(await readMark(target, id), mark);
-      if (!isMarked) await flip(ends, { ...part, metaBytes }, { to, tags, index, records, mark });
+      if (!isMarked)
+        await flip(ends, { ...part, metaBytes }, { to, tags, index, records, mark, marked: writer.marked });
       // Also what an interrupted run has left.
       await sweep(target, id, part.meta, metaBytes);
-      await assertArrived(target, id, part);
+      await assertArrived(target, id, { ...part, metaBytes });
       const { records: count, bytes } = writer;
       const outcome = same && count === 0 ? "unchanged" : "updated";
       return { outcome, clock: part.clock, records: count + (same ? 0 : 1), bytes };
@@ -364,7 +375,10 @@ function equalMarks(a: CopyMark | undefined, b: CopyMark): boolean {
   return a?.clock === b.clock && a.crc === b.crc && a.incarnation === b.incarnation && a.tags === b.tags;
 }
 
-/** Meta and the index of the tags become those of the source. */
+/**
+ * Meta and the index of the tags become those of the source, if all is there that these name: no sweep has
+ * taken a record since it was written or found, and no other copy has put one back.
+ */
 async function flip(
   { target }: Ends,
   end: ImageEnd,
@@ -374,12 +388,14 @@ async function flip(
     index,
     records,
     mark,
+    marked,
   }: {
     readonly to: Place;
     readonly tags: Uint8Array | undefined;
     readonly index: Uint8Array | undefined;
     readonly records: readonly Expectation[];
     readonly mark: CopyMark;
+    readonly marked: Uint8Array | undefined;
   },
 ): Promise<void> {
   const [key, tagKey] = [metaKey(to.id), tagsKey(to.id)];
@@ -391,6 +407,7 @@ async function flip(
       { key, value: to.metaBytes },
       { key: tagKey, value: tags },
       { key: eventsKey(to.id, end.clock), value: undefined },
+      { key: copiedKey(to.id), value: marked },
       ...records,
     ],
   });
@@ -413,17 +430,11 @@ async function beginTags(target: Context, { id, metaBytes }: Place): Promise<Uin
 async function assertArrived(target: Context, id: string, end: ImageEnd): Promise<void> {
   const head = await readHead(target, id);
   if (head.clock === end.clock && head.crc === end.crc) return;
-  // Somebody else may have deleted it since, or gone on from there.
-  if (head.meta === undefined || head.meta.deleted !== undefined) return;
-  if (head.clock <= end.clock) throw misread(id);
   const key = eventsKey(id, end.clock);
-  const next = await target.guard.get(key);
-  const isOn = next === undefined ? head.meta.oldest > end.clock : isAfter(openBatch(key, next), end);
-  if (!isOn) throw misread(id);
-}
-
-function isAfter({ header }: StoredBatch, { crc }: ImageEnd): boolean {
-  return header.previousCrc === crc;
+  const next = head.clock > end.clock ? await target.guard.get(key) : undefined;
+  if (next !== undefined && openBatch(key, next).header.previousCrc === end.crc) return;
+  // Somebody else may have trimmed or deleted it since, or begun it anew: then it is theirs.
+  if (equalBytes(await target.guard.get(metaKey(id)), end.metaBytes)) throw misread(id);
 }
 
 /** `undefined`: look again. */
@@ -497,26 +508,41 @@ export async function assertAsLeft(ends: Ends, meta: Meta, head: Head, clock: nu
   }
 }
 
-/** Puts entries in slices, each under the same expectations, and reads each back. */
+/** The end of a batch, and its CRC. */
+interface Last {
+  readonly clock: number;
+  readonly crc: number;
+}
+
+/**
+ * Puts entries in slices, under the meta that is there, and reads each back. Each slice marks the document
+ * anew, and expects the mark of the one before: it voids the sweeps that have begun before it, and of two
+ * copies beside each other one looks again.
+ */
 class Writer {
   records = 0;
   bytes = 0;
+  /** The mark as the last slice has left it, or as it was found. */
+  marked: Uint8Array | undefined;
   readonly #target: Context;
-  readonly #expect: readonly Expectation[];
+  readonly #meta: Expectation;
   #waiting: Entry[] = [];
   #waitingBytes = 0;
   #next: Expectation | undefined;
-  readonly #mark: (batch: { clock: number; crc: number }) => Entry;
-  #last: { readonly clock: number; readonly crc: number } | undefined;
+  readonly #mark: (last: Last) => Entry;
+  #last: Last;
 
-  /** `mark`: goes with the batches of a slice; of the last of them its end, and its CRC. */
   constructor(
     target: Context,
-    expect: readonly Expectation[],
-    mark: (batch: { clock: number; crc: number }) => Entry,
+    meta: Expectation,
+    last: Last,
+    marked: Uint8Array | undefined,
+    mark: (last: Last) => Entry,
   ) {
     this.#target = target;
-    this.#expect = expect;
+    this.#meta = meta;
+    this.#last = last;
+    this.marked = marked;
     this.#mark = mark;
   }
 
@@ -540,20 +566,22 @@ class Writer {
 
   async flush(): Promise<void> {
     const put = this.#waiting.splice(0);
-    const expect = this.#next === undefined ? this.#expect : [...this.#expect, this.#next];
+    const next = this.#next === undefined ? [] : [this.#next];
     this.#waitingBytes = 0;
     this.#next = undefined;
-    const marks = this.#last === undefined ? [] : [this.#mark(this.#last)];
-    this.#last = undefined;
     if (put.length === 0) return;
     const { guard } = this.#target;
-    await guard.commit({ put: [...put, ...marks], expect });
+    const mark = this.#mark(this.#last);
+    const marked = { key: mark.key, value: this.marked };
+    await guard.commit({ put: [...put, mark], expect: [this.#meta, marked, ...next] });
+    this.marked = mark.value;
     for (const { key, value } of put) {
-      if (!equalBytes(await guard.get(key), value)) {
-        // Whoever has changed meta since may have swept it.
-        for (const { key: meta, value: bytes } of this.#expect)
-          if (!equalBytes(await guard.get(meta), bytes)) throw commitConflict(meta);
-        throw misread(key[1]);
+      const found = await guard.get(key);
+      if (!equalBytes(found, value)) {
+        // Nothing names it yet: a sweep may have taken it. And whoever has changed meta since may have put
+        // something else there.
+        const isOurs = equalBytes(await guard.get(this.#meta.key), this.#meta.value);
+        throw found === undefined || !isOurs ? commitConflict(key) : misread(key[1]);
       }
       this.records++;
       this.bytes += value.length;

@@ -16,6 +16,7 @@ import type { Batch, Entry, Key } from "../contract/backend.js";
 import type { AnyModel } from "../contract/model.js";
 import { soundBytes } from "../contract/model-results.js";
 import type { Context } from "./context.js";
+import { copiedKey } from "./copy-mark.js";
 import { sealRecord } from "./envelope.js";
 import { heldKey, type Meta, metaKey, packSnapshotRecord, type SnapshotRef, sealMeta } from "./meta.js";
 import { readSnapshotRecord } from "./reader.js";
@@ -131,8 +132,8 @@ export async function flip(
 }
 
 /**
- * Deletes what `meta` made garbage, in slices. Stops, without error, when meta has changed: whoever changed
- * it sweeps. Returns how many keys it deleted.
+ * Deletes what `meta` made garbage, in slices. Stops, without error, when meta has changed, or a copy has
+ * written something: whoever did sweeps. Returns how many keys it deleted.
  */
 export async function sweep(
   context: Context,
@@ -140,12 +141,11 @@ export async function sweep(
   meta: Meta,
   metaBytes: Uint8Array,
 ): Promise<number> {
+  const marked = { key: copiedKey(id), value: await context.guard.get(copiedKey(id)) };
   const { ranges, tagsBytes } = await findGarbage(context, id, meta);
-  // Whoever adds a tag meanwhile may need what is garbage without it.
-  const expect = [
-    { key: metaKey(id), value: metaBytes },
-    { key: tagsKey(id), value: tagsBytes },
-  ];
+  // Whoever adds a tag meanwhile may need what is garbage without it. And a copy stages under the keys of its
+  // source, which one before it may have used: what was garbage may be its stage by now.
+  const expect = [{ key: metaKey(id), value: metaBytes }, { key: tagsKey(id), value: tagsBytes }, marked];
   let swept = 0;
   const remove = async (keys: Key[]): Promise<boolean> => {
     if (keys.length === 0) return true;
