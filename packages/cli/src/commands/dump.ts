@@ -43,6 +43,7 @@ const SPACES = [
   "quarantine",
   "erased",
   "copied",
+  "reclaim",
   CHUNKS,
 ] as const;
 /** See `meta.ts` of core: `stage · 2¹⁶ + part`. */

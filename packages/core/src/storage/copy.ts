@@ -13,16 +13,18 @@
  * and the source never had stays.
  */
 
-import { type CoppiceError, isCoppiceError } from "../base/errors.js";
-import type { Entry, Key, ScanOptions } from "../contract/backend.js";
+import { type CoppiceError, type ErrorCode, isCoppiceError } from "../base/errors.js";
+import type { Entry, Expectation, Key, ScanOptions } from "../contract/backend.js";
 import { type Gap, scanAround } from "./check-unreadable.js";
 import type { Context } from "./context.js";
 import { eraseDocument, type Removal } from "./deletion.js";
-import { readHead } from "./head.js";
+import { type Head, readHead } from "./head.js";
 import { readPlace } from "./landing.js";
+import { type Meta, metaKey } from "./meta.js";
 import { assertAsLeft, type Ends, type Mirrored, mirrorDocument } from "./mirror.js";
+import { reclaimDueEntry, reclaimIfDue } from "./reclaim-due.js";
 import { tagsKey } from "./tag-index.js";
-import { ERASED_SPACE, readErased, unsealErased } from "./tombstone.js";
+import { ERASED_SPACE, erasedKey, readErased, unsealErased } from "./tombstone.js";
 
 export interface CopyOptions {
   /** Only documents whose ids begin with it. */
@@ -69,7 +71,7 @@ export interface CopyResult {
   readonly failed: number;
   /**
    * The first 1,000. The id is empty where it is about no one document: the backend could not read which
-   * there are, or the target had no room for an erasure.
+   * there are, or the target had no room for an erasure, or could not reclaim what was erased.
    */
   readonly failures: readonly { readonly id: string; readonly error: CoppiceError }[];
   /**
@@ -86,6 +88,9 @@ const DOCUMENTS_MAX = 10_000;
 const FAILURES_MAX = 1000;
 /** After so many in a row that found no room, another one is not expected to. */
 const REFUSED_MAX = 16;
+
+/** What ends no copy, though it is about no one document. */
+const TOLD: readonly ErrorCode[] = ["CORRUPT", "STORE_FULL"];
 
 /** The copies to a target that wait or run: one at a time, in the order they came. */
 interface Queue {
@@ -153,12 +158,11 @@ async function copyOnce(
   await Promise.all(running);
   for (const carry of [() => run.carryErasures(), () => run.carryQuarantine()]) {
     if (run.isOver || options.signal?.aborted) break;
-    await carry().catch((error: unknown) => {
-      const isTold = isCoppiceError(error, "CORRUPT") || isCoppiceError(error, "STORE_FULL");
-      if (isTold || run.isWriteFailure(error)) run.fail("", error);
-      else throw error;
-    });
+    await run.told(carry, TOLD);
   }
+  // Also where there is no room: it may make some.
+  if (!run.isBroken && !options.signal?.aborted)
+    await run.told(() => reclaimIfDue(target), [...TOLD, "UNAVAILABLE"]);
   if (run.fatal !== undefined) throw run.fatal.error;
   return {
     ...run.totals,
@@ -208,7 +212,12 @@ class Run {
 
   /** There is nothing more to try. */
   get isOver(): boolean {
-    return this.fatal !== undefined || this.#isSpent || this.isPoisoned;
+    return this.isBroken || this.#isSpent;
+  }
+
+  /** Nothing more can be written. */
+  get isBroken(): boolean {
+    return this.fatal !== undefined || this.isPoisoned;
   }
 
   get stopped(): "poisoned" | "full" | undefined {
@@ -272,7 +281,6 @@ class Run {
         await putOnce(target, { key, value }, known?.bytes);
       }
     }
-    if (this.totals.erased > 0) await target.guard.reclaim();
   }
 
   async #carryErasure(id: string): Promise<void> {
@@ -285,11 +293,12 @@ class Run {
     const { replace = false, signal } = this.#options;
     const { log, handles } = removal;
     const ends: Ends = { source: this.#source, target: this.#target, log, handles, replace, signal };
-    await eraseDocument(removal, async (head, found) => {
+    const assertMay = async (head: Head, found: Meta) => {
       if (replace) return [];
       const { index } = await assertAsLeft(ends, found, head, erased.clock);
       return [{ key: tagsKey(id), value: index }];
-    });
+    };
+    await eraseDocument(removal, assertMay, () => [reclaimDueEntry(this.#target)]);
     this.totals.erased++;
     this.#refused = 0;
   }
@@ -299,9 +308,34 @@ class Run {
     const { prefix } = this.#options;
     const range = prefix === undefined ? { space: "quarantine" } : { space: "quarantine", idPrefix: prefix };
     for await (const page of source.guard.scan(range)) {
-      for (const { key, value } of page) {
-        if ((await target.guard.get(key)) === undefined) await putOnce(target, { key, value }, undefined);
+      for (const entry of page) {
+        try {
+          if ((await target.guard.get(entry.key)) === undefined) await this.#carrySetAside(entry);
+        } catch (error) {
+          if (!isCoppiceError(error, "CORRUPT")) throw error;
+          this.fail(entry.key[1], error);
+        }
       }
+    }
+  }
+
+  async #carrySetAside(entry: Entry): Promise<void> {
+    const { id, meta, metaBytes, erased } = await readPlace(this.#target, entry.key[1]);
+    // What was deleted or erased in the target, or is about to be, does not come back.
+    if (meta?.deleted !== undefined || erased !== undefined) return;
+    await putOnce(this.#target, entry, undefined, [
+      { key: metaKey(id), value: metaBytes },
+      { key: erasedKey(id), value: undefined },
+    ]);
+  }
+
+  /** Does it; what it rejects with is among the failures, if it is one of these or a failed write. */
+  async told(task: () => Promise<void>, codes: readonly ErrorCode[]): Promise<void> {
+    try {
+      await task();
+    } catch (error) {
+      if (!codes.some((code) => isCoppiceError(error, code)) && !this.isWriteFailure(error)) throw error;
+      this.fail("", error);
     }
   }
 
@@ -318,7 +352,7 @@ class Run {
       return;
     }
     // Its copy has failed already, by the same damage.
-    if (this.failures.some((failure) => failure.id === id)) return;
+    if (id !== "" && this.failures.some((failure) => failure.id === id)) return;
     this.failed++;
     if (isCoppiceError(error, "STORE_FULL") && ++this.#refused === REFUSED_MAX) {
       this.#isSpent = this.isFull;
@@ -339,9 +373,14 @@ class Run {
 }
 
 /** Puts it unless somebody was faster: then it is theirs to say what lies there. */
-async function putOnce({ guard }: Context, entry: Entry, before: Uint8Array | undefined): Promise<void> {
+async function putOnce(
+  { guard }: Context,
+  entry: Entry,
+  before: Uint8Array | undefined,
+  expect: readonly Expectation[] = [],
+): Promise<void> {
   try {
-    await guard.commit({ put: [entry], expect: [{ key: entry.key, value: before }] });
+    await guard.commit({ put: [entry], expect: [{ key: entry.key, value: before }, ...expect] });
   } catch (error) {
     if (!isCoppiceError(error, "COMMIT_CONFLICT")) throw error;
   }

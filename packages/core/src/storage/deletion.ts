@@ -18,7 +18,7 @@
 
 import { toHex } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
-import type { Expectation } from "../contract/backend.js";
+import type { Entry, Expectation } from "../contract/backend.js";
 import type { Context } from "./context.js";
 import { COPIED_SPACE, copiedKey } from "./copy-mark.js";
 import type { DocumentLog } from "./document-log.js";
@@ -80,13 +80,21 @@ async function remove({ context, log, lane }: Removal): Promise<boolean> {
 
 /**
  * See `DocumentStorage.erase`; reclaiming is the caller's. `assertMay` throws where the document is to stay,
- * and gives what must still be so when it goes.
+ * and gives what must still be so when it goes. `beside`: what goes with the commit that ends it.
  */
-export function eraseDocument(removal: Removal, assertMay: AssertMay = async () => []): Promise<EraseResult> {
-  return removal.log.hold(() => removeAll(removal, assertMay));
+export function eraseDocument(
+  removal: Removal,
+  assertMay: AssertMay = async () => [],
+  beside: () => readonly Entry[] = () => [],
+): Promise<EraseResult> {
+  return removal.log.hold(() => removeAll(removal, assertMay, beside));
 }
 
-async function removeAll({ context, log, lane }: Removal, assertMay: AssertMay): Promise<EraseResult> {
+async function removeAll(
+  { context, log, lane }: Removal,
+  assertMay: AssertMay,
+  beside: () => readonly Entry[],
+): Promise<EraseResult> {
   let existed = false;
   let keys = 0;
   for (let race = 0; race < RACES_MAX; race++) {
@@ -101,7 +109,7 @@ async function removeAll({ context, log, lane }: Removal, assertMay: AssertMay):
     keys += wiped.keys;
     if (!wiped.done) continue;
     if (buried === undefined) return { existed, keys };
-    const hidden = await hide(context, log, buried.meta, buried.metaBytes);
+    const hidden = await hide(context, log, buried, beside());
     if (hidden) return { existed, keys: keys + 1 };
   }
   throw new CoppiceError("COMMIT_CONFLICT", "others kept creating the document anew while it was erased", {
@@ -212,7 +220,12 @@ async function clearClaim(context: Context, id: string, { meta, metaBytes }: Cla
  * Meta gives way to the record under the hash; where there was one already the later clock stays. False when
  * another writer was faster.
  */
-async function hide(context: Context, log: DocumentLog, meta: Meta, metaBytes: Uint8Array): Promise<boolean> {
+async function hide(
+  context: Context,
+  log: DocumentLog,
+  { meta, metaBytes }: Claim,
+  beside: readonly Entry[],
+): Promise<boolean> {
   const key = metaKey(log.id);
   const erased = erasedKey(log.id);
   const known = await readErased(context.guard, erased);
@@ -226,7 +239,7 @@ async function hide(context: Context, log: DocumentLog, meta: Meta, metaBytes: U
       { key, value: metaBytes },
       { key: erased, value: known?.bytes },
     ];
-    await context.guard.commit({ put, delete: [key], expect });
+    await context.guard.commit({ put: [...put, ...beside], delete: [key], expect });
     return true;
   } catch (error) {
     if (isCoppiceError(error, "COMMIT_CONFLICT")) return false;

@@ -107,7 +107,8 @@ describe("copyTo", () => {
     await from.open("twice", { recreate: true });
     expect(await from.copyTo(to)).toMatchObject({ copied: 3, deleted: 1, erased: 1, failures: [] });
     expect(stored(target)).toEqual(stored(source));
-    expect(target.residue()).toEqual([]);
+    // But for the note that it is to be reclaimed, which goes last.
+    expect(target.residue().filter(({ key: [space] }) => space !== "reclaim")).toEqual([]);
     expect(await from.copyTo(to)).toMatchObject({ unchanged: 4, erased: 0, bytes: 0 });
     await clean(from, to);
   });

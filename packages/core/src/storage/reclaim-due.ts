@@ -1,0 +1,36 @@
+/**
+ * Says that files may still hold what a copy has erased: a copy that is stopped, or finds no room, before it
+ * has reclaimed leaves that to the next one, which erases nothing itself.
+ *
+ * | key              | value                             |
+ * | ---------------- | --------------------------------- |
+ * | `[reclaim, due]` | msgpack map `{ nonce }`, sealed    |
+ *
+ * Invariants: it is written by the commit that ends an erasure, anew each time; and goes after a reclaim that
+ * began when it was there. So what another copy erases while one reclaims stays due.
+ */
+
+import { toHex } from "../base/bytes.js";
+import { isCoppiceError } from "../base/errors.js";
+import type { Entry, Key } from "../contract/backend.js";
+import type { Context } from "./context.js";
+import { sealRecord } from "./envelope.js";
+import { packRecord } from "./meta.js";
+
+const KEY: Key = ["reclaim", "due"];
+
+export function reclaimDueEntry({ env }: Context): Entry {
+  return { key: KEY, value: sealRecord(KEY, env.now(), packRecord({ nonce: toHex(env.random(4)) })) };
+}
+
+/** Reclaims if it is due. Rejects with `UNAVAILABLE`: it still is. */
+export async function reclaimIfDue({ guard }: Context): Promise<void> {
+  const value = await guard.get(KEY);
+  if (value === undefined) return;
+  await guard.reclaim();
+  try {
+    await guard.commit({ delete: [KEY], expect: [{ key: KEY, value }] });
+  } catch (error) {
+    if (!isCoppiceError(error, "COMMIT_CONFLICT")) throw error;
+  }
+}
