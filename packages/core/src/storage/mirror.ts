@@ -19,7 +19,6 @@
 import { equalBytes, toHex } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { Entry, Expectation } from "../contract/backend.js";
-import { commitConflict } from "../contract/group-commit.js";
 import type { Context } from "./context.js";
 import { type CopyMark, copiedKey, crcOfTags, markEntry, readMark, sliceMarkEntry } from "./copy-mark.js";
 import { abandon } from "./deletion.js";
@@ -31,6 +30,7 @@ import { type Landed, land, misread, type Place, readPlace } from "./landing.js"
 import { type HeldEvent, type Loaded, loadDocument } from "./loader.js";
 import { eventsKey, identityOf, type Meta, metaKey, sealLanded, sealMeta } from "./meta.js";
 import { openBatch } from "./reader.js";
+import { SliceWriter } from "./slice-writer.js";
 import { sweep } from "./snapshots.js";
 import { partOf } from "./stages.js";
 import { readTags, sealTags, type TagEntry, tagsKey } from "./tag-index.js";
@@ -112,14 +112,16 @@ async function mirrorLive(ends: Ends, from: Place, to: Place): Promise<Mirrored 
     const place = { ...to, landed: isFirst(to) ? undefined : newLanded(ends) };
     return copied(await landImage(ends, place, (begin) => isStill(begin.meta, meta)));
   }
-  const head = await readHead(ends.target, id);
-  if (!equalBytes(head.metaBytes, to.metaBytes)) return undefined;
-  const left = await asLeft(ends, to.meta, head).catch((error: unknown) => {
-    // What is to be replaced may be damaged.
-    if (ends.replace && isCoppiceError(error, "CORRUPT"))
-      return { events: false, tags: false, index: undefined };
-    throw error;
-  });
+  // The erasure that a copy has carried here may have come after the document itself.
+  const readRecord = () => readErased(ends.target.guard, erasedKey(id));
+  const head = await unlessDamaged(ends, () => readHead(ends.target, id));
+  if (head !== undefined && !equalBytes(head.metaBytes, to.metaBytes)) return undefined;
+  const left = head && (await unlessDamaged(ends, () => asLeft(ends, to.meta!, head)));
+  if (head === undefined || left === undefined) {
+    const there = { erased: await readRecord(), head: head?.clock ?? BEYOND };
+    const place = { ...to, ...there, inPieces: true, landed: newLanded(ends) };
+    return copied(await landImage(ends, place, (begin) => isStill(begin.meta, meta)));
+  }
   const hasAll = async () => ends.replace || ((await covers(ends)) ?? left.events);
   const state = await relate(ends.source, id, meta, to.meta, head, ends.replace || left.events, hasAll);
   if (state === "other") {
@@ -129,19 +131,31 @@ async function mirrorLive(ends: Ends, from: Place, to: Place): Promise<Mirrored 
   }
   if (!left.tags && !ends.replace) throw ownError(id, "tags");
   if (state === "prefix") return update(ends, from, to, head, left);
-  // The erasure that a copy has carried here may have come after the document itself.
-  const erased = await readErased(ends.target.guard, erasedKey(id));
   // Handles go on where what they have is an earlier state of what lands, batch by batch: one of which only
   // its model tells that it holds no more may have other events at its clocks.
   const isBeginning = state === "earlier" || (state === "covered" && left.events);
   const isEarlier = isBeginning && to.meta.repaired === meta.repaired;
   const landed = isEarlier ? to.meta.landed : newLanded(ends);
   const tags = ends.replace ? undefined : { bytes: left.index };
-  const place = { ...to, erased, head: head.clock, inPieces: ends.replace, landed, tags };
+  const there = { erased: await readRecord(), head: head.clock };
+  const place = { ...to, ...there, inPieces: ends.replace, landed, tags };
   // A trim of the source since may have made the target's the longer log of the two.
   const isJudged = (begin: ImageBegin) =>
     state === "earlier" ? equalBytes(begin.metaBytes, from.metaBytes) : isStill(begin.meta, meta);
   return copied(await landImage(ends, place, isJudged));
+}
+
+/** Where nothing is appended: the head of a document that is damaged, so that nobody appends to it. */
+const BEYOND = Number.MAX_SAFE_INTEGER;
+
+/** `undefined`: the target's document is damaged, and may be replaced all the same. */
+async function unlessDamaged<T>({ replace }: Ends, look: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await look();
+  } catch (error) {
+    if (replace && isCoppiceError(error, "CORRUPT")) return undefined;
+    throw error;
+  }
 }
 
 /** Whether it is the document that was judged, which has at most gone on and been trimmed since. */
@@ -321,7 +335,7 @@ async function update(
   let tags = before.bytes;
   const { incarnation } = to.meta!;
   const since = { clock: head.clock, crc: head.crc };
-  const writer = new Writer(target, { key: metaKey(id), value: to.metaBytes }, since, marked, (last) =>
+  const writer = new SliceWriter(target, { key: metaKey(id), value: to.metaBytes }, since, marked, (last) =>
     sliceMarkEntry(target, id, { ...last, incarnation, tags: left.tags ? crcOfTags(tags) : 0 }),
   );
   const records: Expectation[] = [];
@@ -458,7 +472,7 @@ async function mirrorTombstone(ends: Ends, from: Place, to: Place): Promise<Mirr
     return undefined;
   }
   const live = to.meta !== undefined && to.meta.deleted === undefined;
-  const head = live ? await readHead(target, id) : undefined;
+  const head = live ? await unlessDamaged(ends, () => readHead(target, id)) : undefined;
   // What was deleted later, or erased, in the target stays so.
   if (!live && to.clock > deleted.clock) return { ...done, outcome: "unchanged", records: 0, bytes: 0 };
   const isKept = head !== undefined && !ends.replace;
@@ -467,7 +481,7 @@ async function mirrorTombstone(ends: Ends, from: Place, to: Place): Promise<Mirr
   // The erasure that a copy has carried here may have come after the document itself.
   const known = to.erased ?? (await readErased(target.guard, erased));
   // Nothing of it may lie after the clock at which it was deleted.
-  const beyond = head !== undefined && head.clock > deleted.clock ? IMAGE_SPACES : [];
+  const beyond = live && (head?.clock ?? BEYOND) > deleted.clock ? IMAGE_SPACES : [];
   await target.guard.commit({
     put: [{ key: metaKey(id), value: from.metaBytes! }],
     delete: [
@@ -505,86 +519,5 @@ export async function assertAsLeft(ends: Ends, meta: Meta, head: Head, clock: nu
     const isSame = again.clock === now.clock && again.crc === now.crc && equalBytes(before, left.index);
     if ((looks > 0 && isSame) || looks === RACES_MAX) throw ownError(id, own);
     [now, before] = [again, left.index];
-  }
-}
-
-/** The end of a batch, and its CRC. */
-interface Last {
-  readonly clock: number;
-  readonly crc: number;
-}
-
-/**
- * Puts entries in slices, under the meta that is there, and reads each back. Each slice marks the document
- * anew, and expects the mark of the one before: it voids the sweeps that have begun before it, and of two
- * copies beside each other one looks again.
- */
-class Writer {
-  records = 0;
-  bytes = 0;
-  /** The mark as the last slice has left it, or as it was found. */
-  marked: Uint8Array | undefined;
-  readonly #target: Context;
-  readonly #meta: Expectation;
-  #waiting: Entry[] = [];
-  #waitingBytes = 0;
-  #next: Expectation | undefined;
-  readonly #mark: (last: Last) => Entry;
-  #last: Last;
-
-  constructor(
-    target: Context,
-    meta: Expectation,
-    last: Last,
-    marked: Uint8Array | undefined,
-    mark: (last: Last) => Entry,
-  ) {
-    this.#target = target;
-    this.#meta = meta;
-    this.#last = last;
-    this.marked = marked;
-    this.#mark = mark;
-  }
-
-  async add(entry: Entry): Promise<void> {
-    const { limits } = this.#target;
-    const full =
-      this.#waitingBytes + entry.value.length > limits.groupBytesMax ||
-      this.#waiting.length >= limits.groupOperationsMax;
-    if (full) await this.flush();
-    this.#waiting.push(entry);
-    this.#waitingBytes += entry.value.length;
-  }
-
-  /** A batch: nobody else may have put one there. */
-  async append(entry: Entry): Promise<void> {
-    await this.add(entry);
-    this.#next ??= { key: entry.key, value: undefined };
-    const { end, crc } = openBatch(entry.key, entry.value);
-    this.#last = { clock: end, crc };
-  }
-
-  async flush(): Promise<void> {
-    const put = this.#waiting.splice(0);
-    const next = this.#next === undefined ? [] : [this.#next];
-    this.#waitingBytes = 0;
-    this.#next = undefined;
-    if (put.length === 0) return;
-    const { guard } = this.#target;
-    const mark = this.#mark(this.#last);
-    const marked = { key: mark.key, value: this.marked };
-    await guard.commit({ put: [...put, mark], expect: [this.#meta, marked, ...next] });
-    this.marked = mark.value;
-    for (const { key, value } of put) {
-      const found = await guard.get(key);
-      if (!equalBytes(found, value)) {
-        // Nothing names it yet: a sweep may have taken it. And whoever has changed meta since may have put
-        // something else there.
-        const isOurs = equalBytes(await guard.get(this.#meta.key), this.#meta.value);
-        throw found === undefined || !isOurs ? commitConflict(key) : misread(key[1]);
-      }
-      this.records++;
-      this.bytes += value.length;
-    }
   }
 }

@@ -4,7 +4,7 @@
  */
 
 import { type Backend, CoppiceError, type CopyResult, memoryBackend } from "coppice";
-import { simulatedBackend } from "coppice/testing";
+import { type SimulatedBackend, simulatedBackend } from "coppice/testing";
 import { expect, test } from "vitest";
 import { type NameSet, namesIn, naming } from "../../../../test/support/oracle-model.js";
 import { behindFirstPage, changed } from "./changed-backend.js";
@@ -228,6 +228,42 @@ test("[MV32] a document whose tags are damaged is replaced all the same, when it
   expect(await names(to, "d")).toBe("ab");
   await clean(from, to);
 });
+
+const HARM: Record<string, (target: SimulatedBackend) => void> = {
+  "whose last batches are gone, before a tag": (target) => {
+    for (const clock of [3, 4]) target.deleteRaw(["events", "d", clock]);
+  },
+  "whose batches are all gone": (target) => {
+    for (const [space, id, clock] of target.keys())
+      if (space === "events") target.deleteRaw([space, id, clock!]);
+  },
+  "whose last batch is damaged": (target) => target.flip(["events", "d", 4], 40),
+  "whose tags are damaged": (target) => target.flip(["tags", "d"], 20),
+};
+
+for (const [what, harm] of Object.entries(HARM)) {
+  test(`[MV47] a document ${what} is replaced when it may be, and its deletion carried`, async () => {
+    for (const end of ["nothing", "goes on", "is trimmed", "is deleted"] as const) {
+      const { from, to: first, target } = await pair();
+      await write(from, "d", "abcde");
+      await from.tag("d", "release");
+      await from.copyTo(first);
+      await first.close();
+      harm(target);
+      const to = await open(target, 3);
+      if (end === "goes on") await write(from, "d", "f");
+      if (end === "is trimmed") for (let run = 0; run < 2; run++) await from.compact("d", { force: true });
+      if (end === "is deleted") await from.delete("d");
+      expect((await from.copyTo(to)).failures, end).toMatchObject([{ error: { code: "CORRUPT" } }]);
+      const replaced = await from.copyTo(to, { replace: true });
+      expect(replaced, end).toMatchObject({ documents: [{ id: "d" }], failures: [] });
+      expect(await names(to, "d")).toBe(await names(from, "d"));
+      expect(await to.tags("d")).toEqual(await from.tags("d"));
+      expect(await from.copyTo(to)).toMatchObject({ unchanged: 1, failures: [] });
+      await clean(from, to);
+    }
+  });
+}
 
 type Meeting = Awaited<ReturnType<typeof meeting>>;
 
