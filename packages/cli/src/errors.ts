@@ -111,9 +111,12 @@ export function describeError(error: unknown): Described {
     return { code, kind, exitCode, hint, details, message: withCause(error) };
   }
   if (isCoppiceError(error)) {
-    const { code, kind, details } = error;
+    const { code, kind } = error;
     const exitCode = exitCodeOf(kind, code);
-    const hint = ownerHint(error) ?? hintOf(kind, code, details);
+    const system = systemCodeOf(error);
+    const details = system === undefined ? error.details : { ...error.details, system };
+    const full = system === "ENOSPC" || system === "EDQUOT" ? FULL : undefined;
+    const hint = ownerHint(error) ?? full ?? hintOf(kind, code, error.details);
     return { code, kind, exitCode, details, hint, message: messageOf(error) };
   }
   return {
@@ -124,6 +127,27 @@ export function describeError(error: unknown): Described {
     ...ofSystem(error),
   };
 }
+
+const FULL = "Make room on the disk, and repeat.";
+
+/** What the operating system called it, as far as LevelDB passes that on. */
+function systemCodeOf(error: unknown): string | undefined {
+  for (let each = error; each instanceof Error; each = each.cause) {
+    const { code, syscall } = each as NodeJS.ErrnoException;
+    if (syscall !== undefined) return code;
+    const [, said = ""] = /^IO error: .+: (.+)$/.exec(each.message) ?? [];
+    if (said in OF_LEVEL) return OF_LEVEL[said];
+  }
+  return undefined;
+}
+
+const OF_LEVEL: Readonly<Record<string, string>> = {
+  "No space left on device": "ENOSPC",
+  "Permission denied": "EACCES",
+  "File too large": "EFBIG",
+  "Input/output error": "EIO",
+  "Too many open files": "EMFILE",
+};
 
 /** What the operating system refused: its code is none of ours, and goes with the details. */
 function ofSystem(error: unknown): Pick<Described, "details" | "hint"> {

@@ -140,6 +140,8 @@ test("[CL166] who may not do it is told whose it is, and who asks", async (conte
     expect(stderr).toMatch(
       /runs as \S+: run it as that user, or give it the right\.\n$|runs as user \d+: run/,
     );
+    const json = await coppice(["ls", "-s", store!, "--json"], other);
+    expect(JSON.parse(json.stderr).error.details, store).toMatchObject({ system: "EACCES" });
   }
 });
 

@@ -7,7 +7,7 @@ import { loro } from "@coppice/loro";
 import { CoppiceError, DocumentStorage, type Model, never } from "coppice";
 import { afterAll, expect, test } from "vitest";
 import { describeError } from "../src/errors.js";
-import { ifInstalled } from "../src/packages.js";
+import { ifInstalled, loadModels } from "../src/packages.js";
 import { cleanUp, coppice, makeStore, temporaryDirectory } from "./command.js";
 
 afterAll(cleanUp);
@@ -145,31 +145,29 @@ test("[CL168] documents of the user's own models are shown, compacted, checked a
 
 test("[CL168] a module of models that is missing, broken or exports something else is told, and nothing is opened", async () => {
   const store = await makeStore();
-  const show = async (models: string) => {
-    const { code, stderr } = await coppice(["show", "d", "--store", store.url, "--models", models]);
-    return { code, stderr };
-  };
-  expect(await show("nowhere.mjs")).toEqual({
+  const missing = await coppice(["show", "d", "--store", store.url, "--models", "nowhere.mjs"]);
+  expect(missing).toMatchObject({
     code: 3,
     stderr:
       "coppice: there is no file nowhere.mjs\n" +
       "As in --models models.mjs, a file with `export default [notes()]`.\n",
   });
+  const neither = /neither a model nor a list of models$/;
+  const called = /neither a model nor a list of models; call the function that makes it$/;
   const cases = [
-    ["lines", 2, "neither a model nor a list of models; call the function that makes it\n"],
-    ["[lines(), lines];", 2, "neither a model nor a list of models; call the function that makes it\n"],
-    ["[];", 2, "neither a model nor a list of models\n"],
-    ["{ models: [lines()] };", 2, "neither a model nor a list of models\n"],
-    ["nothing;", 1, "cannot be loaded: nothing is not defined\n"],
-    ["[;", 1, "cannot be loaded: Unexpected token ';'\n"],
+    ["lines", 2, called],
+    ["[lines(), lines];", 2, called],
+    ["[];", 2, neither],
+    ["{ models: [lines()] };", 2, neither],
+    ["nothing;", 1, /cannot be loaded: nothing is not defined$/],
+    ["[;", 1, /cannot be loaded: ./],
   ] as const;
-  for (const [index, [exported, code, message]] of cases.entries()) {
-    const outcome = await show(await moduleOf(`models-${index}.mjs`, exported));
-    expect(outcome).toEqual({ code, stderr: expect.stringContaining(message) });
+  for (const [index, [exported, exitCode, message]] of cases.entries()) {
+    const loading = loadModels(await moduleOf(`models-${index}.mjs`, exported));
+    await expect(loading).rejects.toMatchObject({ exitCode, message: expect.stringMatching(message) });
   }
-  // The document is asked for only where the models are there.
-  const known = await show(await moduleOf("models.mjs", "[lines()]"));
-  expect(known).toEqual({ code: 3, stderr: expect.stringContaining('there is no document "d"') });
+  const known = await loadModels(await moduleOf("models.mjs", "[lines()]"));
+  expect(known.map(({ name }) => name)).toEqual(["yjs", "tree", "automerge", "loro", "lines"]);
 });
 
 test("[CL168] COPPICE_MODELS names the module as well, and a model of one's own takes the place of the command's", async () => {
