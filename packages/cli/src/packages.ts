@@ -15,15 +15,16 @@ import { printable } from "./output.js";
  * Yjs comes with the command; Automerge and Loro bring megabytes of WebAssembly, and are used where they are
  * installed. A document of a model that is not there is `MODEL_UNKNOWN`. `file`: a module whose default
  * export is a model, or a list of them; one takes the place of the command's of the same name. The first is
- * Yjs.
+ * Yjs. `quick`: without the WebAssembly.
  */
-export async function loadModels(file?: string): Promise<readonly AnyModel[]> {
+export async function loadModels(
+  file?: string,
+  wanted: "all" | "quick" = "all",
+): Promise<readonly AnyModel[]> {
   const own = file === undefined ? [] : await modelsOf(file);
-  const [{ yjs }, ...others] = await Promise.all([
-    loadPackage("@coppice/yjs", () => import("@coppice/yjs")),
-    ifInstalled(async () => (await import("@coppice/automerge")).automerge()),
-    ifInstalled(async () => (await import("@coppice/loro")).loro()),
-  ]);
+  const slow = wanted === "quick" ? [] : [loadAutomerge(), loadLoro()];
+  const loading = loadPackage("@coppice/yjs", () => import("@coppice/yjs"));
+  const [{ yjs }, ...others] = await Promise.all([loading, ...slow]);
   const installed = [yjs(), tree(), ...others.filter((model) => model !== undefined)];
   return [...new Map([...installed, ...own].map((model) => [model.name, model])).values()];
 }
@@ -41,6 +42,14 @@ export async function loadPackage<T>(name: string, load: () => Promise<T>): Prom
       cause: error,
     });
   }
+}
+
+function loadAutomerge(): Promise<AnyModel | undefined> {
+  return ifInstalled(async () => (await import("@coppice/automerge")).automerge());
+}
+
+function loadLoro(): Promise<AnyModel | undefined> {
+  return ifInstalled(async () => (await import("@coppice/loro")).loro());
 }
 
 /** `undefined` when a package that it needs is not there; other failures are failures. */

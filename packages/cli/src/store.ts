@@ -56,6 +56,8 @@ export interface OpenStoreOptions extends StoreOptions {
   readonly besideOwner?: boolean;
   /** `false`: no document is restored, and the command starts without the libraries of the models. */
   readonly restores?: boolean;
+  /** Only these documents are restored: it starts with the libraries that these need. */
+  readonly ids?: readonly string[];
   /** The store was no option of the command, but an argument. */
   readonly isArgument?: boolean;
   /** `false`: damage in table files was found already, and what is readable beside it is wanted. */
@@ -204,17 +206,31 @@ async function openWaiting(
   address: StoreAddress,
   options: OpenStoreOptions,
 ): Promise<{ readonly storage: DocumentStorage; readonly backend: Backend }> {
-  const { create = false, restores = true, verifyTables = true, observer } = options;
-  const models = restores ? await loadModels(options.models) : [tree()];
+  const { create = false, restores = true, verifyTables = true, observer, ids } = options;
+  const quick = ids === undefined ? "all" : "quick";
+  const models = restores ? await loadModels(options.models, quick) : [tree()];
   const wanted = observer === undefined ? {} : { observer };
   const open = async (factory: BackendFactory) => {
     let opened: Backend | undefined;
+    // Opened once: the tables of LevelDB are read then, and the lock is not let go.
+    let isKept = false;
     const backend: BackendFactory = {
       name: factory.name,
-      open: async (env) => (opened = await factory.open(env)),
+      open: async (env) => {
+        if (isKept) isKept = false;
+        else
+          opened =
+            ids === undefined ? await factory.open(env) : lasting(await factory.open(env), () => isKept);
+        return opened!;
+      },
     };
     const storage = await DocumentStorage.open({ backend, models, ...wanted });
-    return { storage, backend: opened! };
+    if (!restores || ids === undefined || (await areKnown(storage, ids)))
+      return { storage, backend: opened! };
+    isKept = true;
+    await storage.close();
+    const all = await loadModels(options.models);
+    return { storage: await DocumentStorage.open({ backend, models: all, ...wanted }), backend: opened! };
   };
   const backend = { create, verifyTables };
   const attempt = async () =>
@@ -222,6 +238,34 @@ async function openWaiting(
       ? besideOwner(runtime, address, options, backend, open)
       : open(await loadBackend(address, backend));
   return waiting(runtime, address, options, attempt);
+}
+
+/** The backend, which stays open at a `close` while it is kept. */
+function lasting(backend: Backend, isKept: () => boolean): Backend {
+  const watch = backend.watch?.bind(backend);
+  return {
+    traits: backend.traits,
+    get: (key) => backend.get(key),
+    scan: (range, options) => backend.scan(range, options),
+    commit: (batch) => backend.commit(batch),
+    reclaim: () => backend.reclaim(),
+    close: async () => (isKept() ? undefined : backend.close()),
+    ...(watch === undefined ? {} : { watch }),
+  };
+}
+
+/** Whether all that there are of these documents are of models that the storage has, as far as they tell. */
+async function areKnown(storage: DocumentStorage, ids: readonly string[]): Promise<boolean> {
+  try {
+    for (const id of ids) {
+      const info = await storage.info(id);
+      if (info !== undefined && !storage.models.includes(info.model)) return false;
+    }
+    return true;
+  } catch {
+    // It is told where the document is read.
+    return false;
+  }
 }
 
 /** Damage that keeps it from being known is told where documents are read. */

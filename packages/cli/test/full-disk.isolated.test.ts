@@ -74,11 +74,13 @@ test("[CL162] a copy to a full disk stops, and tells what failed in one line", a
   context.skip(!mayMount, "a small disk is mounted by root on Linux");
   const small = await mount("3m");
   const { url } = await makeStore(async (storage) => {
-    for (let n = 0; n < 2000; n++) await storage.append(`doc-${n}`, keystrokes("x"));
+    const appendAll = (from: number, to: number, events: Uint8Array[]) =>
+      Promise.all(Array.from({ length: to - from }, (_, n) => storage.append(`doc-${from + n}`, events)));
+    await appendAll(0, 500, keystrokes("x"));
     const doc = new Y.Doc();
     doc.getText("text").insert(0, "x".repeat(2000));
     const update = Y.encodeStateAsUpdate(doc);
-    for (let n = 2000; n < 4000; n++) await storage.append(`doc-${n}`, [update]);
+    await appendAll(500, 2500, [update]);
   });
   const copy = (...args: string[]) => coppice(["copy", url, `file:${join(small, "log")}`, ...args]);
   const told = await copy();
@@ -99,7 +101,7 @@ test("[CL171] a copy to a LevelDB store on a full disk tells what it has copied,
     const doc = new Y.Doc();
     doc.getText("text").insert(0, "x".repeat(20_000));
     const update = Y.encodeStateAsUpdate(doc);
-    for (let n = 100; n < 300; n++) await storage.append(`doc-${n}`, [update]);
+    await Promise.all(Array.from({ length: 200 }, (_, n) => storage.append(`doc-${100 + n}`, [update])));
   });
   const copy = (...args: string[]) => coppice(["copy", url, `level:${join(small, "backup")}`, ...args]);
   const first = await copy("--json");
@@ -123,7 +125,8 @@ test("[CL162] compact --all of a store on a full disk tries all, and lists some"
   const backend = fileLogBackend(location, { segmentBytesMax: 1024 * 1024 });
   const storage = await DocumentStorage.open({ backend, models: [yjs()], snapshotPolicy: never });
   const events = keystrokes("hello");
-  for (let n = 0; n < 300; n++) for (const event of events) await storage.append(`doc-${n}`, [event]);
+  for (const event of events)
+    await Promise.all(Array.from({ length: 300 }, (_, n) => storage.append(`doc-${n}`, [event])));
   await writeFile(join(small, "ballast"), Buffer.alloc(16 * 1024 * 1024)).catch(() => undefined);
   // What is left of the last segment.
   const fill = async (): Promise<void> => {

@@ -8,7 +8,7 @@ import { CoppiceError, DocumentStorage, type Model, never } from "coppice";
 import { afterAll, expect, test } from "vitest";
 import { describeError } from "../src/errors.js";
 import { ifInstalled, loadModels } from "../src/packages.js";
-import { cleanUp, coppice, makeStore, temporaryDirectory } from "./command.js";
+import { cleanUp, coppice, keystrokes, makeStore, openStore, temporaryDirectory } from "./command.js";
 
 afterAll(cleanUp);
 
@@ -26,6 +26,9 @@ test("[CL22] documents of Automerge and Loro are shown, checked and compacted wh
   two.change((doc) => doc.getText("text").insert(0, "hello"));
   await two.save();
   await storage.close();
+  const more = await openStore(store.location);
+  await more.append("of-yjs", keystrokes("x"));
+  await more.close();
   for (const [id, model] of [
     ["of-automerge", "automerge"],
     ["of-loro", "loro"],
@@ -33,6 +36,11 @@ test("[CL22] documents of Automerge and Loro are shown, checked and compacted wh
     const info = await coppice(["info", id, "--json", "--store", store.url]);
     expect(JSON.parse(info.stdout)).toMatchObject({ model, clock: 1 });
     expect((await coppice(["compact", id, "--store", store.url])).code).toBe(0);
+    // Beside one of another model, which alone would need neither.
+    const both = await coppice(["compact", "of-yjs", id, "--force", "--json", "--store", store.url]);
+    expect(JSON.parse(both.stdout)).toMatchObject({
+      documents: [{ id: "of-yjs" }, { id, outcome: "compacted" }],
+    });
   }
   expect((await coppice(["check", "--store", store.url])).code).toBe(0);
 });

@@ -88,7 +88,7 @@ async function compact(runtime: Runtime, ids: readonly string[], options: Option
     const flag = misplaced.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
     throw new CommandError("USAGE", `--${flag} belongs to --all`, { hint: "coppice compact --help" });
   }
-  return withStore(runtime, options, (storage: Store) =>
+  return withStore(runtime, { ...options, ...(options.all ? {} : { ids }) }, (storage: Store) =>
     options.all ? compactAll(runtime, storage, options) : compactSome(runtime, storage, ids, options),
   );
 }

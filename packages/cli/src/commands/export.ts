@@ -79,7 +79,7 @@ async function exportOne(
     throw new CommandError("USAGE", "an export is binary: name a file, or redirect", {
       hint: "As in `coppice export notes notes.coppice`, or with | or > behind it.",
     });
-  return withStorage(runtime, { ...options, onlyReads: true }, async (storage) => {
+  return withStorage(runtime, { ...options, onlyReads: true, ids: [id] }, async (storage) => {
     await existing(storage, id);
     const stream = notEmpty(id, storage.export(id, { ...at, signal }));
     const bytes =

@@ -40,7 +40,7 @@ export function forkCommand(runtime: Runtime, done: (code: ExitCode) => void): C
 function fork(runtime: Runtime, id: string, newId: string, options: Options): Promise<ExitCode> {
   const { out, signal } = runtime;
   const { at, recreate = false } = options;
-  return withStorage(runtime, options, async (storage) => {
+  return withStorage(runtime, { ...options, ids: [id] }, async (storage) => {
     await existing(storage, id);
     const moment = at === undefined ? {} : { at };
     const result = await storage.fork(id, newId, { ...moment, recreate, signal });

@@ -35,7 +35,7 @@ export function graphCommand(runtime: Runtime, done: (code: ExitCode) => void): 
 
 function draw(runtime: Runtime, id: string, options: Options): Promise<ExitCode> {
   const { out } = runtime;
-  return withStorage(runtime, { ...options, onlyReads: true }, async (storage) => {
+  return withStorage(runtime, { ...options, onlyReads: true, ids: [id] }, async (storage) => {
     const handle = await storage.load(id);
     if (handle === undefined) throw noDocument(id);
     const { doc } = handle as { readonly doc: unknown };

@@ -47,7 +47,7 @@ function noEvents(why: string): CommandError {
 
 function read(runtime: Runtime, id: string, { from, to, ...options }: Options): Promise<ExitCode> {
   const { out, signal } = runtime;
-  return withStorage(runtime, { ...options, onlyReads: true }, async (storage) => {
+  return withStorage(runtime, { ...options, onlyReads: true, ids: [id] }, async (storage) => {
     const info = await existing(storage, id);
     const first = info.archivedClock ?? info.oldestClock;
     if (from !== undefined && from > info.clock)

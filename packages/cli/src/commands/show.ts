@@ -34,7 +34,7 @@ export function showCommand(runtime: Runtime, done: (code: ExitCode) => void): C
 async function show(runtime: Runtime, id: string, { at, ...options }: Options): Promise<ExitCode> {
   const { out } = runtime;
   const { contentOf } = await loadPackage("@coppice/server", () => import("@coppice/server"));
-  return withStorage(runtime, { ...options, onlyReads: true }, async (storage) => {
+  return withStorage(runtime, { ...options, onlyReads: true, ids: [id] }, async (storage) => {
     const handle = await storage.load(id, at === undefined ? {} : { at });
     if (handle === undefined) {
       await existing(storage, id);

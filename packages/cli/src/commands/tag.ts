@@ -71,7 +71,7 @@ function tag(runtime: Runtime, id: string, name: string, { at, ...options }: Tag
       details: { name },
     });
   }
-  return withStorage(runtime, options, async (storage) => {
+  return withStorage(runtime, { ...options, ids: [id] }, async (storage) => {
     await existing(storage, id);
     const made = await storage.tag(id, name, at);
     if (made === undefined) throw notYet(id);

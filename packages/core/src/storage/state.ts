@@ -12,6 +12,7 @@ import { equalBytes } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError, said } from "../base/errors.js";
 import type { AnyModel } from "../contract/model.js";
 import { soundEvents } from "../contract/model-results.js";
+import { isBytes } from "../contract/shapes.js";
 import { isWhole, readableFrom, scanLog } from "./archive.js";
 import { type Context, modelOf, observe } from "./context.js";
 import { damaged } from "./envelope.js";
@@ -157,7 +158,7 @@ export function encodeEvents({ codec, name }: AnyModel, id: string, events: read
   } catch (error) {
     cause = error;
   }
-  if (payload instanceof Uint8Array) return payload;
+  if (isBytes(payload)) return payload;
   const why = cause === undefined ? ": what it made is no Uint8Array" : said(cause);
   const message = `the ${name} model cannot encode the events${why}; nothing was written`;
   throw new CoppiceError("EVENT_INVALID", message, { cause, details: { id } });
