@@ -17,7 +17,8 @@ export default defineConfig({
   ssr: { resolve: { conditions, externalConditions: ["@coppice/source"] } },
   test: {
     pool: "forks",
-    maxWorkers: "100%",
+    // Many wait for a disk, a clock, or a process that they have started.
+    maxWorkers: "150%",
     setupFiles: ["test/support/seed.ts"],
     teardownTimeout: 10_000,
     projects: [
