@@ -17,8 +17,7 @@ export default defineConfig({
   ssr: { resolve: { conditions, externalConditions: ["@coppice/source"] } },
   test: {
     pool: "forks",
-    // Many wait for a disk, a clock, or a process that they have started.
-    maxWorkers: "150%",
+    maxWorkers: "100%",
     setupFiles: ["test/support/seed.ts"],
     teardownTimeout: 10_000,
     projects: [
