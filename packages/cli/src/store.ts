@@ -212,25 +212,21 @@ async function openWaiting(
   const wanted = observer === undefined ? {} : { observer };
   const open = async (factory: BackendFactory) => {
     let opened: Backend | undefined;
-    // Opened once: the tables of LevelDB are read then, and the lock is not let go.
-    let isKept = false;
     const backend: BackendFactory = {
       name: factory.name,
-      open: async (env) => {
-        if (isKept) isKept = false;
-        else
-          opened =
-            ids === undefined ? await factory.open(env) : lasting(await factory.open(env), () => isKept);
-        return opened!;
-      },
+      open: async (env) => (opened = await factory.open(env)),
     };
     const storage = await DocumentStorage.open({ backend, models, ...wanted });
     if (!restores || ids === undefined || (await areKnown(storage, ids)))
       return { storage, backend: opened! };
-    isKept = true;
-    await storage.close();
+    // The first one has nothing under way, and is left: to close it would let go of the lock, and LevelDB
+    // would read its tables again.
+    const same: BackendFactory = { name: factory.name, open: async () => opened! };
     const all = await loadModels(options.models);
-    return { storage: await DocumentStorage.open({ backend, models: all, ...wanted }), backend: opened! };
+    return {
+      storage: await DocumentStorage.open({ backend: same, models: all, ...wanted }),
+      backend: opened!,
+    };
   };
   const backend = { create, verifyTables };
   const attempt = async () =>
@@ -238,20 +234,6 @@ async function openWaiting(
       ? besideOwner(runtime, address, options, backend, open)
       : open(await loadBackend(address, backend));
   return waiting(runtime, address, options, attempt);
-}
-
-/** The backend, which stays open at a `close` while it is kept. */
-function lasting(backend: Backend, isKept: () => boolean): Backend {
-  const watch = backend.watch?.bind(backend);
-  return {
-    traits: backend.traits,
-    get: (key) => backend.get(key),
-    scan: (range, options) => backend.scan(range, options),
-    commit: (batch) => backend.commit(batch),
-    reclaim: () => backend.reclaim(),
-    close: async () => (isKept() ? undefined : backend.close()),
-    ...(watch === undefined ? {} : { watch }),
-  };
 }
 
 /** Whether all that there are of these documents are of models that the storage has, as far as they tell. */

@@ -43,7 +43,7 @@ export function readHead(context: Context, id: string): Promise<Head> {
         const erased = await readErased(context.guard, erasedKey(id));
         return meta === undefined ? unusedHead(erased) : tombstoneHead(meta, metaBytes, erased);
       }
-      const reached = Math.max(meta.snapshot?.clock ?? meta.base, await taggedClock(context.guard, id));
+      const reached = await reachedClock(context, id, meta);
       const last = await lastBatch(context.guard, id);
       // A batch below `oldest` is garbage of a deleted incarnation, or the document's last batch has
       // vanished.
@@ -60,6 +60,11 @@ export function readHead(context: Context, id: string): Promise<Head> {
       return headAfter(meta, metaBytes, last);
     },
   );
+}
+
+/** How far the log of a document must reach: to its snapshot and to its tags. See `taggedClock`. */
+export async function reachedClock({ guard }: Context, id: string, meta: Meta): Promise<number> {
+  return Math.max(meta.snapshot?.clock ?? meta.base, await taggedClock(guard, id));
 }
 
 /**

@@ -9,9 +9,10 @@
 import { CoppiceError } from "../base/errors.js";
 import { readableFrom, readSegment } from "./archive.js";
 import type { Context } from "./context.js";
+import { reachedClock } from "./head.js";
 import { eventsKey, type Meta } from "./meta.js";
 import { lastBatch, Moved, trimmed } from "./reader.js";
-import { available, readTags, taggedClock } from "./tag-index.js";
+import { available, readTags } from "./tag-index.js";
 
 /** A past version: a clock, the name of a tag, or a date. */
 export type Moment = number | string | Date;
@@ -51,7 +52,7 @@ export async function clockAt(
   }
   const time = at.getTime();
   if (time < meta.created) return undefined;
-  const reached = Math.max(meta.snapshot?.clock ?? meta.base, await taggedClock(context.guard, id));
+  const reached = await reachedClock(context, id, meta);
   const found =
     (await lastBefore(context, id, { oldest: meta.oldest, time, reached })) ??
     (await archivedAt(context, id, meta, time));
