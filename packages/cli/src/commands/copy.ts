@@ -222,7 +222,9 @@ function summary(result: CopyResult, changed: readonly CopiedDocument[], chunks:
   const left = chunks ? [{ id: "", code: "UNSUPPORTED", message: `the source ${CHUNKS}` }] : [];
   const failures = [...left, ...failuresOf(result)];
   const failed = result.failed + left.length;
-  return { ...withRoundedTime(result), documents: changed, failed, failures: listed(failures) };
+  // As `ls` lists them; they came as they were done.
+  const documents = [...changed].sort((a, b) => Buffer.compare(Buffer.from(a.id), Buffer.from(b.id)));
+  return { ...withRoundedTime(result), documents, failed, failures: listed(failures) };
 }
 
 const FULL =
