@@ -332,9 +332,10 @@ export class LogWriter {
     const header = encodeSegmentHeader({ ...row, store: state.store, sequence, chain });
     const sealed = state.active;
     try {
+      // First what comes before it: by its header opening knows that all of that was durable.
+      if (!state.syncs) await sealed?.file.sync();
       await writeFully(file, header, header.length, 0);
       await file.sync();
-      if (!state.syncs) await sealed?.file.sync();
       state.noteDurable();
     } catch (error) {
       this.failure = error;

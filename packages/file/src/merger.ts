@@ -383,14 +383,14 @@ export class Merger {
       const { number, bytes } = source;
       await spares.remove(hintName(number));
       const [name, spare] = [segmentName(number), spareName(number)];
-      if (!this.#writer.wantsSpare(source, kept)) {
-        await spares.remove(name);
-        continue;
-      }
-      await unread.get(source);
-      if (await spares.rename(name, spare)) kept.push({ name: spare, bytes });
+      if (this.#writer.wantsSpare(source, kept)) {
+        await unread.get(source);
+        if (await spares.rename(name, spare)) kept.push({ name: spare, bytes });
+      } else await spares.remove(name);
+      // One after the other: without a manifest, what a crash leaves of the newest changes nothing, while an
+      // older one alone would bring back what the others delete.
+      await this.#files.syncNames();
     }
-    await this.#files.syncNames();
     spares.keep(kept);
   }
 

@@ -32,6 +32,7 @@ import {
   readSegmentHeader,
   SEGMENT_HEADER_BYTES,
   type Segment,
+  type SegmentHeader,
   segmentName,
 } from "./segment.js";
 import { StoreState } from "./store-state.js";
@@ -66,7 +67,7 @@ export async function recover(files: StoreFiles, options: RecoveryOptions): Prom
   const opened: Segment[] = [];
   try {
     const { tornBytes, segmentsScanned } = await replayAll(files, state, manifest, opened, options);
-    const orphans = await removeOrphans(files, state);
+    const orphans = await removeOrphans(files, state, manifest);
     const active = state.active;
     const grown = active !== undefined && active.end !== manifest.segments.at(-1)!.end;
     const changed = orphans || manifest.syncs !== options.syncs;
@@ -175,7 +176,8 @@ async function replayActive(
   const { kind, used } = judgeTail(bytes, end, segment.salt);
   const name = segmentName(segment.number);
   if (end < row.end) throw damaged("is damaged before the end that the manifest knows", name, end);
-  if (kind === "damaged" && manifest.syncs) throw damaged("is damaged after its last good commit", name, end);
+  if (kind === "damaged" || (kind === "holed" && manifest.syncs))
+    throw damaged("is damaged after its last good commit", name, end);
   if (sequence < manifest.sequence) throw damaged("lacks commits that the manifest knows", name, end);
   segment.end = end;
   segment.chain = chain;
@@ -183,7 +185,7 @@ async function replayActive(
   state.sequence = sequence;
   state.chain = chain;
   if (end === row.end && used === end) return 0;
-  if (kind === "damaged") await setAside(files, segment.number, end, bytes.subarray(end, used));
+  if (kind === "holed") await setAside(files, segment.number, end, bytes.subarray(end, used));
   await rewriteTail(segment, bytes, row.end, used);
   segment.durableEnd = end;
   return used - end;
@@ -210,11 +212,8 @@ async function readSegment(segment: Segment, length: number): Promise<Buffer> {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
 }
 
-/**
- * Removes segments that were never used or were merged away, and hints of such. A log segment with commits
- * beyond the end of the log means that the manifest is older than the log.
- */
-async function removeOrphans(files: StoreFiles, state: StoreState): Promise<boolean> {
+/** Removes segments that were never used or were merged away, and hints of such. */
+async function removeOrphans(files: StoreFiles, state: StoreState, manifest: Manifest): Promise<boolean> {
   let highest = 0;
   const orphans: string[] = [];
   for (const name of await files.list()) {
@@ -222,7 +221,7 @@ async function removeOrphans(files: StoreFiles, state: StoreState): Promise<bool
     if (found === undefined) continue;
     highest = Math.max(highest, found.number);
     if (state.byNumber.has(found.number)) continue;
-    if (found.kind === "seg") await assertForgettable(files, name, state);
+    if (found.kind === "seg") await assertForgettable(files, name, state, manifest);
     orphans.push(name);
   }
   for (const name of orphans) await files.remove(name);
@@ -232,19 +231,44 @@ async function removeOrphans(files: StoreFiles, state: StoreState): Promise<bool
   return true;
 }
 
-async function assertForgettable(files: StoreFiles, name: string, state: StoreState): Promise<void> {
+async function assertForgettable(
+  files: StoreFiles,
+  name: string,
+  state: StoreState,
+  manifest: Manifest,
+): Promise<void> {
   const file = await files.open(name, "read");
   try {
     const header = await readSegmentHeader(file);
-    if (header?.kind !== "log" || header.store !== state.store) return;
+    if (header === undefined) return;
     const bytes = await readFully(file, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES);
     const frame = readHeader(bytes, 0, SEGMENT_HEADER_BYTES, header.salt);
     const isUsed = frame !== undefined || !isZero(bytes, 0, bytes.length);
-    if (!isUsed || (frame?.sequence ?? header.sequence + 1) <= state.sequence) return;
+    const found = { ...header, sequence: frame === undefined ? header.sequence : frame.sequence - 1 };
+    if (!outdates(manifest, state.sequence, header.kind === "log" ? found : header, isUsed)) return;
     throw new CoppiceError("CORRUPT", "the manifest of the file log is older than its segments", {
       details: { file: name },
     });
   } finally {
     file.close();
   }
+}
+
+/**
+ * Whether a segment that the manifest does not name shows that it is an old one. `end`: number of the last
+ * commit in what it names; `isUsed`: there are bytes behind the segment's header.
+ *
+ * A log segment gets its header when all before it is durable: one that begins behind the end shows that
+ * commits are not there. After a repair there may be merged ones alone; but a manifest from before it names
+ * what is gone since, unless it names nothing.
+ */
+export function outdates(
+  { store, segments }: Manifest,
+  end: number,
+  header: SegmentHeader,
+  isUsed: boolean,
+): boolean {
+  if (header.store !== store) return false;
+  if (header.kind === "merged") return isUsed && segments.length === 0;
+  return header.sequence > end || (isUsed && header.sequence === end);
 }

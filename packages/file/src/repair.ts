@@ -18,6 +18,7 @@ import { MANIFEST, type Manifest, readManifest, type SegmentRow, writeManifest }
 import { MergeOutput } from "./merge-output.js";
 import { setAside } from "./quarantine.js";
 import { rankOf } from "./ranks.js";
+import { outdates } from "./recovery.js";
 import { salvage } from "./salvage.js";
 import {
   numberOf,
@@ -27,7 +28,7 @@ import {
   type SegmentHeader,
   segmentName,
 } from "./segment.js";
-import { judgeTail, type Verdict, walkFrames } from "./tail.js";
+import { judgeTail, type Verdict, type Walked, walkFrames } from "./tail.js";
 
 /** One damaged place. `bytes: 0`: the whole file is missing or unreadable. */
 export interface FileLogDamage {
@@ -66,6 +67,7 @@ interface Source {
   readonly name: string;
   /** `undefined`: its header is damaged, and no manifest says it. Nothing of it can be read then. */
   readonly salt: number | undefined;
+  readonly kind: SegmentHeader["kind"] | undefined;
   /** What the manifest says of it, where there is one; else its frames end wherever good ones do. */
   readonly row: SegmentRow | undefined;
   /** Another one that was merged may come after it as well as before it, for all that their headers say. */
@@ -169,19 +171,30 @@ class Repair {
   }
 
   /**
-   * Whether the log went on, or was merged, after this manifest: a segment that it does not name begins where
-   * its log ends or later, and was written to; or one that it names is gone, and a merged one is there.
+   * Whether the log went on, or was merged, after this manifest: a segment that it does not name shows it, or
+   * one that it names is gone, and a merged one is there.
    */
-  async #isOutdated({ store, sequence, segments }: Manifest, names: readonly string[]): Promise<boolean> {
+  async #isOutdated(manifest: Manifest, names: readonly string[]): Promise<boolean> {
+    const { store, segments } = manifest;
     const listed = new Set(segments.map(({ number }) => segmentName(number)));
     const isMissing = [...listed].some((name) => !names.includes(name));
+    const end = await this.#endOfNamed(manifest, names);
     for (const name of names) {
       if (numberOf(name)?.kind !== "seg" || listed.has(name)) continue;
       const { header, isUsed } = await this.#look(name);
-      if (header?.store !== store || !isUsed) continue;
-      if (header.kind === "merged" ? isMissing : header.sequence >= sequence) return true;
+      if (header === undefined) continue;
+      const isOfMerge = isMissing && header.kind === "merged" && header.store === store && isUsed;
+      if (isOfMerge || outdates(manifest, end, header, isUsed)) return true;
     }
     return false;
+  }
+
+  /** Number of the last commit in what the manifest names, as far as it can be read. */
+  async #endOfNamed({ sequence, segments }: Manifest, names: readonly string[]): Promise<number> {
+    const name = segments.length === 0 ? "" : segmentName(segments.at(-1)!.number);
+    if (!names.includes(name)) return sequence;
+    const { header, bytes } = await this.#look(name);
+    return header === undefined ? sequence : Math.max(sequence, commitsOf(bytes, header).sequence);
   }
 
   /**
@@ -197,19 +210,19 @@ class Repair {
       // One that lies ready, or a merge's that a crash left before it had a byte.
       if (header === undefined && !isUsed) continue;
       this.#store ??= header?.store;
-      found.push({ number: number.number, name, salt: header?.salt, row: undefined, header });
+      const { salt, kind } = header ?? {};
+      found.push({ number: number.number, name, salt, kind, row: undefined, header });
     }
     return inOrder(found);
   }
 
   /** `isUsed`: something was written behind its header or, where that is not whole, in it. */
-  async #look(
-    name: string,
-  ): Promise<{ header: SegmentHeader | undefined; isUsed: boolean; bytes: Uint8Array }> {
+  async #look(name: string): Promise<{ header: SegmentHeader | undefined; isUsed: boolean; bytes: Buffer }> {
     const file = await this.#files.open(name, "read");
     try {
       const header = await readSegmentHeader(file);
-      const bytes = await readFully(file, await file.size(), 0);
+      const raw = await readFully(file, await file.size(), 0);
+      const bytes = Buffer.from(raw.buffer, raw.byteOffset, raw.length);
       const start = header === undefined ? 0 : SEGMENT_HEADER_BYTES;
       return { header, isUsed: !isZero(bytes, start, bytes.length), bytes };
     } finally {
@@ -247,7 +260,7 @@ class Repair {
     const kept: RecordView[] = [];
     const opened = last ? this.#openedEnd(bytes, header, source, salt) : undefined;
     const end = opened?.end ?? this.#endOf(bytes, source, last, salt);
-    if (output !== undefined && opened?.kind === "damaged")
+    if (output !== undefined && opened?.kind === "holed")
       await setAside(this.#files, source.number, end, bytes.subarray(end, opened.used));
     const { damage, frames, sequenceMax } = salvage(bytes, end, salt, (record) => kept.push(record));
     for (const { position, bytes: length, inFrame } of damage) {
@@ -259,7 +272,7 @@ class Repair {
     this.#records += kept.length;
     this.#sequence = Math.max(this.#sequence, sequenceMax);
     // Frames of a merge have numbers of their own.
-    if ((source.row ?? header)?.kind === "log") this.#committed = Math.max(this.#committed, sequenceMax);
+    if (source.kind === "log") this.#committed = Math.max(this.#committed, sequenceMax);
     if (damage.length > 0) this.#remember(bytes, kept);
     if (source.isUnsure) this.#doubt(source, bytes, kept);
     if (output !== undefined) for (const record of kept) await copy(output, bytes, record);
@@ -294,11 +307,11 @@ class Repair {
     salt: number,
   ): (Verdict & { readonly end: number }) | undefined {
     if (header === undefined) return undefined;
-    const start = { end: SEGMENT_HEADER_BYTES, sequence: header.sequence, chain: header.chain };
-    const { end, sequence } = walkFrames(bytes, 0, start, salt, () => undefined);
+    const { end, sequence } = commitsOf(bytes, { ...header, salt });
     const tail = judgeTail(bytes, end, salt);
     if (end < (row?.end ?? 0) || sequence < this.#committed) return undefined;
-    return tail.kind === "damaged" && this.#syncs ? undefined : { ...tail, end };
+    const isTorn = tail.kind !== "damaged" && !(tail.kind === "holed" && this.#syncs);
+    return isTorn ? { ...tail, end } : undefined;
   }
 
   /** Behind the known end of the last segment there may be more frames, and one that a crash tore. */
@@ -312,7 +325,7 @@ class Repair {
     good = Math.max(good, Math.min(end ?? 0, bytes.length));
     const aligned = Math.min(bytes.length, Math.ceil((good + 4) / 8) * 8);
     const { kind, used } = judgeTail(bytes, aligned, salt);
-    return kind === "damaged" ? used : aligned;
+    return kind === "damaged" || kind === "holed" ? used : aligned;
   }
 
   async #rewrite(
@@ -402,13 +415,24 @@ class Repair {
   }
 }
 
-/** Not what a merge has begun, which has no header yet. */
+/**
+ * Which one was written to. Without a manifest it is a log segment: behind it may lie what a repair has left,
+ * and what a merge has begun, which has no header yet.
+ */
 function lastOf(sources: readonly Source[]): Source | undefined {
-  return sources.findLast(({ salt }) => salt !== undefined);
+  return sources.findLast(({ row, kind }) => row !== undefined || kind === "log");
 }
 
 function sourcesOf({ segments }: Manifest): Source[] {
-  return segments.map((row) => ({ number: row.number, name: segmentName(row.number), salt: row.salt, row }));
+  return segments.map((row) => {
+    const { number, salt, kind } = row;
+    return { number, name: segmentName(number), salt, kind, row };
+  });
+}
+
+/** The commits of a segment from its first on. */
+function commitsOf(bytes: Buffer, { sequence, chain, salt }: SegmentHeader): Walked {
+  return walkFrames(bytes, 0, { end: SEGMENT_HEADER_BYTES, sequence, chain }, salt, () => undefined);
 }
 
 /**

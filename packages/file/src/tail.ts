@@ -6,14 +6,15 @@
  * | after the last good frame                                                    | verdict |
  * | ----------------------------------------------------------------------------- | ------- |
  * | only zeros                                                                     | clean   |
- * | another frame's header further on                                              | damaged |
  * | a good header, and a sector of its frame, or the trailer's end, is zeros       | torn    |
  * | no header, and its part of the first sector, or the rest of it, is all zeros   | torn    |
  * | the last byte that is not zero lies where the header would                     | torn    |
+ * | one of these, and something behind that frame; or its header alone is zeros    | holed   |
  * | anything else                                                                  | damaged |
  *
  * Invariant: at most one frame is ever unsynced when each commit is synced, so a frame after bytes that do
- * not check proves damage.
+ * not check proves damage then. Where commits are not synced, a loss of power leaves holes; but of what it
+ * takes it leaves zeros, so other bytes that do not check prove damage there as well.
  */
 
 import {
@@ -72,7 +73,7 @@ export function visitRecord(bytes: Buffer, record: RecordView, visit: RecordVisi
 }
 
 export interface Verdict {
-  readonly kind: "clean" | "torn" | "damaged";
+  readonly kind: "clean" | "torn" | "holed" | "damaged";
   /** Behind the last byte that is not zero. */
   readonly used: number;
 }
@@ -81,8 +82,17 @@ export interface Verdict {
 export function judgeTail(bytes: Buffer, end: number, salt: number): Verdict {
   const used = usedUpTo(bytes, end);
   if (used === end) return { kind: "clean", used };
-  if (findFrame(bytes, end + 8, used, salt) !== undefined) return { kind: "damaged", used };
-  return { kind: isTorn(bytes, end, used, salt) ? "torn" : "damaged", used };
+  const torn = tornUpTo(bytes, end, used, salt);
+  if (torn === undefined) return { kind: lacksHeader(bytes, end) ? "holed" : "damaged", used };
+  const isLast = used <= torn && findFrame(bytes, end + 8, used, salt) === undefined;
+  return { kind: isLast ? "torn" : "holed", used };
+}
+
+/** Of the header, the part in one sector is zeros, while other frames have begun in the rest of that. */
+function lacksHeader(bytes: Buffer, start: number): boolean {
+  const end = start + FRAME_HEADER_BYTES;
+  const sectorEnd = Math.min(end, Math.ceil((start + 1) / SECTOR_BYTES) * SECTOR_BYTES);
+  return isZero(bytes, start, sectorEnd) || (sectorEnd < end && isZero(bytes, sectorEnd, end));
 }
 
 /** Behind the last byte that is not zero, or `start`. What lies ready for later commits is long. */
@@ -103,22 +113,23 @@ export function findFrame(bytes: Buffer, start: number, end: number, salt: numbe
   return undefined;
 }
 
-function isTorn(bytes: Buffer, start: number, used: number, salt: number): boolean {
+/** Where the frame ends that a crash tore at `start`, as far as is known; `undefined`: none did. */
+function tornUpTo(bytes: Buffer, start: number, used: number, salt: number): number | undefined {
   const sectorEnd = Math.ceil((start + 1) / SECTOR_BYTES) * SECTOR_BYTES;
   const header = readHeader(bytes, start, start, salt);
   if (header === undefined) {
     const headerEnd = start + FRAME_HEADER_BYTES;
-    if (isZero(bytes, start, Math.min(sectorEnd, bytes.length))) return true;
-    if (used <= headerEnd) return true;
-    return sectorEnd < headerEnd && isZero(bytes, sectorEnd, sectorEnd + SECTOR_BYTES);
+    if (isZero(bytes, start, Math.min(sectorEnd, bytes.length))) return used;
+    if (used <= headerEnd) return used;
+    return sectorEnd < headerEnd && isZero(bytes, sectorEnd, sectorEnd + SECTOR_BYTES) ? used : undefined;
   }
   const end = start + header.length;
-  if (end > bytes.length || used > end) return false;
-  if (endsEarly(bytes, end)) return true;
+  if (end > bytes.length) return undefined;
+  if (endsEarly(bytes, end)) return end;
   for (let at = start; at < end; ) {
     const next = Math.min(end, Math.floor(at / SECTOR_BYTES + 1) * SECTOR_BYTES);
-    if (isZero(bytes, at, next)) return true;
+    if (isZero(bytes, at, next)) return end;
     at = next;
   }
-  return false;
+  return undefined;
 }

@@ -183,9 +183,12 @@ test("[FL10] sectors of zeros, files cut, missing, swapped or repeated: found ou
 });
 
 /** A store as a killed process leaves it: the log is not closed, and goes on in zeros. */
-async function openStore(lastBytes: number): Promise<{ image: DiskImage; ends: number[]; lines: string[] }> {
+async function openStore(
+  lastBytes: number,
+  durability: "power" | "process" = "power",
+): Promise<{ image: DiskImage; ends: number[]; lines: string[] }> {
   const disk = new SimulatedDisk();
-  const factory = factoryOn(disk);
+  const factory = factoryOn(disk, { durability });
   const backend = await factory.open(simulatedEnv(1));
   const random = seededRandom(6);
   const ends: number[] = [];
@@ -205,18 +208,19 @@ function usedOf(bytes: Uint8Array): number {
 test("[FL10] every flipped bit of a log that was never closed is found out or harmless, its last frame's too", {
   timeout: 300_000,
 }, async () => {
-  for (const [lastBytes, step] of [
-    [60, 1],
-    [1500, 11],
+  for (const [lastBytes, step, durability] of [
+    [60, 1, "power"],
+    [1500, 11, "power"],
+    [60, 1, "process"],
   ] as const) {
-    const { image, ends, lines } = await openStore(lastBytes);
+    const { image, ends, lines } = await openStore(lastBytes, durability);
     const bytes = image.get("00000001.seg")!;
     const tally = { found: 0, harmless: 0, wrong: 0 };
     const last = { found: 0, harmless: 0, wrong: 0 };
     for (let bit = 4096 * 8; bit < (ends[2]! + 64) * 8; bit += bit < ends[1]! * 8 ? 7 : step) {
       const flipped = bytes.slice();
       flipped[bit >> 3]! ^= 1 << (bit & 7);
-      const outcome = await look(new Map([...image, ["00000001.seg", flipped]]), lines);
+      const outcome = await look(new Map([...image, ["00000001.seg", flipped]]), lines, durability);
       tally[outcome]++;
       if (bit >= ends[1]! * 8 && bit < ends[2]! * 8) last[outcome]++;
     }
@@ -243,11 +247,14 @@ test("[FL22] of a log that was never closed only zeros up to its end pass for a 
 });
 
 /** `wrong`: it opens, reads without an error, and is not what was stored. */
-async function look(image: DiskImage, lines: readonly string[]): Promise<"found" | "harmless" | "wrong"> {
+async function look(
+  image: DiskImage,
+  lines: readonly string[],
+  durability: "power" | "process" = "power",
+): Promise<"found" | "harmless" | "wrong"> {
   try {
-    const backend = await factoryOn(new SimulatedDisk(image), { createIfMissing: false }).open(
-      simulatedEnv(3),
-    );
+    const factory = factoryOn(new SimulatedDisk(image), { createIfMissing: false, durability });
+    const backend = await factory.open(simulatedEnv(3));
     const found = await dump(backend);
     await backend.close();
     return found.join() === lines.join() ? "harmless" : "wrong";

@@ -185,6 +185,58 @@ test("[FL27] a manifest from before commits or a merge is damage, and a repair k
   }
 });
 
+test("[FL27] also one from before there was a commit, where all has been merged or repaired since", async () => {
+  for (const how of ["merged", "repaired"]) {
+    const disk = new SimulatedDisk();
+    const factory = factoryOn(disk, { mergeDeadRatioMin: 1 });
+    let backend = await factory.open(simulatedEnv(1));
+    const outdated = disk.image().get("MANIFEST")!;
+    for (let seq = 0; seq < 120; seq++)
+      await backend.commit({ put: [{ key: ["events", "a", seq], value: new Uint8Array(1400).fill(seq) }] });
+    if (how === "merged") await factory.merge({ force: true });
+    const lines = await dump(backend);
+    await backend.close();
+    if (how === "repaired") {
+      const lost = new SimulatedDisk(new Map([...disk.image()].filter(([name]) => name !== "MANIFEST")));
+      await check(lost, true);
+      backend = await factoryOn(lost).open(simulatedEnv(2));
+      await backend.close();
+      expect(await linesOf(new SimulatedDisk(lost.image()))).toEqual(lines);
+      await expectOutdated(new Map([...lost.image(), ["MANIFEST", outdated]]), lines);
+    } else await expectOutdated(new Map([...disk.image(), ["MANIFEST", outdated]]), lines);
+  }
+});
+
+test("[FL27] and one whose segments a crash left, while what came after them was merged", async () => {
+  const disk = new SimulatedDisk();
+  const factory = factoryOn(disk, { mergeDeadRatioMin: 1 });
+  const backend = await factory.open(simulatedEnv(1));
+  const write = async (from: number, to: number) => {
+    for (let seq = from; seq < to; seq++)
+      await backend.commit({ put: [{ key: ["events", "a", seq], value: new Uint8Array(1400).fill(seq) }] });
+  };
+  await write(0, 20);
+  const before = disk.image();
+  await write(20, 120);
+  await factory.merge({ force: true });
+  const lines = await dump(backend);
+  await backend.close();
+  const kept = ["MANIFEST", "00000001.seg"].map((name) => [name, before.get(name)!] as const);
+  const image = new Map([...disk.image(), ...kept]);
+  await expectOutdated(image, lines);
+});
+
+async function expectOutdated(image: DiskImage, lines: readonly string[]): Promise<void> {
+  const names = [...image.keys()];
+  const opened = new SimulatedDisk(image);
+  await expect(linesOf(opened)).rejects.toMatchObject({ code: "CORRUPT" });
+  expect([...opened.image().keys()]).toEqual(names);
+  const store = new SimulatedDisk(image);
+  const message = "is older than the segments";
+  expect((await check(store, true)).damage).toMatchObject([{ file: "MANIFEST", message }]);
+  expect(await linesOf(store)).toEqual(lines);
+}
+
 test("[FL30] a segment of another size than it was made with is damage, and mended", async () => {
   for (const close of [true, false]) {
     const { disk, lines } = await storeOf(60, close);
@@ -289,6 +341,40 @@ test("[FL28] and one that a loss of power ends, whatever of it is durable then",
     }
   }
   expect(looked).toBeGreaterThan(60);
+});
+
+test("[FL28] and the commit that a crash tore stays away whole", async () => {
+  const disk = new SimulatedDisk();
+  const backend = await factoryOn(disk).open(simulatedEnv(1));
+  await backend.commit({ put: [{ key: ["meta", "a"], value: new Uint8Array(8).fill(1) }] });
+  const random = seededRandom(1);
+  const torn: DiskImage[] = [];
+  disk.onOperation = ({ kind }) => {
+    for (const model of crashModels) if (kind === "write") torn.push(disk.crash(model, random));
+  };
+  const put = [
+    { key: ["meta", "b"] as const, value: new Uint8Array(8).fill(2) },
+    { key: ["events", "b", 0] as const, value: new Uint8Array(3000).fill(2) },
+  ];
+  await backend.commit({ put });
+  disk.onOperation = undefined;
+  let repeated = 0;
+  for (const image of torn) {
+    const lines = await linesOf(new SimulatedDisk(image));
+    const bad = new Map([...image].filter(([name]) => name !== "MANIFEST"));
+    const calm = new SimulatedDisk(bad);
+    await check(calm, true);
+    for (let at = 0; at < calm.operationCount; at++) {
+      const store = new SimulatedDisk(bad);
+      store.fault = ({ index }) => (index >= at ? failure("EIO") : undefined);
+      await check(store, true).catch(() => undefined);
+      const after = new SimulatedDisk(store.image());
+      await check(after, true);
+      repeated++;
+      expect(await linesOf(after), `operation ${at}`).toEqual(lines);
+    }
+  }
+  expect(repeated).toBeGreaterThan(100);
 });
 
 test("[FL17] after a repair the storage above says which document lost what", async () => {
