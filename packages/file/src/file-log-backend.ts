@@ -31,6 +31,7 @@ import { type Frame, LogWriter, poisoned, type WriterLimits } from "./log-writer
 import { MANIFEST } from "./manifest.js";
 import { Merger } from "./merger.js";
 import { type Recovered, recover } from "./recovery.js";
+import { segmentBytesMaxOf, wholeNumber } from "./segment.js";
 import { type FileLogStats, statsOf } from "./stats.js";
 import { StoreReader, scanPages } from "./store-reader.js";
 
@@ -173,20 +174,19 @@ function checked(directory: string, options: FileLogOptions): Settings {
     readOnly: options.readOnly === true,
     syncs,
     limits: {
-      segmentBytesMax: count("segmentBytesMax", options.segmentBytesMax ?? 32 * MIB, 64 * 1024, 1024 * MIB),
-      segmentsMax: count("segmentsMax", options.segmentsMax ?? 4096, 2, 1_000_000),
-      storeBytesMax: count("storeBytesMax", options.storeBytesMax ?? Number.MAX_SAFE_INTEGER, 128 * 1024),
+      segmentBytesMax: segmentBytesMaxOf(options),
+      segmentsMax: wholeNumber("segmentsMax", options.segmentsMax ?? 4096, 2, 1_000_000),
+      storeBytesMax: wholeNumber(
+        "storeBytesMax",
+        options.storeBytesMax ?? Number.MAX_SAFE_INTEGER,
+        128 * 1024,
+      ),
       blocking: options.blocking === true,
     },
-    readBytesMax: count("readBytesMax", options.readBytesMax ?? MIB / 4, 4096, 1024 * MIB),
+    readBytesMax: wholeNumber("readBytesMax", options.readBytesMax ?? MIB / 4, 4096, 1024 * MIB),
     deadRatioMin: mergeDeadRatioMin,
     files: options.files ?? nodeFiles(directory, syncs),
   };
-}
-
-function count(name: string, value: number, min: number, max = Number.MAX_SAFE_INTEGER): number {
-  if (Number.isSafeInteger(value) && value >= min && value <= max) return value;
-  throw new RangeError(`${name} must be a whole number from ${min} to ${max}`);
 }
 
 /** Of every open; durability and exclusiveness are its own. */

@@ -10,7 +10,15 @@
  * be repeated; without damage nothing is changed.
  */
 
-import { CoppiceError, type Env, isCoppiceError, systemEnv, toHex } from "coppice";
+import {
+  CoppiceError,
+  checkOptions,
+  type Env,
+  isCoppiceError,
+  type OptionKinds,
+  systemEnv,
+  toHex,
+} from "coppice";
 import { LOCK, nodeFiles, type OpenFiles, readFully, type StoreFiles } from "./files.js";
 import { copyValue, DELETE_RANGE, isZero, PUT, type RecordView, rangeOf } from "./frame.js";
 import { idOf, partsOf } from "./key-names.js";
@@ -26,6 +34,7 @@ import {
   SEGMENT_HEADER_BYTES,
   type Segment,
   type SegmentHeader,
+  segmentBytesMaxOf,
   segmentName,
 } from "./segment.js";
 import { judgeTail, type Verdict, type Walked, walkFrames } from "./tail.js";
@@ -54,12 +63,20 @@ export interface FileLogReport {
 export interface FileLogCheckOptions {
   /** Write the store anew from what is whole. Default `false`: change nothing. */
   readonly repair?: boolean;
+  /** Bytes of a segment file that a repair writes, from 64 KiB to 1 GiB. Default 32 MiB. */
+  readonly segmentBytesMax?: number;
   readonly env?: Env;
   /** For tests. */
   readonly files?: OpenFiles;
 }
 
-const SEGMENT_BYTES_MAX = 32 * 1024 * 1024;
+const OPTIONS: OptionKinds<FileLogCheckOptions> = {
+  repair: "flag",
+  segmentBytesMax: "number",
+  env: "any",
+  files: "function",
+};
+
 const DOCUMENTS_MAX = 1000;
 
 interface Source {
@@ -81,16 +98,18 @@ interface Found extends Source {
 /**
  * Reads every byte of the file log in this directory, and says what is damaged. It takes the lock: `LOCKED`
  * while somebody has it open for writing. `UNAVAILABLE`: there is no store. Costs a read of all files; a
- * repair writes all live and dead records once more, and needs so much room.
+ * repair writes all live and dead records once more, and needs so much room. Throws a `TypeError` or a
+ * `RangeError` for options that are wrong.
  */
 export async function checkFileLog(
   directory: string,
-  {
-    repair = false,
-    env = systemEnv(),
-    files: openFiles = nodeFiles(directory, true),
-  }: FileLogCheckOptions = {},
+  options: FileLogCheckOptions = {},
 ): Promise<FileLogReport> {
+  checkOptions("checkFileLog", options, OPTIONS);
+  if (typeof directory !== "string" || directory === "")
+    throw new TypeError("checkFileLog takes the path of a directory");
+  const { repair = false, env = systemEnv(), files: openFiles = nodeFiles(directory, true) } = options;
+  const segmentBytesMax = segmentBytesMaxOf(options);
   let files: StoreFiles;
   try {
     files = await openFiles(false);
@@ -99,7 +118,7 @@ export async function checkFileLog(
   }
   try {
     if (!(await files.lock(LOCK))) throw new CoppiceError("LOCKED", "somebody has the file log open");
-    return await new Repair(files, env).run(repair);
+    return await new Repair(files, env, segmentBytesMax).run(repair);
   } finally {
     files.close();
   }
@@ -108,6 +127,7 @@ export async function checkFileLog(
 class Repair {
   readonly #files: StoreFiles;
   readonly #env: Env;
+  readonly #segmentBytesMax: number;
   readonly #damage: FileLogDamage[] = [];
   readonly #documents = new Set<string>();
   #store: string | undefined;
@@ -120,9 +140,10 @@ class Repair {
   #syncs = true;
   #number = 0;
 
-  constructor(files: StoreFiles, env: Env) {
+  constructor(files: StoreFiles, env: Env, segmentBytesMax: number) {
     this.#files = files;
     this.#env = env;
+    this.#segmentBytesMax = segmentBytesMax;
   }
 
   async run(repair: boolean): Promise<FileLogReport> {
@@ -341,7 +362,7 @@ class Repair {
     const place = {
       store,
       sequence: this.#sequence,
-      segmentBytesMax: SEGMENT_BYTES_MAX,
+      segmentBytesMax: this.#segmentBytesMax,
       // Without a manifest the next repair takes what this one leaves for the newest part of the log.
       ranks: undefined,
     };

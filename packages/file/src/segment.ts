@@ -309,3 +309,19 @@ export function damaged(how: string, file: string, offset: number, cause?: unkno
     details: { file, offset },
   });
 }
+
+/** Bytes of a segment file, as the options say. Throws a `RangeError`. */
+export function segmentBytesMaxOf({ segmentBytesMax }: { readonly segmentBytesMax?: number }): number {
+  const MIB = 1024 * 1024;
+  return wholeNumber("segmentBytesMax", segmentBytesMax ?? 32 * MIB, MIB / 16, 1024 * MIB);
+}
+
+export function wholeNumber(
+  name: string,
+  value: number,
+  min: number,
+  max: number = Number.MAX_SAFE_INTEGER,
+): number {
+  if (Number.isSafeInteger(value) && value >= min && value <= max) return value;
+  throw new RangeError(`${name} must be a whole number from ${min} to ${max}`);
+}

@@ -34,8 +34,10 @@ function withoutRanks(image: DiskImage, which: (name: string) => boolean = () =>
   );
 }
 
+/** With small segments, so that it writes several. */
 function repair(disk: SimulatedDisk): Promise<FileLogReport> {
-  return checkFileLog("simulated", { repair: true, env: simulatedEnv(9), files: disk.files });
+  const how = { repair: true, env: simulatedEnv(9), segmentBytesMax: 64 * KIB };
+  return checkFileLog("simulated", { ...how, files: disk.files });
 }
 
 async function repaired(
@@ -194,14 +196,14 @@ test("[FL35] of the segments of a repair one may be merged, and the manifest be 
   // More than one segment of a repair takes.
   const disk = new SimulatedDisk();
   const { backend } = await open(disk, 64 * KIB, 1);
-  const large = async (id: string, mebibytes: number) =>
-    backend.commit({ put: [put("events", id, 0, mebibytes * 1024 * KIB)] });
+  const large = async (id: string, kibibytes: number) =>
+    backend.commit({ put: [put("events", id, 0, kibibytes * KIB)] });
   await backend.commit({ put: [put("meta", "k", 0, 8, 1)] });
-  await large("one", 20);
-  await large("two", 13);
+  await large("one", 37);
+  await large("two", 23);
   await backend.commit({ delete: [["meta", "k"]] });
-  await large("three", 13);
-  await large("four", 20);
+  await large("three", 23);
+  await large("four", 37);
   await backend.commit({ put: [put("meta", "k", 0, 8, 2)] });
   await backend.close();
   const first = await repaired(withManifest(disk.image(), undefined));

@@ -23,8 +23,9 @@ async function storeOf(count: number, close: boolean): Promise<{ disk: Simulated
   return { disk, lines };
 }
 
-function check(disk: SimulatedDisk, repair: boolean) {
-  return checkFileLog("simulated", { repair, env: env(), files: disk.files });
+/** A repair writes several segments, unless they are said to be larger. */
+function check(disk: SimulatedDisk, repair: boolean, segmentBytesMax = 64 * 1024) {
+  return checkFileLog("simulated", { repair, env: env(), files: disk.files, segmentBytesMax });
 }
 
 function changed(image: DiskImage, name: string, change: (bytes: Uint8Array) => void): DiskImage {
@@ -276,8 +277,8 @@ test("[FL28] without a manifest too a repair that dies can be repeated, and brin
 }, async () => {
   // More than one segment of a repair takes.
   const disk = new SimulatedDisk();
-  const backend = await factoryOn(disk, { segmentBytesMax: 64 * 1024 * 1024 }).open(simulatedEnv(1));
-  const large = new Uint8Array(17 * 1024 * 1024).fill(7);
+  const backend = await factoryOn(disk, { segmentBytesMax: 128 * 1024 }).open(simulatedEnv(1));
+  const large = new Uint8Array(34 * 1024).fill(7);
   for (let seq = 0; seq < 2; seq++) {
     const small = ["kept", "gone"].map((id) => ({
       key: ["meta", id] as const,
@@ -326,16 +327,19 @@ test("[FL28] and one that a loss of power ends, whatever of it is durable then",
   const whole = disk.image();
   const without = new Map([...whole].filter(([name]) => name !== "MANIFEST"));
   let looked = 0;
+  // Several frames of 256 KiB in one segment, of which some are durable before others.
+  const segmentBytesMax = 1024 * 1024;
   // The others keep what was written first, and write headers last.
   for (const model of crashModels.filter(({ keep }) => keep === "subset" || keep === "sectors")) {
     const random = seededRandom(looked + 1);
     const store = new SimulatedDisk(without);
     const images: DiskImage[] = [];
     store.onOperation = () => images.push(store.crash(model, random));
-    await check(store, true);
+    await check(store, true, segmentBytesMax);
+    expect(images.length).toBeGreaterThan(20);
     for (const [at, image] of images.entries()) {
       const after = new SimulatedDisk(image);
-      await check(after, true);
+      await check(after, true, segmentBytesMax);
       expect(await linesOf(after), `${model.title}, operation ${at}`).toEqual(lines);
       looked++;
     }
