@@ -32,7 +32,8 @@ Exit codes:
   4    another process has the store open
   5    stored bytes are damaged
   6    another compaction of the store is under way; nothing was done
-  130  interrupted (Ctrl-C); what was in flight is finished, nothing is half done`;
+  130  interrupted (Ctrl-C); what was in flight is finished, nothing is half done;
+       erase: it says what is erased, and that the files still hold it`;
 
 export type CommandErrorCode =
   | "USAGE"
@@ -210,7 +211,7 @@ const CODE_HINTS: Readonly<Record<string, string>> = {
   TRIMMED: "`coppice info` shows the oldest clock that is kept.",
   TAG_EXISTS: "Choose another name, or `coppice untag` that one first.",
   TAG_UNKNOWN: "`coppice tags` lists those that there are; a date is written 2026-01-31.",
-  UNAVAILABLE: "Nothing was written. Look at what the message names, and repeat.",
+  UNAVAILABLE: "Look at what the message names, and repeat.",
   STORE_FULL: "With some room, `coppice compact --all --reclaim` makes more: it drops what snapshots cover.",
   EXISTS: "Choose another id, or remove that document first.",
   DELETED: "The id was used before: --recreate takes it again.",

@@ -139,10 +139,10 @@ export function keystrokes(text: string): Uint8Array[] {
   return updates;
 }
 
-/** Flips one bit in the middle of every batch of a document, or of all of them. */
-export async function damage(location: string, id?: string): Promise<void> {
+/** Flips one bit in the middle of every batch of a document, or of all of them; or of what another space has. */
+export async function damage(location: string, id?: string, space = "events"): Promise<void> {
   const backend = await levelBackend(location).open(systemEnv());
-  const range = id === undefined ? { space: "events" } : { space: "events", id };
+  const range = id === undefined ? { space } : { space, id };
   for await (const page of backend.scan(range)) {
     for (const { key, value } of page) {
       const bytes = value.slice();

@@ -82,11 +82,13 @@ test("[CL169] rm and erase take the metas of y-leveldb along, also where nothing
   expect(erased.code).toBe(3);
   expect(JSON.parse(erased.stdout)).toEqual({
     erased: [
-      { id: "notes", existed: true, keys: expect.any(Number), metaKeys: expect.any(Number) },
-      { id: "gone-2", existed: false, keys: 0, metaKeys: 1 },
-      { id: "never", existed: false, keys: 0, metaKeys: 0 },
-      { id: long, existed: false, keys: 1, metaKeys: 0 },
+      { id: "notes", existed: true, keys: expect.any(Number) },
+      { id: "gone-2", existed: false, keys: 0 },
+      { id: "never", existed: false, keys: 0 },
+      { id: long, existed: false, keys: 1 },
     ],
+    metas: ["notes", "gone-2"],
+    reclaimed: true,
   });
   const left = jsonLines((await coppice(["ls", "--json", "--store", url])).stdout);
   expect(left).toMatchObject([{ id: metaId("more-2") }]);

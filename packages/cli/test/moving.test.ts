@@ -4,8 +4,9 @@ import { lstat, mkdir, readdir, readFile, rm, symlink, writeFile } from "node:fs
 import { join } from "node:path";
 import { AutomergeRepoStorage } from "@coppice/automerge";
 import { levelBackend } from "@coppice/level";
-import { systemEnv } from "coppice";
+import { LIMITS, systemEnv } from "coppice";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { filesHolding } from "../../../test/support/files.js";
 import {
   cleanUp,
   coppice,
@@ -345,10 +346,44 @@ describe("moving", () => {
     expect(await on(doomed, "erase", "typo", "--yes")).toEqual({
       code: 3,
       stdout: "",
-      stderr: "typo: there was nothing of it\n",
+      stderr: "typo: there was nothing of it; if files still held some, they do no more\n",
     });
     expect((await on(doomed, "ls")).stdout).toBe("");
     expect((await on(doomed, "dump")).stdout).not.toContain("secret");
+  });
+
+  test("[CL172] erase refuses ids that can be none before it erases, and tells a failure with what it has erased", async () => {
+    const doomed = await makeStore(async (storage) => {
+      for (const id of ["first", "broken", "last"]) await storage.append(id, events);
+    });
+    for (const id of ["", "x".repeat(LIMITS.idBytesMax + 1)]) {
+      const refused = await on(doomed, "erase", "first", id, "--yes");
+      expect([refused.code, refused.stdout]).toEqual([2, ""]);
+      expect(refused.stderr).toContain("nothing was written");
+    }
+    expect((await on(doomed, "ls")).stdout).toBe("broken\nfirst\nlast\n");
+    await damage(doomed.location, "broken", "meta");
+    const ids = ["first", "broken", "last"];
+    expect(await on(doomed, "erase", ...ids, "--yes")).toMatchObject({
+      code: 5,
+      stdout: "erased first\n",
+      stderr: expect.not.stringContaining("note:"),
+    });
+    expect(await filesHolding(doomed.location, new TextEncoder().encode("first"))).toEqual([]);
+    const left = await on(doomed, "erase", "last", "--no-reclaim", "--yes", "--json");
+    expect(JSON.parse(left.stdout)).toMatchObject({ erased: [{ id: "last" }], metas: [], reclaimed: false });
+    expect(await on(doomed, "erase", "last", "--no-reclaim", "--yes")).toMatchObject({
+      code: 3,
+      stderr:
+        "last: there was nothing of it; files may still hold some until `coppice compact --all --reclaim`\n",
+    });
+    expect(await filesHolding(doomed.location, new TextEncoder().encode("last"))).not.toEqual([]);
+    const failed = await on(doomed, "erase", ...ids, "--yes", "--json");
+    expect([failed.code, JSON.parse(failed.stdout)]).toEqual([
+      5,
+      { erased: [{ id: "first", existed: false, keys: 0 }], metas: [], reclaimed: true },
+    ]);
+    expect(await filesHolding(doomed.location, new TextEncoder().encode("last"))).toEqual([]);
   });
 
   test("[CL44] dump shows every key with its checksum, and ends with 5 when one fails", async () => {

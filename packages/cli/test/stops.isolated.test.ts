@@ -25,12 +25,12 @@ import {
 } from "./command.js";
 
 const DOCUMENTS = 400;
+const IDS = Array.from({ length: DOCUMENTS }, (_, index) => `doc-${String(index).padStart(5, "0")}`);
 const events = keystrokes("a few words");
 
 async function fillMany(storage: DocumentStorage): Promise<void> {
-  const ids = Array.from({ length: DOCUMENTS }, (_, index) => `doc-${String(index).padStart(5, "0")}`);
-  await Promise.all(ids.map((id) => storage.append(id, events)));
-  await Promise.all(ids.map((id) => storage.append(id, events)));
+  await Promise.all(IDS.map((id) => storage.append(id, events)));
+  await Promise.all(IDS.map((id) => storage.append(id, events)));
 }
 
 /** Opened once more, so that LevelDB has written its log into tables: what grows later is from the command. */
@@ -38,6 +38,19 @@ async function makeMany(): Promise<TestStore> {
   const store = await makeStore(fillMany);
   await (await openStore(store.location)).close();
   return store;
+}
+
+/** Interrupts a removal once it has removed something. */
+async function interrupted({ url, location }: TestStore, args: readonly string[]) {
+  // As in `makeMany`: what grows is from the command.
+  await (await openStore(location)).close();
+  const before = await fileBytes(location);
+  const run = await start([...args, "--yes", "-s", url]);
+  await until("something is removed", async () => (await fileBytes(location)) > before + 20_000);
+  run.child.kill("SIGINT");
+  const { code, stdout, stderr } = await run.ended;
+  expect(code).toBe(130);
+  return { stdout, stderr };
 }
 
 /** What `coppice … | head -n 1` shows, and then the exit codes of both. */
@@ -167,6 +180,39 @@ describe("signals", () => {
         /^compacted 0 of the first 0 documents, .*\nstopped after 0 documents: the time /,
       ),
     ]);
+  });
+
+  test("[CL172] erase that is interrupted says what is erased, and that the files hold it, and removes it when repeated", async () => {
+    const store = await makeMany();
+    const { url, location } = store;
+    const { erased, ...rest } = JSON.parse((await interrupted(store, ["erase", ...IDS, "--json"])).stdout);
+    expect([erased[0], rest]).toEqual([
+      { id: IDS[0], existed: true, keys: expect.any(Number) },
+      { metas: [], reclaimed: false },
+    ]);
+    expect(erased.length).toBeLessThan(DOCUMENTS);
+    const bytes = new TextEncoder().encode(IDS[0]);
+    expect(await filesHolding(location, bytes)).not.toEqual([]);
+    const said = await interrupted(store, ["erase", ...IDS.toReversed()]);
+    expect(said.stdout).toMatch(/^(?:erased doc-\d+\n)+$/);
+    expect(said.stderr).toBe(
+      "note: the files still hold what was erased, until you repeat this command,\n" +
+        "or run `coppice compact --all --reclaim`\ncoppice: interrupted by SIGINT\n",
+    );
+    expect(await coppice(["erase", IDS[0]!, "--yes", "-s", url])).toEqual({
+      code: 3,
+      stdout: "",
+      stderr: `${IDS[0]}: there was nothing of it; if files still held some, they do no more\n`,
+    });
+    expect(await filesHolding(location, bytes)).toEqual([]);
+  });
+
+  test("[CL172] rm --json that is interrupted says what is removed", async () => {
+    const store = await makeMany();
+    const { removed } = JSON.parse((await interrupted(store, ["rm", ...IDS, "--json"])).stdout);
+    expect(removed).toEqual(IDS.slice(0, removed.length));
+    expect(removed.length).toBeGreaterThan(0);
+    await expectSound(store.location, DOCUMENTS - removed.length);
   });
 
   test("[CL9] a second signal ends the process at once, and the store is sound all the same", async () => {

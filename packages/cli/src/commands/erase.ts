@@ -2,10 +2,12 @@
  * `coppice erase`: removes documents so that no key and no file of the store holds a byte of them. Like
  * `rm`, it takes metas along, asks on a terminal and wants `--yes` elsewhere.
  *
- * The files are rewritten once, after the last document.
+ * The files are rewritten once, after the last document. Invariants: ids that can be none are refused before
+ * anything is erased; a run that ends early says what it has erased, and whether files still hold it.
  */
 
 import type { Command } from "commander";
+import { checkId, type DocumentStorage, type EraseResult } from "coppice";
 import { CommandError, EXIT, type ExitCode } from "../errors.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
 import { printable } from "../output.js";
@@ -30,29 +32,90 @@ export function eraseCommand(runtime: Runtime, done: (code: ExitCode) => void): 
     .action(async (ids: string[], options: Options) => done(await erase(runtime, ids, options)));
 }
 
+interface Erased extends EraseResult {
+  readonly id: string;
+  readonly hadMetas: boolean;
+}
+
 async function erase(runtime: Runtime, ids: readonly string[], options: Options): Promise<ExitCode> {
-  const { out, err, signal } = runtime;
   assertMayAsk(runtime, options, "erase");
+  for (const id of ids) checkId(id);
   return withStorage(runtime, { ...options, restores: false }, async (storage) => {
     if (!options.yes && !(await confirmed(runtime, `Erase ${named(ids)}, without a way back?`))) {
       throw new CommandError("FAILED", "nothing was erased");
     }
-    const metaIdOf = await loadMetaIdOf();
-    const erased: { id: string; existed: boolean; keys: number; metaKeys: number }[] = [];
-    for (const id of ids) {
-      signal.throwIfAborted();
-      const metaId = metaIdOf(id);
-      const metas = metaId === undefined ? { keys: 0 } : await storage.erase(metaId, { reclaim: false });
-      const result = await storage.erase(id, { reclaim: options.reclaim && id === ids.at(-1) });
-      erased.push({ id, ...result, metaKeys: metas.keys });
-      const isAny = result.existed || result.keys > 0;
-      if (options.json) continue;
-      if (isAny || metas.keys > 0) await out.line(`erased ${removalOf(id, isAny, metas.keys > 0)}`);
-      else await err.line(`${printable(id)}: there was nothing of it`);
+    const erased: Erased[] = [];
+    let isReclaimed = false;
+    try {
+      await eraseEach(runtime, storage, ids, erased).catch(async (error: unknown) => {
+        // An interrupted run is to end soon, and the whole store is read and written there.
+        if (!runtime.signal.aborted) isReclaimed = await reclaim(storage, erased, options).catch(() => false);
+        throw error;
+      });
+      isReclaimed = await reclaim(storage, erased, options);
+    } finally {
+      await tell(runtime, erased, isReclaimed, options);
     }
-    if (options.json) await out.json({ erased });
     // Nothing of it is what was wanted, and not what somebody expects who has misspelt it.
-    const isAll = erased.every(({ existed, keys, metaKeys }) => existed || keys + metaKeys > 0);
-    return isAll ? EXIT.ok : EXIT.notFound;
+    return erased.every(hadAny) ? EXIT.ok : EXIT.notFound;
   });
+}
+
+async function eraseEach(
+  { signal }: Runtime,
+  storage: DocumentStorage,
+  ids: readonly string[],
+  erased: Erased[],
+): Promise<void> {
+  const metaIdOf = await loadMetaIdOf();
+  for (const id of ids) {
+    signal.throwIfAborted();
+    const metaId = metaIdOf(id);
+    const metas = metaId === undefined ? undefined : await storage.erase(metaId, { reclaim: false });
+    const result = await storage.erase(id, { reclaim: false });
+    erased.push({ id, ...result, hadMetas: metas !== undefined && metas.keys > 0 });
+  }
+}
+
+/** Whether no file holds what was erased: of a document that is erased, to erase it again does that alone. */
+async function reclaim(
+  storage: DocumentStorage,
+  [first]: readonly Erased[],
+  options: Options,
+): Promise<boolean> {
+  if (first === undefined || !options.reclaim) return false;
+  await storage.erase(first.id);
+  return true;
+}
+
+function hadOwn({ existed, keys }: Erased): boolean {
+  return existed || keys > 0;
+}
+
+function hadAny(each: Erased): boolean {
+  return hadOwn(each) || each.hadMetas;
+}
+
+async function tell(
+  { out, err }: Runtime,
+  erased: readonly Erased[],
+  isReclaimed: boolean,
+  options: Options,
+): Promise<void> {
+  if (options.json) {
+    const metas = erased.filter(({ hadMetas }) => hadMetas).map(({ id }) => id);
+    const documents = erased.map(({ id, existed, keys }) => ({ id, existed, keys }));
+    return out.json({ erased: documents, metas, reclaimed: isReclaimed });
+  }
+  // It may have been erased before, by a run that did not come to the files.
+  const inFiles = isReclaimed
+    ? "if files still held some, they do no more"
+    : "files may still hold some until `coppice compact --all --reclaim`";
+  for (const each of erased) {
+    if (hadAny(each)) await out.line(`erased ${removalOf(each.id, hadOwn(each), each.hadMetas)}`);
+    else await err.line(`${printable(each.id)}: there was nothing of it; ${inFiles}`);
+  }
+  if (isReclaimed || !options.reclaim || erased.length === 0) return;
+  await err.line("note: the files still hold what was erased, until you repeat this command,");
+  await err.line("or run `coppice compact --all --reclaim`");
 }

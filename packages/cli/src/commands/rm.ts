@@ -47,17 +47,20 @@ async function remove(runtime: Runtime, ids: readonly string[], options: Options
       throw new CommandError("FAILED", "nothing was removed");
     }
     const [removed, metas]: [string[], string[]] = [[], []];
-    for (const id of ids) {
-      signal.throwIfAborted();
-      // First: a run that ends in between leaves a document that this command finds again.
-      const metaId = metaIdOf(id);
-      const hadMetas = metaId !== undefined && (await storage.delete(metaId));
-      const existed = await storage.delete(id);
-      if (hadMetas) metas.push(id);
-      if (existed) removed.push(id);
-      if (!options.json) await out.line(`removed ${removalOf(id, existed, hadMetas)}`);
+    try {
+      for (const id of ids) {
+        signal.throwIfAborted();
+        // First: a run that ends in between leaves a document that this command finds again.
+        const metaId = metaIdOf(id);
+        const hadMetas = metaId !== undefined && (await storage.delete(metaId));
+        const existed = await storage.delete(id);
+        if (hadMetas) metas.push(id);
+        if (existed) removed.push(id);
+        if (!options.json) await out.line(`removed ${removalOf(id, existed, hadMetas)}`);
+      }
+    } finally {
+      if (options.json) await out.json({ removed, metas });
     }
-    if (options.json) await out.json({ removed, metas });
     return EXIT.ok;
   });
 }
