@@ -49,7 +49,7 @@ test("[CL30] import y-leveldb moves a directory over, and may be repeated", asyn
   expect(lines).toMatchObject([
     { id: "more", outcome: "present", updates: 1 },
     { id: "notes", outcome: "present", updates: 5, metas: 1 },
-    { documents: 2, present: 2, problems: [], created: false },
+    { documents: 2, present: 2, failed: 0, failures: [], created: false },
   ]);
 });
 
@@ -138,6 +138,25 @@ test('[CL151] a document without a name does not move, is shown as "", and ends 
     stdout: "imported 1 of 2 documents (1 update)\n",
     stderr: expect.stringContaining('failed "": a document id must not be empty\n'),
   });
+});
+
+test("[CL162] import y-leveldb --json counts all that failed, and lists 100 of them, as compact and copy do", async () => {
+  const directory = await temporaryDirectory();
+  const [old, data] = [join(directory, "old"), join(directory, "data")];
+  const theirs = new LeveldbPersistence(old);
+  const ids = Array.from({ length: 101 }, (_, index) => `doc-${index + 100}`);
+  for (const id of ids) await theirs.storeUpdate(id, keystrokes("x")[0]!);
+  await theirs.destroy();
+  const args = ["import", "y-leveldb", old, "--json", "--store", `level:${data}`];
+  expect((await coppice(args)).code).toBe(0);
+  const storage = await openStore(data);
+  for (const id of ids) await storage.delete(id);
+  await storage.close();
+  const { code, stdout } = await coppice(args);
+  const { problems, failed, failures } = jsonLines(stdout).at(-1) as Record<string, unknown[]>;
+  expect([code, problems, failed, failures!.length]).toEqual([1, undefined, 101, 100]);
+  const message = "it was deleted from this store";
+  expect(failures![0]).toEqual({ id: ids[0], outcome: "failed", code: "DELETED", message });
 });
 
 test("[CL31] a directory that y-leveldb wrote is no empty store, and is left as it is", async () => {

@@ -11,7 +11,7 @@ import { resolve } from "node:path";
 import type { ImportedDocument, ImportReport } from "@coppice/yjs/y-leveldb";
 import { Command } from "commander";
 import { CommandError, EXIT, type ExitCode } from "../errors.js";
-import { tellFailures } from "../failures.js";
+import { type Failure, listed, tellFailures } from "../failures.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
 import { count, plural, printable } from "../output.js";
 import { loadPackage } from "../packages.js";
@@ -89,7 +89,9 @@ async function importFrom(runtime: Runtime, directory: string, options: StoreOpt
       }
     });
     await unlessPipeClosed(() =>
-      options.json ? out.json({ ...report, percentEncoded: encoded.length, created }) : tell(runtime, report),
+      options.json
+        ? out.json({ ...summary(report), percentEncoded: encoded.length, created })
+        : tell(runtime, report),
     );
     if (!options.json) await tellEncoded(runtime, encoded);
     if (report.problems.some(({ outcome }) => outcome === "damaged")) return EXIT.corrupt;
@@ -111,12 +113,21 @@ async function tell({ out, err }: Runtime, report: ImportReport): Promise<void> 
   const already = present === 0 ? "" : `, ${count(present)} were there already`;
   const moved = `${count(imported)} of ${plural(documents, "document")}`;
   await out.line(`imported ${moved} (${plural(appended, "update")})${already}`);
-  const failures = problems.map(({ id, outcome, code = "", reason = "" }) => ({
+  await tellFailures(err, failuresOf(report), problems.length, '""');
+  if (problems.some(({ code }) => code === "DELETED")) await err.line(DELETED);
+}
+
+function failuresOf({ problems }: ImportReport): readonly Failure[] {
+  return problems.map(({ id, outcome, code = "", reason = "" }) => ({
     ...{ id, outcome, code },
     message: code === "DELETED" ? "it was deleted from this store" : reason,
   }));
-  await tellFailures(err, failures, failures.length, '""');
-  if (problems.some(({ code }) => code === "DELETED")) await err.line(DELETED);
+}
+
+/** As `compact` and `copy` count and list what failed. */
+function summary(report: ImportReport): object {
+  const { problems, ...counts } = report;
+  return { ...counts, failed: problems.length, failures: listed(failuresOf(report)) };
 }
 
 const DELETED =
