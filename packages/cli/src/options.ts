@@ -107,14 +107,21 @@ export const AT =
 /** The same where its events are taken along. */
 export const AT_WITH_EVENTS: string = `${AT}. Only versions whose events are kept, up to there`;
 
-/** A past version: a clock, a date (`2026-01-31`, `2026-01-31T18:00:00Z`), or a tag, also as `tag:NAME`. */
+/**
+ * A past version: a clock, a date (`2026-01-31`, its beginning in UTC; `2026-01-31T18:00:00Z`, also with a
+ * space for the T, as commands print times), or a tag, also as `tag:NAME`.
+ */
 export function parseMoment(text: string): Moment {
   if (/^\d+$/.test(text)) return parseCount(text);
   if (text.startsWith("tag:")) return text.slice("tag:".length);
-  if (!/^\d{4}-\d\d-\d\d(?:$|T)/.test(text)) return text;
-  const date = new Date(text);
+  if (!/^\d{4}-\d\d-\d\d(?:$|T| \d\d:)/.test(text)) return text;
+  const date = new Date(text.replace(" ", "T"));
   if (Number.isNaN(date.getTime())) {
     throw new InvalidArgumentError("Write a date as 2026-01-31 or 2026-01-31T18:00:00Z; tag:NAME is a tag.");
+  }
+  // All times that are printed are UTC, and without a zone it would be read as one of this machine.
+  if (/[T ]/.test(text) && !/(?:Z|[+-]\d\d:?\d\d)$/.test(text)) {
+    throw new InvalidArgumentError(`Write its zone as well: ${text}Z is UTC, and +02:00 for Z another.`);
   }
   return date;
 }

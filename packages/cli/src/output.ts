@@ -220,6 +220,12 @@ export function withRoundedTime<T extends { readonly durationMs: number }>(resul
 
 /** `2026-01-31 23:59:58Z`; `-` when there is none. */
 export function timestamp(ms: number | undefined): string {
-  if (ms === undefined || !(Math.abs(ms) <= 8.64e15)) return "-";
-  return `${new Date(ms).toISOString().slice(0, 19).replace("T", " ")}Z`;
+  return moment(ms)
+    .replace("T", " ")
+    .replace(/\.\d+Z$/, "Z");
+}
+
+/** `2026-01-31T23:59:58.123Z`, as `--at` takes it: cut to seconds it would be a moment before. */
+export function moment(ms: number | undefined): string {
+  return ms === undefined || !(Math.abs(ms) <= 8.64e15) ? "-" : new Date(ms).toISOString();
 }

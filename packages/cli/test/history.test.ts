@@ -1,6 +1,7 @@
 import type { DocumentStorage } from "coppice";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import * as Y from "yjs";
+import { parseMoment } from "../src/options.js";
 import { cleanUp, coppice, jsonLines, keystrokes, makeStore, openStore, type TestStore } from "./command.js";
 
 const events = keystrokes("hello, world");
@@ -108,6 +109,35 @@ test("[CL80] tag refuses a name that --at takes for something else, and tag:NAME
   expect(unknown).toMatchObject({ code: 3, stdout: "" });
   expect(unknown.stderr).toContain('"notes" has no tag "v5"');
   expect(unknown.stderr).not.toContain("a clock a number");
+});
+
+test("[CL173] a time that history prints is one for --at, and its version has the batch of that time", async () => {
+  const timed = await makeStore(async (storage) => {
+    for (const event of events.slice(0, 4)) {
+      await storage.append("notes", [event]);
+      await new Promise((resolve) => setTimeout(resolve, 3));
+    }
+  });
+  const shown = (await on(timed, "history", "notes")).stdout;
+  const times = [...shown.matchAll(/^batch .* (20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)\b/gm)].map(
+    ([, time]) => time!,
+  );
+  expect(times).toHaveLength(4);
+  for (const at of [times[1]!, times[1]!.replace("T", " "), times[1]!.replace("Z", "+00:00")])
+    expect([at, (await on(timed, "show", "notes", "--at", at)).stdout]).toEqual([at, "he\n"]);
+});
+
+test("[CL174] --at refuses a time without a zone, and a date alone is its beginning in UTC", async () => {
+  for (const at of ["2026-01-31T18:00:00", "2026-01-31 18:00", "2026-01-31T18:00:00.123"]) {
+    const { code, stdout, stderr } = await on(store, "show", "notes", "--at", at);
+    expect([code, stdout]).toEqual([2, ""]);
+    expect(stderr).toContain(`Write its zone as well: ${at}Z is UTC`);
+  }
+  const ms = (text: string) => (parseMoment(text) as Date).getTime();
+  expect(ms("2026-01-31")).toBe(Date.UTC(2026, 0, 31));
+  expect(ms("2026-01-31T18:00:00+0200")).toBe(Date.UTC(2026, 0, 31, 16));
+  // Names, as before.
+  for (const name of ["2026-01-31 release", "2026-01"]) expect(parseMoment(name)).toBe(name);
 });
 
 describe("the archive", () => {

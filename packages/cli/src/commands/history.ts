@@ -7,7 +7,7 @@ import type { Command } from "commander";
 import { type HistoryEntry, toHex } from "coppice";
 import { EXIT, type ExitCode } from "../errors.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
-import { byteSize, count, printable, Table, timestamp, toJson } from "../output.js";
+import { byteSize, count, moment, printable, Table, toJson } from "../output.js";
 import type { Runtime } from "../runtime.js";
 import { withStorage } from "../store.js";
 import { existing } from "./document.js";
@@ -20,7 +20,7 @@ export function historyCommand(runtime: Runtime, done: (code: ExitCode) => void)
     .addHelpText(
       "after",
       examples(
-        ["coppice history notes", "oldest first"],
+        ["coppice history notes", "oldest first, with times as --at takes them"],
         ["coppice history notes --json | tail -1", "the newest"],
       ),
     )
@@ -72,5 +72,5 @@ function cells(entry: HistoryEntry): string[] {
   if (entry.kind === "batch" && entry.info !== undefined) said.batch = printable(toJson(entry.info));
   if (entry.kind === "tag") said.tag = printable(entry.name);
   const commit = entry.kind === "batch" && entry.commitId !== undefined ? toHex(entry.commitId) : "";
-  return [kind, count(clock), ...range, byteSize(bytes), timestamp(time), commit, said[kind]];
+  return [kind, count(clock), ...range, byteSize(bytes), moment(time), commit, said[kind]];
 }
