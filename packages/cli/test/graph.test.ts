@@ -1,4 +1,4 @@
-import { readFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { levelBackend } from "@coppice/level";
 import { DocumentStorage, type GraphEvent, layOutGraph, type TreeDocument, tree } from "coppice";
@@ -117,5 +117,27 @@ describe("coppice graph", () => {
     expect(refused.code).not.toBe(0);
     expect(refused.stderr).toContain("no event graph, but of the model yjs");
     expect((await coppice(["graph", "nothing", "--store", notes.url])).code).toBe(3);
+  });
+
+  test("[CL175] graph --svg says what it has drawn, and overwrites a file only with --force", async () => {
+    const location = join(await temporaryDirectory(), "data");
+    const storage = await DocumentStorage.open({ backend: levelBackend(location), models: [tree()] });
+    await storage.append("board", conversation().events());
+    await storage.close();
+    const svg = join(await temporaryDirectory(), "board.svg");
+    const args = ["graph", "board", "--store", `level:${location}`];
+    const draw = (...more: string[]) => coppice([...args, "--svg", svg, ...more]);
+    expect(await draw()).toEqual({ code: 0, stdout: "", stderr: `drew 9 events of board into ${svg}\n` });
+    const picture = await readFile(svg, "utf8");
+    await writeFile(svg, "mine");
+    const kept = await draw();
+    expect([kept.code, kept.stderr, await readFile(svg, "utf8")]).toEqual([
+      1,
+      `coppice: there is a file ${svg} already; nothing was written\nChoose another name, or use --force.\n`,
+      "mine",
+    ]);
+    expect((await draw("--force")).code).toBe(0);
+    expect(await readFile(svg, "utf8")).toBe(picture);
+    expect((await coppice([...args, "--force"])).code).toBe(2);
   });
 });

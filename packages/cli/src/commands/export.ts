@@ -172,7 +172,8 @@ async function nameNew(part: string, file: string): Promise<void> {
   await rm(part, { force: true });
 }
 
-function existsError(file: string): CommandError {
+/** Of a name that only `--force` overwrites. */
+export function existsError(file: string): CommandError {
   return new CommandError("EXISTS", `there is a file ${printable(file)} already; nothing was written`, {
     hint: "Choose another name, or use --force.",
     details: { file },

@@ -9,19 +9,22 @@ import { GraphDocument, layOutGraph } from "coppice";
 import { CommandError, EXIT, type ExitCode } from "../errors.js";
 import { toLines, toSvg } from "../graph/drawing.js";
 import { examples, modelsCommand, type StoreOptions } from "../options.js";
-import { printable } from "../output.js";
+import { plural, printable } from "../output.js";
 import type { Runtime } from "../runtime.js";
 import { withStorage } from "../store.js";
 import { noDocument } from "./document.js";
+import { existsError } from "./export.js";
 
 interface Options extends StoreOptions {
   readonly svg?: string;
+  readonly force?: true;
 }
 
 export function graphCommand(runtime: Runtime, done: (code: ExitCode) => void): Command {
   return modelsCommand("graph", "draw the event graph of a document")
     .argument("<id>", "the document, of the model tree")
     .option("--svg <file>", "write a picture instead")
+    .option("--force", "with --svg: overwrite the file if it exists")
     .addHelpText(
       "after",
       examples(
@@ -34,7 +37,9 @@ export function graphCommand(runtime: Runtime, done: (code: ExitCode) => void): 
 }
 
 function draw(runtime: Runtime, id: string, options: Options): Promise<ExitCode> {
-  const { out } = runtime;
+  const { out, err } = runtime;
+  if (options.force && options.svg === undefined)
+    throw new CommandError("USAGE", "--force belongs to --svg", { hint: "coppice graph --help" });
   return withStorage(runtime, { ...options, onlyReads: true, ids: [id] }, async (storage) => {
     const handle = await storage.load(id);
     if (handle === undefined) throw noDocument(id);
@@ -52,8 +57,12 @@ function draw(runtime: Runtime, id: string, options: Options): Promise<ExitCode>
     const critical = doc.criticalVersions();
     const events = doc.events();
     if (options.svg !== undefined) {
-      await writeFile(options.svg, toSvg(layOutGraph(events, critical), printable(id)));
+      await save(options.svg, toSvg(layOutGraph(events, critical), printable(id)), options.force === true);
       if (options.json) await out.json({ id, file: options.svg });
+      else
+        await err.line(
+          `drew ${plural(events.length, "event")} of ${printable(id)} into ${printable(options.svg)}`,
+        );
     } else if (options.json) {
       const ends = new Set(critical.map(({ replica, sequence }) => `${replica}.${sequence}`));
       for (const { payload: _, ...event } of events) {
@@ -64,5 +73,11 @@ function draw(runtime: Runtime, id: string, options: Options): Promise<ExitCode>
     }
     await handle.close();
     return EXIT.ok;
+  });
+}
+
+async function save(file: string, picture: string, force: boolean): Promise<void> {
+  await writeFile(file, picture, { flag: force ? "w" : "wx" }).catch((error: NodeJS.ErrnoException) => {
+    throw error.code === "EEXIST" ? existsError(file) : error;
   });
 }
