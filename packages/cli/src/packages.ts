@@ -7,7 +7,7 @@
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { type AnyModel, tree } from "coppice";
+import { type AnyModel, DocumentStorage, memoryBackend, tree } from "coppice";
 import { CommandError } from "./errors.js";
 import { printable } from "./output.js";
 
@@ -71,16 +71,31 @@ async function modelsOf(file: string): Promise<readonly AnyModel[]> {
   if (!existsSync(path)) throw new CommandError("NOT_FOUND", `there is no file ${printable(file)}`, named);
   const { default: exported } = await import(pathToFileURL(path).href).catch((cause: Error) => {
     const message = `the models in ${printable(file)} cannot be loaded: ${cause.message}`;
-    throw new CommandError("FAILED", message, { cause, details: named.details });
+    const hint = `\`node ${printable(file)}\` runs it alone, and shows where.`;
+    throw new CommandError("USAGE", message, { cause, hint, details: named.details });
   });
   const models: readonly unknown[] = [exported].flat();
-  if (models.length > 0 && models.every(isModel)) return models;
+  if (models.length > 0 && models.every(isMeantAsModel)) {
+    await assertModels(models, file);
+    return models;
+  }
   const called = models.some((each) => typeof each === "function") ? "; call the function that makes it" : "";
   const message = `the default export of ${printable(file)} is neither a model nor a list of models${called}`;
   throw new CommandError("USAGE", message, named);
 }
 
-function isModel(value: unknown): value is AnyModel {
-  const { name, create } = (value ?? {}) as Partial<AnyModel>;
-  return typeof name === "string" && typeof create === "function";
+function isMeantAsModel(value: unknown): value is AnyModel {
+  return typeof value === "object" && value !== null && ("name" in value || "create" in value);
+}
+
+/** The library judges, and says which member is missing. */
+async function assertModels(models: readonly AnyModel[], file: string): Promise<void> {
+  try {
+    const storage = await DocumentStorage.open({ backend: memoryBackend(), models });
+    await storage.close();
+  } catch (cause) {
+    if (!(cause instanceof TypeError)) throw cause;
+    const message = `the models in ${printable(file)} cannot be used: ${cause.message}`;
+    throw new CommandError("USAGE", message, { cause, details: { models: file } });
+  }
 }

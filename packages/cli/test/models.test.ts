@@ -167,15 +167,39 @@ test("[CL168] a module of models that is missing, broken or exports something el
     ["[lines(), lines];", 2, called],
     ["[];", 2, neither],
     ["{ models: [lines()] };", 2, neither],
-    ["nothing;", 1, /cannot be loaded: nothing is not defined$/],
-    ["[;", 1, /cannot be loaded: ./],
+    ["nothing;", 2, /models-\d\.mjs cannot be loaded: nothing is not defined$/],
+    ["[;", 2, /models-\d\.mjs cannot be loaded: ./],
   ] as const;
   for (const [index, [exported, exitCode, message]] of cases.entries()) {
     const loading = loadModels(await moduleOf(`models-${index}.mjs`, exported));
     await expect(loading).rejects.toMatchObject({ exitCode, message: expect.stringMatching(message) });
   }
+  const broken = await moduleOf("broken.mjs", "[;");
+  expect(await coppice(["show", "d", "--store", store.url, "--models", broken])).toMatchObject({
+    code: 2,
+    stderr: expect.stringMatching(
+      /cannot be loaded: .*\n`node .*broken\.mjs` runs it alone, and shows where\.\n$/,
+    ),
+  });
   const known = await loadModels(await moduleOf("models.mjs", "[lines()]"));
   expect(known.map(({ name }) => name)).toEqual(["yjs", "tree", "automerge", "loro", "lines"]);
+});
+
+test("[CL176] of a model in --models that is not whole, the member that is missing is named", async () => {
+  const cases = [
+    ['[{ name: "notes" }];', /cannot be used: models\[0\] is no model: stateFormat must be a whole number/],
+    [
+      '{ name: "notes", stateFormat: 1 };',
+      /cannot be used: models\[0\] is no model: create must be a function$/,
+    ],
+    ["[lines(), { ...lines(), name: undefined }];", /models\[1\] is no model: name must be a string/],
+    ["[lines(), { ...lines(), codec: {} }];", /models\[1\] is no model: codec\.encode must be a function$/],
+    ["[lines(), lines()];", /models\[1\] is a second lines$/],
+  ] as const;
+  for (const [index, [exported, message]] of cases.entries()) {
+    const loading = loadModels(await moduleOf(`models-${index}.mjs`, exported));
+    await expect(loading).rejects.toMatchObject({ exitCode: 2, message: expect.stringMatching(message) });
+  }
 });
 
 test("[CL168] COPPICE_MODELS names the module as well, and a model of one's own takes the place of the command's", async () => {
