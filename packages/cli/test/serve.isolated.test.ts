@@ -124,6 +124,17 @@ describe("serve", () => {
     expect([code, stdout.includes("stopped; all is saved")]).toEqual([0, true]);
   });
 
+  test("[CL177] of a store in memory it does not say that something is kept", async () => {
+    const started = await start(["serve", "--store", "memory:", "--port", "0"]);
+    await until("it listens", () => started.seen().includes("Ctrl-C stops it"));
+    started.child.kill("SIGINT");
+    const { code, stdout } = await started.ended;
+    expect([code, stdout.split("\n").slice(-3)]).toEqual([
+      0,
+      ["Ctrl-C stops it; what is in memory is gone then", "stopped; what was in memory is gone", ""],
+    ]);
+  });
+
   test("[CS11] refuses a public address without tokens, a port in use, no origin, and tokens that it cannot read", async () => {
     const store = await makeStore();
     const serving = await serve(store);

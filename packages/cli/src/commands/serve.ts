@@ -156,7 +156,8 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
       throw stopFailure(runtime, error);
     })
     .finally(() => metrics.close());
-  await (options.json ? runtime.out.event("stopped") : runtime.out.line("stopped; all is saved"));
+  const end = location === undefined ? "what was in memory is gone" : "all is saved";
+  await (options.json ? runtime.out.event("stopped") : runtime.out.line(`stopped; ${end}`));
   return EXIT.ok;
 }
 
@@ -345,7 +346,8 @@ async function tellStart(
     ["metrics", `${url}/metrics`],
   ]);
   if (!hasTokens) await out.line("whoever reaches this address may read and change everything");
-  await out.line("Ctrl-C stops it; nothing is lost");
+  const isKept = parseStore(options.store).location !== undefined;
+  await out.line(`Ctrl-C stops it; ${isKept ? "nothing is lost" : "what is in memory is gone then"}`);
 }
 
 /** Why it takes none was told as an error. */
