@@ -189,13 +189,17 @@ async function history(site: Site, context: AppContext): Promise<Response> {
   const from = numberOf(context, "from") ?? 0;
   const entries: HistoryAnswer["entries"][number][] = [];
   let next: number | null = null;
+  let reached = -1;
   assertReached(await infoOf(site, id), from);
   for await (const entry of site.storage.history(id)) {
-    if ((entry.kind === "batch" ? entry.end - 1 : entry.clock) < from) continue;
-    if (entries.length === limit) {
+    const last = entry.kind === "batch" ? entry.end - 1 : entry.clock;
+    if (last < from) continue;
+    // A page begins at a clock: it would begin with what another of the same clock, or batch, began with.
+    if (entries.length >= limit && entry.clock > reached) {
       next = entry.clock;
       break;
     }
+    reached = Math.max(reached, last);
     entries.push(historyEntry(entry));
   }
   return context.json({ id, entries, next } satisfies HistoryAnswer);
@@ -218,7 +222,8 @@ async function events(site: Site, context: AppContext): Promise<Response> {
   const { clock, oldestClock, archivedClock } = info;
   const from = numberOf(context, "from") ?? archivedClock ?? oldestClock;
   assertReached(info, from);
-  const to = Math.min(numberOf(context, "to") ?? clock, from + limit);
+  const last = Math.min(numberOf(context, "to") ?? clock, clock);
+  const to = Math.min(last, from + limit);
   const found: EventAnswer[] = [];
   let byteCount = 0;
   for await (const { clock: at, event, time, commitId, info: said } of site.storage.read(id, { from, to })) {
@@ -235,7 +240,7 @@ async function events(site: Site, context: AppContext): Promise<Response> {
     if (byteCount > site.limits.messageBytesMax) break;
   }
   const end = from + found.length;
-  return context.json({ id, events: found, next: end < clock ? end : null } satisfies EventsAnswer);
+  return context.json({ id, events: found, next: end < last ? end : null } satisfies EventsAnswer);
 }
 
 /** Nothing in answer to a clock after the head would hide that what had that clock is lost. */
@@ -245,8 +250,11 @@ function assertReached({ clock }: DocumentInfo, from: number): void {
   throw new HttpFailure(400, "ARGUMENT_INVALID", message);
 }
 
-/** `at`: a clock; `tag`: a name; `time`: a date, or ms since 1970. */
+/** `at`: a clock; `tag`: a name; `time`: a date, or ms since 1970. Of two one would be ignored. */
 export function momentOf(context: AppContext): number | string | Date | undefined {
+  const given = ["at", "tag", "time"].filter((name) => textOf(context, name) !== undefined);
+  if (given.length > 1)
+    throw new HttpFailure(400, "ARGUMENT_INVALID", "at, tag and time: one of them at most");
   return numberOf(context, "at") ?? textOf(context, "tag") ?? timeOf(context, "time");
 }
 

@@ -11,7 +11,7 @@ import { ANSWERS, type AnswerName, answer, count, flag, type Schema, text } from
 const PARAMETERS = {
   prefix: ["only ids that begin with it", text],
   after: ["only ids after this one: `next` of the page before", text],
-  limit: ["at most so many; a page has at most 1,000", count],
+  limit: ["at most so many; a page has at most 1,000", { ...count, minimum: 1 }],
   usage: ["with what it takes in the store: some reads more", flag],
   info: ["with clocks, sizes and times of each", flag],
   from: ["from this clock on", count],
@@ -117,7 +117,9 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
     answers: "DeleteAnswer",
   },
   [`GET ${DOCUMENT}/history`]: {
-    says: "Batches and snapshots, oldest first. `next` is the `from` of the next page, or null.",
+    says:
+      "Batches and snapshots, oldest first; what has one clock, or is in one batch, is on one page, also " +
+      "over `limit`. `next` is the `from` of the next page, or null.",
     action: "read",
     query: ["from", "limit"],
     answers: "HistoryAnswer",

@@ -51,11 +51,13 @@ export function documentOf(context: AppContext): string | undefined {
 function checkQuery(context: AppContext): void {
   const method = context.req.method === "HEAD" ? "GET" : context.req.method;
   const known = queryNamesOf(method, routePath(context).replace(/:(\w+)/g, "{$1}"));
-  for (const name of Object.keys(context.req.query())) {
-    if (known.includes(name)) continue;
-    const there = known.length === 0 ? "none" : known.join(", ");
-    const message = `there is no parameter ${name.slice(0, 100)} here; there are: ${there}`;
-    throw new HttpFailure(400, "ARGUMENT_INVALID", message);
+  for (const [name, values] of Object.entries(context.req.queries())) {
+    if (!known.includes(name)) {
+      const there = known.length === 0 ? "none" : known.join(", ");
+      const message = `there is no parameter ${name.slice(0, 100)} here; there are: ${there}`;
+      throw new HttpFailure(400, "ARGUMENT_INVALID", message);
+    }
+    if (values.length > 1) throw new HttpFailure(400, "ARGUMENT_INVALID", `${name} is given more than once`);
   }
 }
 
@@ -109,12 +111,12 @@ export function lastOf(context: AppContext): string {
   }
 }
 
-export function numberOf(context: AppContext, name: string): number | undefined {
+export function numberOf(context: AppContext, name: string, least = 0): number | undefined {
   const text = context.req.query(name);
   if (text === undefined) return undefined;
   const value = Number(text);
-  if (!/^\d{1,16}$/.test(text) || !Number.isSafeInteger(value))
-    throw new HttpFailure(400, "ARGUMENT_INVALID", `${name} must be a whole number from 0`);
+  if (!/^\d{1,16}$/.test(text) || !Number.isSafeInteger(value) || value < least)
+    throw new HttpFailure(400, "ARGUMENT_INVALID", `${name} must be a whole number from ${least}`);
   return value;
 }
 
@@ -140,9 +142,9 @@ export function flagOf(context: AppContext, name: string): boolean {
   throw new HttpFailure(400, "ARGUMENT_INVALID", `${name} must be true or false`);
 }
 
-/** How many entries one answer may have: what was asked for, at most a page. */
+/** How many entries one answer may have: what was asked for, at most a page. None would say: no more. */
 export function pageOf(context: AppContext, { pageEntriesMax }: ServerLimits): number {
-  return Math.min(numberOf(context, "limit") ?? 100, pageEntriesMax);
+  return Math.min(numberOf(context, "limit", 1) ?? 100, pageEntriesMax);
 }
 
 /** The body, at most `bodyBytesMax`; 413 as soon as there is more. */
