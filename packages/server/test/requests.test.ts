@@ -1,6 +1,7 @@
-// What the HTTP API makes of parameters that contradict each other, and of ends of pages.
+// What the HTTP API makes of parameters that contradict each other, of ends of pages, and of who goes away.
+import type { IncomingMessage } from "node:http";
 import { afterEach, describe, expect, test } from "vitest";
-import { cleanUp, type Running, run, typed } from "./support.js";
+import { cleanUp, type Running, run, typed, until } from "./support.js";
 
 afterEach(cleanUp);
 
@@ -121,4 +122,40 @@ describe("parameters", () => {
     expect((await running.storage.tags("notes")).map(({ name }) => name)).toEqual(["x"]);
     expect(await running.storage.info("copy")).toBeUndefined();
   });
+});
+
+test("[SV104] who goes away in a fork or a check is no error of the server, over a socket or through fetch", async () => {
+  const { storage, server, metrics, errors } = await filled();
+  let begun = 0;
+  const ended: unknown[] = [];
+  const hang = ({ signal }: { readonly signal?: AbortSignal } = {}) =>
+    new Promise<never>((_resolve, reject) => {
+      begun++;
+      signal!.addEventListener("abort", () => {
+        ended.push(signal!.reason);
+        reject(signal!.reason);
+      });
+    });
+  const { check } = storage;
+  storage.fork = (_id, _to, options) => hang(options);
+  storage.check = hang;
+  const incoming = { headers: { host: "localhost" }, socket: {} } as IncomingMessage;
+  for (const ask of [
+    fetch,
+    (url: string, init: RequestInit) => server.fetch(new Request(url, init), { incoming }),
+  ])
+    for (const path of ["documents/notes/fork?as=copy", "documents/notes/check", "check"]) {
+      const stop = new AbortController();
+      const number = begun;
+      const answer = Promise.allSettled([
+        ask(`${server.url}/api/${path}`, { method: "POST", signal: stop.signal }),
+      ]);
+      await until("it has begun", () => begun > number);
+      stop.abort();
+      await answer;
+      await until("it has ended", () => ended.length === begun);
+      await new Promise(setImmediate);
+      expect([path, errors, metrics.value("errors")]).toEqual([path, [], 0]);
+    }
+  storage.check = check;
 });

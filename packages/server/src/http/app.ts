@@ -86,7 +86,10 @@ function nothingThere(context: AppContext): HttpFailure {
 
 function failed(context: AppContext, error: unknown, { onError, metrics }: AppOptions): Response {
   const { status, body, isInternal } = answerOf(error);
-  if (isInternal) onError(error, {});
+  const { signal } = context.req.raw;
+  // Who goes away ends its own request with this.
+  const isGone = signal.aborted && error === signal.reason;
+  if (isInternal && !isGone) onError(error, {});
   if (status === 401 || status === 403 || status === 413)
     metrics.count("connections_refused", 1, `status="${status}"`);
   if (status === 401) context.header("WWW-Authenticate", "Bearer");
