@@ -127,6 +127,10 @@ export class CoppiceServer {
     // Without types: an `authorise` that nobody looks at would leave everything open.
     checkOptions("a server", options, OPTIONS);
     checkStorage("a server", options.storage);
+    if (isCoppiceError(refusalOfCalls(options.storage), "CLOSED"))
+      throw new TypeError(
+        "a server wants an open storage, and this one is closed: close it after the server",
+      );
     checkValues(options);
     const { storage, authorize, origins = [], mayRecover, pageDirectory = PAGE_DIRECTORY } = options;
     const { onError: tell = warn, onWritable = () => undefined, onRefused = warnOfEach() } = options;
@@ -164,7 +168,7 @@ export class CoppiceServer {
       pageDirectory,
       gauges,
       supervisor: options.supervisor,
-      ready: () => this.#closing === undefined && this.#documents.gate.open,
+      ready: () => this.#closing === undefined && this.#isWritable,
     });
     this.fetch = (request, env) => app.fetch(request, env);
     const { idleMs, loadMs, helloMs, slowMs } = this.#limits;
@@ -177,8 +181,13 @@ export class CoppiceServer {
     return {
       ...this.#documents.figures,
       connections: this.#upgrades.connectionCount,
-      writable: this.#documents.gate.open,
+      writable: this.#isWritable,
     };
+  }
+
+  /** A storage that its owner has closed, or is reopening, tells nobody: it is asked. */
+  get #isWritable(): boolean {
+    return this.#documents.gate.open && refusalOfCalls(this.#options.storage) === undefined;
   }
 
   /** Where it listens, like `http://127.0.0.1:8787`. Throws before `listen` has resolved. */
@@ -305,6 +314,16 @@ function checkValues({ origins, metrics }: ServerOptions): void {
   if (origins !== undefined) checkOrigins(origins);
   if (metrics !== undefined && typeof metrics?.listen !== "function")
     throw new TypeError("metrics must be new ServerMetrics()");
+}
+
+/** With what the storage refuses each call now: it is closed, or being reopened. */
+function refusalOfCalls(storage: DocumentStorage): unknown {
+  try {
+    void storage.stored;
+    return undefined;
+  } catch (error) {
+    return error;
+  }
 }
 
 /** Where nobody asked to be told: people see it, and nothing ends. */

@@ -1,5 +1,6 @@
 // What the HTTP API makes of parameters that contradict each other, of ends of pages, and of who goes away.
 import type { IncomingMessage } from "node:http";
+import { serve } from "@coppice/server";
 import { afterEach, describe, expect, test } from "vitest";
 import { cleanUp, type Running, run, typed, until } from "./support.js";
 
@@ -122,6 +123,29 @@ describe("parameters", () => {
     expect((await running.storage.tags("notes")).map(({ name }) => name)).toEqual(["x"]);
     expect(await running.storage.info("copy")).toBeUndefined();
   });
+});
+
+test("[SV103] a server of a closed storage takes no edits, and says so", async () => {
+  const running = await run({ mayFail: true });
+  const { server, storage, metrics } = running;
+  const readiness = async () => {
+    const response = await fetch(`${server.url}/readyz`);
+    return [response.status, await response.text()];
+  };
+  expect(await readiness()).toEqual([200, "ready\n"]);
+  await storage.close();
+  expect(await readiness()).toEqual([503, "the storage takes no writes\n"]);
+  expect(metrics.text(server.gauges())).toContain("coppice_writable 0");
+  const refusal = "a server wants an open storage, and this one is closed: close it after the server";
+  await expect(serve({ storage, port: 0 })).rejects.toThrow(new TypeError(refusal));
+});
+
+test("[SV103] a server whose storage is being reopened is not ready meanwhile", async () => {
+  const { server, storage } = await run();
+  const done = storage.recover();
+  expect(server.gauges().writable).toBe(false);
+  await done;
+  expect(server.gauges().writable).toBe(true);
 });
 
 test("[SV104] who goes away in a fork or a check is no error of the server, over a socket or through fetch", async () => {
