@@ -256,6 +256,8 @@ describe("what is answered", () => {
     expect(await get("")).not.toHaveProperty("usage");
     expect(await get("/snapshots", "POST")).toEqual({ id: "notes", outcome: "taken", clock: 4 });
     expect(await get("/snapshots", "POST")).toEqual({ id: "notes", outcome: "nothing-to-do", clock: null });
+    const now = { name: "now", clock: 4, time: expect.any(Number), bytes: expect.any(Number) };
+    expect(await get("/tags/now", "PUT")).toEqual({ id: "notes", ...now });
     await running.storage.append("notes", [Y.encodeStateAsUpdate(new Y.Doc())]);
     await running.storage.compact("notes", { force: true });
     const { usage } = (await running.storage.info("notes", { usage: true }))!;

@@ -104,7 +104,9 @@ export interface EventsAnswer {
 }
 
 /** `PUT /api/documents/{id}/tags/{name}`. */
-export type TagAnswer = Tag;
+export interface TagAnswer extends Tag {
+  readonly id: string;
+}
 
 /** `GET /api/documents/{id}/tags`, by clock. */
 export interface TagsAnswer {

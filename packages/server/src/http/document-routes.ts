@@ -132,7 +132,7 @@ function addTags(app: Hono<AppEnv>, site: Site): void {
     const tag = await storage.tag(id, lastOf(context), numberOf(context, "at"));
     if (tag === undefined) throw notFound(id);
     changes.note(id);
-    return context.json(tag satisfies TagAnswer);
+    return context.json({ id, ...tag } satisfies TagAnswer);
   });
   app.delete(`${PATH}/tags/:name`, permit(site, "admin"), async (context) => {
     const id = idOf(context);

@@ -93,7 +93,8 @@ const usage = object<DocumentUsage>({
   heldBytes: count,
 });
 
-const tag = object<Tag>({ name: text, clock: count, time, bytes: count });
+const tagged = { name: text, clock: count, time, bytes: count };
+const tag = object<Tag>(tagged);
 
 type EntryOf<K> = Extract<HistoryEntry, { readonly kind: K }>;
 
@@ -287,7 +288,7 @@ export const ANSWERS: { readonly [N in AnswerName]: Schema<Named[N]> } = {
     clock: orNull(count),
   }),
   SupervisorAnswer: object<Named["SupervisorAnswer"]>({ supervised: flag, pid: count }),
-  TagAnswer: tag,
+  TagAnswer: object<Named["TagAnswer"]>({ id: text, ...tagged }),
   TagsAnswer: object<Named["TagsAnswer"]>({ id: text, tags: list(tag) }),
   TimelineAnswer: object<Named["TimelineAnswer"]>({
     id: text,
