@@ -102,7 +102,7 @@ export interface AppendOptions {
   readonly model?: string;
   /** A token: append only if the document is still in that state (`ABSENT`: does not exist). */
   readonly expected?: string;
-  /** From `newCommitId()`: repeating the call with it writes nothing twice. */
+  /** From `storage.newCommitId()`: repeating the call with it writes nothing twice. */
   readonly commitId?: Uint8Array | string;
   readonly info?: AppendInfo;
 }
