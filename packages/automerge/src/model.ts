@@ -8,7 +8,7 @@
  */
 
 import * as Automerge from "@automerge/automerge";
-import { binaryCodec, type Folded, type Model } from "coppice";
+import { binaryCodec, checkOptions, type Folded, type Model } from "coppice";
 import { applyEvents, forgetOrigin, rememberOrigin } from "./apply.js";
 import { linksOf, readChange } from "./changes.js";
 import { chunkProblem, splitChunks } from "./chunk.js";
@@ -24,9 +24,10 @@ type Doc = Automerge.Doc<unknown>;
 /**
  * Keeps Automerge documents. `handle.change` takes what returns the new document:
  * `handle.change((doc) => Automerge.change(doc, (draft) => { … }))`. Peer versions are made by
- * `encodeHeads`, and `diff` answers are for `Automerge.loadIncremental`.
+ * `encodeHeads`, and `diff` answers are for `Automerge.loadIncremental`. It has no options.
  */
-export function automerge<T = unknown>(): AutomergeModel<T> {
+export function automerge<T = unknown>(options: Readonly<Record<string, never>> = {}): AutomergeModel<T> {
+  checkOptions("automerge", options, {});
   const model: AutomergeModel = {
     name: "automerge",
     stateFormat: 1,

@@ -336,3 +336,10 @@ test("[AM8] restored is replayed: any cut into snapshot and tail shows the same,
     { seed: SEED, numRuns: 25 },
   );
 });
+
+test("[ST97] the model refuses options, of which it has none", () => {
+  expect(() => automerge({ x: 1 } as never)).toThrow(
+    new TypeError("automerge has no option x; there are none"),
+  );
+  expect(() => automerge(null as never)).toThrow("automerge takes an object of options; there are none");
+});

@@ -157,6 +157,8 @@ export function hocuspocusPersistence(
 
 /** The message in a payload of the provider's `stateless` event; `undefined` when it is another one. */
 export function readDurableMessage(payload: string): DurableMessage | undefined {
+  if (typeof payload !== "string")
+    throw new TypeError("readDurableMessage wants the payload of a stateless message: a string");
   if (!payload.startsWith(`{"type":"${DURABLE_MESSAGE}"`)) return undefined;
   try {
     return JSON.parse(payload) as DurableMessage;

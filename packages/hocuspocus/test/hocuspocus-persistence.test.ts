@@ -374,3 +374,11 @@ test("[ST98] the extension refuses what is no open storage", () => {
     "hocuspocusPersistence wants an open storage",
   );
 });
+
+test("[ST103] reading what is durable out of another thing than a payload is refused", () => {
+  for (const given of [5, undefined, null, { payload: "{}" }] as never[])
+    expect(() => readDurableMessage(given)).toThrow(
+      new TypeError("readDurableMessage wants the payload of a stateless message: a string"),
+    );
+  expect(readDurableMessage("{}")).toBeUndefined();
+});

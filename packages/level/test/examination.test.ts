@@ -4,7 +4,7 @@
 
 import { cp, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { type LevelOptions, levelBackend } from "@coppice/level";
+import { examineLevel, type LevelOptions, levelBackend } from "@coppice/level";
 import { ClassicLevel } from "classic-level";
 import { systemEnv } from "coppice";
 import { seededRandom } from "coppice/testing";
@@ -295,4 +295,20 @@ describe("the anchor", () => {
     await rm(anchor);
     await write(location, 6, 1, { anchor });
   });
+});
+
+test("[ST103] an examination of no directory, or of one that there is not, says what it wants", async () => {
+  for (const location of [undefined, "", 5] as never[])
+    await expect(examineLevel(location)).rejects.toThrow(
+      new TypeError('examineLevel wants the directory of the store, as in "./data"'),
+    );
+  for (const [location, code] of [
+    [join(await temporaryDirectory(), "none"), "ENOENT"],
+    [process.execPath, "ENOTDIR"],
+  ] as const)
+    await expect(examineLevel(location)).rejects.toMatchObject({
+      code: "UNAVAILABLE",
+      details: { location },
+      cause: { code },
+    });
 });

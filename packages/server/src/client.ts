@@ -124,6 +124,8 @@ export class DurabilityWatch implements Durability {
   readonly #unwrap: () => void;
 
   constructor(provider: ProviderLike) {
+    if (typeof provider?.doc?.on !== "function" || !Array.isArray(provider.messageHandlers))
+      throw new TypeError("DurabilityWatch wants the WebsocketProvider of y-websocket");
     this.#provider = provider;
     this.#unwrap = beforeDestroy(provider, () => this.#end(new Error("the provider was destroyed")));
     provider.messageHandlers[MESSAGE] = (_encoder: unknown, decoder: { arr: Uint8Array; pos: number }) =>

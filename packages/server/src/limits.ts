@@ -105,7 +105,9 @@ export const SERVER_LIMITS: ServerLimits = {
  */
 export function serverLimits(changed: Partial<ServerLimits> = {}): ServerLimits {
   for (const [name, value] of Object.entries(changed)) {
-    if (!(name in SERVER_LIMITS)) throw new RangeError(`there is no limit ${name}`);
+    if (!Object.hasOwn(SERVER_LIMITS, name)) {
+      throw new RangeError(`there is no limit ${name}; there are ${Object.keys(SERVER_LIMITS).join(", ")}`);
+    }
     if (!Number.isSafeInteger(value) || value < 1) throw new RangeError(`${name} must be an integer from 1`);
   }
   return { ...SERVER_LIMITS, ...changed };

@@ -1,7 +1,9 @@
 // What the HTTP API makes of parameters that contradict each other, of ends of pages, and of who goes away.
 import type { IncomingMessage } from "node:http";
 import { serve } from "@coppice/server";
+import { DurabilityWatch } from "@coppice/server/client";
 import { afterEach, describe, expect, test } from "vitest";
+import * as Y from "yjs";
 import { cleanUp, type Running, run, typed, until } from "./support.js";
 
 afterEach(cleanUp);
@@ -182,4 +184,11 @@ test("[SV104] who goes away in a fork or a check is no error of the server, over
       expect([path, errors, metrics.value("errors")]).toEqual([path, [], 0]);
     }
   storage.check = check;
+});
+
+test("[ST103] a watch of what is no provider is refused, and says what it wants", () => {
+  for (const given of [undefined, {}, { doc: new Y.Doc() }, "ws://localhost"] as never[])
+    expect(() => new DurabilityWatch(given)).toThrow(
+      new TypeError("DurabilityWatch wants the WebsocketProvider of y-websocket"),
+    );
 });

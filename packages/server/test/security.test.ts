@@ -409,7 +409,13 @@ describe("addresses", () => {
 
   test("[SV46] limits that cannot be are refused when the server is made", async () => {
     await expect(listen({ limits: { idleMs: 0 } })).rejects.toThrow(RangeError);
-    await expect(listen({ limits: { whatMax: 1 } as object })).rejects.toThrow("there is no limit whatMax");
+    await expect(listen({ limits: { whatMax: 1 } as object })).rejects.toThrow(
+      "there is no limit whatMax; there are connectionsMax, ",
+    );
+    for (const name of ["pingms", "toString"])
+      await expect(listen({ limits: { [name]: 1 } as object })).rejects.toThrow(
+        `there is no limit ${name}; `,
+      );
   });
 
   test("[SV47] warns of an internal error where there is no onError", async () => {

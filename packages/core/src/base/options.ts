@@ -63,14 +63,15 @@ export function checkOptions(
   options: object,
   kinds: Readonly<Record<string, OptionKind>>,
 ): void {
+  const there = Object.keys(kinds).join(", ") || "none";
   if (typeof options !== "object" || options === null) {
-    throw new TypeError(`${call} takes an object of options; there are ${Object.keys(kinds).join(", ")}`);
+    throw new TypeError(`${call} takes an object of options; there are ${there}`);
   }
   for (const name of Object.keys(options)) {
     const value: unknown = options[name as keyof typeof options];
     const kind = Object.hasOwn(kinds, name) ? kinds[name] : undefined;
     if (kind === undefined) {
-      throw new TypeError(`${call} has no option ${name}; there are ${Object.keys(kinds).join(", ")}`);
+      throw new TypeError(`${call} has no option ${name}; there are ${there}`);
     }
     if (value === undefined || IS[kind](value)) continue;
     throw new TypeError(`${call}: ${name} must be ${MUST_BE[kind]}`);

@@ -44,6 +44,8 @@ export async function runCases<Context extends { readonly name: string }>(
   context: Context,
   options: RunOptions = {},
 ): Promise<Report> {
+  if (!Array.isArray(cases))
+    throw new TypeError("runCases wants cases, as in runCases(backendCases, subject)");
   const results: CaseResult[] = [];
   for (const assertSubject of new Set(cases.map((item) => item.assertSubject))) assertSubject?.(context);
   for (const item of cases) {

@@ -15,7 +15,7 @@ import type { CompactAllOptions, CompactAllResult, CompactProgress } from "../st
 import type { CompactOptions, CompactResult } from "../storage/compaction.js";
 import type { DocumentInfo, InfoOptions, ListOptions } from "../storage/queries.js";
 import { fromWire, lineReader, toBytes, toError, toLine } from "./lines.js";
-import { type ControlPlace, readPlace } from "./place.js";
+import { type ControlPlace, checkDirectory, readPlace } from "./place.js";
 
 /** The largest value, in base 64. */
 const LINE_BYTES_MAX = 128 * 1024 * 1024;
@@ -30,6 +30,7 @@ const BUSY_EACH_MS = 50;
  * has it. Rejects for a socket that is there and may not be used.
  */
 export async function findOwner(directory: string): Promise<StoreOwner | undefined> {
+  checkDirectory("findOwner", directory);
   const place = await readPlace(directory);
   if (place === undefined) return undefined;
   const owner = new StoreOwner(directory, place);

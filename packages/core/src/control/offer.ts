@@ -19,7 +19,7 @@ import type { DocumentStorage } from "../storage/storage.js";
 import type { HistoryPolicy } from "../storage/trimming.js";
 import { compactAllAlone } from "./alone.js";
 import { describe, readLines, toLine, toText, toWire } from "./lines.js";
-import { choosePlace, removePlace, writePlace } from "./place.js";
+import { checkDirectory, choosePlace, removePlace, writePlace } from "./place.js";
 
 /** What can be asked for. */
 export type ControlledStorage = Pick<
@@ -45,10 +45,15 @@ type Tell = (progress: unknown) => Promise<void>;
 
 /**
  * Offers an open storage, whose backend lives in `directory`, to other processes of this user. Resolves when
- * it can be reached. Rejects with `UNAVAILABLE` when there is no place for a socket, with `TRAIT_MISSING` for
- * a storage that several processes may open anyway, and as the file system refuses.
+ * it can be reached. Rejects with `UNAVAILABLE` when there is no place for a socket, or no such directory,
+ * with `TRAIT_MISSING` for a storage that several processes may open anyway, and as the file system refuses.
  */
 export async function offerControl(storage: ControlledStorage, directory: string): Promise<Control> {
+  if (typeof storage?.compactAll !== "function")
+    throw new TypeError(
+      "offerControl wants an open storage: await DocumentStorage.open({ backend, models })",
+    );
+  checkDirectory("offerControl", directory);
   if (!storage.traits.exclusive)
     throw new CoppiceError(
       "TRAIT_MISSING",

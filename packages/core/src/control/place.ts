@@ -31,13 +31,20 @@ export const CONTROL_FILE = "coppice-control.json";
 const SOCKET_PATH_BYTES_MAX = 100;
 const FILE_BYTES_MAX = 4096;
 
+/** Throws a `TypeError` for what names no directory. */
+export function checkDirectory(call: string, directory: unknown): void {
+  if (typeof directory === "string" && directory !== "") return;
+  throw new TypeError(`${call} wants the directory of the store, as in "./data"`);
+}
+
 /**
- * A new address and token for the store in this directory. Rejects with `UNAVAILABLE` when there is no place.
+ * A new address and token for the store in this directory. Rejects with `UNAVAILABLE` when there is no place,
+ * or no such directory.
  */
 export async function choosePlace(directory: string): Promise<ControlPlace> {
   const token = randomBytes(32).toString("base64url");
   const digest = createHash("sha256")
-    .update(await realpath(directory))
+    .update(await pathOf(directory))
     .digest("hex")
     .slice(0, 16);
   const { pid } = process;
@@ -51,6 +58,15 @@ export async function choosePlace(directory: string): Promise<ControlPlace> {
       return { address, token, pid };
   }
   throw new CoppiceError("UNAVAILABLE", "there is no directory for the control socket; set XDG_RUNTIME_DIR");
+}
+
+async function pathOf(directory: string): Promise<string> {
+  try {
+    return await realpath(directory);
+  } catch (cause) {
+    const message = "the directory of the store, where its control is offered, cannot be found";
+    throw new CoppiceError("UNAVAILABLE", message, { cause, details: { location: directory } });
+  }
 }
 
 /** Replaces what an earlier owner left. */

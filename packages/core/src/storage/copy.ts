@@ -14,6 +14,7 @@
  */
 
 import { type CoppiceError, type ErrorCode, isCoppiceError } from "../base/errors.js";
+import { checkStorage } from "../base/options.js";
 import type { Entry, Expectation, Key, ScanOptions } from "../contract/backend.js";
 import { type Gap, scanAround } from "./check-unreadable.js";
 import type { Context } from "./context.js";
@@ -82,6 +83,13 @@ export interface CopyResult {
    */
   readonly stopped: "signal" | "full" | "poisoned" | undefined;
   readonly durationMs: number;
+}
+
+/** For what `copyTo` cannot copy to. */
+export function noTarget(target: unknown, isStorage: boolean): TypeError {
+  if (isStorage) return new TypeError("copyTo wants another storage: the target is the source itself");
+  checkStorage("copyTo", target);
+  return new TypeError("copyTo wants a storage of this copy of the package: the target is of another copy");
 }
 
 const DOCUMENTS_MAX = 10_000;

@@ -181,6 +181,7 @@ export function initialEvents(model: AnyModel, initial: unknown): unknown[] {
 
 /** The edit itself; what an asynchronous one does later would be no part of it. */
 export function atOnce(call: string, fn: (doc: unknown) => unknown): (doc: unknown) => unknown {
+  if (typeof fn !== "function") throw new TypeError(`${call} takes a function that edits the document`);
   return (doc) => {
     const result = fn(doc);
     if (!(result instanceof Promise)) return result;

@@ -28,7 +28,7 @@ import {
   snapshotDocument,
 } from "./compaction.js";
 import { assertRoom, type Context, modelOf, recovering, snapshotFailed } from "./context.js";
-import { type CopyOptions, type CopyResult, copyStore } from "./copy.js";
+import { type CopyOptions, type CopyResult, copyStore, noTarget } from "./copy.js";
 import {
   deleteDocument,
   type EraseOptions,
@@ -436,9 +436,8 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    */
   async copyTo(target: DocumentStorage<readonly AnyModel[]>, options: CopyOptions = {}): Promise<CopyResult> {
     this.#assertReady("copyTo", options);
-    if (!(#context in Object(target)) || target.#context === this.#context) {
-      throw new TypeError("copyTo needs another storage of this copy of the package");
-    }
+    const isStorage = #context in Object(target);
+    if (!isStorage || target.#context === this.#context) throw noTarget(target, isStorage);
     target.#assertReady();
     return copyStore(this.#context, target.#context, (id) => target.#removal(id), options);
   }

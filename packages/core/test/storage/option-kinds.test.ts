@@ -104,7 +104,7 @@ test("[ST97] a value of another kind is refused, names what it must be, and noth
     [storage, ["compactAll", { onProgress: 5 }], "compactAll: onProgress must be a function"],
     [storage, ["check", { signal: 5 }], "check: signal must be an AbortSignal"],
     [storage, ["check", { repair: Number.NaN }], "check: repair must be true or false"],
-    [storage, ["copyTo", "level:./x"], "copyTo needs another storage"],
+    [storage, ["copyTo", "level:./x"], "copyTo wants an open storage"],
     [storage, ["append", "d", naming("x")], "events must be an array, as in [update]"],
     [handle, ["close", { discard: "no" }], "close: discard must be true or false"],
   ];

@@ -86,8 +86,8 @@ const newest = new WeakMap<YjsStorage, Map<string, DocBinding>>();
 
 /**
  * Binds a Y.Doc to a document of the storage: loads what is stored into it, and appends whatever changes it
- * from now on. `loaded` says how loading went; only what is no storage, no Y.Doc or no option throws, a
- * `TypeError`. Content that the Y.Doc has already is stored as well, if it is new.
+ * from now on. `loaded` says how loading went; only what is no storage, no id, no Y.Doc or no option throws,
+ * a `TypeError`. Content that the Y.Doc has already is stored as well, if it is new.
  */
 export function bindDoc(
   storage: YjsStorage,
@@ -97,7 +97,8 @@ export function bindDoc(
 ): DocBinding {
   checkOptions("bindDoc", options, OPTIONS);
   checkStorage("bindDoc", storage, MODEL);
-  if (typeof doc?.on !== "function") throw new TypeError("bindDoc wants a Y.Doc");
+  if (typeof id !== "string" || id === "")
+    throw new TypeError("bindDoc wants the id of a document: a string that is not empty");
   return new DocBinding(storage, id, doc, options);
 }
 
@@ -136,6 +137,7 @@ export class DocBinding {
 
   /** @internal Use `bindDoc`. */
   constructor(storage: YjsStorage, id: string, doc: Y.Doc, options: BindingOptions) {
+    if (typeof doc?.on !== "function") throw new TypeError("bindDoc wants a Y.Doc");
     this.id = id;
     this.doc = doc;
     this.#storage = storage;

@@ -12,7 +12,7 @@
 
 import { checkOptions, checkStorage, type OptionKinds } from "coppice";
 import type * as Y from "yjs";
-import { type BindingOptions, bindDoc, type DocBinding } from "./binding.js";
+import { type BindingOptions, DocBinding } from "./binding.js";
 import { MODEL, type YjsStorage } from "./loading.js";
 
 export type WebsocketPersistenceOptions = Omit<BindingOptions, "paused">;
@@ -70,7 +70,8 @@ export function websocketPersistence(
     provider: storage,
 
     bindState(name, doc) {
-      const binding = byDoc.get(doc) ?? bindDoc(storage, name, doc, options);
+      // Clients choose the names: of one that is no id onError is told, since a throw would end the server.
+      const binding = byDoc.get(doc) ?? new DocBinding(storage, name, doc, options);
       if (byDoc.has(doc)) return binding.loaded;
       byDoc.set(doc, binding);
       byName.set(name, binding);

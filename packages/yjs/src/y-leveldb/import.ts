@@ -10,6 +10,7 @@
 import {
   CoppiceError,
   checkOptions,
+  checkStorage,
   type DocumentStorage,
   equalBytes,
   isCoppiceError,
@@ -94,9 +95,10 @@ export async function importYLeveldb(
   options: ImportOptions = {},
 ): Promise<ImportReport> {
   checkOptions("importYLeveldb", options, OPTIONS);
-  if (typeof (source as Partial<YLeveldbSource>).iterator !== "function") {
+  if (typeof (source as Partial<YLeveldbSource> | undefined)?.iterator !== "function") {
     throw new TypeError("importYLeveldb wants the old database, open: new ClassicLevel(directory)");
   }
+  checkStorage("importYLeveldb", storage, "yjs");
   await opened(source);
   const { onDocument, signal } = options;
   const report = { documents: 0, imported: 0, present: 0, updates: 0, appended: 0 };

@@ -48,3 +48,31 @@ test("[ST98] the drop-ins refuse a storage without their model, before anything 
   expect(() => new LeveldbPersistence(loose)).toThrow(wanted);
   await storage.close();
 });
+
+test("[ST103] the drop-ins and the import refuse what is missing, or another thing, and say what they want", async () => {
+  const storage = await DocumentStorage.open({ backend: memoryBackend(), models: [yjs()] });
+  for (const id of ["", undefined, 5] as never[])
+    expect(() => bindDoc(storage, id, new Y.Doc())).toThrow(
+      new TypeError("bindDoc wants the id of a document: a string that is not empty"),
+    );
+  const importing = importYLeveldb as (...given: readonly unknown[]) => Promise<unknown>;
+  const source = { iterator: async function* () {} };
+  await expect(importing()).rejects.toThrow("importYLeveldb wants the old database, open");
+  for (const wrong of [undefined, "./data", memoryBackend()])
+    await expect(importing(source, wrong)).rejects.toThrow("importYLeveldb wants an open storage: await");
+  await storage.close();
+});
+
+test("[ST103] a client that asks for a document without a name ends no server of the drop-in", async () => {
+  const storage = await DocumentStorage.open({ backend: memoryBackend(), models: [yjs()] });
+  const errors: unknown[] = [];
+  const persistence = websocketPersistence(storage, { onError: (error) => void errors.push(error) });
+  const doc = new Y.Doc();
+  await expect(persistence.bindState("", doc)).rejects.toMatchObject({ code: "ID_INVALID" });
+  expect(errors).toMatchObject([{ code: "ID_INVALID" }]);
+  expect(() => persistence.bindState("d", undefined as never)).toThrow(
+    new TypeError("bindDoc wants a Y.Doc"),
+  );
+  doc.destroy();
+  await storage.close();
+});
