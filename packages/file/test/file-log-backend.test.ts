@@ -2,7 +2,7 @@
 
 import { chown, mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { checkFileLog, type FileLogOptions, fileLogBackend } from "@coppice/file";
+import { type FileLogOptions, fileLogBackend } from "@coppice/file";
 import { crashModels, failure, SimulatedDisk } from "@coppice/file/testing";
 import { type Backend, DocumentStorage, Guard, isCoppiceError, LIMITS, systemEnv } from "coppice";
 import { seededRandom, simulatedEnv } from "coppice/testing";
@@ -34,14 +34,6 @@ test("[FL2] options that are wrong throw at once, and say what would be right", 
   expect(() => fileLogBackend("d", { segmentsMax: 1 })).toThrow(RangeError);
   expect(() => fileLogBackend("d", { blocking: 1 as unknown as boolean })).toThrow(/blocking must be/);
   expect(() => fileLogBackend("d", { mergeDeadRatioMin: 0 })).toThrow(RangeError);
-});
-
-test("[FL2] and so are those of a check", async () => {
-  const check = (...given: unknown[]) => checkFileLog(...(given as Parameters<typeof checkFileLog>));
-  await expect(check("d", { repiar: true })).rejects.toThrow(/no option repiar; there are repair/);
-  await expect(check("d", { repair: 1 })).rejects.toThrow(/repair must be true or false/);
-  await expect(check("d", { segmentBytesMax: 1 })).rejects.toThrow(RangeError);
-  await expect(check()).rejects.toThrow(/path of a directory/);
 });
 
 test("[FL2] where there is no store, opening without createIfMissing makes none", async () => {

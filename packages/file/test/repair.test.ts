@@ -45,6 +45,14 @@ async function linesOf(disk: SimulatedDisk): Promise<string[]> {
   return lines;
 }
 
+test("[FL2] options of a check that are wrong are refused", async () => {
+  const call = (...given: unknown[]) => checkFileLog(...(given as Parameters<typeof checkFileLog>));
+  await expect(call("d", { repiar: true })).rejects.toThrow(/no option repiar; there are repair/);
+  await expect(call("d", { repair: 1 })).rejects.toThrow(/repair must be true or false/);
+  await expect(call("d", { segmentBytesMax: 1 })).rejects.toThrow(RangeError);
+  await expect(call()).rejects.toThrow(/path of a directory/);
+});
+
 test("[FL17] a store without damage is read whole, and a repair changes nothing", async () => {
   for (const close of [true, false]) {
     const { disk, lines } = await storeOf(60, close);
