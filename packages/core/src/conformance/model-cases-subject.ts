@@ -1,10 +1,12 @@
 /**
  * What the cases about models are made of: peers that edit and exchange events, logs, damaged events.
  *
- * Invariant: chance comes from the subject's seed alone, and every failure names the seed.
+ * Invariants: what a model gives is copied, since it may use its buffers again; chance comes from the
+ * subject's seed alone, and every failure names the seed.
  */
 
 import type { Applied, Model, Tracker } from "../contract/model.js";
+import { ownBytes } from "../contract/model-results.js";
 import { assertMembers } from "../contract/model-shape.js";
 import { assert, assertBytes, assertMembersOf, type Case, CaseFailure, Random } from "./cases.js";
 
@@ -73,7 +75,7 @@ export class Peer {
   }
 
   get version(): Uint8Array {
-    return this.subject.model.version(this.doc);
+    return ownBytes(this.subject.model.version(this.doc));
   }
 
   get content(): string {
@@ -171,7 +173,7 @@ export function modelCase(
 }
 
 export function sameDocument(subject: ModelSubject, doc: unknown, expected: Peer, what: string): void {
-  assertBytes(subject.model.version(doc), expected.version, `${what}: version`);
+  assertBytes(ownBytes(subject.model.version(doc)), expected.version, `${what}: version`);
   const [content, wanted] = [subject.content(doc), expected.content];
   assert(content === wanted, `${what}: content should be ${wanted}, but is ${content}`);
 }

@@ -7,6 +7,7 @@
 
 import { equalBytes, toHex } from "../base/bytes.js";
 import type { EventLinks, StoredState } from "../contract/model.js";
+import { ownBytes, ownFolded } from "../contract/model-results.js";
 import { assert, assertBytes, Random } from "./cases.js";
 import {
   applyTo,
@@ -53,7 +54,7 @@ const documentCases: readonly ModelCase[] = [
     assert(formats.includes(model.stateFormat), "restore does not read what snapshot writes");
   }),
   modelCase("MD2", "every restored document writes under a fresh identity", (subject, random) => {
-    const snapshot = subject.model.snapshot(writeLine(subject, random, 3).peer.doc);
+    const snapshot = ownBytes(subject.model.snapshot(writeLine(subject, random, 3).peer.doc));
     const [one, two] = [new Peer(subject, snapshot), new Peer(subject, snapshot)];
     const [first, second] = [one.edit(random), two.edit(random)];
     const alone = new Peer(subject, snapshot);
@@ -70,13 +71,17 @@ const documentCases: readonly ModelCase[] = [
     for (const peer of writeLog(subject, random).peers) {
       const restored = subject.model.restore(subject.model.snapshot(peer.doc));
       sameDocument(subject, restored, peer, "restored");
-      assertBytes(subject.model.peerVersion(restored), subject.model.peerVersion(peer.doc), "peer version");
+      assertBytes(
+        ownBytes(subject.model.peerVersion(restored)),
+        subject.model.peerVersion(peer.doc),
+        "peer version",
+      );
     }
     const empty = new Peer(subject);
     sameDocument(subject, subject.model.restore(subject.model.snapshot(empty.doc)), empty, "restored empty");
   }),
   modelCase("MD4", "restore and fold refuse a snapshot that was cut short or is empty", (subject, random) => {
-    const snapshot = subject.model.snapshot(writeLog(subject, random).whole.doc);
+    const snapshot = ownBytes(subject.model.snapshot(writeLog(subject, random).whole.doc));
     for (let end = 0; end < snapshot.length; end += 1 + Math.floor(snapshot.length / 300)) {
       const cut = snapshot.slice(0, end);
       assertThrows(() => subject.model.restore(cut), `restore of ${end} of ${snapshot.length} bytes`);
@@ -178,7 +183,7 @@ const applyCases: readonly ModelCase[] = [
       const { held } = holding.receive(rest);
       const restored = new Peer(subject, model.snapshot(holding.doc));
       sameDocument(subject, restored.doc, holding, "restored");
-      assertBytes(model.peerVersion(restored.doc), model.peerVersion(holding.doc), "peer version");
+      assertBytes(ownBytes(model.peerVersion(restored.doc)), model.peerVersion(holding.doc), "peer version");
       restored.receive(events.slice(0, 1));
       assert(!equalBytes(restored.version, author.version), "the snapshot held what was reported as held");
       const again = restored.receive(held.map((index) => rest[index]));
@@ -258,14 +263,14 @@ const foldCases: readonly ModelCase[] = [
     const offered = [...random.shuffle(events.slice(1)), ...damaged(subject, events[1], random).slice(0, 5)];
     const peer = new Peer(subject);
     const applied = peer.receive(offered);
-    const folded = model.fold(undefined, offered);
+    const folded = ownFolded(model.fold(undefined, offered));
     assert(`${folded.held}` === `${applied.held}`, `held ${folded.held} by fold, ${applied.held} by apply`);
     const [a, b] = [folded, applied].map(({ refused }) => `${refused.map((refusal) => refusal.index)}`);
     assert(a === b, `refused ${a} by fold, ${b} by apply`);
     sameDocument(subject, model.restore(folded.snapshot), peer, "folded");
     assertBytes(folded.version, peer.version, "version of the fold");
     assertBytes(folded.peerVersion, model.peerVersion(peer.doc), "peer version of the fold");
-    const all = model.fold(undefined, events);
+    const all = ownFolded(model.fold(undefined, events));
     sameDocument(subject, model.restore(all.snapshot), whole, "all folded");
   }),
   modelCase("MD15", "fold in slices is fold at once", (subject, random) => {
@@ -277,7 +282,7 @@ const foldCases: readonly ModelCase[] = [
       let waiting: unknown[] = [];
       while (left.length > 0) {
         const offered = [...waiting, ...left.splice(0, 1 + random.below(9))];
-        const folded = model.fold(snapshot, offered);
+        const folded = ownFolded(model.fold(snapshot, offered));
         snapshot = folded.snapshot;
         waiting = folded.held.map((index) => offered[index]);
       }
@@ -341,15 +346,15 @@ const captureCases: readonly ModelCase[] = [
     const { events, whole } = writeLog(subject, random);
     const all = events;
     for (const some of [all, all.slice(0, 1), []]) {
-      const decoded = codec.decode(codec.encode(some).slice());
+      const decoded = codec.decode(ownBytes(codec.encode(some)));
       assert(decoded.length === some.length, `${decoded.length} of ${some.length} events came back`);
-      assertBytes(codec.encode(decoded), codec.encode(some), "encoded again");
+      assertBytes(ownBytes(codec.encode(decoded)), codec.encode(some), "encoded again");
     }
     const peer = new Peer(subject);
-    peer.receive(codec.decode(codec.encode(all)));
+    peer.receive(codec.decode(ownBytes(codec.encode(all))));
     sameDocument(subject, peer.doc, whole, "from decoded events");
     for (const event of all) assert(codec.size(event) > 0, "an event has no size");
-    const payload = codec.encode(all);
+    const payload = ownBytes(codec.encode(all));
     const cut = payload.slice(0, payload.length - 1);
     assertThrows(() => codec.decode(cut), "decode of a payload without its last byte");
   }),
@@ -392,16 +397,16 @@ const peerCases: readonly ModelCase[] = [
     (subject, random) => {
       const { model } = subject;
       const { events, whole } = writeLog(subject, random);
-      const all = model.snapshot(whole.doc);
+      const all = ownBytes(model.snapshot(whole.doc));
       const covers = (doc: unknown, snapshot: Uint8Array): boolean => model.covers!(doc, snapshot);
       for (let round = 0; round < 8; round++) {
         const part = new Peer(subject);
         part.receive(events.slice(0, random.below(events.length + 1)));
-        const older = model.snapshot(part.doc);
+        const older = ownBytes(model.snapshot(part.doc));
         assert(covers(model.restore(all), older), `part ${round} of a document is said to be more than it`);
         assert(covers(model.restore(older), older), `part ${round} is said to lack what it has`);
         part.edit(random);
-        const own = model.snapshot(part.doc);
+        const own = ownBytes(model.snapshot(part.doc));
         assert(!covers(model.restore(all), own), `an edit beside part ${round} is taken for a part of it`);
       }
       assert(!covers(model.create(), all), "an empty document is said to have everything");
@@ -544,14 +549,14 @@ function orderedBy(ancestors: readonly ReadonlySet<number>[], random: Random): n
 function storedAt(subject: ModelSubject, events: readonly unknown[], split: number): StoredState<unknown> {
   const { model } = subject;
   if (split === 0) return { version: undefined, peerVersion: undefined, snapshot: undefined, tail: events };
-  const { snapshot, version, peerVersion } = model.fold(undefined, events.slice(0, split));
+  const { snapshot, version, peerVersion } = ownFolded(model.fold(undefined, events.slice(0, split)));
   return { snapshot, version, peerVersion, tail: events.slice(split) };
 }
 
 /** Asks first without the snapshot, as storage does. */
 function receiveDiff(subject: ModelSubject, doc: unknown, stored: StoredState<unknown>): unknown {
   const { model } = subject;
-  const peer = model.peerVersion(doc);
+  const peer = ownBytes(model.peerVersion(doc));
   const answer = model.diff?.({ ...stored, snapshot: undefined }, peer) ?? model.diff?.(stored, peer);
   assert(answer !== undefined, "diff asked for the snapshot although it was given");
   if (subject.receiveDiff !== undefined) return subject.receiveDiff(doc, answer);

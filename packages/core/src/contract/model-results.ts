@@ -4,6 +4,9 @@
  *
  * It is never `CORRUPT`: the bytes are as they were, and a repair must not set them aside. Whether what a
  * model gives is right, the conformance kit tries.
+ *
+ * A model may use the buffers of what it gave again with the next call of it: what outlives that is copied,
+ * and before anything else runs, since the next call may be one for another document.
  */
 
 import type { AnyModel, Applied, Folded } from "./model.js";
@@ -19,6 +22,24 @@ export function soundEvents(model: AnyModel, events: unknown): unknown[] {
 export function soundBytes(model: AnyModel, from: string, bytes: unknown): Uint8Array {
   if (isBytes(bytes)) return bytes;
   throw wrong(model, from, "a Uint8Array", kindOf(bytes));
+}
+
+/** A copy of bytes that a model gave; what is none is given on, for those to tell who look at its shape. */
+export function ownBytes<T>(given: T): T {
+  return isBytes(given) ? (new Uint8Array(given) as T & Uint8Array) : given;
+}
+
+/** The same of what `fold` gave. */
+export function ownFolded(folded: Folded): Folded {
+  if (fieldsOf(folded) === undefined) return folded;
+  const { snapshot, version, peerVersion, held, refused } = folded;
+  return {
+    snapshot: ownBytes(snapshot),
+    version: ownBytes(version),
+    peerVersion: ownBytes(peerVersion),
+    held,
+    refused,
+  };
 }
 
 /** What `apply` gave for so many events. */

@@ -7,6 +7,8 @@
  * Rules (`MD` in docs/spec.md):
  * - events are idempotent: applying one twice equals applying it once;
  * - a document that a model hands out writes under a fresh replica identity, never a resumed one;
+ * - bytes that a function gives are copied before the next call: their buffers may then be used again. Events
+ *   that `take` and `decode` give are kept as they are;
  * - what `apply` or `fold` reports as held or refused is NOT in the snapshot taken afterwards; storage keeps
  *   its bytes and offers them again.
  */

@@ -8,6 +8,7 @@
 
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { StoredState } from "../contract/model.js";
+import { ownBytes } from "../contract/model-results.js";
 import type { Context } from "./context.js";
 import { Moved, readSnapshot, withRestarts } from "./reader.js";
 import { readState, type State } from "./state.js";
@@ -64,7 +65,7 @@ function answerFrom(state: State, id: string, peerVersion: Uint8Array): Uint8Arr
     throw new CoppiceError("TRAIT_MISSING", `the ${model.name} model offers no diff`, { details: { id } });
   }
   try {
-    return model.diff(storedOf(state), peerVersion);
+    return ownBytes(model.diff(storedOf(state), peerVersion));
   } catch (error) {
     throw new CoppiceError("ARGUMENT_INVALID", "not a version of this model", {
       cause: error,

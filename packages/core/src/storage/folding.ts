@@ -8,7 +8,7 @@
 
 import { equalBytes } from "../base/bytes.js";
 import type { AnyModel, Folded } from "../contract/model.js";
-import { soundBytes, soundFolded } from "../contract/model-results.js";
+import { ownBytes, ownFolded, soundBytes, soundFolded } from "../contract/model-results.js";
 import { type Context, observe } from "./context.js";
 import type { SnapshotSource } from "./snapshots.js";
 import { encodeEvents, type State } from "./state.js";
@@ -23,7 +23,7 @@ export interface Folder {
 
 /** On the calling thread. */
 export const inlineFolder: Folder = {
-  fold: async (model, snapshot, events) => model.fold(snapshot, events),
+  fold: async (model, snapshot, events) => ownFolded(model.fold(snapshot, events)),
   versionOf: async (model, snapshot) => versionOf(model, snapshot),
   close: async () => undefined,
 };
@@ -32,7 +32,7 @@ export const inlineFolder: Folder = {
 export function versionOf(model: AnyModel, snapshot: Uint8Array): Uint8Array {
   const doc = model.restore(snapshot);
   try {
-    return model.version(doc);
+    return ownBytes(model.version(doc));
   } finally {
     model.dispose?.(doc);
   }
@@ -49,7 +49,7 @@ export async function foldState(
   const folded = soundFolded(model, await folder.fold(model, state.snapshot, events), events.length);
   const held = new Map<number, Uint8Array>();
   for (const index of [...folded.held, ...folded.refused.map((refusal) => refusal.index)]) {
-    held.set(clocks[index]!, encodeEvents(model, id, [events[index]]));
+    held.set(clocks[index]!, ownBytes(encodeEvents(model, id, [events[index]])));
   }
   for (const { index, reason } of folded.refused) {
     observe(context, (observer) => observer.held?.({ id, clock: clocks[index], reason }));

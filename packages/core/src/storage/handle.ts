@@ -37,7 +37,7 @@ import {
 } from "./options.js";
 import type { SnapshotPolicy, SnapshotStats } from "./policy.js";
 import { type Pulled, pullEvents } from "./pulling.js";
-import type { SnapshotSource } from "./snapshots.js";
+import { bytesOf, type SnapshotSource } from "./snapshots.js";
 
 /** What a handle needs of the storage it belongs to. */
 export interface HandleOwner {
@@ -537,9 +537,7 @@ export class DocumentHandle<Doc> {
       clock: this.#clock,
       logBytes: head.logBytes,
       crc: head.crc,
-      bytes: this.#model.snapshot(this.#doc),
-      version: this.#model.version(this.#doc),
-      peerVersion: this.#model.peerVersion(this.#doc),
+      ...bytesOf(this.#model, this.#doc),
       held: new Map(),
       lost: [],
     };

@@ -19,6 +19,7 @@
 import { equalBytes, toHex } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { Entry, Expectation } from "../contract/backend.js";
+import { ownBytes } from "../contract/model-results.js";
 import type { Context } from "./context.js";
 import { type CopyMark, copiedKey, crcOfTags, markEntry, readMark, sliceMarkEntry } from "./copy-mark.js";
 import { abandon } from "./deletion.js";
@@ -256,7 +257,7 @@ async function covers({ source, target, log: { id } }: Ends): Promise<boolean | 
     const isHeld = ({ event }: HeldEvent) =>
       all.held.some((other) => event instanceof Uint8Array && equalBytes(event, other.event as Uint8Array));
     if (!some.held.every((one) => one.event === undefined || isHeld(one))) return false;
-    return all.model.covers(all.doc, some.model.snapshot(some.doc));
+    return all.model.covers(all.doc, ownBytes(some.model.snapshot(some.doc)));
   } finally {
     for (const each of [all, some]) if (each !== undefined) each.model.dispose?.(each.doc);
   }

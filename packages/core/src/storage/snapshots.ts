@@ -14,7 +14,7 @@ import { COMPRESS_BYTES_MIN } from "../base/compression.js";
 import { isCoppiceError } from "../base/errors.js";
 import type { Batch, Entry, Key } from "../contract/backend.js";
 import type { AnyModel } from "../contract/model.js";
-import { soundBytes } from "../contract/model-results.js";
+import { ownBytes, soundBytes } from "../contract/model-results.js";
 import type { Context } from "./context.js";
 import { copiedKey } from "./copy-mark.js";
 import { sealRecord } from "./envelope.js";
@@ -37,6 +37,18 @@ export interface SnapshotSource {
   readonly held: ReadonlyMap<number, Uint8Array>;
   /** Events below `clock` whose bytes a repair set aside. Ascending. */
   readonly lost: readonly number[];
+}
+
+/** What a model gives of a live document for a snapshot of it. */
+export function bytesOf(
+  model: AnyModel,
+  doc: unknown,
+): Pick<SnapshotSource, "bytes" | "version" | "peerVersion"> {
+  return {
+    bytes: ownBytes(model.snapshot(doc)),
+    version: ownBytes(model.version(doc)),
+    peerVersion: ownBytes(model.peerVersion(doc)),
+  };
 }
 
 export interface Staged {

@@ -147,8 +147,8 @@ export function decodeBatch(model: AnyModel, id: string, batch: StoredBatch): un
 }
 
 /**
- * The payload of a batch. Throws `EVENT_INVALID`, also for what is no bytes: written, it would be a batch
- * that nothing can read.
+ * The payload of a batch, to be used before the model is called again. Throws `EVENT_INVALID`, also for what
+ * is no bytes: written, it would be a batch that nothing can read.
  */
 export function encodeEvents({ codec, name }: AnyModel, id: string, events: readonly unknown[]): Uint8Array {
   let payload: unknown;

@@ -43,9 +43,8 @@ parentPort.on("message", async ({ number, task, worker, snapshot, payload }) => 
       return;
     }
     const doc = model.restore(snapshot);
-    const value = model.version(doc);
+    parentPort.postMessage({ number, value: model.version(doc) });
     model.dispose?.(doc);
-    parentPort.postMessage({ number, value });
   } catch (error) {
     parentPort.postMessage({ number, error: String(error?.message ?? error) });
   }

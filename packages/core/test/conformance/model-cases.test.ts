@@ -182,6 +182,15 @@ function setModel(): Model<Doc, Uint8Array> {
   return model;
 }
 
+/** Gives the same bytes in one buffer, whatever it is given. */
+function reusing(): (bytes: Uint8Array) => Uint8Array {
+  const buffer = new Uint8Array(1 << 16);
+  return (bytes) => {
+    buffer.set(bytes);
+    return buffer.subarray(0, bytes.length);
+  };
+}
+
 function subjectOf(model: Model<Doc, Uint8Array>): ModelSubject<Doc, Uint8Array> {
   return {
     name: model.name,
@@ -203,6 +212,27 @@ function subjectOf(model: Model<Doc, Uint8Array>): ModelSubject<Doc, Uint8Array>
 describe("[MD] a set of numbers", () => {
   const subject = subjectOf(setModel()) as ModelSubject;
   for (const item of modelCases) test(item.name, (context) => runCase(item, subject, context.skip));
+});
+
+test("[MD24] the kit finds nothing wrong with a model that uses its buffers again", async () => {
+  const model = setModel();
+  const good = { ...model };
+  const [inOne, encoded] = [reusing(), reusing()];
+  const codec = { ...binaryCodec, encode: (all: readonly Uint8Array[]) => encoded(binaryCodec.encode(all)) };
+  Object.assign(model, {
+    snapshot: (doc: Doc) => inOne(good.snapshot(doc)),
+    version: (doc: Doc) => inOne(good.version(doc)),
+    peerVersion: (doc: Doc) => inOne(good.peerVersion(doc)),
+    fold: (snapshot: Uint8Array | undefined, events: readonly Uint8Array[]) => {
+      const doc = snapshot === undefined ? model.create() : model.restore(snapshot);
+      const { held, refused } = model.apply(doc, events);
+      const [version, peerVersion] = [good.version(doc), good.peerVersion(doc)];
+      return { snapshot: good.snapshot(doc), version, peerVersion, held, refused };
+    },
+    codec,
+  });
+  const report = await runCases(modelCases, subjectOf(model) as ModelSubject);
+  expect(report.results.filter(({ status }) => status !== "passed")).toEqual([]);
 });
 
 interface Mutant {
@@ -340,6 +370,19 @@ const mutants: readonly Mutant[] = [
     rule: "MD14",
     reason: /held .* by fold/,
     wrap: (model) => ({ fold: (snapshot, events) => ({ ...model.fold(snapshot, events), held: [] }) }),
+  },
+  {
+    defect: "fold whose three results share one buffer",
+    rule: "MD14",
+    reason: /folded|version of the fold/,
+    wrap: (model) => ({
+      fold: (snapshot, events) => {
+        const inOne = reusing();
+        const folded = model.fold(snapshot, events);
+        const [version, peerVersion] = [inOne(folded.version), inOne(folded.peerVersion)];
+        return { ...folded, version, peerVersion };
+      },
+    }),
   },
   {
     defect: "fold that begins anew",
