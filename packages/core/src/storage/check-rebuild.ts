@@ -104,6 +104,7 @@ export async function rebuildMeta(
       (floor, { header }) => Math.max(floor, header.chosenTime),
       known?.commitFloor ?? 0,
     ),
+    erased: known?.erased,
     deleted: undefined,
   };
   return { meta, damaged };

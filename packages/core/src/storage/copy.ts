@@ -15,7 +15,7 @@
 
 import { type CoppiceError, type ErrorCode, isCoppiceError } from "../base/errors.js";
 import { checkStorage } from "../base/options.js";
-import type { Entry, Expectation, Key, ScanOptions } from "../contract/backend.js";
+import type { Batch, Entry, Key, ScanOptions } from "../contract/backend.js";
 import { type Gap, scanAround } from "./check-unreadable.js";
 import type { Context } from "./context.js";
 import { eraseDocument, type Removal } from "./deletion.js";
@@ -283,20 +283,20 @@ class Run {
     // Of which ids the others are nobody can tell, so a copy of some documents does not take them.
     const all = this.#options.prefix === undefined;
     for await (const page of all ? source.guard.scan({ space: ERASED_SPACE }) : []) {
-      for (const { key, value } of page) {
-        const known = await readErased(target.guard, key);
-        if (known !== undefined && known.clock >= unsealErased(key, value).clock) continue;
-        await putOnce(target, { key, value }, known?.bytes);
-      }
+      for (const { key, value } of page) await this.#carryRecord(key, unsealErased(key, value).clock, value);
     }
   }
 
   async #carryErasure(id: string): Promise<void> {
     const { meta, erased } = await readPlace(this.#source, id);
     if (erased === undefined || (meta !== undefined && meta.incoming?.fresh !== true)) return;
-    // What began, or was deleted, after it is of a later life.
-    const { meta: present, clock } = await readHead(this.#target, id);
-    if (clock > erased.clock && (present?.deleted !== undefined || present!.base >= erased.clock)) return;
+    // What began, or was deleted, after it is of a later life: it stays, and what it came after goes.
+    const { meta: present, metaBytes, clock } = await readHead(this.#target, id);
+    if (clock > erased.clock && (present?.deleted !== undefined || present!.base >= erased.clock)) {
+      const gone = present?.deleted === undefined ? [] : [{ space: "quarantine", id }];
+      const expect = [{ key: metaKey(id), value: metaBytes }];
+      return this.#carryRecord(erasedKey(id), erased.clock, erased.bytes, { delete: gone, expect });
+    }
     const removal = this.#at(id);
     const { replace = false, signal } = this.#options;
     const { log, handles } = removal;
@@ -309,6 +309,17 @@ class Run {
     await eraseDocument(removal, assertMay, () => [reclaimDueEntry(this.#target)]);
     this.totals.erased++;
     this.#refused = 0;
+  }
+
+  /**
+   * Puts the record of an erasure that the target has not heard of. Its files may hold what was erased:
+   * staged by a copy that was interrupted, or brought by one and deleted here since.
+   */
+  async #carryRecord(key: Key, clock: number, value: Uint8Array, more: Batch = {}): Promise<void> {
+    const target = this.#target;
+    const known = await readErased(target.guard, key);
+    if (known !== undefined && known.clock >= clock) return;
+    await putOnce(target, { key, value }, known?.bytes, { ...more, put: [reclaimDueEntry(target)] });
   }
 
   async carryQuarantine(): Promise<void> {
@@ -331,10 +342,11 @@ class Run {
     const { id, meta, metaBytes, erased } = await readPlace(this.#target, entry.key[1]);
     // What was deleted or erased in the target, or is about to be, does not come back.
     if (meta?.deleted !== undefined || erased !== undefined) return;
-    await putOnce(this.#target, entry, undefined, [
+    const expect = [
       { key: metaKey(id), value: metaBytes },
       { key: erasedKey(id), value: undefined },
-    ]);
+    ];
+    await putOnce(this.#target, entry, undefined, { expect });
   }
 
   /** Does it; what it rejects with is among the failures, if it is one of these or a failed write. */
@@ -385,10 +397,12 @@ async function putOnce(
   { guard }: Context,
   entry: Entry,
   before: Uint8Array | undefined,
-  expect: readonly Expectation[] = [],
+  more: Batch,
 ): Promise<void> {
+  const { put = [], expect = [] } = more;
   try {
-    await guard.commit({ put: [entry], expect: [{ key: entry.key, value: before }, ...expect] });
+    const expected = [{ key: entry.key, value: before }, ...expect];
+    await guard.commit({ ...more, put: [entry, ...put], expect: expected });
   } catch (error) {
     if (!isCoppiceError(error, "COMMIT_CONFLICT")) throw error;
   }

@@ -20,7 +20,7 @@
 import { equalBytes, toHex } from "../base/bytes.js";
 import { crc32 } from "../base/checksum.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
-import type { Batch, Entry, Expectation, Key } from "../contract/backend.js";
+import type { Batch, Deletion, Entry, Expectation, Key } from "../contract/backend.js";
 import { encodeKey } from "../contract/keys.js";
 import type { Context } from "./context.js";
 import { abandon, wipe } from "./deletion.js";
@@ -60,6 +60,14 @@ export interface Landed {
   readonly bytes: number;
 }
 
+/** The clock at which the id was last erased, as far as this store knows; -1: it was not. */
+export function erasedClock({ erased, meta }: Pick<Place, "erased" | "meta">): number {
+  return Math.max(erased?.clock ?? -1, meta?.erased ?? -1);
+}
+
+/** What goes with the commit after which there is the document. */
+export type Beside = Pick<Batch, "put" | "delete">;
+
 export async function readPlace(context: Context, id: string): Promise<Place> {
   const metaBytes = await context.guard.get(metaKey(id));
   const meta = metaBytes && unsealMeta(id, metaBytes);
@@ -94,7 +102,7 @@ export function land(
   log: DocumentLog,
   place: Place,
   parts: AsyncIterable<ImagePart>,
-  beside: (end: ImageEnd) => readonly Entry[] = () => [],
+  beside: (end: ImageEnd) => Beside = () => ({}),
 ): Promise<Landed | undefined> {
   return log.hold(() => landHeld(context, log, place, parts, beside));
 }
@@ -104,7 +112,7 @@ async function landHeld(
   log: DocumentLog,
   place: Place,
   parts: AsyncIterable<ImagePart>,
-  beside: (end: ImageEnd) => readonly Entry[],
+  beside: (end: ImageEnd) => Beside,
 ): Promise<Landed | undefined> {
   if (place.meta === undefined) await assertNothingLeft(context, place.id);
   const landing = new Landing(context, log, place);
@@ -195,13 +203,14 @@ class Landing {
 
   async finish(
     { meta, metaBytes }: ImageEnd,
-    entries: readonly Entry[],
+    { put = [], delete: gone = [] }: Beside,
   ): Promise<{ records: number; bytes: number }> {
     const { id, head } = this.#place;
     const { landed } = this.#place;
+    const erased = Math.max(meta.erased ?? -1, erasedClock(this.#place));
     const value =
       metaBytes === undefined
-        ? sealMeta(id, { ...meta, landed }, this.#context.env.now())
+        ? sealMeta(id, { ...meta, landed, ...(erased < 0 ? {} : { erased }) }, this.#context.env.now())
         : sealLanded(id, meta, metaBytes, landed);
     const entry = { key: metaKey(id), value };
     // What is left of a document that was here before must not mix with this one.
@@ -212,7 +221,7 @@ class Landing {
       await this.#verifyStaged();
     }
     const image = [...this.#waiting.splice(0), entry];
-    await this.#flip([...entries, ...image]);
+    await this.#flip([...put, ...image], gone);
     // Not what goes beside it: another copy may write that without changing meta.
     if (!staged) await this.#verify(image);
     this.#claim = undefined;
@@ -229,13 +238,13 @@ class Landing {
   }
 
   /** The one commit that matters: the real meta, last, in the place of what was there. */
-  async #flip(put: readonly Entry[]): Promise<void> {
+  async #flip(put: readonly Entry[], gone: readonly Deletion[]): Promise<void> {
     const { id, erased, metaBytes, head } = this.#place;
     const key = erasedKey(id);
     const replaced = head === undefined || this.#claim !== undefined ? [] : IMAGE_SPACES;
     await this.#commit({
       put,
-      delete: [...(erased === undefined ? [] : [key]), ...replaced.map((space) => ({ space, id }))],
+      delete: [...(erased === undefined ? [] : [key]), ...replaced.map((space) => ({ space, id })), ...gone],
       expect: [
         { key: metaKey(id), value: this.#claim?.bytes ?? metaBytes },
         { key, value: erased?.bytes },
@@ -264,6 +273,7 @@ class Landing {
       created: before?.created ?? env.now(),
       incarnation: before?.incarnation ?? "",
       landed: this.#place.landed,
+      erased: before?.erased,
       base: clock,
       oldest: clock,
       snapshot: undefined,

@@ -82,6 +82,8 @@ export interface Meta {
   readonly repaired?: string;
   /** 8 hexadecimal digits, new whenever a copy puts this document in the place of one that was here. */
   readonly landed?: string | undefined;
+  /** The clock at which the id was erased before, if it was: a copy's target may have what came before. */
+  readonly erased?: number | undefined;
   /** Present in a tombstone: the clock and time at which the document was deleted. */
   readonly deleted: { readonly clock: number; readonly time: number } | undefined;
   /**
@@ -134,9 +136,10 @@ export function unpackRecord(bytes: Uint8Array): unknown {
 /** Throws a `TypeError`, before anything is written, for clocks that `unsealMeta` would refuse. */
 export function sealMeta(id: string, meta: Meta, time: number): Uint8Array {
   assertOrdered(meta);
-  const { snapshot, previous, archive, commits, deleted, incoming, landed, ...plain } = meta;
+  const { snapshot, previous, archive, commits, deleted, incoming, landed, erased, ...plain } = meta;
   const record: Record<string, unknown> = { ...plain };
   if (landed !== undefined) record.landed = landed;
+  if (erased !== undefined) record.erased = erased;
   if (snapshot !== undefined) record.snapshot = snapshot;
   if (previous !== undefined) record.previous = previous;
   if (deleted !== undefined) record.deleted = deleted;
@@ -232,6 +235,7 @@ function readMeta(fields: Fields): Meta {
     commitFloor: fields.integer("commitFloor"),
     ...(fields.has("repaired") ? { repaired: fields.text("repaired") } : {}),
     ...(fields.has("landed") ? { landed: fields.text("landed") } : {}),
+    ...(fields.has("erased") ? { erased: fields.integer("erased") } : {}),
     deleted: deleted && { clock: deleted.integer("clock"), time: deleted.integer("time") },
     ...(incoming && { incoming: { nonce: incoming.text("nonce"), fresh: incoming.flag("fresh") } }),
   };

@@ -18,7 +18,7 @@
 
 import { equalBytes, toHex } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
-import type { Entry, Expectation } from "../contract/backend.js";
+import type { Deletion, Entry, Expectation } from "../contract/backend.js";
 import { ownBytes } from "../contract/model-results.js";
 import type { Context } from "./context.js";
 import { type CopyMark, copiedKey, crcOfTags, markEntry, readMark, sliceMarkEntry } from "./copy-mark.js";
@@ -27,10 +27,11 @@ import type { DocumentLog } from "./document-log.js";
 import type { Handles } from "./handles.js";
 import { deletedError, type Head, readHead } from "./head.js";
 import { IMAGE_SPACES, type ImageBegin, type ImageEnd, type ImagePart, readImage } from "./image.js";
-import { type Landed, land, misread, type Place, readPlace } from "./landing.js";
+import { erasedClock, type Landed, land, misread, type Place, readPlace } from "./landing.js";
 import { type HeldEvent, type Loaded, loadDocument } from "./loader.js";
 import { eventsKey, identityOf, type Meta, metaKey, sealLanded, sealMeta } from "./meta.js";
 import { openBatch } from "./reader.js";
+import { reclaimDueEntry } from "./reclaim-due.js";
 import { SliceWriter } from "./slice-writer.js";
 import { sweep } from "./snapshots.js";
 import { partOf } from "./stages.js";
@@ -198,12 +199,28 @@ async function landImage(
   };
   const place = { ...to, onClaim };
   try {
-    return await land(target, log, place, parts(), (end) => [markEntry(target, to.id, markOf(end, index))]);
+    return await land(target, log, place, parts(), (end) => {
+      const erasure = erasedSince(target, end.meta, to);
+      return { ...erasure, put: [markEntry(target, to.id, markOf(end, index)), ...erasure.put] };
+    });
   } catch (error) {
     // Somebody wrote to what is replaced, or was there first.
     if (isCoppiceError(error, "EXISTS")) return undefined;
     throw error;
   }
+}
+
+/**
+ * What goes with a document, or its tombstone, that began anew over an erased one of which the target may
+ * have something: what damage had set aside there goes, and all else of it leaves the files.
+ */
+function erasedSince(
+  target: Context,
+  meta: Meta,
+  to: Place,
+): { readonly put: readonly Entry[]; readonly delete: readonly Deletion[] } {
+  if ((meta.erased ?? -1) <= erasedClock(to)) return { put: [], delete: [] };
+  return { put: [reclaimDueEntry(target)], delete: [{ space: "quarantine", id: to.id }] };
 }
 
 function markOf({ clock, crc, meta: { incarnation } }: ImageEnd, index: Uint8Array | undefined): CopyMark {
@@ -481,11 +498,13 @@ async function mirrorTombstone(ends: Ends, from: Place, to: Place): Promise<Mirr
   const erased = erasedKey(id);
   // The erasure that a copy has carried here may have come after the document itself.
   const known = to.erased ?? (await readErased(target.guard, erased));
+  const erasure = erasedSince(target, from.meta!, { ...to, erased: known });
   // Nothing of it may lie after the clock at which it was deleted.
   const beyond = live && (head?.clock ?? BEYOND) > deleted.clock ? IMAGE_SPACES : [];
   await target.guard.commit({
-    put: [{ key: metaKey(id), value: from.metaBytes! }],
+    put: [{ key: metaKey(id), value: from.metaBytes! }, ...erasure.put],
     delete: [
+      ...erasure.delete,
       tagsKey(id),
       copiedKey(id),
       ...(known === undefined ? [] : [erased]),

@@ -361,17 +361,19 @@ export class Plan {
 
   #newMeta(model: AnyModel): Meta {
     const { env } = this.#context;
+    const { meta, clock, erased } = this.#head;
     return {
       model: model.name,
       created: this.#now,
       incarnation: toHex(env.random(8)),
-      base: this.#head.clock,
-      oldest: this.#head.clock,
+      base: clock,
+      oldest: clock,
       snapshot: undefined,
       previous: undefined,
       archive: [],
       commits: [],
-      commitFloor: this.#head.meta?.commitFloor ?? 0,
+      commitFloor: meta?.commitFloor ?? 0,
+      erased: erased === undefined ? meta?.erased : clock,
       deleted: undefined,
     };
   }

@@ -1,13 +1,15 @@
 /**
- * Says that files may still hold what a copy has erased: a copy that is stopped, or finds no room, before it
- * has reclaimed leaves that to the next one, which erases nothing itself.
+ * Says that files may still hold what a copy has erased, or what was erased at its source before it came: a
+ * copy that is stopped, or finds no room, before it has reclaimed leaves that to the next one, which erases
+ * nothing itself.
  *
  * | key              | value                             |
  * | ---------------- | --------------------------------- |
  * | `[reclaim, due]` | msgpack map `{ nonce }`, sealed    |
  *
- * Invariants: it is written by the commit that ends an erasure, anew each time; and goes after a reclaim that
- * began when it was there. So what another copy erases while one reclaims stays due.
+ * Invariants: it is written, anew each time, by the commit that ends an erasure, or brings its record, or a
+ * document that began after it; and goes after a reclaim that began when it was there. So what another copy
+ * erases while one reclaims stays due.
  */
 
 import { toHex } from "../base/bytes.js";

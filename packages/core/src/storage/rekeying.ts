@@ -67,6 +67,7 @@ function movedMeta(meta: Meta, run: Run, incarnation: string): Meta {
     ...meta,
     incarnation,
     landed: undefined,
+    erased: undefined,
     base: meta.base + shift,
     oldest: meta.oldest + shift,
     snapshot: ref(meta.snapshot),

@@ -1,0 +1,208 @@
+/** What was erased at the source while its copy was not whole, or before the document began anew there. */
+
+import { type BackendFactory, CoppiceError } from "coppice";
+import { type SimulatedBackend, simulatedBackend } from "coppice/testing";
+import { expect, test } from "vitest";
+import { changed } from "./changed-backend.js";
+import { clean, names, open, pair, type Storage, write } from "./copy-tools.js";
+
+const SECRET = "secret";
+/** More than goes in one commit. */
+const LONG = "abcdefghijklmnopqrst";
+
+/** What of the erased document the target's files still hold, under keys and beside them. */
+const leftIn = (target: SimulatedBackend) => ({
+  dead: target.residue().filter(({ key }) => key[1] === SECRET).length,
+  keys: target.keys().filter(([, id]) => id === SECRET),
+});
+
+const NOTHING = { dead: 0, keys: [] };
+
+/** Counts how often the files are rewritten. */
+function counting(inner: BackendFactory) {
+  const count = { reclaims: 0 };
+  const backend = changed(inner, (opened) => ({
+    reclaim: async () => {
+      count.reclaims++;
+      await opened.reclaim();
+    },
+  }));
+  return { count, backend };
+}
+
+for (const how of ["is stopped", "finds no room"] as const) {
+  test(`[MV48] what a copy had staged when it ${how}, and was then erased, leaves the files`, async () => {
+    const [from, target] = [await open(simulatedBackend({ seed: 1 }), 1), simulatedBackend({ seed: 2 })];
+    const stop = new AbortController();
+    let slices = 0;
+    const backend = changed(target, (opened) => ({
+      commit: async (batch) => {
+        if (batch.put?.some(({ key: [space] }) => space === "events") && ++slices === 2) {
+          if (how === "is stopped") stop.abort();
+          else throw new CoppiceError("STORE_FULL", "no room");
+        }
+        await opened.commit(batch);
+      },
+    }));
+    const { count, backend: counted } = counting(backend);
+    const to = await open(counted, 2);
+    await write(from, SECRET, LONG);
+    expect(await from.copyTo(to, { signal: stop.signal })).toMatchObject({ copied: 0 });
+    expect(leftIn(target)).toMatchObject({ dead: expect.any(Number), keys: [] });
+    expect(leftIn(target).dead).toBeGreaterThan(0);
+    await from.erase(SECRET);
+    for (let run = 0; run < 2; run++) expect(await from.copyTo(to)).toMatchObject({ failures: [] });
+    expect([leftIn(target), count.reclaims]).toEqual([NOTHING, 1]);
+    await clean(from, to);
+  });
+}
+
+for (const next of ["erases it", "erases it and begins anew"] as const) {
+  test(`[MV48] a copy that is killed at any operation before its source ${next}, too`, async () => {
+    let staged = 0;
+    for (let at = 0, crashed = true; crashed; at++) {
+      const { from, to, target } = await pair();
+      await write(from, SECRET, LONG);
+      target.crashAt(target.operationCount + at);
+      crashed = await target.untilCrash(async () => void (await from.copyTo(to)));
+      target.heal();
+      if (!crashed) await to.close();
+      const again = await open(target, 3);
+      if (target.keys().length > 0) staged++;
+      // Half of the time somebody else removes what was staged.
+      if (at % 2 === 0) await again.check({ repair: true });
+      await from.erase(SECRET);
+      if (next !== "erases it") {
+        await (await from.open(SECRET, { recreate: true })).close();
+        await write(from, SECRET, "z");
+      }
+      expect(await from.copyTo(again)).toMatchObject({ failures: [] });
+      if (next === "erases it") expect(leftIn(target), `${at}`).toEqual(NOTHING);
+      else expect([leftIn(target).dead, await names(again, SECRET)], `${at}`).toEqual([0, "z"]);
+      await clean(from, again);
+    }
+    expect(staged).toBeGreaterThan(5);
+  });
+}
+
+for (const options of [{}, { prefix: SECRET }]) {
+  test(`[MV48] what the target has deleted later than its source has erased it, once ${JSON.stringify(options)}`, async () => {
+    const source = simulatedBackend({ seed: 1 });
+    const [from, target] = [await open(source, 1), simulatedBackend({ seed: 2 })];
+    const { count, backend } = counting(target);
+    const to = await open(backend, 2);
+    await write(from, SECRET, "abc");
+    source.flip(["events", SECRET, 1], 40);
+    await from.check({ repair: true });
+    await from.copyTo(to);
+    await write(to, SECRET, "own");
+    await to.delete(SECRET);
+    await from.erase(SECRET);
+    for (let run = 0; run < 3; run++) {
+      expect(await from.copyTo(to, options)).toMatchObject({ erased: 0, failures: [] });
+      expect([leftIn(target), count.reclaims]).toEqual([{ dead: 0, keys: [["meta", SECRET]] }, 1]);
+    }
+    await expect(write(to, SECRET, "z")).rejects.toMatchObject({ code: "DELETED" });
+    await clean(from, to);
+  });
+}
+
+test("[MV48] what the target has begun anew stays, and what it came after leaves the files, once", async () => {
+  const [from, target] = [await open(simulatedBackend({ seed: 1 }), 1), simulatedBackend({ seed: 2 })];
+  const { count, backend } = counting(target);
+  const to = await open(backend, 2);
+  await write(from, SECRET, "abc");
+  await from.copyTo(to);
+  await to.delete(SECRET);
+  await (await to.open(SECRET, { recreate: true })).close();
+  await write(to, SECRET, "own");
+  await from.erase(SECRET);
+  for (let run = 0; run < 3; run++) {
+    expect(await from.copyTo(to)).toMatchObject({ erased: 0, failures: [] });
+    expect([leftIn(target).dead, count.reclaims, await names(to, SECRET)]).toEqual([0, 1, "now"]);
+  }
+  await clean(from, to);
+});
+
+/** Begins the erased document anew. */
+const RENEWALS: readonly [string, (from: Storage) => Promise<unknown>][] = [
+  ["open", async (from) => (await from.open(SECRET, { recreate: true })).close()],
+  ["fork", (from) => from.fork("other", SECRET, { recreate: true })],
+  ["import", (from) => from.import(from.export("other"), { id: SECRET, recreate: true })],
+];
+
+const SINCE: readonly [string, (from: Storage) => Promise<unknown>][] = [
+  ["is there", async () => undefined],
+  ["was compacted", async (from) => from.compact(SECRET)],
+  ["was deleted", (from) => from.delete(SECRET)],
+  [
+    "was deleted, and begun anew",
+    async (from) => {
+      await from.delete(SECRET);
+      await (await from.open(SECRET, { recreate: true })).close();
+    },
+  ],
+];
+
+for (const [how, renew] of RENEWALS) {
+  for (const [what, since] of SINCE) {
+    test(`[MV49] of an erased document that ${how} began anew and that ${what} nothing is left of the old one`, async () => {
+      const source = simulatedBackend({ seed: 1 });
+      const [from, target] = [await open(source, 1), simulatedBackend({ seed: 2 })];
+      const { count, backend } = counting(target);
+      const to = await open(backend, 2);
+      await write(from, "other", LONG);
+      await write(from, SECRET, "abc");
+      source.flip(["events", SECRET, 1], 40);
+      expect((await from.check({ repair: true })).quarantined).toBe(1);
+      await from.copyTo(to);
+      expect((await to.check()).quarantined).toBe(1);
+      await from.erase(SECRET);
+      await renew(from);
+      await write(from, SECRET, "yz");
+      await since(from);
+      for (let run = 0; run < 2; run++) {
+        expect(await from.copyTo(to)).toMatchObject({ failures: [], failed: 0 });
+        expect([(await to.check()).quarantined, leftIn(target).dead, count.reclaims]).toEqual([0, 0, 1]);
+        expect(await names(to, SECRET)).toBe(await names(from, SECRET));
+      }
+      await clean(from, to);
+    });
+  }
+}
+
+test("[MV49] nor where a copy had brought the deletion of the old one before it was erased", async () => {
+  const source = simulatedBackend({ seed: 1 });
+  const [from, target] = [await open(source, 1), simulatedBackend({ seed: 2 })];
+  const to = await open(target, 2);
+  await write(from, SECRET, "abc");
+  source.flip(["events", SECRET, 1], 40);
+  await from.check({ repair: true });
+  await from.copyTo(to);
+  await from.delete(SECRET);
+  await from.copyTo(to);
+  await from.erase(SECRET);
+  await (await from.open(SECRET, { recreate: true })).close();
+  expect(await from.copyTo(to)).toMatchObject({ copied: 1, failures: [] });
+  expect([(await to.check()).quarantined, leftIn(target).dead]).toEqual([0, 0]);
+  await clean(from, to);
+});
+
+test("[MV49] what damage has set aside of the new one stays, in the source and in its copy", async () => {
+  const source = simulatedBackend({ seed: 1 });
+  const { count, backend } = counting(simulatedBackend({ seed: 2 }));
+  const [from, to] = [await open(source, 1), await open(backend, 2)];
+  await write(from, SECRET, "abc");
+  await from.copyTo(to);
+  await from.erase(SECRET);
+  await (await from.open(SECRET, { recreate: true })).close();
+  await write(from, SECRET, "xyz");
+  source.flip(["events", SECRET, 4], 40);
+  await from.check({ repair: true });
+  for (let run = 0; run < 3; run++) {
+    await from.copyTo(to, { replace: true });
+    expect([(await to.check()).quarantined, count.reclaims]).toEqual([1, 1]);
+    await from.compact(SECRET);
+  }
+  await clean(from, to);
+});
