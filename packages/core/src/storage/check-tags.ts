@@ -18,7 +18,7 @@ import type { Folder } from "./folding.js";
 import type { Meta, SnapshotRef } from "./meta.js";
 import { Moved, readSnapshotRecord } from "./reader.js";
 import { hasTaggedStages } from "./snapshots.js";
-import { type TagEntry, tagsKey, unsealTags } from "./tag-index.js";
+import { NO_INDEX, type TagEntry, tagsKey, unsealTags } from "./tag-index.js";
 
 /** At tags that others change all the while. */
 const LOOKS_MAX = 32;
@@ -71,8 +71,7 @@ async function lookAtTags(
   const bytes = await context.guard.get(key);
   if (bytes === undefined) {
     if (!(await hasTaggedStages(context, id, meta))) return NO_TAGS;
-    const message = "there are snapshots of tags, and no index of the tags";
-    return { ...NO_TAGS, finding: { code: "tags-damaged", key, message } };
+    return { ...NO_TAGS, finding: { code: "tags-damaged", key, message: NO_INDEX } };
   }
   let entries: TagEntry[];
   try {

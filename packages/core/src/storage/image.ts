@@ -29,9 +29,10 @@ import {
 } from "./meta.js";
 import { clockAt, type Moment } from "./moments.js";
 import { lastBatch, Moved, openBatch, type StoredBatch, withRestarts } from "./reader.js";
+import { presentTags } from "./snapshots.js";
 import { partOf, type StageRef, type StageSpace, stageKey, stageOf } from "./stages.js";
 import { decodeBatch, encodeEvents } from "./state.js";
-import { furthest, readTags, sealTags, type TagEntry, type Tags, tagsKey } from "./tag-index.js";
+import { furthest, NO_INDEX, sealTags, type TagEntry, type Tags, tagsKey } from "./tag-index.js";
 import { archivedLog, archivedMeta } from "./unarchiving.js";
 
 /**
@@ -145,7 +146,8 @@ async function look(
   at: Moment | undefined,
 ): Promise<Found | undefined> {
   if (meta === undefined || meta.deleted !== undefined) return undefined;
-  const tags = await readTags(context.guard, id);
+  const tags = await presentTags(context, id, meta);
+  if (tags === undefined) throw new Moved(tagsKey(id), NO_INDEX);
   const head = await headClock(context, id, meta, tags);
   const clock = at === undefined ? head : await clockAt(context, id, meta, at);
   if (clock === undefined) return undefined;

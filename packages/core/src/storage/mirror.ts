@@ -24,6 +24,7 @@ import type { Context } from "./context.js";
 import { type CopyMark, copiedKey, crcOfTags, markEntry, readMark, sliceMarkEntry } from "./copy-mark.js";
 import { abandon } from "./deletion.js";
 import type { DocumentLog } from "./document-log.js";
+import { damaged } from "./envelope.js";
 import type { Handles } from "./handles.js";
 import { deletedError, type Head, readHead } from "./head.js";
 import { IMAGE_SPACES, type ImageBegin, type ImageEnd, type ImagePart, readImage } from "./image.js";
@@ -33,9 +34,9 @@ import { eventsKey, identityOf, type Meta, metaKey, sealLanded, sealMeta } from 
 import { openBatch } from "./reader.js";
 import { reclaimDueEntry } from "./reclaim-due.js";
 import { SliceWriter } from "./slice-writer.js";
-import { sweep } from "./snapshots.js";
+import { presentTags, sweep } from "./snapshots.js";
 import { partOf } from "./stages.js";
-import { readTags, sealTags, type TagEntry, tagsKey } from "./tag-index.js";
+import { NO_INDEX, readTags, sealTags, type TagEntry, tagsKey } from "./tag-index.js";
 import { erasedKey, readErased } from "./tombstone.js";
 
 export interface Ends {
@@ -247,7 +248,11 @@ interface Left {
  * source went on. Its tags are, too, when the source has them all.
  */
 async function asLeft({ source, target, log: { id } }: Ends, meta: Meta, head: Head): Promise<Left> {
-  const tags = await readTags(target.guard, id);
+  const present = await presentTags(target, id, meta);
+  if (present === undefined && equalBytes(await target.guard.get(metaKey(id)), head.metaBytes))
+    throw damaged(tagsKey(id), `${NO_INDEX}: repair it, or replace it`);
+  // Or it was deleted meanwhile: then what relies on this conflicts.
+  const tags = present ?? { entries: [], bytes: undefined };
   let isHead = false;
   let isIndex = false;
   for (const mark of [await readMark(target, id), await readMark(source, id)]) {

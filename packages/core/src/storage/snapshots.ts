@@ -21,7 +21,7 @@ import { sealRecord } from "./envelope.js";
 import { heldKey, type Meta, metaKey, packSnapshotRecord, type SnapshotRef, sealMeta } from "./meta.js";
 import { readSnapshotRecord } from "./reader.js";
 import { type StageRef, type StageSpace, stageBytes, stageOf, tooLarge } from "./stages.js";
-import { type TagEntry, tagsKey, unsealTags } from "./tag-index.js";
+import { readTags, type TagEntry, type Tags, tagsKey, unsealTags } from "./tag-index.js";
 
 /** What a snapshot is made of. */
 export interface SnapshotSource {
@@ -243,6 +243,19 @@ export async function hasTaggedStages(context: Context, id: string, { base }: Me
   const range = { space: "tagged", id, from: base + 1 };
   for await (const page of context.guard.scan(range, { limit: 1, values: false })) return page.length > 0;
   return false;
+}
+
+/**
+ * The tags of a document that has this meta. `undefined`: their index has vanished, or this is not its meta
+ * any more. Throws what `readTags` does.
+ */
+export async function presentTags(context: Context, id: string, meta: Meta): Promise<Tags | undefined> {
+  // Somebody may make the first tag between the two looks at index and stages.
+  for (let look = 0; look < 2; look++) {
+    const tags = await readTags(context.guard, id);
+    if (tags.bytes !== undefined || !(await hasTaggedStages(context, id, meta))) return tags;
+  }
+  return undefined;
 }
 
 /** Held records are kept while a snapshot needs them. */

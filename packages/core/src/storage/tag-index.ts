@@ -51,6 +51,9 @@ export interface Tags {
 
 export const tagsKey = (id: string): Key => ["tags", id];
 
+/** What is wrong where there are stages and no index. */
+export const NO_INDEX = "there are snapshots of tags, and no index of the tags";
+
 /** Throws `ARGUMENT_INVALID` for a name that cannot be one. */
 export function checkTagName(id: string, name: string, limits: Limits): void {
   const fail = (what: string, details: Record<string, unknown> = {}) =>

@@ -239,6 +239,7 @@ const HARM: Record<string, (target: SimulatedBackend) => void> = {
   },
   "whose last batch is damaged": (target) => target.flip(["events", "d", 4], 40),
   "whose tags are damaged": (target) => target.flip(["tags", "d"], 20),
+  "whose index of the tags has vanished": (target) => target.deleteRaw(["tags", "d"]),
 };
 
 for (const [what, harm] of Object.entries(HARM)) {
