@@ -15,7 +15,7 @@ import { Disk, type Image, type Names, SURVIVALS, type Survival } from "./labora
 import { note, repetitions, replay, SEED, TEST_MS_MAX } from "./laboratory/effort.js";
 import { toldBy } from "./laboratory/judge.js";
 import { BACKENDS, type BackendName, saysMerged } from "./laboratory/stores.js";
-import { recordingMissing, recordSteps, type Step } from "./laboratory/system-calls.js";
+import { recordingMissing, recordSteps, type Step, stepsOf } from "./laboratory/system-calls.js";
 
 const STATES = 200;
 /** So many states are looked at of one recorded run. */
@@ -90,6 +90,24 @@ async function lookAt(
   expect.soft(fine ? "sound" : kind, `${what}\n${replay("recorded.test.ts", i)}`).toBe("sound");
   return unfinished ? "unfinished" : kind;
 }
+
+test("[LB11] what one thread writes under a number that another one is still closing is recorded", () => {
+  const path = [...Buffer.from("/d/new")].map((byte) => `\\x${byte.toString(16)}`).join("");
+  const trace = [
+    "11 close(9 <unfinished ...>",
+    `12 openat(AT_FDCWD, "${path}", O_WRONLY|O_CREAT|O_TRUNC|O_CLOEXEC, 0644) = 9`,
+    "11 <... close resumed>) = 0",
+    '12 write(9, "\\x61\\x62", 2 <unfinished ...>',
+    "11 close(8) = 0",
+    "12 <... write resumed>) = 2",
+    "12 fdatasync(9) = 0",
+  ];
+  expect(stepsOf("/d", trace.join("\n"))).toEqual([
+    { kind: "create", file: 0, name: "new" },
+    { kind: "write", file: 0, at: 0, bytes: Buffer.from("ab") },
+    { kind: "sync", file: 0 },
+  ]);
+});
 
 // The explorer itself must find what is planted: the same run as if its syncs had been forgotten.
 test.for([

@@ -44,7 +44,12 @@ export async function recordSteps(
 ): Promise<Step[]> {
   const tracing = ["-f", "-xx", "-s", "4000000", "-e", `trace=${CALLS}`, "-e", "signal=none", "-o", record];
   await run("strace", [...tracing, process.execPath, script, ...args], { maxBuffer: 64 * 1024 * 1024 });
-  return new Reader(directory).read(await readFile(record, "latin1"));
+  return stepsOf(directory, await readFile(record, "latin1"));
+}
+
+/** What the trace says of the files of this directory. */
+export function stepsOf(directory: string, trace: string): Step[] {
+  return new Reader(directory).read(trace);
 }
 
 interface Open {
@@ -72,10 +77,14 @@ class Reader {
       const [, thread, rest] = /^(\d+) +(.*)$/s.exec(line) ?? [];
       if (thread === undefined || rest === undefined) continue;
       if (rest.endsWith("<unfinished ...>")) {
-        begun.set(thread, rest.slice(0, -"<unfinished ...>".length).trimEnd());
+        const half = rest.slice(0, -"<unfinished ...>".length).trimEnd();
+        // Its number is free at once: another thread may be given it before this call returns.
+        if (half.startsWith("close(")) this.#open.delete(Number.parseInt(half.slice("close(".length), 10));
+        else begun.set(thread, half);
         continue;
       }
       const call = rest.replace(/^<\.\.\. \w+ resumed>/, () => begun.get(thread) ?? "");
+      begun.delete(thread);
       const [, name, args, result] = /^(\w+)\((.*)\)\s+= (-?\d+)/s.exec(call) ?? [];
       if (name !== undefined && Number(result) >= 0) this.#take(name, args ?? "", Number(result));
     }
