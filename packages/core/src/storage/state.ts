@@ -11,7 +11,7 @@
 import { equalBytes } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError, said } from "../base/errors.js";
 import type { AnyModel } from "../contract/model.js";
-import { soundEvents } from "../contract/model-results.js";
+import { ownBytes, soundEvents } from "../contract/model-results.js";
 import { isBytes } from "../contract/shapes.js";
 import { isWhole, readableFrom, scanLog } from "./archive.js";
 import { type Context, modelOf, observe } from "./context.js";
@@ -146,20 +146,33 @@ export function decodeBatch(model: AnyModel, id: string, batch: StoredBatch): un
   return events;
 }
 
+/** Of each codec so many batches are read back: a wrong one shows in the first, and reading costs as much. */
+const READ_BACK_MAX = 16;
+const readBack = new WeakMap<object, number>();
+
 /**
  * The payload of a batch, to be used before the model is called again. Throws `EVENT_INVALID`, also for what
- * is no bytes: written, it would be a batch that nothing can read.
+ * is no bytes, or is another number of events: written, it would be a batch that nothing can read.
  */
-export function encodeEvents({ codec, name }: AnyModel, id: string, events: readonly unknown[]): Uint8Array {
-  let payload: unknown;
+export function encodeEvents(model: AnyModel, id: string, events: readonly unknown[]): Uint8Array {
+  const { codec, name } = model;
+  let why: string;
   let cause: unknown;
   try {
-    payload = codec.encode(events);
+    const payload: unknown = codec.encode(events);
+    if (isBytes(payload)) {
+      const times = readBack.get(codec) ?? 0;
+      if (times === READ_BACK_MAX) return payload;
+      const own = ownBytes(payload);
+      const { length } = soundEvents(model, codec.decode(own));
+      readBack.set(codec, times + 1);
+      if (length === events.length) return own;
+      why = `: of ${events.length} it gives back ${length}`;
+    } else why = ": what it made is no Uint8Array";
   } catch (error) {
     cause = error;
+    why = said(error);
   }
-  if (isBytes(payload)) return payload;
-  const why = cause === undefined ? ": what it made is no Uint8Array" : said(cause);
   const message = `the ${name} model cannot encode the events${why}; nothing was written`;
   throw new CoppiceError("EVENT_INVALID", message, { cause, details: { id } });
 }

@@ -177,3 +177,33 @@ test("[ST102] a handle whose model gives no bytes for a snapshot stages none", a
     expect(keysIn(backend, "snapshot")).toEqual([]);
   }
 });
+
+test("[ST111] of a codec that gives back other events than it was given nothing is acknowledged", async () => {
+  const { codec } = good;
+  const wrong: [string, Change][] = [
+    ["of 2 it gives back 1", { codec: { ...codec, encode: (events) => codec.encode(events.slice(1)) } }],
+    [
+      "of 2 it gives back 4",
+      { codec: { ...codec, encode: (events) => codec.encode([...events, ...events]) } },
+    ],
+    ["of 2 it gives back 0", decoding(() => [])],
+    [
+      "unreadable",
+      decoding(() => {
+        throw new Error("unreadable");
+      }),
+    ],
+  ];
+  for (const [message, change] of wrong) {
+    const backend = await build("snapshot");
+    const before = await seen(backend);
+    const storage = await openStorage(backend, { models: [growSet(change)] });
+    const appended = storage.append(ID, [event("one"), event("two")]);
+    await expect(appended).rejects.toMatchObject({
+      code: "EVENT_INVALID",
+      message: expect.stringContaining(message),
+    });
+    await storage.close();
+    expect(await seen(backend)).toEqual(before);
+  }
+});
