@@ -4,7 +4,8 @@ import { defineConfig } from "vitest/config";
 // Tests run against the sources: the export condition below is dropped from published manifests.
 const conditions = ["@coppice/source", "import", "module", "node", "default"];
 
-// An isolated file gets a process of its own, at about 0.2 s: for tests that kill, trace, or change globals.
+// An isolated file gets a process of its own, at about 0.2 s: for tests that kill, trace, or change globals, and
+// for one that takes four times as long beside what others have left in memory.
 const isolated = [
   "test/crash/**/*.test.ts",
   "packages/*/test/**/*.isolated.test.ts",

@@ -17,7 +17,7 @@ import { type FileSystem, LoopDisk, loopMissing } from "./laboratory/loop-disk.j
 import { BACKENDS, type BackendName, backendAt } from "./laboratory/stores.js";
 import { merge, total, Writers } from "./laboratory/writers.js";
 
-const CUTS = 20;
+const cutsOf = (backend: BackendName): number => (backend === "file" ? 20 : 10);
 /** A store is cut so often before a new one is begun. */
 const ROUNDS = 10;
 const CALLERS = 8;
@@ -45,7 +45,7 @@ test.for(pairs)(
     try {
       let told = new Map<number, number>();
       let location = "";
-      for (const i of repetitions(CUTS)) {
+      for (const i of repetitions(cutsOf(backend))) {
         if (i % ROUNDS === 0 || location === "") {
           if (location !== "") rmSync(location, { recursive: true });
           location = join(disk.mountPoint, `store-${i}`);
@@ -66,7 +66,7 @@ test.for(pairs)(
     }
     note(`power-${backend}-${kind}`, counts);
     console.log(backend, kind, JSON.stringify(counts));
-    if (!LONG && ONLY === undefined) expect(counts.cuts).toBeGreaterThanOrEqual(CUTS);
+    if (!LONG && ONLY === undefined) expect(counts.cuts).toBeGreaterThanOrEqual(cutsOf(backend));
     expect(counts.acknowledged).toBeGreaterThan(counts.cuts * CALLERS);
   },
 );

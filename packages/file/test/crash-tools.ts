@@ -307,7 +307,7 @@ export async function explore(
     options = {},
     budget = Number.POSITIVE_INFINITY,
     each,
-    replay = `COPPICE_LAB_SEED=${seed} COPPICE_LAB_ONLY=0 npm run unit -- packages/file/test/crash.test.ts -t FL1]`,
+    replay = `COPPICE_LAB_SEED=${seed} COPPICE_LAB_ONLY=0 npm run unit -- packages/file/test/crash.isolated.test.ts -t FL1]`,
   }: ExploreOptions = {},
 ): Promise<Explored> {
   const steps = merges

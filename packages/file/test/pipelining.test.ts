@@ -1,7 +1,7 @@
 /**
  * Commits that are called while one is under way: prepared while that one is being synced, written when it is durable.
  *
- * Crashes and errors at every operation of single writers that do so are in `crash.test.ts` and `faults.test.ts`.
+ * Crashes and errors at every operation of single writers that do so are in `crash.isolated.test.ts` and `faults.test.ts`.
  */
 
 import { crashModels, type DiskImage, failure, SimulatedDisk } from "@coppice/file/testing";

@@ -59,7 +59,7 @@ test("[FL25] each opening on a simulated disk lets the event loop turn, so that 
 test("[FL8] durability process: a killed process loses nothing, a loss of power leaves some moment before", {
   timeout: 300_000,
 }, async () => {
-  const replay = "npm run unit -- packages/file/test/crash.test.ts -t FL8]";
+  const replay = "npm run unit -- packages/file/test/crash.isolated.test.ts -t FL8]";
   const options = { durability: "process" } as const;
   let states = 0;
   for (let seed = 1; seed <= 8; seed++) {
