@@ -136,6 +136,10 @@ function random(): (byteCount: number) => Uint8Array {
  * 0, up to which commit ids count as forgotten.
  */
 export function storable(env: Env): Env {
+  for (const name of ["now", "elapsed", "random", "delay", "turn"] as const) {
+    if (typeof (env as Env | null)?.[name] !== "function")
+      throw new TypeError(`env must have a function ${name}, as systemEnv() has`);
+  }
   const { thread } = env;
   return {
     now: () => {

@@ -65,10 +65,15 @@ export const LIMITS: Limits = {
   tagNameBytesMax: 128,
 };
 
-/** The limits with some changed. Throws a `RangeError` for a limit that is unknown or not a count from 1. */
+/**
+ * The limits with some changed. Throws a `RangeError` for a limit that is unknown or not a count from 1, and
+ * a `TypeError` for what are none.
+ */
 export function withDefaults(changed: Partial<Limits> = {}): Limits {
+  if (typeof changed !== "object" || changed === null)
+    throw new TypeError("limits must be an object, as in { eventBytesMax: 1_000_000 }");
   for (const [name, value] of Object.entries(changed)) {
-    if (!(name in LIMITS)) {
+    if (!Object.hasOwn(LIMITS, name)) {
       throw new RangeError(`there is no limit ${name}; there are ${Object.keys(LIMITS).join(", ")}`);
     }
     if (!Number.isSafeInteger(value) || value < 1) throw new RangeError(`${name} must be an integer from 1`);

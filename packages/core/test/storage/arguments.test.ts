@@ -12,7 +12,12 @@ test("[ST103] a call with another thing than it takes, or nothing, names it and 
   const loosely = (call: unknown) => call as (...given: readonly unknown[]) => unknown;
   const [offer, find, run] = [offerControl, findOwner, runCases].map(loosely) as [never, never, never];
   const call = (fn: unknown, ...given: readonly unknown[]) => loosely(fn)(...given);
+  const open = (more: object) => DocumentStorage.open({ backend, models: [nameSet()], ...more });
   const cases: readonly [what: string, given: () => unknown, says: string][] = [
+    ["limits of null", () => open({ limits: null }), "limits must be an object, as in {"],
+    ["limits of 5", () => open({ limits: 5 }), "limits must be an object, as in {"],
+    ["env of 5", () => open({ env: 5 }), "env must have a function now, as systemEnv() has"],
+    ["half an env", () => open({ env: { now: Date.now } }), "env must have a function elapsed"],
     ["offerControl()", () => call(offer), "offerControl wants an open storage: await DocumentStorage.open({"],
     ["of a backend", () => call(offer, backend, "./data"), "offerControl wants an open storage"],
     ["offerControl(s)", () => call(offer, storage), "offerControl wants the directory of the store"],
