@@ -322,6 +322,8 @@ export class LogWriter {
   }
 
   async #rotate(bytes: number): Promise<Segment> {
+    // A sync that is repeated says nothing of what the failed one has lost.
+    if (this.failure !== undefined) throw poisoned(this.failure);
     const prepared = await this.#takePrepared(bytes);
     const state = this.#state;
     const { number, file } = prepared;

@@ -60,9 +60,10 @@ export interface Recovered {
  */
 export async function recover(files: StoreFiles, options: RecoveryOptions): Promise<Recovered> {
   const names = await files.list();
-  const manifest = names.includes(MANIFEST)
-    ? await readManifest(files)
-    : await createStore(files, names, options);
+  const isThere = names.includes(MANIFEST);
+  const manifest = isThere ? await readManifest(files) : await createStore(files, names, options);
+  // It may have its name since a moment before a crash, and lose it again after commits that build on it.
+  if (isThere) await files.syncNames();
   const state = new StoreState(manifest, options.syncs);
   const opened: Segment[] = [];
   try {
@@ -200,10 +201,18 @@ export function recordsInto(state: StoreState, segment: Segment, hint: HintWrite
   };
 }
 
-/** Writes the frames after `from` once more, zeros what was torn, and makes both durable. */
+/**
+ * Writes the frames after `from` once more, zeros what was torn, and makes both durable. The header of what
+ * was torn goes last: what a crash leaves meanwhile is judged as before.
+ */
 async function rewriteTail(segment: Segment, bytes: Buffer, from: number, used: number): Promise<void> {
+  const headerEnd = Math.min(used, segment.end + FRAME_HEADER_BYTES);
   bytes.fill(0, segment.end, used);
-  await writeFully(segment.file, bytes.subarray(from, used), used - from, from);
+  if (headerEnd < used) {
+    await writeFully(segment.file, bytes.subarray(headerEnd, used), used - headerEnd, headerEnd);
+    await segment.file.sync();
+  }
+  await writeFully(segment.file, bytes.subarray(from, headerEnd), headerEnd - from, from);
   await segment.file.sync();
 }
 
@@ -260,7 +269,8 @@ async function assertForgettable(
  *
  * A log segment gets its header when all before it is durable: one that begins behind the end shows that
  * commits are not there. After a repair there may be merged ones alone; but a manifest from before it names
- * what is gone since, unless it names nothing.
+ * what is gone since, unless it names nothing, as that of a new store, or of a repair that found nothing
+ * whole: what that has left begins before the end.
  */
 export function outdates(
   { store, segments }: Manifest,
@@ -269,6 +279,6 @@ export function outdates(
   isUsed: boolean,
 ): boolean {
   if (header.store !== store) return false;
-  if (header.kind === "merged") return isUsed && segments.length === 0;
+  if (header.kind === "merged") return isUsed && segments.length === 0 && header.sequence >= end;
   return header.sequence > end || (isUsed && header.sequence === end);
 }

@@ -245,7 +245,11 @@ class Repair {
       const raw = await readFully(file, await file.size(), 0);
       const bytes = Buffer.from(raw.buffer, raw.byteOffset, raw.length);
       const start = header === undefined ? 0 : SEGMENT_HEADER_BYTES;
-      return { header, isUsed: !isZero(bytes, start, bytes.length), bytes };
+      const isUsed = !isZero(bytes, start, bytes.length);
+      // What is written here ends behind all that there was: a crash may leave this segment beside it.
+      if (header?.kind === "log" && header.store === (this.#store ?? header.store))
+        this.#sequence = Math.max(this.#sequence, header.sequence + (isUsed ? 1 : 0));
+      return { header, isUsed, bytes };
     } finally {
       file.close();
     }

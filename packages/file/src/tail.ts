@@ -125,7 +125,9 @@ function tornUpTo(bytes: Buffer, start: number, used: number, salt: number): num
   }
   const end = start + header.length;
   if (end > bytes.length) return undefined;
-  if (endsEarly(bytes, end)) return end;
+  // Of a frame whose end did not come, what would follow in the same sector did not either.
+  const lastSectorEnd = Math.min(bytes.length, Math.ceil(end / SECTOR_BYTES) * SECTOR_BYTES);
+  if (endsEarly(bytes, end) && isZero(bytes, end, lastSectorEnd)) return end;
   for (let at = start; at < end; ) {
     const next = Math.min(end, Math.floor(at / SECTOR_BYTES + 1) * SECTOR_BYTES);
     if (isZero(bytes, at, next)) return end;

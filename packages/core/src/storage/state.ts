@@ -164,7 +164,8 @@ export function encodeEvents(model: AnyModel, id: string, events: readonly unkno
       const times = readBack.get(codec) ?? 0;
       if (times === READ_BACK_MAX) return payload;
       const own = ownBytes(payload);
-      const { length } = soundEvents(model, codec.decode(own));
+      // Of a copy: some decode where the bytes lie.
+      const { length } = soundEvents(model, codec.decode(ownBytes(own)));
       readBack.set(codec, times + 1);
       if (length === events.length) return own;
       why = `: of ${events.length} it gives back ${length}`;

@@ -1,6 +1,6 @@
 /** What a model gives in another shape is told, names the model and its function, and costs nothing that is stored. */
 
-import type { Model } from "coppice";
+import { type Model, memoryBackend } from "coppice";
 import { expect, test } from "vitest";
 import { check, repair, seen } from "./check-tools.js";
 import {
@@ -206,4 +206,25 @@ test("[ST111] of a codec that gives back other events than it was given nothing 
     await storage.close();
     expect(await seen(backend)).toEqual(before);
   }
+});
+
+test("[ST111] and one that decodes where the bytes lie is read back from a copy", async () => {
+  const { codec } = good;
+  const masked = (bytes: Uint8Array) => {
+    for (let at = 0; at < bytes.length; at++) bytes[at]! ^= 0x55;
+    return bytes;
+  };
+  const change: Change = {
+    codec: {
+      ...codec,
+      encode: (events) => masked(codec.encode(events).slice()),
+      decode: (bytes) => codec.decode(masked(bytes)),
+    },
+  };
+  const backend = memoryBackend();
+  const storage = await openStorage(backend, { models: [growSet(change)] });
+  for (let round = 0; round < 20; round++) await storage.append(ID, [event(`event-${round}`)]);
+  expect((await storage.load(ID))?.clock).toBe(20);
+  expect((await storage.check()).problems).toEqual([]);
+  await storage.close();
 });

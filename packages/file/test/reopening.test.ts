@@ -1,0 +1,139 @@
+/** A store that was opened, mended or failing when it was left: opening takes it as it was acknowledged. */
+
+import { checkFileLog } from "@coppice/file";
+import { crashModels, type DiskImage, failure, SimulatedDisk } from "@coppice/file/testing";
+import type { Backend } from "coppice";
+import { seededRandom, simulatedEnv } from "coppice/testing";
+import { expect, test } from "vitest";
+import { dump, factoryOn } from "./crash-tools.js";
+
+async function write(backend: Backend, from: number, to: number, bytes = 5000): Promise<void> {
+  for (let seq = from; seq < to; seq++) {
+    await backend.commit({
+      put: [{ key: ["events", "a", seq], value: new Uint8Array(bytes).fill(seq + 1) }],
+    });
+  }
+}
+
+async function linesOf(disk: SimulatedDisk, durability: "power" | "process" = "power"): Promise<string[]> {
+  const backend = await factoryOn(disk, { durability }).open(simulatedEnv(3));
+  const lines = await dump(backend);
+  await backend.close();
+  return lines;
+}
+
+test("[FL37] a manifest whose name was not durable when its process died is when it was opened", async () => {
+  let deaths = 0;
+  for (let at = 0; ; at++) {
+    const disk = new SimulatedDisk();
+    let syncs = 0;
+    let isDead = false;
+    disk.fault = ({ kind }) => {
+      isDead ||= kind === "sync-names" && syncs++ === at;
+      return isDead ? failure("EIO") : undefined;
+    };
+    const factory = factoryOn(disk, { mergeDeadRatioMin: 1 });
+    const first = await factory.open(simulatedEnv(1)).catch(() => undefined);
+    if (first !== undefined) {
+      await write(first, 0, 30)
+        .then(() => factory.merge({ force: true }))
+        .catch(() => undefined);
+      await first.close().catch(() => undefined);
+    }
+    if (!isDead) break;
+    deaths++;
+    disk.fault = undefined;
+    // On the same machine, whose page cache has all.
+    const second = await factoryOn(disk).open(simulatedEnv(2));
+    await write(second, 50, 53);
+    const lines = await dump(second);
+    const random = seededRandom(at + 1);
+    for (const model of crashModels) {
+      expect(await linesOf(new SimulatedDisk(disk.crash(model, random))), model.title).toEqual(lines);
+    }
+    await second.close();
+  }
+  expect(deaths).toBeGreaterThan(6);
+});
+
+test("[FL37] what a repair has replaced may be there when it dies, and counts no more", async () => {
+  const disk = new SimulatedDisk();
+  const factory = factoryOn(disk, { mergeDeadRatioMin: 1 });
+  const backend = await factory.open(simulatedEnv(1));
+  await write(backend, 0, 7);
+  await factory.merge({ force: true });
+  const lines = await dump(backend);
+  await backend.close();
+  const lost = new Map([...disk.image()].filter(([name]) => name !== "MANIFEST"));
+  const spoiled = new Map(
+    [...disk.image()].map(([name, bytes]) => [
+      name,
+      name.endsWith(".seg") ? bytes.slice().fill(9, 4096) : bytes,
+    ]),
+  );
+  for (const [image, wanted] of [
+    [lost, lines],
+    [spoiled, []],
+  ] as const) {
+    const store = new SimulatedDisk(image);
+    const left: DiskImage[] = [];
+    let isNamed = false;
+    store.onOperation = ({ kind }) => {
+      isNamed ||= kind === "rename";
+      if (isNamed) left.push(store.image());
+    };
+    await checkFileLog("simulated", { repair: true, env: simulatedEnv(9), files: store.files });
+    expect(left.length).toBeGreaterThan(3);
+    for (const each of left) expect(await linesOf(new SimulatedDisk(each))).toEqual(wanted);
+  }
+});
+
+test("[FL37] opening that a loss of power ends while it takes away a torn commit can be repeated", async () => {
+  let looked = 0;
+  for (const durability of ["power", "process"] as const) {
+    for (let seed = 1; seed <= 3; seed++) {
+      const random = seededRandom(seed);
+      const disk = new SimulatedDisk();
+      const backend = await factoryOn(disk, { durability }).open(simulatedEnv(1));
+      const torn: DiskImage[] = [];
+      await write(backend, 0, 2, 300);
+      disk.onOperation = ({ kind }) => {
+        for (const model of crashModels) if (kind === "write") torn.push(disk.crash(model, random));
+      };
+      await write(backend, 2, 4, 100 + random.int(3000));
+      for (const image of torn) {
+        const opening = new SimulatedDisk(image);
+        const left: DiskImage[] = [];
+        opening.onOperation = () => {
+          for (const model of crashModels) if (model.tearsLast) left.push(opening.crash(model, random));
+        };
+        const lines = await linesOf(opening, durability);
+        for (const each of left) {
+          looked++;
+          expect(await linesOf(new SimulatedDisk(each), durability), `seed ${seed}`).toEqual(lines);
+        }
+      }
+    }
+  }
+  expect(looked).toBeGreaterThan(500);
+});
+
+test("[FL37] after a failed sync nothing is sealed, which would say that what came before is durable", async () => {
+  const disk = new SimulatedDisk();
+  const factory = factoryOn(disk, { durability: "process", mergeDeadRatioMin: 1 });
+  const backend = await factory.open(simulatedEnv(1));
+  await write(backend, 0, 30);
+  await factory.merge({ force: true });
+  await write(backend, 30, 32);
+  const before = disk.image();
+  disk.fault = ({ kind, name }) => (kind === "sync" && before.has(name) ? failure("EIO") : undefined);
+  await expect(factory.merge({ force: true })).rejects.toThrow();
+  disk.fault = undefined;
+  await expect(factory.merge({ force: true })).rejects.toMatchObject({ code: "POISONED" });
+  await backend.close();
+  const random = seededRandom(1);
+  for (const model of crashModels)
+    expect((await linesOf(new SimulatedDisk(disk.crash(model, random)), "process")).length).toBeGreaterThan(
+      29,
+    );
+});
