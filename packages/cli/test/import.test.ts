@@ -7,7 +7,17 @@ import { LIMITS } from "coppice";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { LeveldbPersistence } from "y-leveldb";
 import type { Doc } from "yjs";
-import { cleanUp, coppice, jsonLines, keystrokes, openStore, start, temporaryDirectory } from "./command.js";
+import { filesHolding } from "../../../test/support/files.js";
+import {
+  cleanUp,
+  coppice,
+  damage,
+  jsonLines,
+  keystrokes,
+  openStore,
+  start,
+  temporaryDirectory,
+} from "./command.js";
 
 let source: string;
 
@@ -92,6 +102,19 @@ test("[CL169] rm and erase take the metas of y-leveldb along, also where nothing
   });
   const left = jsonLines((await coppice(["ls", "--json", "--store", url])).stdout);
   expect(left).toMatchObject([{ id: metaId("more-2") }]);
+});
+
+test("[CL178] erase that fails after the metas of a document tells them, and rewrites the files", async () => {
+  const location = join(await temporaryDirectory(), "data");
+  const url = `level:${location}`;
+  await coppice(["import", "y-leveldb", source, "--store", url]);
+  await damage(location, "notes", "meta");
+  const erase = (...more: string[]) => coppice(["erase", "notes", "more", "--yes", "--store", url, ...more]);
+  const { code, stdout, stderr } = await erase();
+  expect([code, stdout, stderr.includes("note:")]).toEqual([5, "erased the metas of notes\n", false]);
+  expect(await filesHolding(location, new TextEncoder().encode(metaId("notes")))).toEqual([]);
+  const none = { erased: [], metas: [], reclaimed: false };
+  expect(JSON.parse((await erase("--json")).stdout)).toEqual(none);
 });
 
 test("[CL150] an id that is percent-encoded is told of, and a fork under the decoded one has its text", async () => {

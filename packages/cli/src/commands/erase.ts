@@ -35,6 +35,8 @@ export function eraseCommand(runtime: Runtime, done: (code: ExitCode) => void): 
 interface Erased extends EraseResult {
   readonly id: string;
   readonly hadMetas: boolean;
+  /** What surely is erased: the metas, where it ended before the document was. */
+  readonly erasedId: string;
 }
 
 async function erase(runtime: Runtime, ids: readonly string[], options: Options): Promise<ExitCode> {
@@ -72,8 +74,12 @@ async function eraseEach(
     signal.throwIfAborted();
     const metaId = metaIdOf(id);
     const metas = metaId === undefined ? undefined : await storage.erase(metaId, { reclaim: false });
+    const hadMetas = metas !== undefined && metas.keys > 0;
+    const index = erased.length;
+    // Before the document, which may fail: they are gone all the same.
+    if (hadMetas) erased.push({ id, existed: false, keys: 0, hadMetas, erasedId: metaId! });
     const result = await storage.erase(id, { reclaim: false });
-    erased.push({ id, ...result, hadMetas: metas !== undefined && metas.keys > 0 });
+    erased[index] = { id, ...result, hadMetas, erasedId: id };
   }
 }
 
@@ -84,7 +90,7 @@ async function reclaim(
   options: Options,
 ): Promise<boolean> {
   if (first === undefined || !options.reclaim) return false;
-  await storage.erase(first.id);
+  await storage.erase(first.erasedId);
   return true;
 }
 

@@ -271,10 +271,12 @@ class Run {
   async carryErasures(): Promise<void> {
     const [source, target] = [this.#source, this.#target];
     if ((await firstKey(source, ERASED_SPACE)) === undefined) return;
+    const heard = new Map<string, number>();
     for await (const id of idsOf(target, this.#options.prefix)) {
       if (this.#options.signal?.aborted) return;
       try {
-        await this.#carryErasure(id);
+        const clock = await this.#carryErasure(id);
+        if (clock !== undefined) heard.set(erasedKey(id)[1], clock);
       } catch (error) {
         this.fail(id, error);
         if (this.isOver) return;
@@ -283,19 +285,27 @@ class Run {
     // Of which ids the others are nobody can tell, so a copy of some documents does not take them.
     const all = this.#options.prefix === undefined;
     for await (const page of all ? source.guard.scan({ space: ERASED_SPACE }) : []) {
-      for (const { key, value } of page) await this.#carryRecord(key, unsealErased(key, value).clock, value);
+      for (const { key, value } of page) {
+        const { clock } = unsealErased(key, value);
+        if ((heard.get(key[1]) ?? -1) < clock) await this.#carryRecord(key, clock, value);
+      }
     }
   }
 
-  async #carryErasure(id: string): Promise<void> {
+  /** Given where no record is needed: the clock up to which the target's own meta tells of it. */
+  async #carryErasure(id: string): Promise<number | undefined> {
     const { meta, erased } = await readPlace(this.#source, id);
-    if (erased === undefined || (meta !== undefined && meta.incoming?.fresh !== true)) return;
-    // What began, or was deleted, after it is of a later life: it stays, and what it came after goes.
+    if (erased === undefined || (meta !== undefined && meta.incoming?.fresh !== true)) return undefined;
     const { meta: present, metaBytes, clock } = await readHead(this.#target, id);
+    // It was erased here as well before it began anew: another record would have all files rewritten again.
+    const heard = Math.min(present?.erased ?? -1, present?.base ?? -1);
+    if (heard >= erased.clock) return heard;
+    // What began, or was deleted, after it is of a later life: it stays, and what it came after goes.
     if (clock > erased.clock && (present?.deleted !== undefined || present!.base >= erased.clock)) {
       const gone = present?.deleted === undefined ? [] : [{ space: "quarantine", id }];
       const expect = [{ key: metaKey(id), value: metaBytes }];
-      return this.#carryRecord(erasedKey(id), erased.clock, erased.bytes, { delete: gone, expect });
+      await this.#carryRecord(erasedKey(id), erased.clock, erased.bytes, { delete: gone, expect });
+      return undefined;
     }
     const removal = this.#at(id);
     const { replace = false, signal } = this.#options;
@@ -309,6 +319,7 @@ class Run {
     await eraseDocument(removal, assertMay, () => [reclaimDueEntry(this.#target)]);
     this.totals.erased++;
     this.#refused = 0;
+    return undefined;
   }
 
   /**
@@ -339,12 +350,19 @@ class Run {
   }
 
   async #carrySetAside(entry: Entry): Promise<void> {
-    const { id, meta, metaBytes, erased } = await readPlace(this.#target, entry.key[1]);
+    const { id, meta, metaBytes } = await readPlace(this.#target, entry.key[1]);
+    const erased = await readErased(this.#target.guard, erasedKey(id));
     // What was deleted or erased in the target, or is about to be, does not come back.
-    if (meta?.deleted !== undefined || erased !== undefined) return;
+    if (meta?.deleted !== undefined || (meta === undefined && erased !== undefined)) return;
+    if (erased !== undefined) {
+      // A copy has put it there. Where both documents began later this was not erased with the old one.
+      const { meta: from } = await readPlace(this.#source, id);
+      const isLater = (of: Meta | undefined) => of?.deleted === undefined && (of?.base ?? -1) >= erased.clock;
+      if (!isLater(meta) || !isLater(from)) return;
+    }
     const expect = [
       { key: metaKey(id), value: metaBytes },
-      { key: erasedKey(id), value: undefined },
+      { key: erasedKey(id), value: erased?.bytes },
     ];
     await putOnce(this.#target, entry, undefined, { expect });
   }

@@ -16,7 +16,7 @@ import { seal } from "./envelope.js";
 import { deletedError, displacedError, type Head, incomingError, tokenOf } from "./head.js";
 import { eventsKey, identityOf, type Meta, metaKey, sealMeta } from "./meta.js";
 import { encodeEvents } from "./state.js";
-import { erasedKey } from "./tombstone.js";
+import { erasedKey, unsealErased } from "./tombstone.js";
 
 /** An append that waits in the queue of its document; its bytes count as in flight until it is settled. */
 export class Member {
@@ -362,6 +362,8 @@ export class Plan {
   #newMeta(model: AnyModel): Meta {
     const { env } = this.#context;
     const { meta, clock, erased } = this.#head;
+    // Beside a tombstone the record has a clock of its own: what was deleted after it was not erased.
+    const erasure = erased && unsealErased(erasedKey(this.#id), erased).clock;
     return {
       model: model.name,
       created: this.#now,
@@ -373,7 +375,7 @@ export class Plan {
       archive: [],
       commits: [],
       commitFloor: meta?.commitFloor ?? 0,
-      erased: erased === undefined ? meta?.erased : clock,
+      erased: erasure === undefined ? meta?.erased : Math.max(erasure, meta?.erased ?? -1),
       deleted: undefined,
     };
   }

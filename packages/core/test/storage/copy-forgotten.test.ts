@@ -206,3 +206,81 @@ test("[MV49] what damage has set aside of the new one stays, in the source and i
   }
   await clean(from, to);
 });
+
+test("[MV48] where the target has erased it as well and begun it anew, no file is rewritten", async () => {
+  const [from, target] = [await open(simulatedBackend({ seed: 1 }), 1), simulatedBackend({ seed: 2 })];
+  const { count, backend } = counting(target);
+  const to = await open(backend, 2);
+  await write(from, SECRET, "abc");
+  await from.copyTo(to);
+  await from.erase(SECRET);
+  expect(await from.copyTo(to)).toMatchObject({ erased: 1, failures: [] });
+  for (const life of ["x", "yz"]) {
+    await (await to.open(SECRET, { recreate: true })).close();
+    for (const name of ["", ...life]) {
+      if (name !== "") await write(to, SECRET, name);
+      expect(await from.copyTo(to, { replace: true })).toMatchObject({ erased: 0, failures: [] });
+    }
+    expect([count.reclaims, (await names(to, SECRET)).length]).toEqual([1, life.length]);
+    await to.delete(SECRET);
+    expect(await from.copyTo(to)).toMatchObject({ erased: 0, failures: [] });
+    expect([count.reclaims, target.keys().filter(([space]) => space === "erased")]).toEqual([1, []]);
+  }
+  await clean(from, to);
+});
+
+for (const [how, renew] of RENEWALS) {
+  test(`[MV51] a document that was deleted beside an older erasure and ${how} began anew was not erased`, async () => {
+    const [old, from] = [
+      await open(simulatedBackend({ seed: 1 }), 1),
+      await open(simulatedBackend({ seed: 2 }), 2),
+    ];
+    const target = simulatedBackend({ seed: 3 });
+    const { count, backend } = counting(target);
+    let to = await open(backend, 3);
+    await write(old, SECRET, "a");
+    await old.copyTo(from);
+    await old.erase(SECRET);
+    await from.delete(SECRET);
+    await (await from.open(SECRET, { recreate: true })).close();
+    await write(from, SECRET, "xy");
+    await write(from, "other", "b");
+    // Puts the record beside the document that has begun anew.
+    expect(await old.copyTo(from)).toMatchObject({ erased: 0, failures: [] });
+    await from.copyTo(to);
+    await to.close();
+    target.flip(["events", SECRET, 2], 40);
+    to = await open(backend, 4);
+    expect((await to.check({ repair: true })).quarantined).toBe(1);
+    const before = count.reclaims;
+    await from.delete(SECRET);
+    await renew(from);
+    await from.copyTo(to, { replace: true });
+    expect([(await to.check()).quarantined, count.reclaims]).toEqual([1, before]);
+    await clean(old, from, to);
+  });
+}
+
+for (const [what, kept] of [
+  ["of the document that began after it is copied", 1],
+  ["of the one that was erased is not", 0],
+] as const) {
+  test(`[MV52] beside an older erasure in the target, what damage had set aside ${what}`, async () => {
+    const [old, source] = [await open(simulatedBackend({ seed: 1 }), 1), simulatedBackend({ seed: 2 })];
+    const [from, to] = [await open(source, 2), await open(simulatedBackend({ seed: 3 }), 3)];
+    await write(old, SECRET, "a");
+    await old.copyTo(from);
+    await old.erase(SECRET);
+    const renewed = kept === 1 ? from : to;
+    if (kept === 0) await from.copyTo(to);
+    await renewed.delete(SECRET);
+    await (await renewed.open(SECRET, { recreate: true })).close();
+    await write(renewed, SECRET, "xy");
+    expect(await old.copyTo(renewed)).toMatchObject({ erased: 0, failures: [] });
+    source.flip(["events", SECRET, kept === 1 ? 2 : 0], 40);
+    expect((await from.check({ repair: true })).quarantined).toBe(1);
+    await from.copyTo(to);
+    expect((await to.check()).quarantined).toBe(kept);
+    await clean(old, from, to);
+  });
+}
