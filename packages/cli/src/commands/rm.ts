@@ -53,8 +53,8 @@ async function remove(runtime: Runtime, ids: readonly string[], options: Options
         // First: a run that ends in between leaves a document that this command finds again.
         const metaId = metaIdOf(id);
         const hadMetas = metaId !== undefined && (await storage.delete(metaId));
-        const existed = await storage.delete(id);
         if (hadMetas) metas.push(id);
+        const existed = await storage.delete(id);
         if (existed) removed.push(id);
         if (!options.json) await out.line(`removed ${removalOf(id, existed, hadMetas)}`);
       }
