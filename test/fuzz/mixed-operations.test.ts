@@ -22,7 +22,7 @@ import { expect, test } from "vitest";
 import { type NameStorage, nameOf } from "../support/oracle.js";
 import { add, type NameSet, nameSet, naming } from "../support/oracle-model.js";
 
-const RUNS = Number(process.env.COPPICE_FUZZ_RUNS ?? 40);
+const RUNS = Number(process.env.COPPICE_FUZZ_RUNS ?? 80);
 const SEED = Number(process.env.COPPICE_SEED ?? 20_261_120);
 const IDS = ["a", "b", "c"] as const;
 const WORKERS = 4;
@@ -396,7 +396,7 @@ test("[MV35] whatever runs beside whatever, no acknowledged event is lost and no
     for (const [what, count] of Object.entries(run.done)) done[what] = (done[what] ?? 0) + count;
     for (const code of Object.keys(run.codes)) codes.add(code);
   }
-  if (RUNS < 40) return;
+  if (RUNS < 80) return;
   for (const [what] of OPERATIONS) expect(done[what]).toBeGreaterThan(RUNS / 8);
   expect([...codes]).toEqual(expect.arrayContaining(["BUSY", "DELETED", "EXISTS", "TAG_EXISTS"]));
 });
