@@ -14,7 +14,7 @@
 
 import { CoppiceError, toHex } from "coppice";
 import { readFully, type StoreFiles, writeFully } from "./files.js";
-import { FRAME_HEADER_BYTES, isZero, readHeader } from "./frame.js";
+import { FRAME_HEADER_BYTES, isZero } from "./frame.js";
 import { HintWriter, type RecordVisitor, readHint, visitHint } from "./hints.js";
 import {
   MANIFEST,
@@ -250,11 +250,8 @@ async function assertForgettable(
   try {
     const header = await readSegmentHeader(file);
     if (header === undefined) return;
-    const bytes = await readFully(file, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES);
-    const frame = readHeader(bytes, 0, SEGMENT_HEADER_BYTES, header.salt);
-    const isUsed = frame !== undefined || !isZero(bytes, 0, bytes.length);
-    const found = { ...header, sequence: frame === undefined ? header.sequence : frame.sequence - 1 };
-    if (!outdates(manifest, state.sequence, header.kind === "log" ? found : header, isUsed)) return;
+    const first = await readFully(file, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES);
+    if (!outdates(manifest, state.sequence, header, !isZero(first, 0, first.length))) return;
     throw new CoppiceError("CORRUPT", "the manifest of the file log is older than its segments", {
       details: { file: name },
     });

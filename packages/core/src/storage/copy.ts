@@ -350,8 +350,8 @@ class Run {
   }
 
   async #carrySetAside(entry: Entry): Promise<void> {
-    const { id, meta, metaBytes } = await readPlace(this.#target, entry.key[1]);
-    const erased = await readErased(this.#target.guard, erasedKey(id));
+    const { id, meta, metaBytes, ...to } = await readPlace(this.#target, entry.key[1]);
+    const erased = to.erased ?? (await readErased(this.#target.guard, erasedKey(id)));
     // What was deleted or erased in the target, or is about to be, does not come back.
     if (meta?.deleted !== undefined || (meta === undefined && erased !== undefined)) return;
     if (erased !== undefined) {
