@@ -203,17 +203,29 @@ export function recordsInto(state: StoreState, segment: Segment, hint: HintWrite
 
 /**
  * Writes the frames after `from` once more, zeros what was torn, and makes both durable. The header of what
- * was torn goes last: what a crash leaves meanwhile is judged as before.
+ * was torn goes last: what a crash leaves meanwhile is judged as before. After a failed sync it is all put
+ * back, since the page cache would show zeros, also to the next opening, where the disk may have other bytes.
  */
 async function rewriteTail(segment: Segment, bytes: Buffer, from: number, used: number): Promise<void> {
-  const headerEnd = Math.min(used, segment.end + FRAME_HEADER_BYTES);
-  bytes.fill(0, segment.end, used);
-  if (headerEnd < used) {
-    await writeFully(segment.file, bytes.subarray(headerEnd, used), used - headerEnd, headerEnd);
-    await segment.file.sync();
+  const { end, file } = segment;
+  const headerEnd = Math.min(used, end + FRAME_HEADER_BYTES);
+  const torn = Buffer.from(bytes.subarray(end, used));
+  bytes.fill(0, end, used);
+  try {
+    if (headerEnd < used) {
+      await writeFully(file, bytes.subarray(headerEnd, used), used - headerEnd, headerEnd);
+      await file.sync();
+    }
+    await writeFully(file, bytes.subarray(from, headerEnd), headerEnd - from, from);
+    await file.sync();
+  } catch (error) {
+    try {
+      await writeFully(file, torn, torn.length, end);
+    } catch {
+      // The first error says why opening failed.
+    }
+    throw error;
   }
-  await writeFully(segment.file, bytes.subarray(from, headerEnd), headerEnd - from, from);
-  await segment.file.sync();
 }
 
 async function readSegment(segment: Segment, length: number): Promise<Buffer> {

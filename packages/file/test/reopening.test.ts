@@ -118,6 +118,49 @@ test("[FL37] opening that a loss of power ends while it takes away a torn commit
   expect(looked).toBeGreaterThan(500);
 });
 
+test("[FL37] an opening whose sync failed while it took away a torn commit can be repeated", async () => {
+  let looked = 0;
+  for (let seed = 1; seed <= 3; seed++) {
+    const random = seededRandom(seed);
+    const disk = new SimulatedDisk();
+    const backend = await factoryOn(disk).open(simulatedEnv(1));
+    const torn: DiskImage[] = [];
+    await write(backend, 0, 2, 300);
+    disk.onOperation = ({ kind }) => {
+      for (const model of crashModels) if (kind === "write") torn.push(disk.crash(model, random));
+    };
+    await write(backend, 2, 4, 100 + random.int(3000));
+    for (const image of torn) {
+      for (let at = 0; at < 4; at++) {
+        const opening = new SimulatedDisk(image);
+        let syncs = 0;
+        opening.fault = ({ kind }) => (kind === "sync" && syncs++ === at ? failure("EIO") : undefined);
+        const isFailed = await factoryOn(opening)
+          .open(simulatedEnv(2))
+          .then((opened) => opened.close())
+          .then(
+            () => false,
+            () => true,
+          );
+        if (!isFailed) break;
+        opening.fault = undefined;
+        const again = await factoryOn(opening).open(simulatedEnv(3));
+        for (let more = 0; more < 3; more++) {
+          const lines = await dump(again);
+          for (const model of crashModels) {
+            looked++;
+            const left = new SimulatedDisk(opening.crash(model, random));
+            expect(await linesOf(left), `seed ${seed}, ${model.title}`).toEqual(lines);
+          }
+          await write(again, 10 + more, 11 + more, random.int(900));
+        }
+        await again.close();
+      }
+    }
+  }
+  expect(looked).toBeGreaterThan(500);
+});
+
 test("[FL37] after a failed sync nothing is sealed, which would say that what came before is durable", async () => {
   const disk = new SimulatedDisk();
   const factory = factoryOn(disk, { durability: "process", mergeDeadRatioMin: 1 });
