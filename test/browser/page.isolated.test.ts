@@ -202,7 +202,7 @@ describe("the page", () => {
     await page.keyboard.press("Enter");
     await page.getByRole("slider").waitFor();
     const controls = await walk(page, 16);
-    for (const name of ["Edit", "Snapshot", "Compact", "Tag …", "Fork …", "Download", "clock"])
+    for (const name of ["Edit", "Snapshot", "Compact", "Tag …", "Fork …", "Download", "Export", "clock"])
       expect(controls).toContain(name);
     await page.getByRole("button", { name: "Tag" }).focus();
     await page.keyboard.press("Enter");
@@ -243,6 +243,59 @@ describe("the page", () => {
     await eventually(() => graph.locator(".node").count()).toBe(3);
     await eventually(() => graph.locator(".edge").count()).toBe(2);
     await eventually(() => page.getByText("by 2 replicas").count()).toBe(1);
+  }, 120_000);
+
+  test("[PG14] a document is exported with its history, and imported under another id or a deleted one", async (context) => {
+    context.skip(noBrowserReason !== undefined, noBrowserReason ?? "a reason");
+    const location = await temporaryStore();
+    const states = await recorded(location, "a/b c", "kept as a file");
+    const { url, stop } = await start("start", location, "--no-samples");
+    const page = await tab(`${url}/#/documents/${encodeURIComponent("a/b c")}`, /status of 4\d\d/);
+    const download = page.waitForEvent("download");
+    await page.getByRole("button", { name: "Export" }).click();
+    const file = await (await download).path();
+    expect((await download).suggestedFilename()).toBe("a-b-c.coppice");
+    await page.getByText("for Import on this page").waitFor();
+    const imports = async (name: string, buffer: Buffer, id?: string) => {
+      const mimeType = "application/octet-stream";
+      await page.locator("input[type=file]").setInputFiles({ name, mimeType, buffer });
+      const field = page.getByLabel("id of the imported document");
+      await eventually(() => field.inputValue()).toBe(name.replace(".coppice", ""));
+      if (id !== undefined) await field.fill(id);
+      await page.keyboard.press("Enter");
+    };
+    await page.goto(`${url}/#/documents`);
+    const exported = await readFile(file);
+    await imports("again.coppice", exported);
+    await page.getByText(`imported, at clock ${states.length - 1}`).waitFor();
+    await page.getByRole("status").getByRole("link", { name: "again" }).click();
+    await page.getByRole("heading", { name: "again" }).waitFor();
+    await eventually(() => page.getByLabel("the document then").locator("pre").textContent()).toBe(
+      states.at(-1),
+    );
+    await page.goto(`${url}/#/documents`);
+    await imports("again.coppice", exported);
+    await page.getByText("was here already, exactly like this").waitFor();
+    await imports("cut.coppice", exported.subarray(0, exported.length - 9));
+    await page.getByRole("alert").waitFor();
+    await page.getByRole("searchbox").focus();
+    await page.keyboard.type("again");
+    await eventually(() => page.getByRole("searchbox").inputValue()).toBe("again");
+    await page.getByRole("button", { name: "Cancel" }).click();
+    await eventually(() => page.getByRole("alert").count()).toBe(0);
+    await fetch(`${url}/api/documents/again`, { method: "DELETE" });
+    await imports("file.coppice", exported, "again");
+    await page.getByRole("alert").getByText("was deleted").waitFor();
+    await page.getByRole("button", { name: "Recreate" }).click();
+    // Clocks of a deleted document are not used again.
+    await page.getByText(`imported, at clock ${2 * (states.length - 1)}`).waitFor();
+    expect(await stop()).toBe(0);
+    const storage = await openStore(location);
+    for (const id of ["a/b c", "again"])
+      expect((await storage.load<Y.Doc>(id))!.doc.getText("text").toString()).toBe(states.at(-1));
+    expect(await storage.info("cut")).toBeUndefined();
+    expect((await storage.check()).problems).toEqual([]);
+    await storage.close();
   }, 120_000);
 
   test("[PG9] what others do is shown as it happens, and asked for when nothing is told", async (context) => {

@@ -1,5 +1,6 @@
 /**
- * What can be done with a document: snapshot, compact, tag, fork, download. Each says what came of it.
+ * What can be done with a document: snapshot, compact, tag, fork, download, export. Each says what came
+ * of it.
  *
  * One thing is done at a time. What takes long can be cancelled, and is when the view is left.
  */
@@ -9,7 +10,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { type ApiError, api } from "./api.js";
 import { Compacted, type Compaction, CompactionSteps, compact } from "./compaction.js";
 import { type Action, asApiError, linkTo } from "./hooks.js";
-import { Ask, Failure } from "./parts.js";
+import { Ask, Failure, withFocus } from "./parts.js";
 import { bytes, count, counted } from "./words.js";
 
 interface Props {
@@ -25,6 +26,7 @@ interface Props {
 const REVOKE_MS = 10_000;
 
 const LOOKING = "looking what would go";
+const EXPORTING = "exporting";
 
 interface Loss {
   /** The oldest version that stays. */
@@ -60,12 +62,11 @@ export function Actions(props: Props) {
     setRunning(undefined);
     onChange();
   };
-  const cancellable = async (work: (signal: AbortSignal) => Promise<void>, otherwise: string) => {
+  const cancellable: Cancellable = async (work, otherwise) => {
     stop.current = new AbortController();
     const { signal } = stop.current;
     try {
-      await work(signal);
-      return undefined;
+      return await work(signal);
     } catch (failure) {
       setCompaction(undefined);
       if (!signal.aborted) throw failure;
@@ -76,7 +77,7 @@ export function Actions(props: Props) {
     act("compacting", () =>
       cancellable((signal) => {
         setCompaction({ sizes: undefined, result: undefined, step: undefined });
-        return compact(id, setCompaction, signal);
+        return compact(id, setCompaction, signal).then(() => undefined);
       }, "cancelled: nothing is lost; it is as before, or compacted where that had just ended"),
     );
   const askFirst = async () => {
@@ -84,6 +85,7 @@ export function Actions(props: Props) {
     await act(LOOKING, () =>
       cancellable(async (signal) => {
         loss = await lossOf(id, signal);
+        return undefined;
       }, "cancelled"),
     );
     if (loss === undefined) return;
@@ -105,13 +107,13 @@ export function Actions(props: Props) {
         <button type="button" disabled={busy || !isOwner} onClick={() => void askFirst()}>
           Compact
         </button>
-        <OfVersion {...props} busy={busy} act={act} />
+        <OfVersion {...props} busy={busy} act={act} cancellable={cancellable} />
         {busy && compaction === undefined && (
           <span class="quiet" role="status">
             <progress aria-label={running} /> {running} …
           </span>
         )}
-        {running === LOOKING && (
+        {(running === LOOKING || running === EXPORTING) && (
           <button type="button" onClick={() => stop.current?.abort()}>
             Cancel
           </button>
@@ -148,6 +150,10 @@ export function Actions(props: Props) {
 }
 
 type Act = (name: string, work: () => Promise<Said | undefined>) => Promise<void>;
+type Cancellable = (
+  work: (signal: AbortSignal) => Promise<Said | undefined>,
+  otherwise: string,
+) => Promise<Said | undefined>;
 
 /** What is done with the version that is looked at. */
 function OfVersion({
@@ -157,7 +163,8 @@ function OfVersion({
   allows,
   busy,
   act,
-}: Props & { readonly busy: boolean; readonly act: Act }) {
+  cancellable,
+}: Props & { readonly busy: boolean; readonly act: Act; readonly cancellable: Cancellable }) {
   const where = at === undefined ? "now" : `at clock ${count(at)}`;
   const tag = (name: string) =>
     act("tagging", async () => {
@@ -193,6 +200,16 @@ function OfVersion({
           Download
         </button>
       )}
+      <button
+        type="button"
+        disabled={busy}
+        title={`the document ${where} with its history, as a file for Import`}
+        onClick={() =>
+          void act(EXPORTING, () => cancellable((signal) => exportTo(id, at, signal), "cancelled"))
+        }
+      >
+        Export
+      </button>
     </>
   );
 }
@@ -224,7 +241,7 @@ function Named(props: {
   return (
     <form class="row named" onSubmit={enter} onKeyDown={(event) => event.key === "Escape" && close()}>
       <input
-        ref={(input) => input?.focus()}
+        ref={withFocus}
         required
         size={20}
         placeholder={props.what}
@@ -263,10 +280,20 @@ async function snapshot(id: string): Promise<Said> {
 
 async function download(id: string, at: number | undefined): Promise<Said> {
   const blob = await api.state(id, at);
+  keep(blob, id, "update");
+  return { text: `${bytes(blob.size)}, for Y.applyUpdate` };
+}
+
+async function exportTo(id: string, at: number | undefined, signal: AbortSignal): Promise<Said> {
+  const blob = await api.export(id, at, signal);
+  keep(blob, id, "coppice");
+  return { text: `${bytes(blob.size)}, for Import on this page, or coppice import document` };
+}
+
+function keep(blob: Blob, id: string, kind: string): void {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
-  link.download = `${id.replaceAll(/[^\w.-]+/g, "-")}.update`;
+  link.download = `${id.replaceAll(/[^\w.-]+/g, "-")}.${kind}`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), REVOKE_MS);
-  return { text: `${bytes(blob.size)}, for Y.applyUpdate` };
 }

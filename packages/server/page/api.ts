@@ -20,6 +20,7 @@ import type {
   FiguresAnswer,
   ForkAnswer,
   GraphAnswer,
+  ImportAnswer,
   ListAnswer,
   SnapshotAnswer,
   SupervisorAnswer,
@@ -90,8 +91,13 @@ export const api = {
     send<unknown>("PUT", `${pathOf(id)}/tags/${encodeURIComponent(name)}`, { at }),
   fork: (id: string, to: string, at: number | undefined) =>
     send<ForkAnswer>("POST", `${pathOf(id)}/fork`, { as: to, at }),
-  state: async (id: string, at: number | undefined): Promise<Blob> =>
-    (await call("GET", `${pathOf(id)}/state`, { at })).blob(),
+  state: (id: string, at: number | undefined) => file(`${pathOf(id)}/state`, { at }),
+  export: (id: string, at: number | undefined, signal: AbortSignal) =>
+    file(`${pathOf(id)}/export`, { at }, signal),
+  import: async (id: string, body: Blob, recreate: boolean, signal: AbortSignal) =>
+    (
+      await call("POST", `${pathOf(id)}/import`, { recreate }, { body, signal })
+    ).json() as Promise<ImportAnswer>,
   changes,
 };
 
@@ -101,6 +107,17 @@ function pathOf(id: string): string {
 
 async function get<T>(path: string, query: Query, signal?: AbortSignal): Promise<T> {
   return (await call("GET", path, query, signal === undefined ? {} : { signal })).json() as Promise<T>;
+}
+
+/** Whole: one that breaks off is none. */
+async function file(path: string, query: Query, signal?: AbortSignal): Promise<Blob> {
+  const response = await call("GET", path, query, signal === undefined ? {} : { signal });
+  try {
+    return await response.blob();
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new ApiError(0, "UNREACHABLE", "the server broke off: what has come is not all of it");
+  }
 }
 
 async function send<T>(method: string, path: string, query: Query = {}): Promise<T> {

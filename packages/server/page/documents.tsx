@@ -9,6 +9,7 @@ import type { BareDocument, DocumentAnswer, ListAnswer } from "@coppice/server/c
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { api } from "./api.js";
 import { linkTo, useLatest, usePolled } from "./hooks.js";
+import { Import } from "./import.js";
 import { Failure, Waiting } from "./parts.js";
 import { age, bytes, count, counted, timestamp } from "./words.js";
 
@@ -45,6 +46,7 @@ export function DocumentsView() {
         <p class="quiet" role="status">
           {value === undefined ? "" : summary(shown, value.next !== null)}
         </p>
+        <Import />
         <input
           ref={field}
           class="search"

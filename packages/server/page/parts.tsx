@@ -17,6 +17,11 @@ export function Failure({ error }: { error: ApiError }) {
   );
 }
 
+/** A `ref` that gives the focus to a new field; a function that is made anew would at each rendering. */
+export function withFocus(field: HTMLElement | null): void {
+  field?.focus();
+}
+
 export function Waiting() {
   return <p class="empty quiet">asking the server …</p>;
 }
