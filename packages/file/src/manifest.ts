@@ -106,11 +106,21 @@ export async function readManifest(files: StoreFiles): Promise<Manifest> {
   const body = bytes.subarray(end + 1);
   if (crc32(body) !== Number.parseInt(sum, 16)) throw damaged("fails its checksum");
   if (Number(format) !== FORMAT) {
+    if (formatOf(body) === FORMAT) throw damaged("says that it is of another format");
     throw new CoppiceError("FORMAT_UNSUPPORTED", "this file log was written by a newer version", {
       details: { format: Number(format), known: FORMAT },
     });
   }
   return checked(parsed(body));
+}
+
+/** As line 2 says it, which has a checksum; `undefined`: it is nothing that this version knows. */
+function formatOf(body: Uint8Array): number | undefined {
+  try {
+    return (parsed(body) as Manifest | null)?.format;
+  } catch {
+    return undefined;
+  }
 }
 
 function parsed(body: Uint8Array): unknown {

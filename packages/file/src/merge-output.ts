@@ -122,13 +122,26 @@ export class MergeOutput {
     return this.#sequence;
   }
 
-  async abandon(): Promise<void> {
+  /**
+   * Removes the files, durably, the first one first: without a manifest what a crash leaves of them counts,
+   * and must be the end of what was copied. Returns the names of those that could not be removed, in their
+   * order.
+   */
+  async abandon(): Promise<string[]> {
+    const names = this.segments.map(({ number }) => segmentName(number));
     for (const { number, file } of this.segments) {
       file.close();
-      for (const name of [segmentName(number), hintName(number)]) {
-        await this.#files.remove(name).catch(() => undefined);
+      await this.#files.remove(hintName(number)).catch(() => undefined);
+    }
+    for (let i = 0; i < names.length; i++) {
+      try {
+        await this.#files.remove(names[i]!);
+        await this.#files.syncNames();
+      } catch {
+        return names.slice(i);
       }
     }
+    return [];
   }
 
   async #beginSegment(recordBytesMin: number): Promise<Segment> {

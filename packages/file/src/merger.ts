@@ -246,7 +246,7 @@ export class Merger {
       await this.#inTurn(() => this.#writer.syncLog());
       await output.finish();
     } catch (error) {
-      await output.abandon();
+      await this.#abandon(output);
       throw error;
     }
     const added = output.segments;
@@ -258,7 +258,7 @@ export class Merger {
       // reopened.
       if (this.#writer.failure === undefined) {
         for (const segment of added) this.#state.dropSegment(segment);
-        await output.abandon();
+        await this.#abandon(output);
       }
       throw error;
     }
@@ -266,6 +266,10 @@ export class Merger {
     this.bytesWritten += added.reduce((sum, { end }) => sum + end, 0);
     await this.#point(moves);
     await this.#drop(sources);
+  }
+
+  async #abandon(output: MergeOutput): Promise<void> {
+    for (const name of await output.abandon()) this.#writer.spares.doom(name);
   }
 
   /** Its segments take the place of the sources in the order of commits, from the first of them on. */

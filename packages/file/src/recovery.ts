@@ -26,6 +26,7 @@ import {
 } from "./manifest.js";
 import { setAside } from "./quarantine.js";
 import {
+  compareHeaders,
   damaged,
   numberOf,
   openSegment,
@@ -237,13 +238,20 @@ async function readSegment(segment: Segment, length: number): Promise<Buffer> {
 async function removeOrphans(files: StoreFiles, state: StoreState, manifest: Manifest): Promise<boolean> {
   let highest = 0;
   const orphans: string[] = [];
+  const segments: { readonly name: string; readonly header: SegmentHeader }[] = [];
   for (const name of await files.list()) {
     const found = numberOf(name);
     if (found === undefined) continue;
     highest = Math.max(highest, found.number);
     if (state.byNumber.has(found.number)) continue;
-    if (found.kind === "seg") await assertForgettable(files, name, state, manifest);
-    orphans.push(name);
+    const header = found.kind === "seg" ? await forgettable(files, name, state, manifest) : undefined;
+    if (header === undefined) orphans.push(name);
+    else segments.push({ name, header });
+  }
+  // One after the other, as a merge removes them: without a manifest what a crash leaves of them counts.
+  for (const { name } of segments.toSorted((a, b) => compareHeaders(a.header, b.header))) {
+    await files.remove(name);
+    await files.syncNames();
   }
   for (const name of orphans) await files.remove(name);
   if (orphans.length > 0) await files.syncNames();
@@ -252,18 +260,19 @@ async function removeOrphans(files: StoreFiles, state: StoreState, manifest: Man
   return true;
 }
 
-async function assertForgettable(
+/** The header of a segment that holds nothing that counts, where it has one. */
+async function forgettable(
   files: StoreFiles,
   name: string,
   state: StoreState,
   manifest: Manifest,
-): Promise<void> {
+): Promise<SegmentHeader | undefined> {
   const file = await files.open(name, "read");
   try {
     const header = await readSegmentHeader(file);
-    if (header === undefined) return;
+    if (header === undefined) return undefined;
     const first = await readFully(file, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES);
-    if (!outdates(manifest, state.sequence, header, !isZero(first, 0, first.length))) return;
+    if (!outdates(manifest, state.sequence, header, !isZero(first, 0, first.length))) return header;
     throw new CoppiceError("CORRUPT", "the manifest of the file log is older than its segments", {
       details: { file: name },
     });

@@ -25,10 +25,10 @@ import { idOf, partsOf } from "./key-names.js";
 import { MANIFEST, type Manifest, readManifest, type SegmentRow, writeManifest } from "./manifest.js";
 import { MergeOutput } from "./merge-output.js";
 import { setAside } from "./quarantine.js";
-import { rankOf } from "./ranks.js";
 import { outdates } from "./recovery.js";
 import { salvage } from "./salvage.js";
 import {
+  compareHeaders,
   numberOf,
   readSegmentHeader,
   SEGMENT_HEADER_BYTES,
@@ -247,7 +247,7 @@ class Repair {
       const start = header === undefined ? 0 : SEGMENT_HEADER_BYTES;
       const isUsed = !isZero(bytes, start, bytes.length);
       // What is written here ends behind all that there was: a crash may leave this segment beside it.
-      if (header?.kind === "log" && header.store === (this.#store ?? header.store))
+      if (header !== undefined && header.store === (this.#store ?? header.store))
         this.#sequence = Math.max(this.#sequence, header.sequence + (isUsed ? 1 : 0));
       return { header, isUsed, bytes };
     } finally {
@@ -470,13 +470,9 @@ function inOrder(found: readonly Found[]): Source[] {
   const compare = (a: Found, b: Found): number => {
     if (a.header === undefined || b.header === undefined)
       return Number(a.header === undefined) - Number(b.header === undefined) || a.number - b.number;
-    const { sequence } = a.header;
-    if (sequence !== b.header.sequence) return sequence - b.header.sequence;
-    const first = a.header.rank ?? rankOf(sequence);
-    const second = b.header.rank ?? rankOf(sequence);
-    // What a merge has left beside its source has the same rank, and a higher number.
-    if (first === second || unranked.has(sequence)) return a.number - b.number;
-    return first < second ? -1 : 1;
+    // Those that an earlier version wrote have no rank.
+    const isSame = a.header.sequence === b.header.sequence && unranked.has(a.header.sequence);
+    return isSame ? a.number - b.number : compareHeaders(a.header, b.header);
   };
   const met = new Set<number>();
   return found.toSorted(compare).map((source) => {

@@ -263,6 +263,15 @@ export function decodeSegmentHeader(bytes: Uint8Array): SegmentHeader | undefine
   };
 }
 
+/** In the order of replay, as headers tell it. */
+export function compareHeaders(a: SegmentHeader, b: SegmentHeader): number {
+  if (a.sequence !== b.sequence) return a.sequence - b.sequence;
+  const [first, second] = [a.rank ?? rankOf(a.sequence), b.rank ?? rankOf(b.sequence)];
+  // What a merge has left beside its source has the same rank, and a higher number.
+  if (first === second) return a.number - b.number;
+  return first < second ? -1 : 1;
+}
+
 export async function readSegmentHeader(file: OpenFile): Promise<SegmentHeader | undefined> {
   return decodeSegmentHeader(await readFully(file, HEADER_USED_BYTES + RANK_BYTES, 0));
 }

@@ -24,6 +24,8 @@ export class Spares {
   readonly #files: StoreFiles;
   readonly #doomed = new Set<string>();
   #kept: Spare[] = [];
+  /** A name was removed, and perhaps a crash brings it back. */
+  #isUnsynced = false;
 
   constructor(files: StoreFiles) {
     this.#files = files;
@@ -43,6 +45,7 @@ export class Spares {
       if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
     });
     this.#doomed.delete(name);
+    this.#isUnsynced = true;
   }
 
   /** Gives the file a name under which it may be kept. `false`: somebody else may see it, and it is gone. */
@@ -101,9 +104,21 @@ export class Spares {
     return hasFreed;
   }
 
-  /** Removes whatever must go. Not while a merge removes what it has merged. */
+  /**
+   * Removes whatever must go, durably, one after the other: of segments those come first that come first in
+   * the order. Not while a merge removes what it has merged.
+   */
   async removeAll(): Promise<void> {
     this.#kept = [];
-    for (const name of [...this.#doomed]) await this.remove(name);
+    for (const name of [...this.#doomed]) {
+      await this.remove(name);
+      await this.#sync();
+    }
+    if (this.#isUnsynced) await this.#sync();
+  }
+
+  async #sync(): Promise<void> {
+    await this.#files.syncNames();
+    this.#isUnsynced = false;
   }
 }

@@ -1,7 +1,7 @@
 /** The order of segments is in their headers: a store that lost its manifest is replayed as it was written. */
 
 import { checkFileLog, type FileLogFactory, type FileLogReport } from "@coppice/file";
-import { crashModels, type DiskImage, SimulatedDisk } from "@coppice/file/testing";
+import { crashModels, type DiskImage, failure, SimulatedDisk } from "@coppice/file/testing";
 import type { Backend, Batch, Entry } from "coppice";
 import { NaiveStore } from "coppice/conformance";
 import { type SeededRandom, seededRandom, simulatedEnv } from "coppice/testing";
@@ -481,4 +481,71 @@ test("[FL35] what a crash leaves of a merge beside its sources changes nothing, 
     });
   }
   expect(looked).toBeGreaterThan(400);
+});
+
+test("[FL35] a loss of power while opening takes away what a merge left beside it brings back nothing, also without a manifest", {
+  timeout: 120_000,
+}, async () => {
+  let looked = 0;
+  for (let seed = 1; seed <= 2; seed++) {
+    const random = seededRandom(seed);
+    const disk = new SimulatedDisk();
+    const { factory, backend } = await open(disk, 64 * KIB, seed === 1 ? 1 : 0.3);
+    for (let i = 0; i < 60; i++) {
+      const puts = [
+        put("meta", random.pick(IDS), 0, 8, i),
+        put("events", "f", random.int(10), 3000 + random.int(3000), i),
+      ];
+      await backend.commit({ delete: [["meta", random.pick(IDS)]], put: puts });
+    }
+    const steps: DiskImage[] = [];
+    disk.onOperation = () => steps.push(disk.image());
+    await factory.merge({ force: true });
+    disk.onOperation = undefined;
+    await backend.close();
+    for (const [at, image] of steps.entries()) {
+      if (at % 4 !== 0) continue;
+      const opening = new SimulatedDisk(image);
+      const left: DiskImage[] = [];
+      opening.onOperation = ({ kind }) => {
+        for (const model of crashModels)
+          if (kind === "remove" && model.keep === "subset") left.push(opening.crash(model, random));
+      };
+      const opened = await open(opening, 64 * KIB, 1);
+      const found = await dump(opened.backend);
+      await opened.backend.close();
+      for (const each of left) {
+        looked++;
+        expect((await repaired(withManifest(each, undefined))).found, `seed ${seed}`).toEqual(found);
+      }
+    }
+  }
+  expect(looked).toBeGreaterThan(200);
+});
+
+test("[FL28] what a repair that failed has taken away again brings back no older value, where a loss of power leaves some of it", async () => {
+  const disk = new SimulatedDisk();
+  const { backend } = await open(disk, 64 * KIB, 1);
+  await backend.commit({ put: [put("meta", "k", 0, 8, 1)] });
+  for (let seq = 0; seq < 20; seq++) await backend.commit({ put: [put("events", "f", seq, 4000)] });
+  await backend.commit({ put: [put("meta", "k", 0, 8, 2)] });
+  const found = await dump(backend);
+  await backend.close();
+  const lost = withManifest(disk.image(), undefined);
+  let failed = 0;
+  for (let at = 0; at === failed; at++) {
+    const failing = new SimulatedDisk(lost);
+    let syncs = 0;
+    failing.fault = ({ kind }) => (kind === "sync-names" && syncs++ === at ? failure("EIO") : undefined);
+    await repair(failing).catch(() => failed++);
+    failing.fault = undefined;
+    const random = seededRandom(at + 1);
+    for (const model of crashModels) {
+      for (let times = 0; times < 10; times++) {
+        const image = withManifest(failing.crash(model, random), undefined);
+        expect((await repaired(image)).found, `${at}, ${model.title}`).toEqual(found);
+      }
+    }
+  }
+  expect(failed).toBeGreaterThan(2);
 });

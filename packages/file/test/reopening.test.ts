@@ -180,3 +180,35 @@ test("[FL37] after a failed sync nothing is sealed, which would say that what ca
       29,
     );
 });
+
+test("[FL37] also where what it has replaced was written by a repair, and nothing of that was whole", async () => {
+  const disk = new SimulatedDisk();
+  const backend = await factoryOn(disk, { mergeDeadRatioMin: 1 }).open(simulatedEnv(1));
+  await write(backend, 0, 20);
+  await backend.close();
+  const repair = async (image: DiskImage, onNamed?: (left: DiskImage) => void): Promise<DiskImage> => {
+    const store = new SimulatedDisk(withoutManifest(image));
+    let isNamed = false;
+    store.onOperation = ({ kind }) => {
+      isNamed ||= kind === "rename";
+      if (isNamed) onNamed?.(store.image());
+    };
+    const how = { repair: true, env: simulatedEnv(9), segmentBytesMax: 64 * 1024 };
+    await checkFileLog("simulated", { ...how, files: store.files });
+    return store.image();
+  };
+  const spoiled = new Map(
+    [...(await repair(disk.image()))].map(([name, bytes]) => [
+      name,
+      name.endsWith(".seg") ? bytes.slice().fill(9, 4096) : bytes,
+    ]),
+  );
+  const left: DiskImage[] = [];
+  await repair(spoiled, (image) => left.push(image));
+  expect(left.length).toBeGreaterThan(3);
+  for (const each of left) expect(await linesOf(new SimulatedDisk(each))).toEqual([]);
+});
+
+function withoutManifest(image: DiskImage): DiskImage {
+  return new Map([...image].filter(([name]) => name !== "MANIFEST"));
+}

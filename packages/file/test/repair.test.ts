@@ -514,3 +514,23 @@ test("[FL31] nor where commits are not synced, and many are torn; with other dam
   expect(torn).toBeGreaterThan(20);
   expect(damaged).toBeGreaterThan(3);
 });
+
+test("[FL30] a flipped bit of the manifest's format is damage, and mended", async () => {
+  const disk = new SimulatedDisk();
+  const backend = await factoryOn(disk).open(simulatedEnv(1));
+  await backend.commit({ put: [{ key: ["meta", "a"], value: new Uint8Array(3) }] });
+  const found = await dump(backend);
+  await backend.close();
+  const image = disk.image();
+  const manifest = image.get("MANIFEST")!.slice();
+  manifest["coppice-file-log ".length]! ^= 4;
+  const flipped = new SimulatedDisk(new Map([...image, ["MANIFEST", manifest]]));
+  await expect(factoryOn(flipped).open(simulatedEnv(2))).rejects.toMatchObject({ code: "CORRUPT" });
+  const how = { repair: true, env: simulatedEnv(3), files: flipped.files };
+  expect((await checkFileLog("simulated", how)).damage).toMatchObject([
+    { file: "MANIFEST", message: "is damaged" },
+  ]);
+  const mended = await factoryOn(flipped).open(simulatedEnv(4));
+  expect(await dump(mended)).toEqual(found);
+  await mended.close();
+});

@@ -335,3 +335,23 @@ test("[FL11] a merge that is asked for does not wait until there is nothing to m
   await merging;
   await backend.close();
 });
+
+test("[FL34] what was reclaimed is in no file either that a loss of power brings back", async () => {
+  const disk = new SimulatedDisk();
+  const backend = await factoryOn(disk).open(simulatedEnv(1));
+  const secret = Buffer.from("the secret of Ann");
+  const value = new Uint8Array(4000).fill(0x62);
+  value.set(secret);
+  await backend.commit({ put: [{ key: ["events", "ann", 0], value }] });
+  const other = new Uint8Array(4000).fill(0x62);
+  for (let seq = 0; seq < 80; seq++)
+    await backend.commit({ put: [{ key: ["events", "other", seq], value: other }] });
+  await backend.commit({ delete: [{ space: "events", id: "ann" }] });
+  await backend.reclaim!();
+  const random = seededRandom(1);
+  for (const model of crashModels) {
+    for (const [name, bytes] of disk.crash(model, random))
+      expect(Buffer.from(bytes).includes(secret), `${model.title}: ${name}`).toBe(false);
+  }
+  await backend.close();
+});
