@@ -280,6 +280,8 @@ class Run {
       } catch (error) {
         this.fail(id, error);
         if (this.isOver) return;
+        // What stays is not erased: beside it the record would say that it had been.
+        heard.set(erasedKey(id)[1], Number.POSITIVE_INFINITY);
       }
     }
     // Of which ids the others are nobody can tell, so a copy of some documents does not take them.

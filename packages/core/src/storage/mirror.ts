@@ -220,8 +220,19 @@ function erasedSince(
   meta: Meta,
   to: Place,
 ): { readonly put: readonly Entry[]; readonly delete: readonly Deletion[] } {
-  if ((meta.erased ?? -1) <= erasedClock(to)) return { put: [], delete: [] };
+  const clock = meta.erased ?? -1;
+  if (clock <= erasedClock(to) && !isReplaced(to, clock)) return { put: [], delete: [] };
   return { put: [reclaimDueEntry(target)], delete: [{ space: "quarantine", id: to.id }] };
+}
+
+/**
+ * Whether what is replaced here began before that erasure. A copy that might not replace it has put the
+ * record of the erasure beside it, in an earlier version, which says nothing of what was here then.
+ */
+function isReplaced({ meta }: Place, erasedAt: number): boolean {
+  if (meta === undefined || meta.base >= erasedAt) return false;
+  // Or a copy has claimed its place, and died.
+  return meta.deleted === undefined || (meta.deleted.clock === 0 && meta.landed !== undefined);
 }
 
 function markOf({ clock, crc, meta: { incarnation } }: ImageEnd, index: Uint8Array | undefined): CopyMark {

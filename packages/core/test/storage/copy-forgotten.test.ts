@@ -284,3 +284,48 @@ for (const [what, kept] of [
     await clean(old, from, to);
   });
 }
+
+for (const since of ["is there", "was deleted"] as const) {
+  for (const how of ["is replaced", "the target has deleted since"]) {
+    test(`[MV49] of an erased document that stayed in the target, and ${how}, nothing is left where the new one ${since}`, async () => {
+      const { from, to, target } = await pair();
+      await write(from, SECRET, "abc");
+      await from.copyTo(to);
+      target.flip(["events", SECRET, 1], 40);
+      expect((await to.check({ repair: true })).quarantined).toBe(1);
+      await write(to, SECRET, "own");
+      await from.erase(SECRET);
+      expect(await from.copyTo(to)).toMatchObject({ erased: 0, failures: [{ error: { code: "EXISTS" } }] });
+      if (how !== "is replaced") {
+        await to.delete(SECRET);
+        expect(await from.copyTo(to)).toMatchObject({ failures: [] });
+        expect([(await to.check()).quarantined, leftIn(target).dead]).toEqual([0, 0]);
+      }
+      await (await from.open(SECRET, { recreate: true })).close();
+      await write(from, SECRET, "uvwxyz");
+      if (since !== "is there") await from.delete(SECRET);
+      for (let run = 0; run < 2; run++) {
+        await from.copyTo(to, { replace: true });
+        expect((await to.check()).quarantined).toBe(0);
+        if (how === "is replaced") expect(leftIn(target).dead).toBe(0);
+      }
+      expect(await names(to, SECRET)).toBe(since === "is there" ? "uvwxyz" : "");
+      await clean(from, to);
+    });
+  }
+}
+
+test("[MV49] nor where an earlier version has put the record of the erasure beside the document that stayed", async () => {
+  const source = simulatedBackend({ seed: 1 });
+  const [from, { to, target }] = [await open(source, 1), await pair()];
+  await write(from, SECRET, "abc");
+  await from.copyTo(to);
+  await write(to, SECRET, "own");
+  await from.erase(SECRET);
+  for (const { key, value } of source.dump()) if (key[0] === "erased") target.putRaw(key, value);
+  await (await from.open(SECRET, { recreate: true })).close();
+  await write(from, SECRET, "xyz");
+  expect(await from.copyTo(to, { replace: true })).toMatchObject({ copied: 1, failures: [] });
+  expect([leftIn(target).dead, await names(to, SECRET)]).toEqual([0, "xyz"]);
+  await clean(from, to);
+});
