@@ -18,7 +18,7 @@ import { checkStorage } from "../base/options.js";
 import type { Batch, Entry, Key, ScanOptions } from "../contract/backend.js";
 import { type Gap, scanAround } from "./check-unreadable.js";
 import type { Context } from "./context.js";
-import { eraseDocument, type Removal } from "./deletion.js";
+import { EVERY_SPACE, eraseDocument, type Removal, wipe } from "./deletion.js";
 import { type Head, readHead } from "./head.js";
 import { readPlace } from "./landing.js";
 import { type Meta, metaKey } from "./meta.js";
@@ -304,6 +304,9 @@ class Run {
     if (heard >= erased.clock) return heard;
     // What began, or was deleted, after it is of a later life: it stays, and what it came after goes.
     if (clock > erased.clock && (present?.deleted !== undefined || present!.base >= erased.clock)) {
+      // An erasure that ended early, of more than the source had, looks like a deletion of the target's own.
+      if (present?.deleted !== undefined && present.incoming === undefined)
+        await wipe(this.#target, id, EVERY_SPACE, metaBytes);
       const gone = present?.deleted === undefined ? [] : [{ space: "quarantine", id }];
       const expect = [{ key: metaKey(id), value: metaBytes }];
       await this.#carryRecord(erasedKey(id), erased.clock, erased.bytes, { delete: gone, expect });

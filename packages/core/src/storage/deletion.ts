@@ -118,7 +118,7 @@ async function removeAll(
 }
 
 /** Everything but meta, which goes last. */
-const EVERY_SPACE: readonly string[] = [...SPACES, COPIED_SPACE, "quarantine"];
+export const EVERY_SPACE: readonly string[] = [...SPACES, COPIED_SPACE, "quarantine"];
 
 /**
  * Deletes all keys of an id in these spaces, in slices, for as long as its meta is this one. `done: false`:

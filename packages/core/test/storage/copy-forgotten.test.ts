@@ -329,3 +329,25 @@ test("[MV49] nor where an earlier version has put the record of the erasure besi
   expect([leftIn(target).dead, await names(to, SECRET)]).toEqual([0, "xyz"]);
   await clean(from, to);
 });
+
+test("[MV48] an erasure with `replace` that found no room to end is ended by the next copy, also of events of the target's own", async () => {
+  const target = simulatedBackend({ seed: 2 });
+  let isFull = false;
+  const backend = changed(target, (opened) => ({
+    commit: async (batch) => {
+      if (isFull && batch.put === undefined) throw new CoppiceError("STORE_FULL", "no room");
+      await opened.commit(batch);
+    },
+  }));
+  const [from, to] = [await open(simulatedBackend({ seed: 1 }), 1), await open(backend, 2)];
+  await write(from, SECRET, "abc");
+  await from.copyTo(to);
+  await write(to, SECRET, "own");
+  await from.erase(SECRET);
+  isFull = true;
+  expect(await from.copyTo(to, { replace: true })).toMatchObject({ erased: 0, failed: 1 });
+  isFull = false;
+  expect(await from.copyTo(to, { replace: true })).toMatchObject({ failures: [] });
+  expect(leftIn(target)).toEqual({ dead: 0, keys: [["meta", SECRET]] });
+  await clean(from, to);
+});
