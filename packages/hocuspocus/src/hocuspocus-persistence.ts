@@ -11,7 +11,8 @@
  *   close their connection, a store that can never happen is an error of `onStoreDocument`, which Hocuspocus
  *   logs: `disconnect` of a direct connection resolves then, so `onError` is told before;
  * - a document stays in memory until what it got is durable, or can never be;
- * - nothing is stored for a document whose load failed, by whichever extension.
+ * - nothing is stored for a document whose load failed, by whichever extension, and it is let go; loaded it
+ *   is when `onLoadDocument` of all has ended, whatever others do in `afterLoadDocument` after ours.
  */
 
 import type { YjsStorage } from "@coppice/yjs/dropins";
@@ -22,7 +23,7 @@ import {
   type DocBinding,
   type Durability,
 } from "@coppice/yjs/dropins";
-import type { Connection, Document, Extension } from "@hocuspocus/server";
+import type { Connection, Document, Extension, Hocuspocus } from "@hocuspocus/server";
 import { checkOptions, checkStorage, type OptionKinds } from "coppice";
 
 export interface HocuspocusPersistenceOptions {
@@ -79,10 +80,9 @@ export function hocuspocusPersistence(
 ): Extension {
   checkOptions("hocuspocusPersistence", options, OPTIONS);
   checkStorage("hocuspocusPersistence", storage, "yjs");
-  const bindings = new Map<Document, DocBinding>();
+  const bindings = new WeakMap<Document, DocBinding>();
   const announcers = new WeakMap<Document, Announcer>();
-  /** Loaded by us, and not yet by all extensions. */
-  const loading = new Map<string, DocBinding>();
+  const servers = new WeakMap<Hocuspocus, Newcomers>();
   const { onError, onDurable, retryMsMin, retryMsMax, announceMs = 100, priority = 100 } = options;
   const flush = async (document: Document) => bindings.get(document)?.flush();
 
@@ -105,25 +105,24 @@ export function hocuspocusPersistence(
     extensionName: "coppice",
     priority,
 
-    async onLoadDocument({ documentName, document }) {
-      // A load that another extension failed: Hocuspocus drops its document without a word.
-      loading.get(documentName)?.stop();
+    async onLoadDocument({ documentName, document, instance }) {
+      const newcomers = servers.get(instance) ?? new Newcomers(instance);
+      servers.set(instance, newcomers);
+      newcomers.dropFailed(documentName);
       const binding = bind(documentName, document);
-      loading.set(documentName, binding);
+      newcomers.add(documentName, document, binding);
       bindings.set(document, binding);
-      document.on("destroy", () => bindings.delete(document));
       try {
         await binding.loaded;
       } catch (error) {
         bindings.delete(document);
-        loading.delete(documentName);
+        newcomers.remove(documentName, document);
         binding.stop();
         throw error;
       }
     },
 
-    async afterLoadDocument({ documentName, document }) {
-      loading.delete(documentName);
+    async afterLoadDocument({ document }) {
       bindings.get(document)?.resume();
     },
 
@@ -149,8 +148,10 @@ export function hocuspocusPersistence(
       await flush(document).catch(() => undefined);
     },
 
-    async onDestroy() {
-      await Promise.allSettled([...bindings.values()].map((binding) => binding.flush()));
+    async onDestroy({ instance }) {
+      const failed = servers.get(instance)?.dropFailed() ?? [];
+      const live = [...instance.documents.values()].map(flush);
+      await Promise.allSettled([...live, ...failed.map((binding) => binding.flush())]);
     },
   };
 }
@@ -168,6 +169,42 @@ export function readDurableMessage(payload: string): DurableMessage | undefined 
 }
 
 const SYNC_STEP_1 = 0;
+
+/**
+ * Documents of one server that we have loaded, and perhaps not yet all extensions. Where another one fails,
+ * Hocuspocus drops the document and tells nobody: it is missed among those of the server later.
+ */
+class Newcomers {
+  readonly #instance: Hocuspocus;
+  readonly #byName = new Map<string, { readonly document: Document; readonly binding: DocBinding }>();
+
+  constructor(instance: Hocuspocus) {
+    this.#instance = instance;
+  }
+
+  add(name: string, document: Document, binding: DocBinding): void {
+    this.#byName.set(name, { document, binding });
+    document.on("destroy", () => this.remove(name, document));
+  }
+
+  remove(name: string, document: Document): void {
+    if (this.#byName.get(name)?.document === document) this.#byName.delete(name);
+  }
+
+  /** Stops and returns those whose load has failed; `next`: of that name another one is being loaded now. */
+  dropFailed(next?: string): DocBinding[] {
+    const failed: DocBinding[] = [];
+    for (const [name, { document, binding }] of this.#byName) {
+      const isLoaded = this.#instance.documents.get(name) === document;
+      if (!isLoaded && name !== next && this.#instance.loadingDocuments.has(name)) continue;
+      this.#byName.delete(name);
+      if (isLoaded) continue;
+      binding.stop();
+      failed.push(binding);
+    }
+    return failed;
+  }
+}
 
 /**
  * Tells the clients of one document what is durable, at most once in so many ms, and how much is pending,

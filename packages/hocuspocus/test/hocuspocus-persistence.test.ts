@@ -8,7 +8,7 @@ import type { Extension } from "@hocuspocus/server";
 import { DocumentStorage, isCoppiceError } from "coppice";
 import { simulatedBackend } from "coppice/testing";
 import * as encoding from "lib0/encoding";
-import { describe, expect, onTestFinished, test } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import * as Y from "yjs";
 import { type DurableMessage, hocuspocusPersistence, readDurableMessage } from "../src/index.js";
 import { connect, listen, type TestClient, until } from "./rig.js";
@@ -34,6 +34,23 @@ function updateOf(text: string): Uint8Array {
   const doc = new Y.Doc();
   doc.getText("body").insert(0, text);
   return Y.encodeStateAsUpdate(doc);
+}
+
+/** The bindings that the storage keeps, whatever becomes of their documents. */
+function bindingsOf(storage: DocumentStorage): ReadonlySet<unknown> {
+  const bound = new Set<unknown>();
+  const attach = storage.attach.bind(storage);
+  vi.spyOn(storage, "attach").mockImplementation((saver) => {
+    const attachment = attach(saver);
+    bound.add(saver);
+    const detach = attachment.detach.bind(attachment);
+    const release = () => {
+      bound.delete(saver);
+      detach();
+    };
+    return Object.assign(attachment, { detach: release });
+  });
+  return bound;
 }
 
 describe("Hocuspocus", () => {
@@ -139,6 +156,46 @@ describe("Hocuspocus", () => {
     await connection.transact((doc) => doc.getText("body").insert(9, "and text"));
     await connection.disconnect();
     expect(await stored(storage)).toBe("template and text");
+  });
+
+  test("[HP19] documents whose load another extension fails are let go, and a server that has them ends", async () => {
+    for (const hook of ["onLoadDocument", "afterLoadDocument"] as const) {
+      const { storage } = await open();
+      let isAway = true;
+      const bound = bindingsOf(storage);
+      const fail = async () => {
+        if (isAway) throw new Error("the other database is away");
+      };
+      const other: Extension = {
+        priority: 10,
+        onLoadDocument: async ({ document }) => {
+          document.getText("body").insert(0, "half of it");
+          if (hook === "onLoadDocument") await fail();
+        },
+        afterLoadDocument: async () => {
+          if (hook === "afterLoadDocument") await fail();
+        },
+      };
+      const server = await listen([hocuspocusPersistence(storage), other]);
+      for (const name of ["a", "a", "b", "c"]) {
+        await expect(server.hocuspocus.openDirectConnection(name)).rejects.toThrow("away");
+      }
+      await until("all but the newest are let go", () => bound.size === 1);
+      isAway = false;
+      const connection = await server.hocuspocus.openDirectConnection("d");
+      await until("all but the live one are let go", () => bound.size === 1);
+      await connection.disconnect();
+      isAway = true;
+      await expect(server.hocuspocus.openDirectConnection("e")).rejects.toThrow("away");
+      let ended = false;
+      const ending = server.destroy().then(() => {
+        ended = true;
+      });
+      await until("it has ended", () => ended);
+      await ending;
+      expect(await stored(storage, "d")).toBe("half of it");
+      if (hook === "onLoadDocument") expect(await storage.info("e")).toBeUndefined();
+    }
   });
 
   test("[HP5] corrupt updates close their connection, and reach neither document nor log", async () => {
