@@ -87,7 +87,7 @@ export class Joiner implements UpdateSink {
 }
 
 /** Deletions, given as client, clock, end, by client: clocks in pairs, ascending and apart. */
-function uniteDeletions(flat: readonly number[]): Map<number, number[]> {
+export function uniteDeletions(flat: readonly number[]): Map<number, number[]> {
   const byClient = new Map<number, [number, number][]>();
   for (let i = 0; i < flat.length; i += 3) {
     const client = flat[i]!;

@@ -6,14 +6,16 @@
  * them (`StoredOrigin`), and are left out there alone: another storage that keeps the same Y.Doc has to
  * store them. Yjs encodes an update only where somebody listens, so the tracker listens during the others
  * alone: a loaded document is not encoded again. An update that a provider applied too early emits nothing:
- * Yjs keeps it aside. It is captured from there, so that it is not lost when `apply` completes it later; it
- * may then be captured once more, which is harmless. When a listener of the application throws at the end of
- * a transaction, Yjs emits nothing for it nor for any later one; in the microtask after it, or when `apply`
- * is what ends, every tracker of the document captures what is new since, and Yjs is freed.
+ * Yjs keeps it aside. It is captured from there (`pending.ts`), so that it is not lost when `apply`
+ * completes it later; it may then be captured once more, which is harmless. When a listener of the
+ * application throws at the end of a transaction, Yjs emits nothing for it nor for any later one; in the
+ * microtask after it, or when `apply` is what ends, every tracker of the document captures what is new
+ * since, and Yjs is freed.
  */
 
 import { equalBytes, type Tracker } from "coppice";
 import * as Y from "yjs";
+import { newlyPending } from "./pending.js";
 
 /** The origin of the transactions in which stored events are applied: whose events they are. */
 export class StoredOrigin {}
@@ -55,13 +57,14 @@ export function trackDoc(doc: Y.Doc, own: StoredOrigin): Tracker<Y.Doc, Uint8Arr
   const onTransaction = (transaction: Y.Transaction) => {
     const [structs, deletions] = pendingOf(doc);
     if (structs === pendingStructs && deletions === pendingDeletions) return;
-    const changed = [
-      structs !== undefined && !equalBytes(structs, pendingStructs) ? structs : undefined,
-      deletions !== undefined && !equalBytes(deletions, pendingDeletions) ? deletions : undefined,
-    ];
+    const before = [pendingStructs, pendingDeletions];
     [pendingStructs, pendingDeletions] = [structs, deletions];
     if (transaction.origin === own) return;
-    for (const update of changed) if (update !== undefined) capture(Y.convertUpdateFormatV2ToV1(update));
+    for (const [index, now] of [structs, deletions].entries()) {
+      if (now === undefined || equalBytes(now, before[index])) continue;
+      const event = newlyPending(now, before[index]);
+      if (event !== undefined) capture(event);
+    }
   };
   let watching = false;
   const onCleanup = (transaction: Y.Transaction) => {

@@ -1,0 +1,106 @@
+/**
+ * What Yjs keeps aside, since it came before what it builds on, as an event: only what was not kept before.
+ *
+ * Yjs joins all that waits into one update. If that were captured as it is, each keystroke after one that was
+ * lost would store all those since then again.
+ *
+ * Invariants: together with the update from before, the answer has everything that the present one has.
+ * Structs stay whole, so it may repeat the edges of what was there.
+ */
+
+import * as Y from "yjs";
+import { uniteDeletions } from "./join.js";
+import { findStruct, scanUpdate } from "./scanner.js";
+import { type Block, type Run, writeUpdate } from "./writer.js";
+
+/** By client, each ascending and apart. */
+interface Parts {
+  readonly runs: ReadonlyMap<number, readonly Run[]>;
+  /** Clocks in pairs. */
+  readonly deletions: ReadonlyMap<number, readonly number[]>;
+}
+
+/**
+ * Takes updates of format 2, as `pendingStructs` and `pendingDs` of Yjs hold them, and gives one of format 1;
+ * `undefined`: nothing came to what was there. Costs one pass over both.
+ */
+export function newlyPending(now: Uint8Array, before: Uint8Array | undefined): Uint8Array | undefined {
+  const whole = Y.convertUpdateFormatV2ToV1(now);
+  if (before === undefined) return whole;
+  const present = partsOf(whole);
+  const known = partsOf(Y.convertUpdateFormatV2ToV1(before));
+  const blocks: Block[] = [];
+  for (const [client, runs] of present.runs) {
+    const left = unknownRuns(runs, known.runs.get(client) ?? []);
+    if (left.length > 0) blocks.push({ client, runs: left });
+  }
+  const deletions = new Map<number, number[]>();
+  for (const [client, ranges] of present.deletions) {
+    const left = without(ranges, known.deletions.get(client) ?? []).flat();
+    if (left.length > 0) deletions.set(client, left);
+  }
+  return blocks.length === 0 && deletions.size === 0 ? undefined : writeUpdate(blocks, deletions);
+}
+
+function partsOf(bytes: Uint8Array): Parts {
+  const byClient = new Map<number, Run[]>();
+  const deletions: number[] = [];
+  scanUpdate(bytes, {
+    run: (client, clock, end, count, from, to) => {
+      const runs = byClient.get(client) ?? [];
+      byClient.set(client, runs);
+      runs.push({ client, clock, end, count, bytes, from, to });
+    },
+    deletion: (client, clock, end) => {
+      deletions.push(client, clock, end);
+    },
+  });
+  return { runs: byClient, deletions: uniteDeletions(deletions) };
+}
+
+/** Of runs of one client, the structs that hold a clock which others do not. */
+function unknownRuns(runs: readonly Run[], others: readonly Run[]): Run[] {
+  const left: Run[] = [];
+  let at = 0;
+  let end = 0;
+  for (const [from, to] of without(runs.flatMap(rangeOf), others.flatMap(rangeOf))) {
+    while (runs[at]!.end <= from) at++;
+    if (to <= end) continue;
+    const part = partOf(runs[at]!, Math.max(from, end), to);
+    left.push(part);
+    end = part.end;
+  }
+  return left;
+}
+
+function rangeOf({ clock, end }: Run): [number, number] {
+  return [clock, end];
+}
+
+/** What is left of ranges without others; all are clocks in pairs, ascending and apart. */
+function without(ranges: readonly number[], others: readonly number[]): [from: number, to: number][] {
+  const left: [number, number][] = [];
+  let at = 0;
+  for (let i = 0; i < ranges.length; i += 2) {
+    let from = ranges[i]!;
+    const to = ranges[i + 1]!;
+    while (at < others.length && others[at + 1]! <= from) at += 2;
+    for (let next = at; from < to; next += 2) {
+      const until = Math.min(to, others[next] ?? to);
+      if (until > from) left.push([from, until]);
+      from = Math.max(from, others[next + 1] ?? to);
+    }
+  }
+  return left;
+}
+
+/** The structs of a run that hold the clocks [from, to). */
+function partOf(run: Run, from: number, to: number): Run {
+  const { bytes, client } = run;
+  const first = findStruct(bytes, run, from);
+  let last = first;
+  let count = 1;
+  for (; last.end < to; count++)
+    last = findStruct(bytes, { client, clock: last.end, from: last.to }, last.end);
+  return { client, clock: first.clock, end: last.end, count, bytes, from: first.at, to: last.to };
+}

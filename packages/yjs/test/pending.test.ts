@@ -1,0 +1,65 @@
+/** What a provider applies before what it builds on: all of it is captured, and none of it again and again. */
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import * as Y from "yjs";
+import { below, seeded, shuffled } from "../../../test/support/chance.js";
+import { yjs } from "../src/index.js";
+import { writeTogether } from "./editing.js";
+
+const model = yjs();
+const SEED = Number(process.env.COPPICE_SEED ?? 1);
+
+test("[DI35] in whatever order a provider brings updates, what was captured has all that came", () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 1, max: 2 ** 31 }), (seed) => {
+      const random = seeded(seed);
+      const events = shuffled(random, writeTogether(random, 3, 30).events);
+      const doc = model.create();
+      const tracker = model.track(doc);
+      const captured: Uint8Array[] = [];
+      for (let sent = 0; sent < events.length; ) {
+        const some = events.slice(sent, sent + 1 + below(random, 4));
+        sent += some.length;
+        if (random() < 0.2) {
+          // Stored events between those of the provider: they may bring what others wait for.
+          model.apply(doc, some);
+          captured.push(...some);
+        } else if (random() < 0.3) Y.applyUpdate(doc, Y.mergeUpdates(some));
+        else for (const update of some) Y.applyUpdate(doc, update);
+        captured.push(...tracker.take(doc));
+        const rest = events.slice(sent);
+        const lacking = model.fold(undefined, [...captured, ...rest]);
+        expect(lacking.held).toEqual([]);
+        expect(lacking.version).toEqual(model.fold(undefined, [...captured, ...events]).version);
+      }
+      expect(model.fold(undefined, captured).version).toEqual(model.version(doc));
+      tracker.stop();
+    }),
+    { seed: SEED, numRuns: 25 },
+  );
+});
+
+test("[DI35] after an update that was lost, each later one is captured as large as it is, and not all of them again", () => {
+  for (const order of ["forwards", "backwards", "with gaps"] as const) {
+    const writer = new Y.Doc();
+    const updates: Uint8Array[] = [];
+    writer.on("update", (update: Uint8Array) => updates.push(update));
+    const text = writer.getText("text");
+    for (let i = 0; i < 300; i++) {
+      if (i % 10 === 9) text.delete(i % 7, 2);
+      else text.insert(text.length, "words ");
+    }
+    const [lost, ...later] = updates;
+    if (order === "backwards") later.reverse();
+    const sent = order === "with gaps" ? later.filter((_, index) => index % 3 !== 0) : later;
+    const doc = model.create();
+    const tracker = model.track(doc);
+    for (const update of sent) Y.applyUpdate(doc, update);
+    const captured = tracker.take(doc);
+    const bytes = (all: readonly Uint8Array[]) => all.reduce((sum, { length }) => sum + length, 0);
+    expect(bytes(captured)).toBeLessThan(4 * bytes(sent));
+    const { version } = model.fold(undefined, [lost!, ...captured]);
+    expect(version).toEqual(model.fold(undefined, [lost!, ...sent]).version);
+    tracker.stop();
+  }
+});
