@@ -52,6 +52,8 @@ export class AutomergeRepoDocuments {
   readonly #others: RepoStorage;
   readonly #idPrefix: string;
   readonly #saving = new Map<string, Promise<void>>();
+  /** Documents whose last save failed, perhaps when its changes were stored: the next one repeats them. */
+  readonly #doubtful = new Set<string>();
   /** Loads, and saves with the compaction after them, that have not ended; `close` waits for them. */
   readonly #running = new Set<Promise<unknown>>();
 
@@ -92,11 +94,15 @@ export class AutomergeRepoDocuments {
     const id = this.#idOf(key);
     if (key[1] === "incremental") {
       const changes = changesIn(id, data);
-      // automerge-repo reckons what is new from the last save that ended: beside another it repeats changes.
-      const overlaps = this.#saving.has(id);
-      return this.#inTurn(id, () => this.#log.appendChanges(id, changes, overlaps));
+      // automerge-repo reckons what is new from the last save that ended well: beside another, and after one
+      // that failed, it repeats changes.
+      const repeats = this.#saving.has(id) || this.#doubtful.has(id);
+      return this.#noted(
+        id,
+        this.#inTurn(id, () => this.#log.appendChanges(id, changes, repeats)),
+      );
     }
-    return this.#untilEnded(this.#saveWhole(id, data));
+    return this.#noted(id, this.#untilEnded(this.#saveWhole(id, data)));
   }
 
   async remove(key: RepoKey): Promise<void> {
@@ -125,6 +131,7 @@ export class AutomergeRepoDocuments {
       // After the saves that came before it: they would begin the document anew.
       const removal = this.#inTurn(id, async () => {
         this.#log.forget(id);
+        this.#doubtful.delete(id);
         await this.#storage.delete(id);
       });
       removals.push(removal);
@@ -161,6 +168,16 @@ export class AutomergeRepoDocuments {
     };
     result.then(done, done);
     return result;
+  }
+
+  async #noted(id: string, save: Promise<void>): Promise<void> {
+    try {
+      await save;
+      this.#doubtful.delete(id);
+    } catch (error) {
+      this.#doubtful.add(id);
+      throw error;
+    }
   }
 
   #untilEnded<T>(call: Promise<T>): Promise<T> {

@@ -4,9 +4,9 @@ import { join } from "node:path";
 import * as Automerge from "@automerge/automerge";
 import { generateAutomergeUrl, parseAutomergeUrl, Repo } from "@automerge/automerge-repo";
 import { NodeFSStorageAdapter } from "@automerge/automerge-repo-storage-nodefs";
-import { type BackendFactory, DocumentStorage, memoryBackend, never, systemEnv } from "coppice";
+import { type BackendFactory, CoppiceError, DocumentStorage, memoryBackend, never, systemEnv } from "coppice";
 import { seededRandom, simulatedBackend } from "coppice/testing";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { AutomergeRepoDocuments, AutomergeRepoStorage, automerge, type RepoStorage } from "../src/index.js";
 
 type Note = { lines: string[] };
@@ -84,6 +84,39 @@ test("[AM27] what is saved twice at once is in the log once", async () => {
     "three",
     "two",
   ]);
+  await adapter.close();
+});
+
+test("[AM27] what a save that failed had stored is not stored again by the next one", async () => {
+  const { storage, adapter } = await opened();
+  const id = freshId();
+  let doc = Automerge.from<Note>({ lines: [] });
+  await adapter.save([id, "incremental", "a"], Automerge.saveSince(doc, []));
+  let saved = Automerge.getHeads(doc);
+  const saveNext = async () => {
+    await adapter.save([id, "incremental", "c"], Automerge.saveSince(doc, saved));
+    saved = Automerge.getHeads(doc);
+  };
+
+  doc = add(doc, "the compaction after it failed");
+  const compact = vi.spyOn(storage, "compact").mockRejectedValueOnce(new CoppiceError("UNAVAILABLE", "test"));
+  doc = add(doc, Array.from({ length: 6000 }, (_, i) => (i * 7919) % 9973).join());
+  await expect(adapter.save([id, "snapshot", "b"], Automerge.save(doc))).rejects.toThrow("test");
+  compact.mockRestore();
+  await saveNext();
+  expect((await storage.info(`doc/${id}`))?.clock).toBe(3);
+
+  const append = storage.append.bind(storage);
+  doc = add(doc, "its reply was lost");
+  const lost = vi.spyOn(storage, "append").mockImplementationOnce(async (...call) => {
+    await append(...call);
+    throw new CoppiceError("OUTCOME_UNKNOWN", "lost");
+  });
+  await expect(saveNext()).rejects.toThrow("lost");
+  lost.mockRestore();
+  doc = add(doc, "after it");
+  await saveNext();
+  expect((await storage.info(`doc/${id}`))?.clock).toBe(5);
   await adapter.close();
 });
 
