@@ -13,36 +13,44 @@ import { uniteDeletions } from "./join.js";
 import { findStruct, scanUpdate } from "./scanner.js";
 import { type Block, type Run, writeUpdate } from "./writer.js";
 
-/** By client, each ascending and apart. */
+/** By client, each ascending and not overlapping. */
 interface Parts {
   readonly runs: ReadonlyMap<number, readonly Run[]>;
   /** Clocks in pairs. */
   readonly deletions: ReadonlyMap<number, readonly number[]>;
 }
 
+/** What Yjs keeps aside at a time: an update of format 2, as `pendingStructs` and `pendingDs` hold it. */
+export interface Kept {
+  readonly bytes: Uint8Array;
+  /** Once it was asked for. */
+  parts?: Parts;
+}
+
 /**
- * Takes updates of format 2, as `pendingStructs` and `pendingDs` of Yjs hold them, and gives one of format 1;
- * `undefined`: nothing came to what was there. Costs one pass over both.
+ * One update of format 1; `undefined`: nothing came to what was there. Costs one pass over what is there now.
  */
-export function newlyPending(now: Uint8Array, before: Uint8Array | undefined): Uint8Array | undefined {
-  const whole = Y.convertUpdateFormatV2ToV1(now);
-  if (before === undefined) return whole;
-  const present = partsOf(whole);
-  const known = partsOf(Y.convertUpdateFormatV2ToV1(before));
+export function newlyPending(now: Kept, before: Kept | undefined): Uint8Array | undefined {
+  if (before === undefined) return Y.convertUpdateFormatV2ToV1(now.bytes);
+  before.parts ??= partsOf(before.bytes);
+  const known = before.parts;
+  // Mostly a client goes on after what there was of it: then what is new begins there.
+  now.parts = partsOf(now.bytes, (client) => known.runs.get(client)?.at(-1)?.end ?? 0);
   const blocks: Block[] = [];
-  for (const [client, runs] of present.runs) {
+  for (const [client, runs] of now.parts.runs) {
     const left = unknownRuns(runs, known.runs.get(client) ?? []);
     if (left.length > 0) blocks.push({ client, runs: left });
   }
   const deletions = new Map<number, number[]>();
-  for (const [client, ranges] of present.deletions) {
+  for (const [client, ranges] of now.parts.deletions) {
     const left = without(ranges, known.deletions.get(client) ?? []).flat();
     if (left.length > 0) deletions.set(client, left);
   }
   return blocks.length === 0 && deletions.size === 0 ? undefined : writeUpdate(blocks, deletions);
 }
 
-function partsOf(bytes: Uint8Array): Parts {
+function partsOf(update: Uint8Array, splitAt: (client: number) => number = () => 0): Parts {
+  const bytes = Y.convertUpdateFormatV2ToV1(update);
   const byClient = new Map<number, Run[]>();
   const deletions: number[] = [];
   scanUpdate(bytes, {
@@ -54,6 +62,7 @@ function partsOf(bytes: Uint8Array): Parts {
     deletion: (client, clock, end) => {
       deletions.push(client, clock, end);
     },
+    splitAt,
   });
   return { runs: byClient, deletions: uniteDeletions(deletions) };
 }
@@ -77,7 +86,7 @@ function rangeOf({ clock, end }: Run): [number, number] {
   return [clock, end];
 }
 
-/** What is left of ranges without others; all are clocks in pairs, ascending and apart. */
+/** What is left of ranges without others; all are clocks in pairs, ascending and not overlapping. */
 function without(ranges: readonly number[], others: readonly number[]): [from: number, to: number][] {
   const left: [number, number][] = [];
   let at = 0;

@@ -15,7 +15,7 @@
 
 import { equalBytes, type Tracker } from "coppice";
 import * as Y from "yjs";
-import { newlyPending } from "./pending.js";
+import { type Kept, newlyPending } from "./pending.js";
 
 /** The origin of the transactions in which stored events are applied: whose events they are. */
 export class StoredOrigin {}
@@ -43,7 +43,7 @@ export function freeDoc(doc: Y.Doc): void {
 
 export function trackDoc(doc: Y.Doc, own: StoredOrigin): Tracker<Y.Doc, Uint8Array> {
   let captured: Uint8Array[] = [];
-  let [pendingStructs, pendingDeletions] = pendingOf(doc);
+  let pending = pendingOf(doc);
   const listeners: (() => void)[] = [];
   const capture = (event: Uint8Array) => {
     captured.push(event);
@@ -55,13 +55,11 @@ export function trackDoc(doc: Y.Doc, own: StoredOrigin): Tracker<Y.Doc, Uint8Arr
     capture(update);
   };
   const onTransaction = (transaction: Y.Transaction) => {
-    const [structs, deletions] = pendingOf(doc);
-    if (structs === pendingStructs && deletions === pendingDeletions) return;
-    const before = [pendingStructs, pendingDeletions];
-    [pendingStructs, pendingDeletions] = [structs, deletions];
+    const before = pending;
+    pending = pendingOf(doc).map((now, index) => (same(now, before[index]) ? before[index] : now));
     if (transaction.origin === own) return;
-    for (const [index, now] of [structs, deletions].entries()) {
-      if (now === undefined || equalBytes(now, before[index])) continue;
+    for (const [index, now] of pending.entries()) {
+      if (now === undefined || now === before[index]) continue;
       const event = newlyPending(now, before[index]);
       if (event !== undefined) capture(event);
     }
@@ -114,6 +112,11 @@ function isStuck(doc: Y.Doc): boolean {
   return doc._transaction === null && doc._transactionCleanups.length > 0;
 }
 
-function pendingOf(doc: Y.Doc): [structs: Uint8Array | undefined, deletions: Uint8Array | undefined] {
-  return [doc.store.pendingStructs?.update, doc.store.pendingDs ?? undefined];
+/** Structs, and deletions. */
+function pendingOf({ store }: Y.Doc): (Kept | undefined)[] {
+  return [store.pendingStructs?.update, store.pendingDs ?? undefined].map((bytes) => bytes && { bytes });
+}
+
+function same(now: Kept | undefined, before: Kept | undefined): boolean {
+  return now?.bytes === before?.bytes || (now !== undefined && equalBytes(now.bytes, before?.bytes));
 }
