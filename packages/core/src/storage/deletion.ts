@@ -25,6 +25,7 @@ import type { DocumentLog } from "./document-log.js";
 import type { Handles } from "./handles.js";
 import type { Head } from "./head.js";
 import { eventsKey, type Meta, metaKey, sealMeta } from "./meta.js";
+import { reclaimDueEntry } from "./reclaim-due.js";
 import { sweep } from "./snapshots.js";
 import { SPACES } from "./stages.js";
 import { tagsKey } from "./tag-index.js";
@@ -205,11 +206,12 @@ async function clearClaim(context: Context, id: string, { meta, metaBytes }: Cla
   if (!(await wipe(context, id, [...SPACES, COPIED_SPACE], metaBytes)).done) return;
   const key = metaKey(id);
   const before = { ...meta, incoming: undefined };
-  const change = isTraceless(meta)
-    ? { delete: [key] }
-    : { put: [{ key, value: sealMeta(id, before, context.env.now()) }] };
+  const put = isTraceless(meta) ? [] : [{ key, value: sealMeta(id, before, context.env.now()) }];
+  const gone = put.length === 0 ? [key] : [];
+  // The source may erase what was staged here, and a copy would find that this id was erased already.
+  if ((await context.guard.get(erasedKey(id))) !== undefined) put.push(reclaimDueEntry(context));
   try {
-    await context.guard.commit({ ...change, expect: [{ key, value: metaBytes }] });
+    await context.guard.commit({ put, delete: gone, expect: [{ key, value: metaBytes }] });
   } catch (error) {
     // Whoever was faster has taken over what was staged.
     if (!isCoppiceError(error, "COMMIT_CONFLICT")) throw error;
