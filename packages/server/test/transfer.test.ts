@@ -130,6 +130,34 @@ describe("exports and imports over HTTP", () => {
     expect(await storedText(running.storage, "other")).toBe("one");
   });
 
+  test("[SV105] a client that goes away while the next part of an export is read is no error", async () => {
+    const running = await run();
+    let [reading, ended] = [false, false];
+    let goOn: () => void = () => undefined;
+    running.storage.export = async function* () {
+      try {
+        yield new Uint8Array(1024);
+        reading = true;
+        await new Promise<void>((resolve) => {
+          goOn = resolve;
+        });
+        yield new Uint8Array(1024);
+      } finally {
+        ended = true;
+      }
+    };
+    const stop = new AbortController();
+    const response = await fetch(addressOf(running, "notes", "export"), { signal: stop.signal });
+    await until("the next part is read", () => reading);
+    stop.abort();
+    await expect(response.arrayBuffer()).rejects.toThrow("aborted");
+    // Until the server has noticed.
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    goOn();
+    await until("the export has ended", () => ended);
+    expect(running.errors).toEqual([]);
+  });
+
   test("[SV96] an export that fails on the way breaks off, and is told to the operator", async () => {
     const running = await run({ mayFail: true });
     const { file } = await exported([typed("one")]);

@@ -20,6 +20,7 @@
  */
 
 import type { Env } from "./env.js";
+import { TURNLESS_MS_MAX } from "./turns.js";
 
 /** Fewer than these are not cut off from those behind them; and so many more until it is looked again. */
 const ENOUGH = 16;
@@ -31,8 +32,6 @@ const STEP = 8;
 const [CUT_PART, AHEAD_PART] = [1 / 2, 1 / 3];
 /** Commits to memory take no time, and many in one still cost less than many. */
 const COMMIT_MS_MIN = 0.1;
-/** So long may commits hold up everything else in the process. */
-const TURNLESS_MS_MAX = 5;
 
 export class Gathering {
   readonly #env: Env;

@@ -9,6 +9,7 @@
  *   conflict or `STORE_FULL`: all waiting and later ones reject with `POISONED` until it is reopened, and one
  *   that it has already ends as it says. Reads go on: they only show what was committed;
  * - a commit that fails with an error the contract does not name counts as `OUTCOME_UNKNOWN`;
+ * - reads that the backend answers without leaving the thread let the event loop turn now and then;
  * - what a backend returns is a plain `Uint8Array`. What is none, or no entry, page or backend, is a mistake
  *   of whoever wrote the backend: a `TypeError` that says what it must give, and never `UNAVAILABLE`, which
  *   would tell a caller to try again.
@@ -17,6 +18,7 @@
 import type { Env } from "../base/env.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { Limits } from "../base/limits.js";
+import { Turns } from "../base/turns.js";
 import type { Backend, Batch, Entry, Key, Range, ScanOptions, Traits } from "./backend.js";
 import { GroupCommit } from "./group-commit.js";
 import { checkId, checkKey, checkRange, isRangeDeletion, keyName } from "./keys.js";
@@ -40,6 +42,7 @@ export class Guard implements Backend {
   readonly #env: Env;
   readonly #limits: Limits;
   readonly #group: GroupCommit;
+  readonly #turns: Turns;
   readonly #onCommit: CommitListener | undefined;
   #closed: Promise<void> | undefined;
   /** Closed to be opened again, and why that has failed. */
@@ -57,6 +60,7 @@ export class Guard implements Backend {
     this.#limits = limits;
     this.#onCommit = onCommit;
     const ahead = backend.traits.pipelined === true;
+    this.#turns = new Turns(env);
     this.#group = new GroupCommit((batch) => this.#commitNow(batch), env, limits, ahead);
   }
 
@@ -68,6 +72,8 @@ export class Guard implements Backend {
   async get(key: Key): Promise<Uint8Array | undefined> {
     this.assertOpen();
     checkKey(key);
+    const pause = this.#turns.pause();
+    if (pause !== undefined) await this.#after(pause);
     return plainValue(await this.#translate(() => this.#backend.get(key), UNREADABLE));
   }
 
@@ -85,6 +91,8 @@ export class Guard implements Backend {
     const pages = pagesOf(this.#begin(range, { pageBytesMax: this.#limits.pageBytesMax, ...options }));
     try {
       for (;;) {
+        const pause = this.#turns.pause();
+        if (pause !== undefined) await this.#after(pause, signal);
         const page = await this.#translate(() => pages.next(), UNREADABLE, signal);
         signal?.throwIfAborted();
         if (page.done) return;
@@ -214,6 +222,13 @@ export class Guard implements Backend {
         error: failure,
       });
     }
+  }
+
+  /** A read goes on after a pause unless it was stopped, or the backend closed, meanwhile. */
+  async #after(pause: Promise<void>, signal?: AbortSignal): Promise<void> {
+    await pause;
+    signal?.throwIfAborted();
+    this.assertOpen();
   }
 
   #begin(range: Range, options: ScanOptions): AsyncIterable<readonly Entry[]> {

@@ -286,3 +286,47 @@ test("[BK57] of two that are handed over together, each that may have been writt
   ]);
   expect(await twoFail(["OUTCOME_UNKNOWN", "POISONED"], false)).toEqual([["OUTCOME_UNKNOWN"], ["POISONED"]]);
 });
+
+test("[BK67] reads that are answered without leaving the thread let timers come in", async () => {
+  const { guard } = await guarded();
+  await guard.commit(PUT);
+  for (const read of [() => guard.get(KEY), () => guard.scan({ space: "events" }).next()]) {
+    let over = false;
+    const timer = setTimeout(() => {
+      over = true;
+    }, 20);
+    const began = performance.now();
+    while (!over && performance.now() - began < 2000) await read();
+    clearTimeout(timer);
+    expect(over).toBe(true);
+  }
+});
+
+test("[BK67] pages of one scan that are answered so let timers come in, and a signal ends it there", async () => {
+  const endless = async function* () {
+    for (;;) yield [{ key: KEY, value: Uint8Array.of(1) }];
+  };
+  const { guard } = await guarded(() => ({ scan: endless }));
+  const stop = new AbortController();
+  setTimeout(() => stop.abort(new Error("stopped")), 20);
+  const began = performance.now();
+  const walk = async () => {
+    for await (const _ of guard.scan({ space: "events" }, { signal: stop.signal })) {
+      if (performance.now() - began > 2000) throw new Error("it went on");
+    }
+  };
+  await expect(walk()).rejects.toThrow("stopped");
+});
+
+test("[BK67] a backend that closes while a read waits for its turn is asked no more", async () => {
+  const { guard, calls } = await guarded();
+  await guard.get(KEY);
+  const began = performance.now();
+  while (performance.now() - began < 10);
+  const reading = guard.get(KEY);
+  calls.length = 0;
+  const closing = guard.close();
+  await expect(reading).rejects.toThrow(code("CLOSED"));
+  await closing;
+  expect(calls).toEqual(["close"]);
+});

@@ -71,11 +71,13 @@ function streamOf(
 ): ReadableStream<Uint8Array> {
   const id = idOf(context);
   const { socket } = context.env.incoming;
+  let isGone = false;
   return new ReadableStream<Uint8Array>({
     start: (controller) => controller.enqueue(first),
     pull: async (controller) => {
       try {
         const { done, value } = await chunks.next();
+        if (isGone) return;
         if (done) controller.close();
         else controller.enqueue(value);
       } catch (error) {
@@ -85,6 +87,7 @@ function streamOf(
       }
     },
     cancel: async () => {
+      isGone = true;
       await chunks.return(undefined);
     },
   });
