@@ -13,6 +13,8 @@ import type { StoreState } from "./store-state.js";
 import { isScattered, layoutOf, READ_NOW_BYTES_MAX, readValueNow, readValues } from "./value-reader.js";
 
 const PAGE_BYTES = 1024 * 1024;
+/** Keys alone are found without leaving the thread: what is done with a page holds up everything else. */
+const KEYS_OF_PAGE_MAX = 4096;
 /** Values that are remembered, and the largest; when there are more, it begins anew. */
 const KNOWN_MAX = 4096;
 const KNOWN_BYTES_MAX = 4096;
@@ -139,11 +141,12 @@ export class StoreReader {
   ): IndexEntry[] {
     const page: IndexEntry[] = [];
     let bytes = 0;
+    const entriesMax = values ? left : Math.min(left, KEYS_OF_PAGE_MAX);
     this.#state.index.walk(range.space, boundsOf(range), cursor, reverse, (entry) => {
       bytes += entry.name.length + 24 + (values ? entry.valueBytes : 0);
       if (page.length > 0 && bytes > pageBytesMax) return false;
       page.push(entry);
-      return page.length < left;
+      return page.length < entriesMax;
     });
     return page;
   }

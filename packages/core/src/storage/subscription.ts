@@ -55,6 +55,18 @@ export class Pulse {
   }
 }
 
+/** Those that a signal ends. It has one listener for all of them: Node warns of more than ten. */
+const endedBy = new WeakMap<AbortSignal, Pulse>();
+
+function onAbort(signal: AbortSignal, listener: () => void): () => void {
+  const known = endedBy.get(signal);
+  if (known !== undefined) return known.listen(listener);
+  const pulse = new Pulse();
+  endedBy.set(signal, pulse);
+  signal.addEventListener("abort", () => pulse.beat(), { once: true });
+  return pulse.listen(listener);
+}
+
 /** See `DocumentStorage.subscribe`. */
 export function subscribe(
   owner: SubscriptionOwner,
@@ -124,9 +136,9 @@ class Follower {
   }
 
   #listen(): (() => void)[] {
-    const wake = () => this.#wake();
-    this.#signal?.addEventListener("abort", wake, { once: true });
+    const ends = this.#signal === undefined ? [] : [onAbort(this.#signal, () => this.#wake())];
     return [
+      ...ends,
       // Asked for here, not at the call: only a log that somebody listens to is sure to stay.
       this.#log.listen((clock) => {
         if (this.#durable !== undefined) this.#durable = Math.max(this.#durable, clock);
@@ -137,7 +149,6 @@ class Follower {
         this.#durable = undefined;
         this.#wake();
       }),
-      () => this.#signal?.removeEventListener("abort", wake),
     ];
   }
 

@@ -57,6 +57,32 @@ for (const how of ["is stopped", "finds no room"] as const) {
   });
 }
 
+test("[MV48] what a copy had staged leaves the files also where the target had erased a document of its own", async () => {
+  const [from, target] = [await open(simulatedBackend({ seed: 1 }), 1), simulatedBackend({ seed: 2 })];
+  let isFull = false;
+  let slices = 0;
+  const backend = changed(target, (opened) => ({
+    commit: async (batch) => {
+      if (isFull && batch.put?.some(({ key: [space] }) => space === "events") && ++slices === 2)
+        throw new CoppiceError("STORE_FULL", "no room");
+      await opened.commit(batch);
+    },
+  }));
+  const to = await open(backend, 2);
+  await write(to, SECRET, `${LONG}uvw`);
+  await to.erase(SECRET);
+  await write(from, SECRET, LONG);
+  isFull = true;
+  const full = { failures: [{ error: { code: "STORE_FULL" } }] };
+  expect(await from.copyTo(to, { replace: true })).toMatchObject(full);
+  expect(slices).toBe(2);
+  isFull = false;
+  await from.erase(SECRET);
+  expect(await from.copyTo(to)).toMatchObject({ failures: [] });
+  expect(leftIn(target)).toEqual(NOTHING);
+  await clean(from, to);
+});
+
 for (const next of ["erases it", "erases it and begins anew"] as const) {
   test(`[MV48] a copy that is killed at any operation before its source ${next}, too`, async () => {
     let staged = 0;

@@ -134,6 +134,21 @@ describe("a subscription", () => {
     expect(aborted.ended).toBe("enough");
     const before = new Taker(storage.subscribe("d", { signal: controller.signal }));
     await before.done;
+    // One signal for all, as for a shutdown: Node warns of more than ten listeners.
+    const shutdown = new AbortController();
+    const warnings: Error[] = [];
+    const warned = (warning: Error) => warnings.push(warning);
+    process.on("warning", warned);
+    const many = Array.from(
+      { length: 12 },
+      () => new Taker(storage.subscribe("d", { from: 2, signal: shutdown.signal })),
+    );
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    shutdown.abort("all");
+    await Promise.all(many.map(({ done }) => done));
+    process.off("warning", warned);
+    expect(many.map(({ ended }) => ended)).toEqual(Array(12).fill("all"));
+    expect(warnings).toEqual([]);
     expect([before.ended, before.events]).toEqual(["enough", []]);
     for (const from of [-1, 0.5, Number.NaN]) {
       await expect(storage.subscribe("d", { from }).next()).rejects.toMatchObject({
