@@ -19,9 +19,10 @@ import type { Batch, Entry, Key, ScanOptions } from "../contract/backend.js";
 import { type Gap, scanAround } from "./check-unreadable.js";
 import type { Context } from "./context.js";
 import { EVERY_SPACE, eraseDocument, type Removal, wipe } from "./deletion.js";
+import { unseal } from "./envelope.js";
 import { type Head, readHead } from "./head.js";
 import { readPlace } from "./landing.js";
-import { type Meta, metaKey } from "./meta.js";
+import { Fields, type Meta, metaKey, unpackRecord } from "./meta.js";
 import { assertAsLeft, type Ends, type Mirrored, mirrorDocument } from "./mirror.js";
 import { reclaimDueEntry, reclaimIfDue } from "./reclaim-due.js";
 import { tagsKey } from "./tag-index.js";
@@ -301,12 +302,16 @@ class Run {
     const { meta: present, metaBytes, clock } = await readHead(this.#target, id);
     // It was erased here as well before it began anew: another record would have all files rewritten again.
     const heard = Math.min(present?.erased ?? -1, present?.base ?? -1);
-    if (heard >= erased.clock) return heard;
+    if (heard >= erased.clock) {
+      await this.#forgetSetAside(id, erased.clock, metaBytes);
+      return heard;
+    }
     // What began, or was deleted, after it is of a later life: it stays, and what it came after goes.
     if (clock > erased.clock && (present?.deleted !== undefined || present!.base >= erased.clock)) {
       // An erasure that ended early, of more than the source had, looks like a deletion of the target's own.
       if (present?.deleted !== undefined && present.incoming === undefined)
         await wipe(this.#target, id, EVERY_SPACE, metaBytes);
+      else await this.#forgetSetAside(id, erased.clock, metaBytes);
       const gone = present?.deleted === undefined ? [] : [{ space: "quarantine", id }];
       const expect = [{ key: metaKey(id), value: metaBytes }];
       await this.#carryRecord(erasedKey(id), erased.clock, erased.bytes, { delete: gone, expect });
@@ -325,6 +330,20 @@ class Run {
     this.totals.erased++;
     this.#refused = 0;
     return undefined;
+  }
+
+  /** What damage had set aside of the erased document goes, where the target has begun it anew. */
+  async #forgetSetAside(id: string, clock: number, metaBytes: Uint8Array | undefined): Promise<void> {
+    const target = this.#target;
+    const gone: Key[] = [];
+    for await (const page of target.guard.scan({ space: "quarantine", id }))
+      for (const { key, value } of page) if ((setAsideAt(key, value) ?? clock) < clock) gone.push(key);
+    if (gone.length === 0) return;
+    const due = reclaimDueEntry(target);
+    await putOnce(target, due, await target.guard.get(due.key), {
+      delete: gone,
+      expect: [{ key: metaKey(id), value: metaBytes }],
+    });
   }
 
   /**
@@ -428,6 +447,17 @@ async function putOnce(
     await guard.commit({ ...more, put: [entry, ...put], expect: expected });
   } catch (error) {
     if (!isCoppiceError(error, "COMMIT_CONFLICT")) throw error;
+  }
+}
+
+/** The clock in the key under which it had lain; `undefined`: there was none, or nothing tells. */
+function setAsideAt(key: Key, value: Uint8Array): number | undefined {
+  try {
+    const [, , clock] = new Fields(unpackRecord(unseal(key, value).payload)).list("key");
+    return typeof clock === "number" ? clock : undefined;
+  } catch (error) {
+    if (!isCoppiceError(error) && !(error instanceof TypeError)) throw error;
+    return undefined;
   }
 }
 

@@ -205,13 +205,21 @@ function isTraceless({ incoming, landed }: Meta): boolean {
 async function clearClaim(context: Context, id: string, { meta, metaBytes }: Claim): Promise<void> {
   if (!(await wipe(context, id, [...SPACES, COPIED_SPACE], metaBytes)).done) return;
   const key = metaKey(id);
+  const record = erasedKey(id);
+  const erased = await context.guard.get(record);
+  // Over an erased id: the record of it tells as much as a tombstone would, and not what the id is.
+  const wasErased = erased !== undefined && meta.incoming?.fresh === true && meta.deleted!.clock > 0;
+  const isGone = wasErased || isTraceless(meta);
   const before = { ...meta, incoming: undefined };
-  const put = isTraceless(meta) ? [] : [{ key, value: sealMeta(id, before, context.env.now()) }];
-  const gone = put.length === 0 ? [key] : [];
+  const put = isGone ? [] : [{ key, value: sealMeta(id, before, context.env.now()) }];
   // The source may erase what was staged here, and a copy would find that this id was erased already.
-  if ((await context.guard.get(erasedKey(id))) !== undefined) put.push(reclaimDueEntry(context));
+  if (erased !== undefined) put.push(reclaimDueEntry(context));
+  const expect = [
+    { key, value: metaBytes },
+    { key: record, value: erased },
+  ];
   try {
-    await context.guard.commit({ put, delete: gone, expect: [{ key, value: metaBytes }] });
+    await context.guard.commit({ put, delete: isGone ? [key] : [], expect });
   } catch (error) {
     // Whoever was faster has taken over what was staged.
     if (!isCoppiceError(error, "COMMIT_CONFLICT")) throw error;

@@ -233,6 +233,44 @@ test("[MV49] what damage has set aside of the new one stays, in the source and i
   await clean(from, to);
 });
 
+for (const after of ["deleted it", "erased it", "erased it, begun it anew and deleted that"] as const) {
+  test(`[MV48] what damage had set aside of it goes also where the target had ${after} and begun it anew`, async () => {
+    const [source, target] = [simulatedBackend({ seed: 1 }), simulatedBackend({ seed: 2 })];
+    const [from, to] = [await open(source, 1), await open(target, 2)];
+    const setAside = async (backend: SimulatedBackend, storage: Storage, clock: number) => {
+      backend.flip(["events", SECRET, clock], 40);
+      await storage.check({ repair: true });
+    };
+    const beginAnew = async () => {
+      await (await to.open(SECRET, { recreate: true })).close();
+      await write(to, SECRET, "own");
+    };
+    await write(from, SECRET, "abc");
+    await from.copyTo(to);
+    if (after === "deleted it") await to.delete(SECRET);
+    else await to.erase(SECRET);
+    await beginAnew();
+    if (after.endsWith("that")) {
+      await to.delete(SECRET);
+      await beginAnew();
+    }
+    await setAside(source, from, 1);
+    await from.copyTo(to);
+    expect(target.keys().filter(([space]) => space === "quarantine")).toHaveLength(1);
+    const { clock } = (await to.info(SECRET))!;
+    await setAside(target, to, clock - 2);
+    await from.erase(SECRET);
+    for (let run = 0; run < 2; run++) expect(await from.copyTo(to)).toMatchObject({ failures: [] });
+    const keys = target.keys().filter(([space]) => space === "quarantine");
+    expect(keys).toHaveLength(1);
+    expect(
+      target.residue().filter(({ key: [space, id] }) => space === "quarantine" && id === SECRET),
+    ).toEqual([]);
+    expect((await to.info(SECRET))!.clock).toBe(clock);
+    await clean(from, to);
+  });
+}
+
 test("[MV48] where the target has erased it as well and begun it anew, no file is rewritten", async () => {
   const [from, target] = [await open(simulatedBackend({ seed: 1 }), 1), simulatedBackend({ seed: 2 })];
   const { count, backend } = counting(target);
