@@ -3,7 +3,7 @@
  *
  * Documents are copied one by one (`mirror.ts`), each as it is at the moment when its turn comes; nothing is
  * atomic across documents. A second run writes only what is new. Erasures are carried as well, and what
- * damage had set aside.
+ * damage had set aside (`carrying.ts`).
  *
  * Invariants: the failure of one document is reported and stops no other, and so is a part of the source that
  * its backend cannot read: what lies around it is copied. Only a target that is full is given up: smaller
@@ -15,18 +15,12 @@
 
 import { type CoppiceError, type ErrorCode, isCoppiceError } from "../base/errors.js";
 import { checkStorage } from "../base/options.js";
-import type { Batch, Entry, Key, ScanOptions } from "../contract/backend.js";
-import { type Gap, scanAround } from "./check-unreadable.js";
+import { Carrying, type CarryReport, idsOf } from "./carrying.js";
 import type { Context } from "./context.js";
-import { EVERY_SPACE, eraseDocument, type Removal, wipe } from "./deletion.js";
-import { unseal } from "./envelope.js";
-import { type Head, readHead } from "./head.js";
+import type { Removal } from "./deletion.js";
 import { readPlace } from "./landing.js";
-import { Fields, type Meta, metaKey, unpackRecord } from "./meta.js";
-import { assertAsLeft, type Ends, type Mirrored, mirrorDocument } from "./mirror.js";
-import { reclaimDueEntry, reclaimIfDue } from "./reclaim-due.js";
-import { tagsKey } from "./tag-index.js";
-import { ERASED_SPACE, erasedKey, readErased, unsealErased } from "./tombstone.js";
+import { type Ends, type Mirrored, mirrorDocument } from "./mirror.js";
+import { reclaimIfDue } from "./reclaim-due.js";
 
 export interface CopyOptions {
   /** Only documents whose ids begin with it. */
@@ -165,13 +159,14 @@ async function copyOnce(
     if (running.size >= (options.concurrency ?? 4)) await Promise.race(running);
   }
   await Promise.all(running);
-  for (const carry of [() => run.carryErasures(), () => run.carryQuarantine()]) {
+  const carrying = new Carrying(source, target, at, options, run);
+  for (const carry of [() => carrying.erasures(), () => carrying.quarantine()]) {
     if (run.isOver || options.signal?.aborted) break;
     await run.told(carry, TOLD);
   }
   // Also where there is no room: it may make some.
   if (!run.isBroken && !options.signal?.aborted)
-    await run.told(() => reclaimIfDue(target), [...TOLD, "UNAVAILABLE"]);
+    await run.told(() => reclaimIfDue(target, run.lacksRoom), [...TOLD, "UNAVAILABLE"]);
   if (run.fatal !== undefined) throw run.fatal.error;
   return {
     ...run.totals,
@@ -183,7 +178,7 @@ async function copyOnce(
   };
 }
 
-class Run {
+class Run implements CarryReport {
   readonly totals = {
     seen: 0,
     copied: 0,
@@ -201,6 +196,8 @@ class Run {
   failed = 0;
   /** The target has no room for documents; it may have some for removals, which are small and make more. */
   isFull = false;
+  /** Something found no room in it, and is perhaps half done. */
+  lacksRoom = false;
   /** The target takes no more writes. */
   isPoisoned = false;
   readonly #source: Context;
@@ -265,132 +262,6 @@ class Run {
     }
   }
 
-  /**
-   * What was erased at the source is erased in the target. An erased record tells no id, so the target's ids
-   * are asked for theirs.
-   */
-  async carryErasures(): Promise<void> {
-    const [source, target] = [this.#source, this.#target];
-    if ((await firstKey(source, ERASED_SPACE)) === undefined) return;
-    const heard = new Map<string, number>();
-    for await (const id of idsOf(target, this.#options.prefix)) {
-      if (this.#options.signal?.aborted) return;
-      try {
-        const clock = await this.#carryErasure(id);
-        if (clock !== undefined) heard.set(erasedKey(id)[1], clock);
-      } catch (error) {
-        this.fail(id, error);
-        if (this.isOver) return;
-        // What stays is not erased: beside it the record would say that it had been.
-        heard.set(erasedKey(id)[1], Number.POSITIVE_INFINITY);
-      }
-    }
-    // Of which ids the others are nobody can tell, so a copy of some documents does not take them.
-    const all = this.#options.prefix === undefined;
-    for await (const page of all ? source.guard.scan({ space: ERASED_SPACE }) : []) {
-      for (const { key, value } of page) {
-        const { clock } = unsealErased(key, value);
-        if ((heard.get(key[1]) ?? -1) < clock) await this.#carryRecord(key, clock, value);
-      }
-    }
-  }
-
-  /** Given where no record is needed: the clock up to which the target's own meta tells of it. */
-  async #carryErasure(id: string): Promise<number | undefined> {
-    const { meta, erased } = await readPlace(this.#source, id);
-    if (erased === undefined || (meta !== undefined && meta.incoming?.fresh !== true)) return undefined;
-    const { meta: present, metaBytes, clock } = await readHead(this.#target, id);
-    // It was erased here as well before it began anew: another record would have all files rewritten again.
-    const heard = Math.min(present?.erased ?? -1, present?.base ?? -1);
-    if (heard >= erased.clock) {
-      await this.#forgetSetAside(id, erased.clock, metaBytes);
-      return heard;
-    }
-    // What began, or was deleted, after it is of a later life: it stays, and what it came after goes.
-    if (clock > erased.clock && (present?.deleted !== undefined || present!.base >= erased.clock)) {
-      // An erasure that ended early, of more than the source had, looks like a deletion of the target's own.
-      if (present?.deleted !== undefined && present.incoming === undefined)
-        await wipe(this.#target, id, EVERY_SPACE, metaBytes);
-      else await this.#forgetSetAside(id, erased.clock, metaBytes);
-      const gone = present?.deleted === undefined ? [] : [{ space: "quarantine", id }];
-      const expect = [{ key: metaKey(id), value: metaBytes }];
-      await this.#carryRecord(erasedKey(id), erased.clock, erased.bytes, { delete: gone, expect });
-      return undefined;
-    }
-    const removal = this.#at(id);
-    const { replace = false, signal } = this.#options;
-    const { log, handles } = removal;
-    const ends: Ends = { source: this.#source, target: this.#target, log, handles, replace, signal };
-    const assertMay = async (head: Head, found: Meta) => {
-      if (replace) return [];
-      const { index } = await assertAsLeft(ends, found, head, erased.clock);
-      return [{ key: tagsKey(id), value: index }];
-    };
-    await eraseDocument(removal, assertMay, () => [reclaimDueEntry(this.#target)]);
-    this.totals.erased++;
-    this.#refused = 0;
-    return undefined;
-  }
-
-  /** What damage had set aside of the erased document goes, where the target has begun it anew. */
-  async #forgetSetAside(id: string, clock: number, metaBytes: Uint8Array | undefined): Promise<void> {
-    const target = this.#target;
-    const gone: Key[] = [];
-    for await (const page of target.guard.scan({ space: "quarantine", id }))
-      for (const { key, value } of page) if ((setAsideAt(key, value) ?? clock) < clock) gone.push(key);
-    if (gone.length === 0) return;
-    const due = reclaimDueEntry(target);
-    await putOnce(target, due, await target.guard.get(due.key), {
-      delete: gone,
-      expect: [{ key: metaKey(id), value: metaBytes }],
-    });
-  }
-
-  /**
-   * Puts the record of an erasure that the target has not heard of. Its files may hold what was erased:
-   * staged by a copy that was interrupted, or brought by one and deleted here since.
-   */
-  async #carryRecord(key: Key, clock: number, value: Uint8Array, more: Batch = {}): Promise<void> {
-    const target = this.#target;
-    const known = await readErased(target.guard, key);
-    if (known !== undefined && known.clock >= clock) return;
-    await putOnce(target, { key, value }, known?.bytes, { ...more, put: [reclaimDueEntry(target)] });
-  }
-
-  async carryQuarantine(): Promise<void> {
-    const [source, target] = [this.#source, this.#target];
-    const { prefix } = this.#options;
-    const range = prefix === undefined ? { space: "quarantine" } : { space: "quarantine", idPrefix: prefix };
-    for await (const page of source.guard.scan(range)) {
-      for (const entry of page) {
-        try {
-          if ((await target.guard.get(entry.key)) === undefined) await this.#carrySetAside(entry);
-        } catch (error) {
-          if (!isCoppiceError(error, "CORRUPT")) throw error;
-          this.fail(entry.key[1], error);
-        }
-      }
-    }
-  }
-
-  async #carrySetAside(entry: Entry): Promise<void> {
-    const { id, meta, metaBytes, ...to } = await readPlace(this.#target, entry.key[1]);
-    const erased = to.erased ?? (await readErased(this.#target.guard, erasedKey(id)));
-    // What was deleted or erased in the target, or is about to be, does not come back.
-    if (meta?.deleted !== undefined || (meta === undefined && erased !== undefined)) return;
-    if (erased !== undefined) {
-      // A copy has put it there. Where both documents began later this was not erased with the old one.
-      const { meta: from } = await readPlace(this.#source, id);
-      const isLater = (of: Meta | undefined) => of?.deleted === undefined && (of?.base ?? -1) >= erased.clock;
-      if (!isLater(meta) || !isLater(from)) return;
-    }
-    const expect = [
-      { key: metaKey(id), value: metaBytes },
-      { key: erasedKey(id), value: erased?.bytes },
-    ];
-    await putOnce(this.#target, entry, undefined, { expect });
-  }
-
   /** Does it; what it rejects with is among the failures, if it is one of these or a failed write. */
   async told(task: () => Promise<void>, codes: readonly ErrorCode[]): Promise<void> {
     try {
@@ -416,12 +287,18 @@ class Run {
     // Its copy has failed already, by the same damage.
     if (id !== "" && this.failures.some((failure) => failure.id === id)) return;
     this.failed++;
+    this.lacksRoom ||= isCoppiceError(error, "STORE_FULL");
     if (isCoppiceError(error, "STORE_FULL") && ++this.#refused === REFUSED_MAX) {
       this.#isSpent = this.isFull;
       this.isFull = true;
       this.#refused = 0;
     }
     if (this.failures.length < FAILURES_MAX) this.failures.push({ id, error });
+  }
+
+  erased(): void {
+    this.totals.erased++;
+    this.#refused = 0;
   }
 
   #count(document: CopiedDocument): void {
@@ -432,48 +309,4 @@ class Run {
     this.totals.bytes += bytes;
     if (this.documents.length < DOCUMENTS_MAX) this.documents.push(document);
   }
-}
-
-/** Puts it unless somebody was faster: then it is theirs to say what lies there. */
-async function putOnce(
-  { guard }: Context,
-  entry: Entry,
-  before: Uint8Array | undefined,
-  more: Batch,
-): Promise<void> {
-  const { put = [], expect = [] } = more;
-  try {
-    const expected = [{ key: entry.key, value: before }, ...expect];
-    await guard.commit({ ...more, put: [entry, ...put], expect: expected });
-  } catch (error) {
-    if (!isCoppiceError(error, "COMMIT_CONFLICT")) throw error;
-  }
-}
-
-/** The clock in the key under which it had lain; `undefined`: there was none, or nothing tells. */
-function setAsideAt(key: Key, value: Uint8Array): number | undefined {
-  try {
-    const [, , clock] = new Fields(unpackRecord(unseal(key, value).payload)).list("key");
-    return typeof clock === "number" ? clock : undefined;
-  } catch (error) {
-    if (!isCoppiceError(error) && !(error instanceof TypeError)) throw error;
-    return undefined;
-  }
-}
-
-/** With `onGap` what cannot be read is passed over. */
-async function* idsOf(
-  { guard }: Context,
-  prefix: string | undefined,
-  onGap?: (gap: Gap) => void,
-): AsyncGenerator<string> {
-  const range = prefix === undefined ? { space: "meta" } : { space: "meta", idPrefix: prefix };
-  const scan = (options: ScanOptions) => guard.scan(range, options);
-  const pages = onGap === undefined ? scan({ values: false }) : scanAround(scan, { values: false }, onGap);
-  for await (const page of pages) for (const { key } of page) yield key[1];
-}
-
-async function firstKey({ guard }: Context, space: string): Promise<Key | undefined> {
-  for await (const [entry] of guard.scan({ space }, { limit: 1, values: false })) return entry?.key;
-  return undefined;
 }

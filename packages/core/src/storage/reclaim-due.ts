@@ -25,11 +25,12 @@ export function reclaimDueEntry({ env }: Context): Entry {
   return { key: KEY, value: sealRecord(KEY, env.now(), packRecord({ nonce: toHex(env.random(4)) })) };
 }
 
-/** Reclaims if it is due. Rejects with `UNAVAILABLE`: it still is. */
-export async function reclaimIfDue({ guard }: Context): Promise<void> {
+/** Reclaims if it is due. `remains`: it is due later as well. Rejects with `UNAVAILABLE`: it still is. */
+export async function reclaimIfDue({ guard }: Context, remains: boolean): Promise<void> {
   const value = await guard.get(KEY);
   if (value === undefined) return;
   await guard.reclaim();
+  if (remains) return;
   try {
     await guard.commit({ delete: [KEY], expect: [{ key: KEY, value }] });
   } catch (error) {

@@ -415,3 +415,76 @@ test("[MV48] an erasure with `replace` that found no room to end is ended by the
   expect(leftIn(target)).toEqual({ dead: 0, keys: [["meta", SECRET]] });
   await clean(from, to);
 });
+
+/** What happens before and after a copy that finds no room for one commit. */
+const SHORT_OF_ROOM: readonly (readonly [
+  what: string,
+  before: (from: Storage, to: Storage, source: SimulatedBackend) => Promise<unknown>,
+  after: (from: Storage, to: Storage) => Promise<unknown>,
+])[] = [
+  [
+    "a document with damage set aside that is erased then",
+    async (from, _, source) => {
+      source.flip(["events", SECRET, 1], 40);
+      await from.check({ repair: true });
+    },
+    (from) => from.erase(SECRET),
+  ],
+  [
+    "a deletion, where the target begins anew and it is erased then",
+    async (from, to) => {
+      await from.copyTo(to);
+      await from.delete(SECRET);
+    },
+    async (from, to) => {
+      if ((await to.info(SECRET)) !== undefined) await to.delete(SECRET);
+      await (await to.open(SECRET, { recreate: true })).close();
+      await write(to, SECRET, "own");
+      await from.erase(SECRET);
+    },
+  ],
+  [
+    "the deletion of what began after an erasure",
+    async (from, to) => {
+      await from.copyTo(to);
+      await from.erase(SECRET);
+      await (await from.open(SECRET, { recreate: true })).close();
+      await write(from, SECRET, "anew");
+      await from.delete(SECRET);
+    },
+    async () => undefined,
+  ],
+];
+
+for (const [what, before, after] of SHORT_OF_ROOM) {
+  test(`[MV48] a copy that finds no room for any one commit leaves nothing of ${what}`, async () => {
+    let stops = 0;
+    for (let at = 0, isMet = true; isMet; at++) {
+      const [source, target] = [simulatedBackend({ seed: 1 }), simulatedBackend({ seed: 2 })];
+      let left = Number.POSITIVE_INFINITY;
+      const backend = changed(target, (opened) => ({
+        commit: async (batch) => {
+          if (left-- === 0) throw new CoppiceError("STORE_FULL", "no room");
+          await opened.commit(batch);
+        },
+      }));
+      const [from, to] = [await open(source, 1), await open(backend, 2)];
+      await write(from, SECRET, LONG);
+      await before(from, to, source);
+      left = at;
+      await from.copyTo(to);
+      isMet = left < 0;
+      left = Number.POSITIVE_INFINITY;
+      if (isMet) stops++;
+      await after(from, to);
+      for (let run = 0; run < 2; run++) expect(await from.copyTo(to)).toMatchObject({ failures: [] });
+      const { dead, keys } = leftIn(target);
+      // What the target has begun by itself lies after it.
+      const old = keys.filter(([space, , clock]) => space !== "meta" && clock! < LONG.length);
+      expect([dead, old], `commit ${at}`).toEqual([0, []]);
+      await from.close();
+      await to.close();
+    }
+    expect(stops).toBeGreaterThan(1);
+  });
+}
