@@ -27,6 +27,8 @@ type Row =
 
 /** Rows that are aligned with each other, and held in memory. */
 const PORTION = 500;
+/** Documents that are looked at together. */
+const AHEAD = 8;
 
 const CHUNKS =
   "holds chunks of AutomergeRepoStorage, which are no documents of Coppice; `coppice dump` shows them";
@@ -123,10 +125,22 @@ async function listLong(
   return code;
 }
 
+/** In the order of ids; some are looked at ahead, since each waits for several reads. */
 async function* rowsOf(storage: Store, ids: AsyncIterable<string>, signal: AbortSignal): AsyncGenerator<Row> {
+  const ahead: Promise<Row | undefined>[] = [];
   for await (const id of ids) {
     signal.throwIfAborted();
-    const row = await look(storage, id);
+    const looking = look(storage, id);
+    // It is told when its turn comes, if it does.
+    looking.catch(() => undefined);
+    ahead.push(looking);
+    if (ahead.length < AHEAD) continue;
+    const row = await ahead.shift();
+    if (row !== undefined) yield row;
+  }
+  for (const looking of ahead) {
+    signal.throwIfAborted();
+    const row = await looking;
     if (row !== undefined) yield row;
   }
 }

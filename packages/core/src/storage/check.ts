@@ -230,6 +230,9 @@ function nameOf({ code, key }: Finding): string {
   return `${code} ${key === undefined ? "" : keyName(key)}`;
 }
 
+/** Keys whose ids are looked at together; then come those behind the last id, which may have more. */
+const LOOK_KEYS = 256;
+
 /** Ids that have meta, then those that have only events, snapshots or held events. */
 async function* documentIds(
   context: Context,
@@ -251,20 +254,31 @@ async function* documentIds(
   const orphans = new Set<string>();
   for (const space of SPACES) {
     let after: string | undefined;
+    let keys = LOOK_KEYS;
     for (;;) {
       const range = after === undefined ? { space } : { space, after };
-      let next: string | undefined;
+      const found = new Set<string>();
       try {
-        for await (const [entry] of guard.scan(range, { ...options, limit: 1 })) next = entry?.key[1];
+        for await (const page of guard.scan(range, { ...options, limit: keys }))
+          for (const { key } of page) found.add(key[1]);
       } catch (error) {
         if (!isCoppiceError(error, "CORRUPT")) throw error;
+        // A page that cannot be read hides what it has before the damage.
+        if (keys > 1) {
+          keys = 1;
+          continue;
+        }
         onGap({ after: after === undefined ? undefined : [space, after], before: undefined, cause: error });
+        break;
       }
-      if (next === undefined) break;
-      after = next;
-      if (orphans.has(next) || (await wasListed(context, next, gaps))) continue;
-      orphans.add(next);
-      yield next;
+      if (found.size === 0) break;
+      const ids = [...found];
+      after = ids.at(-1);
+      const known = await Promise.all(ids.map((id) => orphans.has(id) || wasListed(context, id, gaps)));
+      for (const id of ids.filter((_, index) => !known[index])) {
+        orphans.add(id);
+        yield id;
+      }
     }
   }
 }

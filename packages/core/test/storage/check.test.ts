@@ -111,6 +111,22 @@ describe("a sound storage", () => {
       expect((await storage.check({ id: "a" })).problems).toHaveLength(1);
     });
   });
+
+  test("[CK3] orphans are found among many documents, and behind one with many keys", async () => {
+    const backend = await build("covered");
+    const ids = Array.from({ length: 600 }, (_, index) => `n${String(index).padStart(3, "0")}`);
+    const lost = ids.filter((_, index) => index % 50 === 7);
+    await using(backend, async (storage) => {
+      for (let index = 0; index < 300; index++) await storage.append("m", [event("a")]);
+      for (const id of ids) await storage.append(id, [event("a")]);
+    });
+    for (const id of lost) backend.deleteRaw(metaKey(id));
+    await using(backend, async (storage) => {
+      const { problems, documents } = await storage.check();
+      expect(problems.map(({ id, code }) => `${id} ${code}`)).toEqual(lost.map((id) => `${id} meta-missing`));
+      expect(documents).toBe(602);
+    });
+  });
 });
 
 describe("snapshots", () => {
