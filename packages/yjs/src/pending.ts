@@ -32,6 +32,15 @@ export interface Kept {
  */
 export function newlyPending(now: Kept, before: Kept | undefined): Uint8Array | undefined {
   if (before === undefined) return Y.convertUpdateFormatV2ToV1(now.bytes);
+  try {
+    return difference(now, before);
+  } catch {
+    // What the scanner refuses is for the save to refuse: a listener that throws would stop Yjs.
+    return Y.convertUpdateFormatV2ToV1(now.bytes);
+  }
+}
+
+function difference(now: Kept, before: Kept): Uint8Array | undefined {
   before.parts ??= partsOf(before.bytes);
   const known = before.parts;
   // Mostly a client goes on after what there was of it: then what is new begins there.

@@ -55,6 +55,8 @@ export function trackDoc(doc: Y.Doc, own: StoredOrigin): Tracker<Y.Doc, Uint8Arr
     capture(update);
   };
   const onTransaction = (transaction: Y.Transaction) => {
+    // One that an observer of it began may have changed what waits: the end of the last one tells.
+    if (transaction.origin === own && doc._transactionCleanups.at(-1) !== transaction) return;
     const before = pending;
     pending = pendingOf(doc).map((now, index) => (same(now, before[index]) ? before[index] : now));
     if (transaction.origin === own) return;

@@ -63,3 +63,42 @@ test("[DI35] after an update that was lost, each later one is captured as large 
     tracker.stop();
   }
 });
+
+test("[DI35] what no storage takes does not stop Yjs where it waits for what it builds on", () => {
+  const writer = new Y.Doc();
+  const updates: Uint8Array[] = [];
+  writer.on("update", (update: Uint8Array) => updates.push(update));
+  const list = writer.getArray<unknown>("list");
+  let deep: unknown = "deep";
+  for (let i = 0; i < 600; i++) deep = [deep];
+  for (const one of ["first", deep, "a", "b"]) list.push([one]);
+  const doc = model.create();
+  const tracker = model.track(doc);
+  const [first, ...early] = updates;
+  for (const update of early) Y.applyUpdate(doc, update);
+  Y.applyUpdate(doc, first!);
+  expect(doc.getArray("list").toJSON()).toEqual(list.toJSON());
+  const copy = model.create();
+  for (const update of tracker.take(doc)) Y.applyUpdate(copy, update);
+  expect(copy.getArray("list").toJSON()).toEqual(list.toJSON());
+  tracker.stop();
+});
+
+test("[DI35] what an observer of stored events applies too early is captured", () => {
+  const writer = new Y.Doc();
+  const updates: Uint8Array[] = [];
+  writer.on("update", (update: Uint8Array) => updates.push(update));
+  const text = writer.getText("text");
+  for (const letter of "abcde") text.insert(text.length, letter);
+  const other = new Y.Doc();
+  other.getText("other").insert(0, "stored");
+  const doc = model.create();
+  const tracker = model.track(doc);
+  doc.getText("other").observe(() => Y.applyUpdate(doc, updates[2]!));
+  model.apply(doc, [Y.encodeStateAsUpdate(other)]);
+  for (const update of updates.slice(3)) Y.applyUpdate(doc, update);
+  const copy = model.create();
+  for (const update of [...updates.slice(0, 2), ...tracker.take(doc)]) Y.applyUpdate(copy, update);
+  expect(copy.getText("text").toString()).toBe("abcde");
+  tracker.stop();
+});

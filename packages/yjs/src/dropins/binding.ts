@@ -325,7 +325,11 @@ export class DocBinding {
     const run = (client: number, _clock: number, end: number) => {
       clients.push([client, Math.min(end, Y.getState(this.doc.store, client))]);
     };
-    scanUpdate(event, { run, deletion: () => undefined });
+    try {
+      scanUpdate(event, { run, deletion: () => undefined });
+    } catch {
+      // The append will refuse it, and say so: whoever edits the document is not to be told.
+    }
     return clients;
   }
 

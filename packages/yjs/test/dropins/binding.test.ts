@@ -139,6 +139,7 @@ describe("binding", () => {
     const failures: BindingFailure[] = [];
     const codes: unknown[] = [];
     const binding = bindDoc(storage, "doc", doc, {
+      onDurable: () => undefined,
       onError: (error, failure) => {
         failures.push(failure);
         codes.push(isCoppiceError(error) && error.code);
