@@ -11,6 +11,7 @@
 
 import { isCoppiceError } from "../base/errors.js";
 import type { Batch, Entry, Key, Range, ScanOptions } from "../contract/backend.js";
+import { hasRecords } from "./check-document.js";
 import { type Gap, scanAround } from "./check-unreadable.js";
 import type { Context } from "./context.js";
 import type { CopyOptions } from "./copy.js";
@@ -147,6 +148,8 @@ export class Carrying {
     const target = this.#target;
     const { meta, erased } = await readPlace(this.#source, id);
     if (erased === undefined || meta !== undefined) return;
+    // Of a document that has lost its meta, by damage: a repair makes it again from what is there.
+    if (await hasRecords(target, id)) return;
     const due = reclaimDueEntry(target);
     await putOnce(target, due, await target.guard.get(due.key), {
       delete: [{ space: "quarantine", id }],

@@ -196,7 +196,7 @@ class Run implements CarryReport {
   failed = 0;
   /** The target has no room for documents; it may have some for removals, which are small and make more. */
   isFull = false;
-  /** Something found no room in it, and is perhaps half done. */
+  /** Something that removes found no room in it, and is perhaps half done. */
   lacksRoom = false;
   /** The target takes no more writes. */
   isPoisoned = false;
@@ -248,7 +248,7 @@ class Run implements CarryReport {
       document = { id, ...mirrored };
     } catch (error) {
       if (signal?.aborted) return;
-      this.fail(id, error);
+      this.fail(id, error, !(await this.isRemoved(id)));
       if (this.fatal !== undefined) return;
     }
     this.totals.seen++;
@@ -278,16 +278,17 @@ class Run implements CarryReport {
     return isLast && this.#target.guard.poison !== undefined;
   }
 
-  fail(id: string, error: unknown): void {
+  /** `isBrought`: it was a document that was to come, which leaves nothing to reclaim later. */
+  fail(id: string, error: unknown, isBrought = false): void {
     if (this.isWriteFailure(error)) this.isPoisoned = true;
     else if (!isCoppiceError(error) || error.kind === "closed" || error.kind === "unknown") {
       this.fatal ??= { error };
       return;
     }
+    this.lacksRoom ||= !isBrought && isCoppiceError(error, "STORE_FULL");
     // Its copy has failed already, by the same damage.
     if (id !== "" && this.failures.some((failure) => failure.id === id)) return;
     this.failed++;
-    this.lacksRoom ||= isCoppiceError(error, "STORE_FULL");
     if (isCoppiceError(error, "STORE_FULL") && ++this.#refused === REFUSED_MAX) {
       this.#isSpent = this.isFull;
       this.isFull = true;

@@ -44,9 +44,13 @@ const POLL_MS = 1000;
 export class Pulse {
   readonly #listeners = new Set<() => void>();
 
-  beat(): void {
-    for (const listener of [...this.#listeners]) listener();
+  get isHeard(): boolean {
+    return this.#listeners.size > 0;
   }
+
+  readonly beat = (): void => {
+    for (const listener of [...this.#listeners]) listener();
+  };
 
   /** Until the returned function is called. */
   listen(listener: () => void): () => void {
@@ -55,16 +59,26 @@ export class Pulse {
   }
 }
 
-/** Those that a signal ends. It has one listener for all of them: Node warns of more than ten. */
+/**
+ * Those that a signal ends. It has one listener for all of them: Node warns of more than ten; and none
+ * without them: Node keeps a combined signal in memory for as long as it has one.
+ */
 const endedBy = new WeakMap<AbortSignal, Pulse>();
 
 function onAbort(signal: AbortSignal, listener: () => void): () => void {
   const known = endedBy.get(signal);
-  if (known !== undefined) return known.listen(listener);
-  const pulse = new Pulse();
-  endedBy.set(signal, pulse);
-  signal.addEventListener("abort", () => pulse.beat(), { once: true });
-  return pulse.listen(listener);
+  const pulse = known ?? new Pulse();
+  if (known === undefined) {
+    endedBy.set(signal, pulse);
+    signal.addEventListener("abort", pulse.beat, { once: true });
+  }
+  const stop = pulse.listen(listener);
+  return () => {
+    stop();
+    if (pulse.isHeard) return;
+    signal.removeEventListener("abort", pulse.beat);
+    endedBy.delete(signal);
+  };
 }
 
 /** See `DocumentStorage.subscribe`. */

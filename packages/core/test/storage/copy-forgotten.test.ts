@@ -488,3 +488,36 @@ for (const [what, before, after] of SHORT_OF_ROOM) {
     expect(stops).toBeGreaterThan(1);
   });
 }
+
+test("[MV49] what damage has set aside of a document of the target's own stays also where its meta is lost", async () => {
+  const { from, to, target } = await pair();
+  await write(from, SECRET, "z");
+  await from.erase(SECRET);
+  await write(to, SECRET, "abcdef");
+  target.flip(["events", SECRET, 2], 40);
+  await to.check({ repair: true });
+  target.deleteRaw(["meta", SECRET]);
+  await from.copyTo(to);
+  expect((await to.check({ repair: true })).quarantined).toBe(1);
+  expect(await names(to, SECRET)).toBe("abdef");
+  await clean(from, to);
+});
+
+test("[MV48] files are not rewritten again by each copy because a document finds no room", async () => {
+  const { count, backend } = counting(
+    changed(simulatedBackend({ seed: 2 }), (opened) => ({
+      commit: async (batch) => {
+        if (batch.put?.some(({ key: [, id] }) => id === "huge"))
+          throw new CoppiceError("STORE_FULL", "no room");
+        await opened.commit(batch);
+      },
+    })),
+  );
+  const [from, to] = [await open(simulatedBackend({ seed: 1 }), 1), await open(backend, 2)];
+  for (const id of [SECRET, "huge"]) await write(from, id, "abc");
+  await from.copyTo(to);
+  await from.erase(SECRET);
+  for (let run = 0; run < 3; run++) expect((await from.copyTo(to)).failed).toBe(1);
+  expect(count.reclaims).toBe(1);
+  await clean(from, to);
+});

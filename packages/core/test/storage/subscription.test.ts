@@ -149,6 +149,26 @@ describe("a subscription", () => {
     process.off("warning", warned);
     expect(many.map(({ ended }) => ended)).toEqual(Array(12).fill("all"));
     expect(warnings).toEqual([]);
+    // One that outlives its subscriptions is not held on to: Node keeps combined signals that are listened to.
+    const request = new AbortController();
+    const counts = { added: 0, removed: 0 };
+    const { addEventListener, removeEventListener } = request.signal;
+    Object.assign(request.signal, {
+      addEventListener(...of: Parameters<typeof addEventListener>) {
+        counts.added++;
+        addEventListener.apply(request.signal, of);
+      },
+      removeEventListener(...of: Parameters<typeof removeEventListener>) {
+        counts.removed++;
+        removeEventListener.apply(request.signal, of);
+      },
+    });
+    for (let run = 0; run < 2; run++) {
+      const some = storage.subscribe("d", { from: 0, signal: request.signal });
+      await some.next();
+      await some.return?.();
+    }
+    expect(counts).toEqual({ added: 2, removed: 2 });
     expect([before.ended, before.events]).toEqual(["enough", []]);
     for (const from of [-1, 0.5, Number.NaN]) {
       await expect(storage.subscribe("d", { from }).next()).rejects.toMatchObject({
