@@ -110,11 +110,11 @@ export class Spares {
    */
   async removeAll(): Promise<void> {
     this.#kept = [];
+    if (this.#isUnsynced) await this.#sync();
     for (const name of [...this.#doomed]) {
       await this.remove(name);
       await this.#sync();
     }
-    if (this.#isUnsynced) await this.#sync();
   }
 
   async #sync(): Promise<void> {
