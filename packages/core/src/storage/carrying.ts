@@ -105,7 +105,8 @@ export class Carrying {
         await wipe(this.#target, id, EVERY_SPACE, metaBytes);
       else await this.#forgetSetAside(id, erased.clock, metaBytes);
       // Nor had a deletion that ended early, before it began anew, swept what was there.
-      if (present?.deleted === undefined) await sweep(this.#target, id, present!, metaBytes!);
+      if (present?.deleted === undefined)
+        await this.#at(id).lane(() => sweep(this.#target, id, present!, metaBytes!));
       const gone = present?.deleted === undefined ? [] : [{ space: "quarantine", id }];
       const expect = [{ key: metaKey(id), value: metaBytes }];
       await this.#record(erasedKey(id), erased.clock, erased.bytes, { delete: gone, expect });
@@ -198,6 +199,10 @@ export class Carrying {
 
   async #setAside(entry: Entry): Promise<void> {
     const { id, meta, metaBytes, ...to } = await readPlace(this.#target, entry.key[1]);
+    const { guard } = this.#source;
+    // The next copy would take it for what is left of the erased one.
+    if ((await guard.get(metaKey(id))) === undefined && (await guard.get(erasedKey(id))) !== undefined)
+      return;
     const erased = to.erased ?? (await readErased(this.#target.guard, erasedKey(id)));
     // What was deleted or erased in the target, or is about to be, does not come back.
     if (meta?.deleted !== undefined || (meta === undefined && erased !== undefined)) return;
