@@ -70,6 +70,8 @@ async function workload(
   told: { saving?: (line: string) => void; saved?: (line: string) => void; compacted?: () => void },
 ): Promise<void> {
   const storage = new Repo({ storage: adapter }).storageSubsystem!;
+  // The Repo asks for it as well, and waits for nobody: a crash meanwhile would be told to no one.
+  await storage.id();
   storage.on("doc-compacted", () => told.compacted?.());
   let doc = Automerge.from<Note>({ text: noise(3500, SEED), lines: [] }, "aa".repeat(16));
   for (let i = 0; i < 6; i++) {
