@@ -3,7 +3,7 @@
 import { checkFileLog } from "@coppice/file";
 import { crashModels, type DiskImage, failure, SimulatedDisk } from "@coppice/file/testing";
 import type { Backend } from "coppice";
-import { seededRandom, simulatedEnv } from "coppice/testing";
+import { type SeededRandom, seededRandom, simulatedEnv } from "coppice/testing";
 import { expect, test } from "vitest";
 import { dump, factoryOn } from "./crash-tools.js";
 
@@ -20,6 +20,19 @@ async function linesOf(disk: SimulatedDisk, durability: "power" | "process" = "p
   const lines = await dump(backend);
   await backend.close();
   return lines;
+}
+
+/** What a loss of power may leave while a commit is written. */
+async function tornImages(random: SeededRandom, durability: "power" | "process"): Promise<DiskImage[]> {
+  const disk = new SimulatedDisk();
+  const backend = await factoryOn(disk, { durability }).open(simulatedEnv(1));
+  const torn: DiskImage[] = [];
+  await write(backend, 0, 2, 300);
+  disk.onOperation = ({ kind }) => {
+    for (const model of crashModels) if (kind === "write") torn.push(disk.crash(model, random));
+  };
+  await write(backend, 2, 4, 100 + random.int(3000));
+  return torn;
 }
 
 test("[FL37] a manifest whose name was not durable when its process died is when it was opened", async () => {
@@ -93,15 +106,7 @@ test("[FL37] opening that a loss of power ends while it takes away a torn commit
   for (const durability of ["power", "process"] as const) {
     for (let seed = 1; seed <= 3; seed++) {
       const random = seededRandom(seed);
-      const disk = new SimulatedDisk();
-      const backend = await factoryOn(disk, { durability }).open(simulatedEnv(1));
-      const torn: DiskImage[] = [];
-      await write(backend, 0, 2, 300);
-      disk.onOperation = ({ kind }) => {
-        for (const model of crashModels) if (kind === "write") torn.push(disk.crash(model, random));
-      };
-      await write(backend, 2, 4, 100 + random.int(3000));
-      for (const image of torn) {
+      for (const image of await tornImages(random, durability)) {
         const opening = new SimulatedDisk(image);
         const left: DiskImage[] = [];
         opening.onOperation = () => {
@@ -122,15 +127,7 @@ test("[FL37] an opening whose sync failed while it took away a torn commit can b
   let looked = 0;
   for (let seed = 1; seed <= 3; seed++) {
     const random = seededRandom(seed);
-    const disk = new SimulatedDisk();
-    const backend = await factoryOn(disk).open(simulatedEnv(1));
-    const torn: DiskImage[] = [];
-    await write(backend, 0, 2, 300);
-    disk.onOperation = ({ kind }) => {
-      for (const model of crashModels) if (kind === "write") torn.push(disk.crash(model, random));
-    };
-    await write(backend, 2, 4, 100 + random.int(3000));
-    for (const image of torn) {
+    for (const image of await tornImages(random, "power")) {
       for (let at = 0; at < 4; at++) {
         const opening = new SimulatedDisk(image);
         let syncs = 0;

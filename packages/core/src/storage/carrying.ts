@@ -10,12 +10,12 @@
  */
 
 import { isCoppiceError } from "../base/errors.js";
-import type { Batch, Entry, Key, Range, ScanOptions } from "../contract/backend.js";
+import type { Batch, Deletion, Entry, Expectation, Key, Range, ScanOptions } from "../contract/backend.js";
 import { hasRecords } from "./check-document.js";
 import { type Gap, scanAround } from "./check-unreadable.js";
 import type { Context } from "./context.js";
 import type { CopyOptions } from "./copy.js";
-import { EVERY_SPACE, eraseDocument, type Removal, wipe } from "./deletion.js";
+import { abandon, EVERY_SPACE, eraseDocument, type Removal, wipe } from "./deletion.js";
 import { unseal } from "./envelope.js";
 import { type Head, readHead } from "./head.js";
 import { readPlace } from "./landing.js";
@@ -94,22 +94,24 @@ export class Carrying {
     const { meta: present, metaBytes, clock } = await readHead(this.#target, id);
     // It was erased here as well before it began anew: another record would have all files rewritten again.
     const heard = Math.min(present?.erased ?? -1, present?.base ?? -1);
-    if (heard >= erased.clock) {
-      await this.#forgetSetAside(id, erased.clock, metaBytes);
-      return heard;
-    }
+    const isHeard = heard >= erased.clock;
     // What began, or was deleted, after it is of a later life: it stays, and what it came after goes.
-    if (clock > erased.clock && (present?.deleted !== undefined || present!.base >= erased.clock)) {
-      // An erasure that ended early, of more than the source had, looks like a deletion of the target's own.
-      if (present?.deleted !== undefined && present.incoming === undefined)
-        await wipe(this.#target, id, EVERY_SPACE, metaBytes);
-      else await this.#forgetSetAside(id, erased.clock, metaBytes);
-      // Nor had a deletion that ended early, before it began anew, swept what was there.
+    const isLater = clock > erased.clock && (present?.deleted !== undefined || present!.base >= erased.clock);
+    if (isHeard || isLater) {
+      if (present?.incoming !== undefined) {
+        // A copy died that had staged here what was erased since, or it is under way and begins again.
+        await abandon(this.#target, id, present, metaBytes!);
+        return isHeard ? heard : undefined;
+      }
+      await this.#forgetSetAside(id, erased.clock, metaBytes);
+      if (isHeard) return heard;
+      // A deletion that ended early, before it began anew, has not swept what was there. And an erasure that
+      // did, of more than the source had, looks like a deletion of the target's own.
       if (present?.deleted === undefined)
         await this.#at(id).lane(() => sweep(this.#target, id, present!, metaBytes!));
-      const gone = present?.deleted === undefined ? [] : [{ space: "quarantine", id }];
+      else await wipe(this.#target, id, EVERY_SPACE, metaBytes);
       const expect = [{ key: metaKey(id), value: metaBytes }];
-      await this.#record(erasedKey(id), erased.clock, erased.bytes, { delete: gone, expect });
+      await this.#record(erasedKey(id), erased.clock, erased.bytes, { expect });
       return undefined;
     }
     const removal = this.#at(id);
@@ -146,16 +148,11 @@ export class Carrying {
   }
 
   async #forgetOrphan(id: string): Promise<void> {
-    const target = this.#target;
     const { meta, erased } = await readPlace(this.#source, id);
     if (erased === undefined || meta !== undefined) return;
     // Of a document that has lost its meta, by damage: a repair makes it again from what is there.
-    if (await hasRecords(target, id)) return;
-    const due = reclaimDueEntry(target);
-    await putOnce(target, due, await target.guard.get(due.key), {
-      delete: [{ space: "quarantine", id }],
-      expect: [{ key: metaKey(id), value: undefined }],
-    });
+    if (await hasRecords(this.#target, id)) return;
+    await this.#forget([{ space: "quarantine", id }], { key: metaKey(id), value: undefined });
   }
 
   /** What damage had set aside of the erased document goes, where the target has begun it anew. */
@@ -164,12 +161,14 @@ export class Carrying {
     const gone: Key[] = [];
     for await (const page of target.guard.scan({ space: "quarantine", id }))
       for (const { key, value } of page) if ((setAsideAt(key, value) ?? clock) < clock) gone.push(key);
-    if (gone.length === 0) return;
+    if (gone.length > 0) await this.#forget(gone, { key: metaKey(id), value: metaBytes });
+  }
+
+  /** The files are to be rewritten without it. */
+  async #forget(gone: readonly Deletion[], expected: Expectation): Promise<void> {
+    const target = this.#target;
     const due = reclaimDueEntry(target);
-    await putOnce(target, due, await target.guard.get(due.key), {
-      delete: gone,
-      expect: [{ key: metaKey(id), value: metaBytes }],
-    });
+    await putOnce(target, due, await target.guard.get(due.key), { delete: gone, expect: [expected] });
   }
 
   /**

@@ -111,6 +111,27 @@ for (const next of ["erases it", "erases it and begins anew"] as const) {
   });
 }
 
+test("[MV48] a copy that is killed at any operation over what the target had erased itself, too", async () => {
+  let staged = 0;
+  for (let at = 0, crashed = true; crashed; at++) {
+    const { from, to, target } = await pair();
+    await write(to, SECRET, `${LONG}uvw`);
+    await to.erase(SECRET);
+    await write(from, SECRET, LONG);
+    target.crashAt(target.operationCount + at);
+    crashed = await target.untilCrash(async () => void (await from.copyTo(to, { replace: true })));
+    target.heal();
+    if (!crashed) await to.close();
+    const again = await open(target, 3);
+    if (crashed && leftIn(target).keys.length > 1) staged++;
+    await from.erase(SECRET);
+    expect(await from.copyTo(again)).toMatchObject({ failures: [] });
+    expect(leftIn(target), `${at}`).toEqual(NOTHING);
+    await clean(from, again);
+  }
+  expect(staged).toBeGreaterThan(2);
+});
+
 for (const options of [{}, { prefix: SECRET }]) {
   test(`[MV48] what the target has deleted later than its source has erased it, once ${JSON.stringify(options)}`, async () => {
     const source = simulatedBackend({ seed: 1 });
