@@ -289,6 +289,7 @@ describe("the page", () => {
     await page.getByRole("button", { name: "Recreate" }).click();
     // Clocks of a deleted document are not used again.
     await page.getByText(`imported, at clock ${2 * (states.length - 1)}`).waitFor();
+    await page.close();
     expect(await stop()).toBe(0);
     const storage = await openStore(location);
     for (const id of ["a/b c", "again"])

@@ -26,6 +26,8 @@ export interface Started {
   readonly ended: Promise<Outcome>;
   /** What it wrote so far, stdout and stderr as they came. */
   readonly seen: () => string;
+  /** Resolves when it wrote this. Rejects with all that it wrote when it ended without. */
+  readonly says: (text: string) => Promise<void>;
 }
 
 export interface RunOptions {
@@ -92,7 +94,11 @@ function watch(child: ChildProcess): Started {
       resolve({ code, stdout, stderr });
     });
   });
-  return { child, ended, seen: () => seen };
+  const says = async (text: string) => {
+    await until(`it says "${text}"`, () => seen.includes(text) || !children.has(child));
+    if (!seen.includes(text)) throw new Error(`it ended without "${text}" and said: ${seen}`);
+  };
+  return { child, ended, seen: () => seen, says };
 }
 
 export async function temporaryDirectory(): Promise<string> {

@@ -34,14 +34,9 @@ interface Serving {
 
 async function serve(store: TestStore, ...args: readonly string[]): Promise<Serving> {
   const started = await start(["serve", "--store", store.url, "--port", "0", "--json", ...args]);
-  let ended = false;
-  void started.ended.then(() => {
-    ended = true;
-  });
-  await until("it listens", () => ended || started.seen().includes('"listening"'));
+  await started.says('"listening"');
   const [line] = jsonLines(started.seen());
-  if (typeof line?.url !== "string") throw new Error(started.seen());
-  return { started, url: line.url, store };
+  return { started, url: String(line?.url), store };
 }
 
 async function stop({ started }: Serving): Promise<void> {
@@ -108,7 +103,7 @@ describe("serve", () => {
     await stop(second);
     expect(jsonLines(second.started.seen())[0]).toMatchObject({ created: false });
     const plain = await start(["serve", "-s", `level:${location}2`, "--port", "0"]);
-    await until("it listens", () => plain.seen().includes("Ctrl-C stops it"));
+    await plain.says("Ctrl-C stops it");
     plain.child.kill("SIGINT");
     expect((await plain.ended).stderr).toBe(`note: level:${location}2 is new and empty\n`);
   });
@@ -116,7 +111,7 @@ describe("serve", () => {
   test("[CS10] says in plain words where it is and who may come", async () => {
     const store = await makeStore();
     const started = await start(["serve", "--store", store.url, "--port", "0"]);
-    await until("it listens", () => started.seen().includes("Ctrl-C stops it"));
+    await started.says("Ctrl-C stops it");
     expect(started.seen()).toContain("ws://127.0.0.1:");
     expect(started.seen()).toContain("whoever reaches this address may read and change everything");
     started.child.kill("SIGINT");
@@ -126,7 +121,7 @@ describe("serve", () => {
 
   test("[CL177] of a store in memory it does not say that something is kept", async () => {
     const started = await start(["serve", "--store", "memory:", "--port", "0"]);
-    await until("it listens", () => started.seen().includes("Ctrl-C stops it"));
+    await started.says("Ctrl-C stops it");
     started.child.kill("SIGINT");
     const { code, stdout } = await started.ended;
     expect([code, stdout.split("\n").slice(-3)]).toEqual([
@@ -196,7 +191,7 @@ describe("serve", () => {
       { time, event: "refused", reason: "path", value: "/notes" },
     ]);
     const plain = await start(["serve", "-s", (await makeStore()).url, "--port", "0"]);
-    await until("it listens", () => plain.seen().includes("Ctrl-C stops it"));
+    await plain.says("Ctrl-C stops it");
     await knock(/http:\/\/[\d.:]+/.exec(plain.seen())![0]);
     plain.child.kill("SIGTERM");
     const refused = "its origin is not among those that may connect";
@@ -282,7 +277,7 @@ describe("a disk that is full", () => {
     context.skip(noLimits, "prlimit is not installed");
     const { url: store } = await makeStore();
     const started = await start(["start", "--store", store, "--port", "0", "--no-samples"]);
-    await until("it listens", () => started.seen().includes("Ctrl-C stops it"));
+    await started.says("Ctrl-C stops it");
     const [, pid] = /kill -9 (\d+)/.exec(started.seen()) ?? [];
     const [url = ""] = /http:[\d/.:]+\d/.exec(started.seen()) ?? [];
     await typeIntoFullDisk(url, pid);
@@ -452,7 +447,7 @@ describe("beside a server", () => {
     await other.append("other", keystrokes("x"));
     await other.close();
     const serving = await serve(store, "--compact-every", "1s", "--min-events", "1");
-    await until("it is compacted", () => serving.started.seen().includes('"event":"compacted"'));
+    await serving.started.says('"event":"compacted"');
     await stop(serving);
     const line = jsonLines(serving.started.seen()).find(
       (each) => (each as { event?: string }).event === "error",

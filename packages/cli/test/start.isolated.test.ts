@@ -10,7 +10,6 @@ import { PlainText } from "../src/replay/plain-text.js";
 import type { Runtime } from "../src/runtime.js";
 import { author } from "../src/start/author.js";
 import { landSamples, sampleSource } from "../src/start/samples.js";
-import { freePort } from "../src/start/supervisor.js";
 import {
   cleanUp,
   coppice,
@@ -32,7 +31,7 @@ interface Listening {
 
 async function started(store: string, ...args: readonly string[]): Promise<Started> {
   const child = await start(["start", "--store", store, "--json", "--port", "0", ...args]);
-  await until("it listens", () => child.seen().includes('"listening"'));
+  await child.says('"listening"');
   return child;
 }
 
@@ -178,7 +177,7 @@ describe("coppice start", () => {
     const store = `level:${join(await temporaryDirectory(), "new")}`;
     const env = { npm_lifecycle_event: "npx" };
     const child = await start(["start", "--store", store, "--port", "0", "--no-samples"], { env });
-    await until("it listens", () => child.seen().includes("Ctrl-C stops it"));
+    await child.says("Ctrl-C stops it");
     for (const words of ["serves", "look  http", "type  http", "kill -9", "cron  coppice compact"])
       expect(child.seen()).toContain(words);
     const locked = await coppice(["start", "--store", store, "--json"]);
@@ -205,11 +204,23 @@ describe("coppice start", () => {
     const taken = createServer();
     await new Promise<void>((resolve) => taken.listen(0, "127.0.0.1", resolve));
     const { port } = taken.address() as { port: number };
-    const found = await freePort("127.0.0.1", port);
-    expect(found).not.toBe(port);
-    expect(found).toBeGreaterThan(0);
+    const store = `level:${join(await temporaryDirectory(), "new")}`;
+    const args = ["start", "--store", store, "--no-samples", "--port", String(port)];
+    const other = await start(args);
+    await other.says("Ctrl-C stops it");
+    expect(other.seen()).toContain(`port ${port} is taken, or not for us: it is another one\n`);
+    expect(other.seen()).not.toContain(`http://127.0.0.1:${port}`);
+    const [, pid] = /kill -9 (\d+)/.exec(other.seen()) ?? [];
+    const [url] = /http:\/\/[\d.:]+/.exec(other.seen()) ?? [];
+    process.kill(Number(pid), "SIGKILL");
+    await other.says("back after");
+    expect((await fetch(`${url}/readyz`)).status).toBe(200);
+    other.child.kill("SIGTERM");
+    expect((await other.ended).code).toBe(0);
     await new Promise((resolve) => taken.close(resolve));
-    expect(await freePort("127.0.0.1", port)).toBe(port);
+    const same = await start([...args, "--json"]);
+    await same.says(`http://127.0.0.1:${port}`);
+    await stop(same);
   });
 
   test("[CL60] the author's text is what the edits make, the same for a seed", () => {

@@ -352,7 +352,7 @@ describe("pipes and terminals", () => {
     const { url, location } = await makeStore((storage) => storage.append("only one", events));
     const answer = async (text: string) => {
       const run = await startOnTerminal(["erase", "only one", "-s", url]);
-      await until("the question", () => run.seen().includes('Erase "only one", without a way back? [y/N]'));
+      await run.says('Erase "only one", without a way back? [y/N]');
       run.child.stdin?.write(text);
       return run.ended;
     };
@@ -370,7 +370,7 @@ describe("pipes and terminals", () => {
     const { url } = await makeStore((storage) => storage.append("only", events));
     const answer = async (text: string) => {
       const run = await startOnTerminal(["rm", "only", "-s", url]);
-      await until("the question", () => run.seen().includes('Remove "only"? [y/N]'));
+      await run.says('Remove "only"? [y/N]');
       run.child.stdin?.write(text);
       return run.ended;
     };

@@ -13,7 +13,7 @@ import { examples, parsePort, type StoreOptions, storeCommand } from "../options
 import { count, duration, printable } from "../output.js";
 import type { Runtime } from "../runtime.js";
 import { type Sample, writeSamples } from "../start/samples.js";
-import { freePort, supervise } from "../start/supervisor.js";
+import { portOr0, supervise } from "../start/supervisor.js";
 import { parseStore } from "../store.js";
 
 interface Options extends StoreOptions {
@@ -47,9 +47,9 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
   stopWithShell(runtime);
   if (!json) await out.line("preparing the store …");
   const samples = options.samples ? await writeSamples(runtime, options) : [];
-  const port = await freePort(HOST, options.port);
-  if (!json && options.port !== 0 && port !== options.port)
-    await out.line(`port ${options.port} is taken, or not for us: it is ${port} instead`);
+  const port = await portOr0(HOST, options.port);
+  if (!json && port !== options.port)
+    await out.line(`port ${options.port} is taken, or not for us: it is another one`);
   await supervise(runtime, {
     store,
     waitMs: options.wait ?? 0,

@@ -16,6 +16,7 @@ export interface Supervised {
   /** How long it may wait for a store that another process has open. */
   readonly waitMs: number;
   readonly host: string;
+  /** 0: the first server takes any that is free, and those after it the same. */
   readonly port: number;
   /** Each time the server listens. `downMs` since it died. */
   readonly onListening: (facts: {
@@ -36,14 +37,16 @@ export async function supervise(runtime: Runtime, options: Supervised): Promise<
   const { signal } = runtime;
   let failures = 0;
   let hasListened = false;
+  let { port } = options;
   const onListening: Supervised["onListening"] = (facts) => {
     hasListened = true;
+    port = Number(new URL(facts.url).port);
     return options.onListening(facts);
   };
   let diedAt: number | undefined;
   while (!signal.aborted) {
     const born = performance.now();
-    const { how, isWell, error } = await run(runtime, { ...options, onListening }, diedAt);
+    const { how, isWell, error } = await run(runtime, { ...options, port, onListening }, diedAt);
     diedAt = performance.now();
     if (signal.aborted) {
       if (!isWell) throw notStopped(how, error);
@@ -156,28 +159,26 @@ function endOf(child: ChildProcess): Promise<{ readonly how: string; readonly co
   });
 }
 
-/** `wanted` when nobody listens there, else any port that is free. */
-export async function freePort(host: string, wanted: number): Promise<number> {
-  for (const port of [wanted, 0]) {
-    try {
-      return await listenOnce(host, port);
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (code !== "EADDRINUSE" && code !== "EACCES") throw error;
-    }
+/**
+ * `wanted` when nobody listens there, else 0: which one is free is the server's to find, since one that is
+ * found here can be another's by then.
+ */
+export async function portOr0(host: string, wanted: number): Promise<number> {
+  try {
+    await listenOnce(host, wanted);
+    return wanted;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== "EADDRINUSE" && code !== "EACCES") throw error;
+    return 0;
   }
-  throw new CommandError("FAILED", `there is no free port at ${host}`);
 }
 
-/** The port, which is free again when it resolves. Rejects as the system refuses. */
-export function listenOnce(host: string, port: number): Promise<number> {
+/** Resolves when the port is free again. Rejects as the system refuses. */
+export function listenOnce(host: string, port: number): Promise<void> {
   return new Promise((resolve, reject) => {
     const probe = createServer();
     probe.once("error", reject);
-    probe.listen({ host, port }, () => {
-      const address = probe.address();
-      const taken = typeof address === "object" && address !== null ? address.port : port;
-      probe.close(() => resolve(taken));
-    });
+    probe.listen({ host, port }, () => probe.close(() => resolve()));
   });
 }
