@@ -39,6 +39,11 @@ export interface HocuspocusPersistenceOptions {
    * `false` sends none. After one that said that nothing is pending, the first update is told at once.
    */
   readonly announceMs?: number | false;
+  /**
+   * `false`: clients do not bring back a document that was deleted or erased: they are sent away. Default:
+   * what they have begins it anew.
+   */
+  readonly recreate?: boolean;
   /** As of any Hocuspocus extension: higher runs earlier. Default 100. */
   readonly priority?: number;
 }
@@ -49,6 +54,7 @@ const OPTIONS: OptionKinds<HocuspocusPersistenceOptions> = {
   retryMsMin: "number",
   retryMsMax: "number",
   announceMs: "any",
+  recreate: "flag",
   priority: "number",
 };
 
@@ -83,7 +89,7 @@ export function hocuspocusPersistence(
   const bindings = new WeakMap<Document, DocBinding>();
   const announcers = new WeakMap<Document, Announcer>();
   const servers = new WeakMap<Hocuspocus, Newcomers>();
-  const { onError, onDurable, retryMsMin, retryMsMax, announceMs = 100, priority = 100 } = options;
+  const { onError, onDurable, retryMsMin, retryMsMax, announceMs = 100, recreate, priority = 100 } = options;
   const flush = async (document: Document) => bindings.get(document)?.flush();
 
   const bind = (name: string, document: Document): DocBinding => {
@@ -91,6 +97,7 @@ export function hocuspocusPersistence(
       ...(onError === undefined ? {} : { onError }),
       ...(retryMsMin === undefined ? {} : { retryMsMin }),
       ...(retryMsMax === undefined ? {} : { retryMsMax }),
+      ...(recreate === undefined ? {} : { recreate }),
       paused: true,
       onDurable: (durability) => {
         announcers.get(document)?.add(durability);

@@ -138,6 +138,32 @@ describe("Hocuspocus", () => {
     expect(backend.dump()).toEqual(before);
   });
 
+  test("[HP20] with recreate: false a client with an erased document is sent away, and else brings it back", async () => {
+    for (const recreate of [false, true]) {
+      const { storage } = await open();
+      await storage.append("notes", [updateOf("to be forgotten")]);
+      const errors: unknown[] = [];
+      const onError = (error: unknown) => errors.push(error);
+      const server = await listen([hocuspocusPersistence(storage, { ...retries, onError, recreate })]);
+      const before = connect(server);
+      await until("it is seen", () => before.text === "to be forgotten");
+      before.leave();
+      await until("it is unloaded", () => server.hocuspocus.documents.size === 0);
+      await storage.erase("notes", { reclaim: false });
+      const after = connect(server, "notes", before.doc);
+      if (recreate) {
+        await until("it is back", async () => (await stored(storage)) === "to be forgotten");
+        expect(errors).toEqual([]);
+      } else {
+        await until("it was refused", () => errors.length > 0);
+        expect(errors[0]).toMatchObject({ code: "DELETED", details: { id: "notes" } });
+        expect(await storage.info("notes")).toBeUndefined();
+        expect(server.hocuspocus.documents.size).toBe(0);
+      }
+      after.leave();
+    }
+  });
+
   test("[HP4] what other extensions put into a document while it is loaded is stored", async () => {
     const { storage } = await open();
     let broken = true;

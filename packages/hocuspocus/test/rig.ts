@@ -40,8 +40,7 @@ export interface TestClient {
   leave(): void;
 }
 
-export function connect(server: Server, name = "notes"): TestClient {
-  const doc = new Y.Doc();
+export function connect(server: Server, name = "notes", doc = new Y.Doc()): TestClient {
   const told: string[] = [];
   const socket = new HocuspocusProviderWebsocket({
     url: `ws://127.0.0.1:${server.address.port}`,

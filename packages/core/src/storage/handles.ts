@@ -13,7 +13,7 @@ import { type Context, modelOf } from "./context.js";
 import { diffDocument } from "./diff.js";
 import type { AppendResult, DocumentLog } from "./document-log.js";
 import type { DocumentHandle } from "./handle.js";
-import { identityIn } from "./head.js";
+import { deletedError, identityIn } from "./head.js";
 import { type DocumentInfo, documentInfo } from "./queries.js";
 
 /** What a storage asks of its handles: `finish` saves what is unsaved now, also while the storage closes. */
@@ -59,6 +59,8 @@ export interface Attachment {
   info(id: string): Promise<DocumentInfo | undefined>;
   diff(id: string, peerVersion: Uint8Array): Promise<Uint8Array | undefined>;
   load<Doc>(id: string): Promise<DocumentHandle<Doc> | undefined>;
+  /** Rejects with `DELETED` where the saver's id was used before, and has no document now. */
+  assertNotDeleted(): Promise<void>;
   detach(): void;
 }
 
@@ -123,6 +125,10 @@ export class Handles {
         // What it has before this is forgotten: the next token is of what is there now.
         this.#displaced.delete(saver);
         return load(log(id).id);
+      },
+      assertNotDeleted: async () => {
+        const { meta } = await log(saver.id).head();
+        if (meta?.deleted !== undefined) throw deletedError(saver.id);
       },
       detach: () => void this.#savers.delete(saver),
     };

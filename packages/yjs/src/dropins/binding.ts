@@ -57,6 +57,11 @@ export interface BindingOptions {
   readonly retryMsMax?: number;
   /** Append nothing before `resume()`; what was captured is dropped when the document is destroyed before. */
   readonly paused?: boolean;
+  /**
+   * `false`: whoever still has a document that was deleted or erased does not bring it back: `loaded` rejects
+   * with `DELETED`. Default: what changes the Y.Doc begins it anew.
+   */
+  readonly recreate?: boolean;
 }
 
 const OPTIONS: OptionKinds<BindingOptions> = {
@@ -65,6 +70,7 @@ const OPTIONS: OptionKinds<BindingOptions> = {
   retryMsMin: "number",
   retryMsMax: "number",
   paused: "flag",
+  recreate: "flag",
 };
 
 interface Waiter {
@@ -261,6 +267,8 @@ export class DocBinding {
       try {
         const stored = await loadInto(this.#attachment, this.id, this.doc, this.#origin);
         const { token, clock, refused, thrown } = stored;
+        if (token === undefined && this.#options.recreate === false)
+          await this.#attachment.assertNotDeleted();
         for (const { clock: at, reason } of refused) {
           this.#report(new TypeError(`stored event ${at}: ${reason}`), "load", undefined);
         }
@@ -384,7 +392,8 @@ export class DocBinding {
         const verdict = verdictOn(error);
         if (verdict === "refused") return this.#appendApart(events, error);
         // The id was deleted before it was bound: the first events begin it anew.
-        if (verdict === "deleted" && !this.#exists && !recreate) {
+        const mayRecreate = this.#options.recreate !== false && !recreate;
+        if (verdict === "deleted" && !this.#exists && mayRecreate) {
           recreate = true;
           continue;
         }

@@ -22,6 +22,7 @@ const OPTIONS: OptionKinds<WebsocketPersistenceOptions> = {
   onDurable: "function",
   retryMsMin: "number",
   retryMsMax: "number",
+  recreate: "flag",
 };
 
 /** For `setPersistence`, and what a server may do besides. */

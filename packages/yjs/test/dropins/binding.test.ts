@@ -159,49 +159,6 @@ describe("binding", () => {
     expect(await storedText(storage)).toContain("before");
   });
 
-  test("[DI9] begins an id anew that was deleted before, and ends when it is deleted meanwhile", async () => {
-    const storage = await open();
-    await storage.append("doc", typed("old"));
-    await storage.delete("doc");
-    const doc = new Y.Doc();
-    const errors: unknown[] = [];
-    const binding = bindDoc(storage, "doc", doc, { onError: (error) => errors.push(error) });
-    await binding.loaded;
-    doc.getText("t").insert(0, "new");
-    await binding.flush();
-    expect(await storedText(storage)).toBe("new");
-    expect(errors).toEqual([]);
-
-    await storage.delete("doc");
-    doc.getText("t").insert(0, "too late");
-    await expect(binding.flush()).rejects.toMatchObject({ code: "DELETED" });
-    expect(errors).toMatchObject([{ code: "DELETED" }]);
-    expect(await storage.load("doc")).toBeUndefined();
-  });
-
-  test("[DI9] ends as well when its id begins anew meanwhile, and leaves the new document alone", async () => {
-    for (const edited of [true, false]) {
-      const storage = await open();
-      const doc = new Y.Doc();
-      const errors: unknown[] = [];
-      const binding = bindDoc(storage, "doc", doc, { onError: (error) => errors.push(error) });
-      if (edited) doc.getText("t").insert(0, "old");
-      else await storage.append("doc", typed("stored "));
-      await binding.flush();
-      await storage.delete("doc");
-      const next = await storage.open<Y.Doc>("doc", { recreate: true });
-      next.change((it) => it.getText("t").insert(0, "another"));
-      await next.save();
-      doc.getText("t").insert(0, "too late");
-      const flushed = binding.flush();
-      await (edited ? expect(flushed).rejects.toMatchObject({ code: "DELETED" }) : flushed);
-      expect(errors).toMatchObject(edited ? [{ code: "DELETED" }] : []);
-      expect((await storage.check()).problems).toEqual([]);
-      expect(await storedText(storage)).toContain("another");
-      await next.close();
-    }
-  });
-
   test("[DI4] warns where there is no onError: at the first of failures in a row, and when it gives up", async () => {
     const warnings: string[] = [];
     const hear = ({ name, message }: Error) => name === "CoppiceWarning" && warnings.push(message);

@@ -1,0 +1,104 @@
+/** A Y.Doc bound to an id that was deleted, or is while it is bound. */
+import { DocumentStorage, memoryBackend } from "coppice";
+import { expect, onTestFinished, test } from "vitest";
+import * as Y from "yjs";
+import { bindDoc } from "../../src/dropins/index.js";
+import { yjs } from "../../src/index.js";
+
+async function open(): Promise<DocumentStorage> {
+  const storage: DocumentStorage = await DocumentStorage.open({ backend: memoryBackend(), models: [yjs()] });
+  onTestFinished(async () => {
+    expect((await storage.check()).problems).toEqual([]);
+    await storage.close();
+  });
+  return storage;
+}
+
+function typed(text: string): Uint8Array[] {
+  const doc = new Y.Doc();
+  doc.getText("t").insert(0, text);
+  return [Y.encodeStateAsUpdate(doc)];
+}
+
+async function storedText(storage: DocumentStorage): Promise<string | undefined> {
+  const handle = await storage.load<Y.Doc>("doc");
+  const text = handle?.doc.getText("t").toString();
+  await handle?.close();
+  return text;
+}
+
+test("[DI9] begins an id anew that was deleted before, and ends when it is deleted meanwhile", async () => {
+  const storage = await open();
+  await storage.append("doc", typed("old"));
+  await storage.delete("doc");
+  const doc = new Y.Doc();
+  const errors: unknown[] = [];
+  const binding = bindDoc(storage, "doc", doc, { onError: (error) => errors.push(error) });
+  await binding.loaded;
+  doc.getText("t").insert(0, "new");
+  await binding.flush();
+  expect(await storedText(storage)).toBe("new");
+  expect(errors).toEqual([]);
+
+  await storage.delete("doc");
+  doc.getText("t").insert(0, "too late");
+  await expect(binding.flush()).rejects.toMatchObject({ code: "DELETED" });
+  expect(errors).toMatchObject([{ code: "DELETED" }]);
+  expect(await storage.load("doc")).toBeUndefined();
+});
+
+test("[DI36] with recreate: false nobody brings back what was deleted or erased, and an id never used is taken", async () => {
+  const storage = await open();
+  const one = new Y.Doc();
+  const first = bindDoc(storage, "doc", one, { recreate: false });
+  one.getText("t").insert(0, "by hand");
+  await first.flush();
+  expect(await storedText(storage)).toBe("by hand");
+  for (const remove of [() => storage.delete("doc"), () => storage.erase("doc", { reclaim: false })]) {
+    await remove();
+    const errors: unknown[] = [];
+    const options = { recreate: false, onError: (error: unknown) => errors.push(error) };
+    // What comes before the load has ended, and what comes after it.
+    const late = new Y.Doc();
+    Y.applyUpdate(late, Y.encodeStateAsUpdate(one));
+    const binding = bindDoc(storage, "doc", late, options);
+    await expect(binding.loaded).rejects.toMatchObject({ code: "DELETED", details: { id: "doc" } });
+    late.getText("t").insert(0, "later ");
+    await expect(binding.flush()).rejects.toMatchObject({ code: "DELETED" });
+    expect(errors).toMatchObject([{ code: "DELETED" }]);
+    expect(await storage.info("doc")).toBeUndefined();
+  }
+  // Deleted between the load and the first edit.
+  const other = new Y.Doc();
+  const binding = bindDoc(storage, "other", other, { recreate: false, onError: () => undefined });
+  await binding.loaded;
+  await storage.append("other", typed("another's"));
+  await storage.delete("other");
+  other.getText("t").insert(0, "too late");
+  await expect(binding.flush()).rejects.toMatchObject({ code: "DELETED" });
+  expect(await storage.info("other")).toBeUndefined();
+  expect(await storage.flush()).toBeUndefined();
+});
+
+test("[DI9] ends as well when its id begins anew meanwhile, and leaves the new document alone", async () => {
+  for (const edited of [true, false]) {
+    const storage = await open();
+    const doc = new Y.Doc();
+    const errors: unknown[] = [];
+    const binding = bindDoc(storage, "doc", doc, { onError: (error) => errors.push(error) });
+    if (edited) doc.getText("t").insert(0, "old");
+    else await storage.append("doc", typed("stored "));
+    await binding.flush();
+    await storage.delete("doc");
+    const next = await storage.open<Y.Doc>("doc", { recreate: true });
+    next.change((it) => it.getText("t").insert(0, "another"));
+    await next.save();
+    doc.getText("t").insert(0, "too late");
+    const flushed = binding.flush();
+    await (edited ? expect(flushed).rejects.toMatchObject({ code: "DELETED" }) : flushed);
+    expect(errors).toMatchObject(edited ? [{ code: "DELETED" }] : []);
+    expect((await storage.check()).problems).toEqual([]);
+    expect(await storedText(storage)).toContain("another");
+    await next.close();
+  }
+});
