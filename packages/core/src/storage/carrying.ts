@@ -62,7 +62,7 @@ export class Carrying {
    */
   async erasures(): Promise<void> {
     const [source, target] = [this.#source, this.#target];
-    if ((await firstKey(source, ERASED_SPACE)) === undefined) return;
+    if ((await firstKey(source, ERASED_SPACE)) === undefined) return this.#forgetOrphans();
     const heard = new Map<string, number>();
     for await (const id of idsOf(target, this.#options.prefix)) {
       if (this.#options.signal?.aborted) return;
@@ -149,6 +149,13 @@ export class Carrying {
 
   async #forgetOrphan(id: string): Promise<void> {
     const { meta, erased } = await readPlace(this.#source, id);
+    if (meta?.deleted === undefined && meta?.erased !== undefined) {
+      // It began anew, and its copy is there: perhaps in the place of a document of the target's own, beside
+      // which a copy had put what was set aside of the erased one.
+      const { meta: present, metaBytes } = await readPlace(this.#target, id);
+      const isCopy = present?.deleted === undefined && present?.incarnation === meta.incarnation;
+      if (isCopy) await this.#forgetSetAside(id, meta.erased, metaBytes);
+    }
     if (erased === undefined || meta !== undefined) return;
     // Of a document that has lost its meta, by damage: a repair makes it again from what is there.
     if (await hasRecords(this.#target, id)) return;
