@@ -167,7 +167,7 @@ export class Carrying {
     const target = this.#target;
     const gone: Key[] = [];
     for await (const page of target.guard.scan({ space: "quarantine", id }))
-      for (const { key, value } of page) if ((setAsideAt(key, value) ?? clock) < clock) gone.push(key);
+      for (const { key, value } of page) if (isBefore(clock, key, value)) gone.push(key);
     if (gone.length > 0) await this.#forget(gone, { key: metaKey(id), value: metaBytes });
   }
 
@@ -226,14 +226,17 @@ export class Carrying {
   }
 }
 
-/** The clock in the key under which it had lain; `undefined`: there was none, or nothing tells. */
-function setAsideAt(key: Key, value: Uint8Array): number | undefined {
+/**
+ * Whether it had lain in a document that ended at that clock, as its key tells, if it does. A snapshot there
+ * is of that one: of one that begins there, and has nothing yet, none is made but for a tag.
+ */
+function isBefore(ended: number, key: Key, value: Uint8Array): boolean {
   try {
-    const [, , clock] = new Fields(unpackRecord(unseal(key, value).payload)).list("key");
-    return typeof clock === "number" ? clock : undefined;
+    const [space, , clock] = new Fields(unpackRecord(unseal(key, value).payload)).list("key");
+    return typeof clock === "number" && (clock < ended || (clock === ended && space === "snapshot"));
   } catch (error) {
     if (!isCoppiceError(error) && !(error instanceof TypeError)) throw error;
-    return undefined;
+    return false;
   }
 }
 
