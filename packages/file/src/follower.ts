@@ -17,7 +17,14 @@ import { LOCK, readFully, type StoreFiles } from "./files.js";
 import { FRAME_HEADER_BYTES, frameBytes, readHeader } from "./frame.js";
 import { type RecordVisitor, readHint, visitHint } from "./hints.js";
 import { MANIFEST, type Manifest, readManifest, type SegmentRow } from "./manifest.js";
-import { damaged, openSegment, SEGMENT_HEADER_BYTES, type Segment, segmentName } from "./segment.js";
+import {
+  damaged,
+  openSegment,
+  SEGMENT_HEADER_BYTES,
+  type Segment,
+  type SegmentHeader,
+  segmentName,
+} from "./segment.js";
 import { type FileLogStats, statsOf } from "./stats.js";
 import { StoreReader, scanPages } from "./store-reader.js";
 import { StoreState } from "./store-state.js";
@@ -241,11 +248,17 @@ export class Follower implements Backend {
 
   async #open(state: StoreState, row: SegmentRow): Promise<boolean> {
     let segment: Segment;
+    let header: SegmentHeader;
     try {
-      ({ segment } = await openSegment(this.#files, row, state.store, "read"));
+      ({ segment, header } = await openSegment(this.#files, row, state.store, "read"));
     } catch (error) {
       if (isCoppiceError(error, "CORRUPT")) return false;
       throw error;
+    }
+    // A merge that had nothing to keep has taken away what lay between: no frame of it goes on from here.
+    if (header.sequence !== state.sequence || header.chain !== state.chain) {
+      void segment.retire();
+      return false;
     }
     segment.end = SEGMENT_HEADER_BYTES;
     segment.chain = state.chain;

@@ -108,6 +108,27 @@ test("[FL13] a read-only open of a store that was never written to follows it, t
   }
 });
 
+for (const seen of [0, 1]) {
+  test(`[FL13] a read-only open that has seen ${seen} commits sees on where a merge of those after them had nothing to keep`, async () => {
+    const disk = new SimulatedDisk();
+    const factory = factoryOn(disk);
+    const writer = await factory.open(simulatedEnv(1));
+    if (seen > 0) await writer.commit(big(1));
+    const reader = await factoryOn(disk, { readOnly: true }).open(simulatedEnv(2));
+    await writer.commit(big(2));
+    await writer.commit({ delete: [{ space: "events", id: "d" }] });
+    await factory.merge({ force: true });
+    await writer.commit(big(3));
+    for (const count of [1, 2]) {
+      if (count === 2) await writer.commit(big(4));
+      expect(await dump(reader)).toEqual(await dump(writer));
+      expect(await dump(reader)).toHaveLength(count);
+    }
+    await reader.close();
+    await writer.close();
+  });
+}
+
 test("[FL13] a read-only open does without a writer, watches, and refuses where there is no store", async () => {
   const disk = new SimulatedDisk();
   await expect(factoryOn(disk, { readOnly: true }).open(simulatedEnv(1))).rejects.toMatchObject({

@@ -20,6 +20,9 @@ interface Parts {
   readonly deletions: ReadonlyMap<number, readonly number[]>;
 }
 
+/** Where a struct begins. */
+type Start = Pick<Run, "client" | "clock" | "from">;
+
 /** What Yjs keeps aside at a time: an update of format 2, as `pendingStructs` and `pendingDs` hold it. */
 export interface Kept {
   readonly bytes: Uint8Array;
@@ -84,11 +87,19 @@ function unknownRuns(runs: readonly Run[], others: readonly Run[]): Run[] {
   for (const [from, to] of without(runs.flatMap(rangeOf), others.flatMap(rangeOf))) {
     while (runs[at]!.end <= from) at++;
     if (to <= end) continue;
-    const part = partOf(runs[at]!, Math.max(from, end), to);
+    const run = runs[at]!;
+    const before = left.at(-1);
+    // A run may have many parts, with others between them: it is read once.
+    const start = before === undefined || before.clock < run.clock ? run : behind(before);
+    const part = partOf(run, start, Math.max(from, end), to);
     left.push(part);
     end = part.end;
   }
   return left;
+}
+
+function behind({ client, end, to }: Run): Start {
+  return { client, clock: end, from: to };
 }
 
 function rangeOf({ clock, end }: Run): [number, number] {
@@ -112,10 +123,9 @@ function without(ranges: readonly number[], others: readonly number[]): [from: n
   return left;
 }
 
-/** The structs of a run that hold the clocks [from, to). */
-function partOf(run: Run, from: number, to: number): Run {
-  const { bytes, client } = run;
-  const first = findStruct(bytes, run, from);
+/** The structs of a run that hold the clocks [from, to), sought from a struct on that is not behind them. */
+function partOf({ bytes, client }: Run, start: Start, from: number, to: number): Run {
+  const first = findStruct(bytes, start, from);
   let last = first;
   let count = 1;
   for (; last.end < to; count++)

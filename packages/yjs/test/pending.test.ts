@@ -4,6 +4,8 @@ import { expect, test } from "vitest";
 import * as Y from "yjs";
 import { below, seeded, shuffled } from "../../../test/support/chance.js";
 import { yjs } from "../src/index.js";
+import { findStruct, scanUpdate } from "../src/scanner.js";
+import { type Run, writeUpdate } from "../src/writer.js";
 import { writeTogether } from "./editing.js";
 
 const model = yjs();
@@ -100,5 +102,39 @@ test("[DI35] what an observer of stored events applies too early is captured", (
   const copy = model.create();
   for (const update of [...updates.slice(0, 2), ...tracker.take(doc)]) Y.applyUpdate(copy, update);
   expect(copy.getText("text").toString()).toBe("abcde");
+  tracker.stop();
+});
+
+test("[DI35] what fits between much that waits costs a few times what Yjs itself takes for it", () => {
+  const writer = new Y.Doc();
+  writer.getText("text").applyDelta(Array.from({ length: 24_001 }, (_, n) => ({ insert: { n } })));
+  const all = Y.encodeStateAsUpdate(writer);
+  const structs: Run[] = [];
+  scanUpdate(all, {
+    run: (client, clock, end, _count, from) => {
+      for (let at = { client, clock, from }; at.clock < end; ) {
+        const struct = findStruct(all, at, at.clock);
+        structs.push({ ...struct, client, count: 1, bytes: all, from: struct.at });
+        at = { client, clock: struct.end, from: struct.to };
+      }
+    },
+    deletion: () => undefined,
+  });
+  const part = (which: (clock: number) => boolean) =>
+    writeUpdate([{ client: writer.clientID, runs: structs.filter((run) => which(run.clock)) }], new Map());
+  const [first, odd] = [part((clock) => clock === 0), part((clock) => clock % 2 === 1)];
+  const even = part((clock) => clock > 0 && clock % 2 === 0);
+  const msTo = (doc: Y.Doc): number => {
+    Y.applyUpdate(doc, odd);
+    const since = performance.now();
+    Y.applyUpdate(doc, even);
+    return performance.now() - since;
+  };
+  const own = msTo(new Y.Doc());
+  const doc = model.create();
+  const tracker = model.track(doc);
+  expect(msTo(doc)).toBeLessThan(12 * own + 500);
+  const { version } = model.fold(undefined, [first, ...tracker.take(doc)]);
+  expect(version).toEqual(model.version(writer));
   tracker.stop();
 });

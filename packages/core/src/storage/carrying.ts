@@ -62,7 +62,7 @@ export class Carrying {
    */
   async erasures(): Promise<void> {
     const [source, target] = [this.#source, this.#target];
-    if ((await firstKey(source, ERASED_SPACE)) === undefined) return;
+    if ((await firstKey(source, ERASED_SPACE)) === undefined) return this.#forgetOrphans();
     const heard = new Map<string, number>();
     for await (const id of idsOf(target, this.#options.prefix)) {
       if (this.#options.signal?.aborted) return;
@@ -149,6 +149,13 @@ export class Carrying {
 
   async #forgetOrphan(id: string): Promise<void> {
     const { meta, erased } = await readPlace(this.#source, id);
+    if (meta?.deleted === undefined && meta?.erased !== undefined) {
+      // It began anew, and its copy is there: perhaps in the place of a document of the target's own, beside
+      // which a copy had put what was set aside of the erased one.
+      const { meta: present, metaBytes } = await readPlace(this.#target, id);
+      const isCopy = present?.deleted === undefined && present?.incarnation === meta.incarnation;
+      if (isCopy) await this.#forgetSetAside(id, meta.erased, metaBytes);
+    }
     if (erased === undefined || meta !== undefined) return;
     // Of a document that has lost its meta, by damage: a repair makes it again from what is there.
     if (await hasRecords(this.#target, id)) return;
@@ -160,7 +167,7 @@ export class Carrying {
     const target = this.#target;
     const gone: Key[] = [];
     for await (const page of target.guard.scan({ space: "quarantine", id }))
-      for (const { key, value } of page) if ((setAsideAt(key, value) ?? clock) < clock) gone.push(key);
+      for (const { key, value } of page) if (isBefore(clock, key, value)) gone.push(key);
     if (gone.length > 0) await this.#forget(gone, { key: metaKey(id), value: metaBytes });
   }
 
@@ -219,14 +226,17 @@ export class Carrying {
   }
 }
 
-/** The clock in the key under which it had lain; `undefined`: there was none, or nothing tells. */
-function setAsideAt(key: Key, value: Uint8Array): number | undefined {
+/**
+ * Whether it had lain in a document that ended at that clock, as its key tells, if it does. A snapshot there
+ * is of that one: of one that begins there, and has nothing yet, none is made but for a tag.
+ */
+function isBefore(ended: number, key: Key, value: Uint8Array): boolean {
   try {
-    const [, , clock] = new Fields(unpackRecord(unseal(key, value).payload)).list("key");
-    return typeof clock === "number" ? clock : undefined;
+    const [space, , clock] = new Fields(unpackRecord(unseal(key, value).payload)).list("key");
+    return typeof clock === "number" && (clock < ended || (clock === ended && space === "snapshot"));
   } catch (error) {
     if (!isCoppiceError(error) && !(error instanceof TypeError)) throw error;
-    return undefined;
+    return false;
   }
 }
 

@@ -415,6 +415,35 @@ test("[MV49] nor where an earlier version has put the record of the erasure besi
   await clean(from, to);
 });
 
+for (const [then, what] of [
+  ["is replaced", "events"],
+  ["was deleted", "events"],
+  ["was deleted", "snapshot"],
+] as const) {
+  test(`[MV49] nor the ${what} that a copy had set aside beside one of the target's own, which ${then}`, async () => {
+    const [source, target] = [simulatedBackend({ seed: 1 }), simulatedBackend({ seed: 2 })];
+    const [from, to] = [await open(source, 1), await open(target, 2)];
+    await write(to, SECRET, LONG);
+    await to.erase(SECRET);
+    await (await to.open(SECRET, { recreate: true })).close();
+    await write(to, SECRET, "own");
+    await write(from, SECRET, "abc");
+    if (what === "snapshot") await (await from.load(SECRET))!.snapshot();
+    source.flip(source.keys().find(([space]) => space === what)!, 40);
+    expect((await from.check({ repair: true })).quarantined).toBeGreaterThan(0);
+    expect(await from.copyTo(to)).toMatchObject({ copied: 0, failures: [{ id: SECRET }] });
+    await from.erase(SECRET);
+    if (then === "was deleted") await to.delete(SECRET);
+    await (await from.open(SECRET, { recreate: true })).close();
+    await write(from, SECRET, "xyz");
+    for (let run = 0; run < 2; run++)
+      expect(await from.copyTo(to, { replace: true })).toMatchObject({ failures: [] });
+    const left = [...target.dump(), ...target.residue()].filter(({ key: [space] }) => space === "quarantine");
+    expect([left, await names(to, SECRET)]).toEqual([[], "xyz"]);
+    await clean(from, to);
+  });
+}
+
 test("[MV48] an erasure with `replace` that found no room to end is ended by the next copy, also of events of the target's own", async () => {
   const target = simulatedBackend({ seed: 2 });
   let isFull = false;
