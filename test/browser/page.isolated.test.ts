@@ -11,11 +11,13 @@ import {
   cleanUp,
   closeBrowser,
   eventually,
+  focused,
   noBrowserReason,
   start,
   tab,
   temporaryStore,
   until,
+  walk,
 } from "./support.js";
 
 afterEach(cleanUp);
@@ -209,6 +211,25 @@ describe("the page", () => {
     await page.keyboard.type("by hand");
     await page.keyboard.press("Escape");
     await eventually(() => page.getByLabel("name of the version").count()).toBe(0);
+    // What is done with is gone, and must not take the focus along.
+    await eventually(() => focused(page)).toBe("Tag …");
+    await page.keyboard.press("Enter");
+    await page.keyboard.type("by hand");
+    await page.keyboard.press("Enter");
+    await page.getByText("“by hand” names the version").waitFor();
+    await eventually(() => focused(page)).toBe("Tag …");
+    await page.getByRole("button", { name: "Compact" }).focus();
+    await page.keyboard.press("Enter");
+    await eventually(() => focused(page)).toBe("Keep them");
+    await page.keyboard.press("Escape");
+    await eventually(() => focused(page)).toBe("Compact");
+    await page.goto(`${url}/#/storage`);
+    await page.getByRole("button", { name: "Compact all" }).focus();
+    await eventually(() => page.title()).toBe("Storage · Coppice");
+    await page.keyboard.press("Enter");
+    await eventually(() => focused(page)).toBe("Keep them");
+    await page.keyboard.press("Enter");
+    await eventually(() => focused(page)).toBe("Compact all");
     await page.goto(`${url}/#/try/notes`);
     // What is typed before the text has come may stand behind it.
     await until("Ann has the text", async () => (await textOf(page, "Ann")) === states.at(-1));
@@ -562,24 +583,4 @@ function isEnabled(page: Page, ...names: readonly string[]): Promise<boolean[]> 
 
 async function textOfPast(page: Page): Promise<string | undefined> {
   return (await page.locator("pre").allTextContents())[0];
-}
-
-/** The names of what has the focus, Tab after Tab. */
-async function walk(page: Page, steps: number): Promise<string[]> {
-  await page.evaluate(() => (document.activeElement as HTMLElement | null)?.blur());
-  const names: string[] = [];
-  for (let step = 0; step < steps; step++) {
-    await page.keyboard.press("Tab");
-    names.push(await focused(page));
-  }
-  return names;
-}
-
-function focused(page: Page): Promise<string> {
-  return page.evaluate(() => {
-    const element = document.activeElement as HTMLInputElement | null;
-    const name =
-      element?.getAttribute("aria-label") ?? element?.labels?.[0]?.textContent ?? element?.textContent;
-    return (name ?? "").trim();
-  });
 }

@@ -120,3 +120,24 @@ export async function until(what: string, holds: () => boolean | Promise<boolean
 export function eventually<T>(read: () => Promise<T>) {
   return expect.poll(read, { timeout: 60_000, interval: 20 });
 }
+
+/** The names of what has the focus, Tab after Tab. */
+export async function walk(page: Page, steps: number): Promise<string[]> {
+  await page.evaluate(() => (document.activeElement as HTMLElement | null)?.blur());
+  const names: string[] = [];
+  for (let step = 0; step < steps; step++) {
+    await page.keyboard.press("Tab");
+    names.push(await focused(page));
+  }
+  return names;
+}
+
+/** The name of what has the focus. */
+export function focused(page: Page): Promise<string> {
+  return page.evaluate(() => {
+    const element = document.activeElement as HTMLInputElement | null;
+    const name =
+      element?.getAttribute("aria-label") ?? element?.labels?.[0]?.textContent ?? element?.textContent;
+    return (name ?? "").trim();
+  });
+}

@@ -33,7 +33,11 @@ export function storeCommand(name: string, summary: string, store: string = DEFA
   if (process.env.COPPICE_STORE !== "") option.env("COPPICE_STORE");
   return plainCommand(name, summary)
     .addOption(option.default(store))
-    .option("--wait <duration>", "while another process has the store open, wait for so long", parseDuration);
+    .option(
+      "--wait <duration>",
+      "while another process has the store open, wait for so long, as in 30s",
+      parseDuration,
+    );
 }
 
 /** A command that restores documents, also those of models of the user's own. */

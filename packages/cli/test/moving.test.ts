@@ -129,7 +129,15 @@ describe("moving", () => {
       { error: { code: "FAILED", kind: "failed", details: { system: "ENOENT", file: beyond } } },
     ]);
     expect(refused.stderr).not.toContain(".part");
-    expect((await on(store, "import", "document", folder, "--json")).stderr).toContain('"system":"EISDIR"');
+    const [directory] = jsonLines((await on(store, "import", "document", folder, "--json")).stderr);
+    expect(directory).toMatchObject({
+      error: {
+        code: "FAILED",
+        details: { system: "EISDIR", file: folder },
+        hint: expect.stringContaining("`coppice export` wrote"),
+      },
+    });
+    expect((await on(store, "import", "document", folder)).stderr).toContain("is a directory, and no export");
     const empty = await on(store, "export", "a", "", "--force");
     expect([empty.code, empty.stderr]).toEqual([2, expect.stringContaining("its name is empty\n")]);
     expect((await on(store, "export", "a", beyond)).stderr).toContain("Look at the name, the rights");

@@ -270,6 +270,20 @@ test("[CL46] Ctrl-C during copy ends with 130, and the next copy goes on with wh
   await expectSound(target);
 });
 
+test("[CL159] a copy that is interrupted says after how many ids, so that its sum is not taken for the whole", async () => {
+  const { url } = await makeMany();
+  const target = join(await temporaryDirectory(), "copy");
+  const run = await start(["copy", url, `level:${target}`]);
+  const sizeOf = () => fileBytes(target).catch(() => 0);
+  await until("documents are copied", async () => (await sizeOf()) > 20_000);
+  run.child.kill("SIGINT");
+  const { code, stdout } = await run.ended;
+  expect(code).toBe(130);
+  const [, seen] = /^the first (\d+) ids: /.exec(stdout) ?? [];
+  expect(Number(seen)).toBeLessThan(DOCUMENTS);
+  expect(stdout).toContain(`\nstopped after ${seen} ids: it was interrupted; the next copy goes on\n`);
+});
+
 async function expectSound(location: string, documents = DOCUMENTS): Promise<void> {
   const storage = await openStore(location);
   const report = await storage.check();

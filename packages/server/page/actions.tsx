@@ -10,7 +10,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { type ApiError, api } from "./api.js";
 import { Compacted, type Compaction, CompactionSteps, compact } from "./compaction.js";
 import { type Action, asApiError, linkTo } from "./hooks.js";
-import { Ask, Failure, withFocus } from "./parts.js";
+import { Ask, Failure, useFocusBack, withFocus, withFocusBack } from "./parts.js";
 import { bytes, count, counted } from "./words.js";
 
 interface Props {
@@ -94,9 +94,10 @@ export function Actions(props: Props) {
   };
   const busy = running !== undefined;
   const isOwner = allows("admin");
+  const remember = useFocusBack(!busy && asked === undefined);
   return (
     <div class="actions">
-      <div class="row">
+      <div class="row" onClickCapture={remember}>
         <button
           type="button"
           disabled={busy || !isOwner}
@@ -224,13 +225,20 @@ function Named(props: {
 }) {
   const [isOpen, setIsOpen] = useState(false);
   const [name, setName] = useState("");
+  const wasOpen = useRef(false);
   if (!isOpen)
     return (
-      <button type="button" disabled={props.busy} onClick={() => setIsOpen(true)}>
+      <button
+        type="button"
+        ref={wasOpen.current ? withFocusBack : null}
+        disabled={props.busy}
+        onClick={() => setIsOpen(true)}
+      >
         {props.verb} …
       </button>
     );
   const close = () => {
+    wasOpen.current = true;
     setIsOpen(false);
     setName("");
   };

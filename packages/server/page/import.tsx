@@ -8,7 +8,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { type ApiError, api } from "./api.js";
 import { asApiError, linkTo, useAllowed } from "./hooks.js";
-import { Failure, withFocus } from "./parts.js";
+import { Failure, withFocus, withFocusBack } from "./parts.js";
 import { count } from "./words.js";
 
 /** The id is one that was deleted. */
@@ -25,7 +25,9 @@ export function Import() {
   const [error, setError] = useState<ApiError>();
   const [done, setDone] = useState<{ readonly id: string; readonly text: string }>();
   useEffect(() => () => stop.current?.abort(), []);
+  const wasOpen = useRef(false);
   const choose = (chosen: File | undefined) => {
+    wasOpen.current = chosen === undefined;
     setDone(undefined);
     setError(undefined);
     setFile(chosen);
@@ -60,7 +62,12 @@ export function Import() {
         onChange={(event) => choose(event.currentTarget.files?.[0])}
       />
       {file === undefined ? (
-        <button type="button" disabled={!allows("write")} onClick={() => input.current?.click()}>
+        <button
+          type="button"
+          ref={wasOpen.current ? withFocusBack : null}
+          disabled={!allows("write")}
+          onClick={() => input.current?.click()}
+        >
           Import …
         </button>
       ) : (

@@ -37,7 +37,7 @@ function Page() {
   const [where = "documents", id] = usePlace();
   const live = useFigures();
   useEffect(() => {
-    document.title = id === undefined ? "Coppice" : `${id} · Coppice`;
+    document.title = `${titleOf(where, id)} · Coppice`;
     document.querySelector<HTMLElement>("main")?.focus({ preventScroll: true });
   }, [where, id]);
   return (
@@ -69,6 +69,12 @@ function Page() {
       </main>
     </>
   );
+}
+
+/** Of tabs side by side it says which is which. */
+function titleOf(where: string, id: string | undefined): string {
+  if (where === "try") return `Try ${id ?? TRIED}`;
+  return where === "storage" ? "Storage" : (id ?? "Documents");
 }
 
 function View({ where, id, live }: { where: string; id: string | undefined; live: Live }) {

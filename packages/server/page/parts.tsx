@@ -22,6 +22,25 @@ export function withFocus(field: HTMLElement | null): void {
   field?.focus();
 }
 
+/** For what comes back in the place of a field that had the focus, unless that has gone elsewhere. */
+export function withFocusBack(button: HTMLElement | null): void {
+  if (document.activeElement === null || document.activeElement === document.body) button?.focus();
+}
+
+/**
+ * For the `onClick` of a row of buttons: the one that began something has the focus again when that is over.
+ * A button that is disabled meanwhile loses it, and so does an answer that is gone.
+ */
+export function useFocusBack(isOver: boolean): (event: Event) => void {
+  const began = useRef<HTMLElement | null>(null);
+  useLayoutEffect(() => {
+    if (isOver) withFocusBack(began.current);
+  }, [isOver]);
+  return ({ target }) => {
+    if (isOver && target instanceof HTMLElement) began.current = target.closest("button");
+  };
+}
+
 export function Waiting() {
   return <p class="empty quiet">asking the server …</p>;
 }

@@ -12,7 +12,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { type ApiError, api } from "./api.js";
 import { counter, histogram, type Live, percentile, type Sample } from "./figures.js";
 import { asApiError, useAllowed } from "./hooks.js";
-import { Ask, Failure, Tile, Waiting } from "./parts.js";
+import { Ask, Failure, Tile, useFocusBack, Waiting } from "./parts.js";
 import { Plot } from "./plot.js";
 import { bytes, count, counted, duration, rate } from "./words.js";
 
@@ -138,9 +138,10 @@ function Compaction({ diskBytes }: { diskBytes: number | undefined }) {
     }
   };
   const isOff = (run !== undefined && run.result === undefined) || !allows("admin");
+  const remember = useFocusBack(!isOff && !isAsked);
   return (
     <div class="panel">
-      <div class="row">
+      <div class="row" onClickCapture={remember}>
         <div>
           <h2>Compaction</h2>
           <p class="quiet">

@@ -80,7 +80,11 @@ function withOptions(name: string, summary: string): Command {
     .option("--existing", "only to a store that is there: make none, where a disk is not mounted say")
     .option("--replace", "replace what the target has of its own")
     .option("--damaged", "of a level: store with damaged tables, copy what can be read")
-    .option("--wait <duration>", "while another process has a store open, wait for so long", parseDuration)
+    .option(
+      "--wait <duration>",
+      "while another process has a store open, wait for so long, as in 30s",
+      parseDuration,
+    )
     .addOption(modelsOption());
 }
 
@@ -245,8 +249,12 @@ async function tell({ out, err }: Runtime, result: CopyResult): Promise<void> {
   const kept = `${count(updated)} updated, ${count(unchanged)} unchanged${carried}`;
   const cost = `${byteSize(bytes)} in ${duration(result.durationMs)}`;
   // Ids of deleted documents are among them, also where the target has the deletion already.
-  await out.line(`${plural(seen, "id")}: ${count(copied)} copied, ${kept}; ${cost}`);
+  const first = result.stopped === "signal" ? "the first " : "";
+  await out.line(`${first}${plural(seen, "id")}: ${count(copied)} copied, ${kept}; ${cost}`);
   await tellFailures(err, failuresOf(result), result.failed, "the store");
+  // The sum alone reads like that of a whole copy.
+  if (first !== "")
+    await out.line(`stopped after ${plural(seen, "id")}: it was interrupted; the next copy goes on`);
   if (result.stopped === "full") await err.line(FULL);
   if (result.stopped === "poisoned") await err.line(POISONED);
 }

@@ -198,7 +198,9 @@ async function importOne(runtime: Runtime, file: string, options: ImportOptions)
   const { out, signal, input } = runtime;
   const { id, recreate = false } = options;
   if (file === "-" && input.isTTY) {
-    throw new CommandError("USAGE", "import document wants a file, or bytes on the standard input");
+    throw new CommandError("USAGE", "import document wants a file, or bytes on the standard input", {
+      hint: "As in `coppice import document notes.coppice`.",
+    });
   }
   if (file !== "-") await assertFile(file);
   if (file !== "-" && (await isAbsent(options.store))) await tryImport(file, options, signal);
@@ -214,13 +216,22 @@ async function importOne(runtime: Runtime, file: string, options: ImportOptions)
 
 /** What this user may not see is told as the system tells it. */
 async function assertFile(file: string): Promise<void> {
-  await stat(file).catch((error: NodeJS.ErrnoException) => {
+  const there = await stat(file).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== "ENOENT" && error.code !== "ENOTDIR") throw error;
     throw new CommandError("NOT_FOUND", `there is no file ${printable(file)}`, {
       hint: "`coppice export <id> <file>` writes one.",
       details: { file },
     });
   });
+  if (there.isDirectory())
+    throw new CommandError(
+      "FAILED",
+      `${printable(file)} is a directory, and no export; nothing was imported`,
+      {
+        hint: "Name a file that `coppice export` wrote; `coppice copy` takes a whole store.",
+        details: { system: "EISDIR", file },
+      },
+    );
 }
 
 /** Throws for what cannot be imported, before there is a new store for it. */

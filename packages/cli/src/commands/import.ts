@@ -34,7 +34,7 @@ export function importCommand(runtime: Runtime, done: (code: ExitCode) => void):
       done(await importFrom(runtime, directory, options)),
     );
   return new Command("import")
-    .description("move documents in: one from an export, or all from another store")
+    .description("move documents in: one from an export, or all of a y-leveldb directory")
     .addCommand(importDocumentCommand(runtime, done))
     .addCommand(yLeveldb)
     .on("command:*", ([word = "", source = word]: string[]) => {
