@@ -4,7 +4,8 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import type { DocumentStorage } from "coppice";
+import { fileLogBackend } from "@coppice/file";
+import { type DocumentStorage, systemEnv } from "coppice";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { filesHolding } from "../../../test/support/files.js";
 import {
@@ -93,6 +94,18 @@ describe("a store that another process has open", () => {
       }
       const json = await coppice(["compact", "--all", "--json", "-s", small.url]);
       expect(JSON.parse(json.stderr)).toMatchObject({ error: { code: "LOCKED", kind: "busy" } });
+    } finally {
+      await holder.close();
+    }
+  });
+
+  test("[CL8] says who has a file log as well, whose lock belongs to no process", async (context) => {
+    context.skip(process.platform !== "linux", "only Linux tells");
+    const location = join(await temporaryDirectory(), "log");
+    const holder = await fileLogBackend(location).open(systemEnv());
+    try {
+      const { code, stderr } = await coppice(["compact", "--all", "-s", `file:${location}`]);
+      expect([code, stderr]).toEqual([4, expect.stringContaining(`process ${process.pid} (`)]);
     } finally {
       await holder.close();
     }

@@ -53,8 +53,9 @@ export function replayCommand(runtime: Runtime, done: (code: ExitCode) => void):
         ["coppice replay rustcode sveltecomponent", "two others"],
         ["coppice replay typist --events 5000 --seed 7", "no recording needed"],
       )}\n
-Recordings are looked for in COPPICE_TRACES, else in ../shared/traces beside the repository. The storage has
-the default settings: an acknowledged event survives power loss, snapshots come by the default policy.`,
+Recordings are files, looked for in the directory that COPPICE_TRACES names; without it in ../shared/traces
+beside a clone. The storage has the default settings: an acknowledged event survives power loss, snapshots
+come by the default policy.`,
     )
     .action(async (names: string[], options: Options) => done(await run(runtime, names, options)));
 }
