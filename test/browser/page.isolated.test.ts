@@ -198,7 +198,8 @@ describe("the page", () => {
     const page = await tab(`${url}/`);
     await page.getByRole("link", { name: "notes" }).waitFor();
     const names = await walk(page, 12);
-    for (const name of ["Skip to the content", "Documents", "Storage", "Try it", "Search documents", "notes"])
+    expect(names[0]).toBe("Skip to the content");
+    for (const name of ["Documents", "Storage", "Try it", "Search documents", "notes"])
       expect(names).toContain(name);
     await page.getByRole("link", { name: "notes" }).focus();
     await page.keyboard.press("Enter");
@@ -224,13 +225,15 @@ describe("the page", () => {
     await page.keyboard.press("Escape");
     await eventually(() => focused(page)).toBe("Compact");
     await page.goto(`${url}/#/storage`);
-    await page.getByRole("button", { name: "Compact all" }).focus();
+    // A place that has just come takes the focus, and its title.
     await eventually(() => page.title()).toBe("Storage · Coppice");
+    await page.getByRole("button", { name: "Compact all" }).focus();
     await page.keyboard.press("Enter");
     await eventually(() => focused(page)).toBe("Keep them");
     await page.keyboard.press("Enter");
     await eventually(() => focused(page)).toBe("Compact all");
     await page.goto(`${url}/#/try/notes`);
+    await eventually(() => page.title()).toBe("Try notes · Coppice");
     // What is typed before the text has come may stand behind it.
     await until("Ann has the text", async () => (await textOf(page, "Ann")) === states.at(-1));
     await page.getByLabel("Text of Ann").focus();
@@ -283,7 +286,7 @@ describe("the page", () => {
       const field = page.getByLabel("id of the imported document");
       await eventually(() => field.inputValue()).toBe(name.replace(".coppice", ""));
       if (id !== undefined) await field.fill(id);
-      await page.keyboard.press("Enter");
+      await field.press("Enter");
     };
     await page.goto(`${url}/#/documents`);
     const exported = await readFile(file);

@@ -6,7 +6,7 @@
  */
 
 import { render } from "preact";
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { type StreamState, stream, useStreamState } from "./changes.js";
 import { DocumentView } from "./document.js";
 import { DocumentsView } from "./documents.js";
@@ -36,9 +36,12 @@ const ANSWERING: Readonly<Record<StreamState, readonly [state: string, words: st
 function Page() {
   const [where = "documents", id] = usePlace();
   const live = useFigures();
+  const isFirst = useRef(true);
   useEffect(() => {
     document.title = `${titleOf(where, id)} · Coppice`;
-    document.querySelector<HTMLElement>("main")?.focus({ preventScroll: true });
+    // A page that has just come is gone through from its top.
+    if (!isFirst.current) document.querySelector<HTMLElement>("main")?.focus({ preventScroll: true });
+    isFirst.current = false;
   }, [where, id]);
   return (
     <>
