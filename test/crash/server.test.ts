@@ -3,7 +3,6 @@
 
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -66,14 +65,6 @@ function person(port: number, id: string): Person {
   return one;
 }
 
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
-
 async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
   const deadline = performance.now() + 60_000;
   while (!(await holds())) {
@@ -100,11 +91,13 @@ function run(
   return { child, lines, ended };
 }
 
-async function serve(port: number) {
-  const args = ["serve", "--store", `level:${location}`, "--port", String(port), "--json"];
+/** At any free port, unless it is to be that of one before. */
+async function serve(wanted = 0) {
+  const args = ["serve", "--store", `level:${location}`, "--port", String(wanted), "--json"];
   const server = run(await bundleChild(CLI), args);
-  await until("the server listens", () => server.lines.some((line) => line.includes('"listening"')));
-  return server;
+  await until("the server listens", () => server.lines.length > 0 || server.child.exitCode !== null);
+  const { url } = JSON.parse(server.lines[0] ?? "") as { url: string };
+  return { ...server, port: Number(new URL(url).port) };
 }
 
 /** Types into every document until stopped; returns how many keystrokes each person has made. */
@@ -136,11 +129,11 @@ async function storedTexts(ids: readonly string[]): Promise<string[]> {
 test(
   "[SV60] through SIGKILL of the server while two type both converge, and the disk agrees",
   async () => {
-    const port = await freePort();
+    let server = await serve();
+    const { port } = server;
     const [a, b] = [person(port, "notes"), person(port, "notes")];
     const typing = type([a, b], 3);
     for (let kill = 0; kill < KILLS; kill++) {
-      const server = await serve(port);
       const before = a.watch.clock ?? 0;
       await until("edits become durable", () => a.provider.synced && (a.watch.clock ?? 0) > before + 20);
       server.child.kill("SIGKILL");
@@ -151,8 +144,8 @@ test(
       expect(clock).toBeGreaterThanOrEqual(Math.max(a.watch.clock ?? 0, b.watch.clock ?? 0));
       expect((await storage.check()).problems).toEqual([]);
       await storage.close();
+      server = await serve(port);
     }
-    const server = await serve(port);
     await until("they are back", () => a.provider.synced && b.provider.synced);
     const counts = typing.stop();
     await Promise.all([a.watch.settled(), b.watch.settled()]);
@@ -167,8 +160,8 @@ test(
 );
 
 test("[SV61] a compaction of all from another process, while many type, loses nothing", async () => {
-  const port = await freePort();
-  const server = await serve(port);
+  const server = await serve();
+  const { port } = server;
   const ids = Array.from({ length: 12 }, (_, index) => `doc-${index}`);
   const typists = ids.flatMap((id) => [person(port, id), person(port, id)]);
   await until("all are synced", () => typists.every(({ provider }) => provider.synced));
