@@ -64,6 +64,11 @@ export interface Attachment {
    * one is brought in there.
    */
   assertNotDeleted(): Promise<void>;
+  /**
+   * The backend as it was opened last; `undefined` after a write that failed. What was read while it did not
+   * change is durable.
+   */
+  sound(): object | undefined;
   detach(): void;
 }
 
@@ -135,6 +140,7 @@ export class Handles {
         if (meta?.incoming !== undefined) throw incomingError(saver.id);
         if (meta?.deleted !== undefined) throw deletedError(saver.id);
       },
+      sound: () => (context.guard.poison === undefined ? context.guard : undefined),
       detach: () => void this.#savers.delete(saver),
     };
   }
