@@ -10,6 +10,7 @@ import { PlainText } from "../src/replay/plain-text.js";
 import type { Runtime } from "../src/runtime.js";
 import { author } from "../src/start/author.js";
 import { landSamples, sampleSource } from "../src/start/samples.js";
+import { listenOnce } from "../src/start/supervisor.js";
 import {
   cleanUp,
   coppice,
@@ -221,6 +222,18 @@ describe("coppice start", () => {
     const same = await start([...args, "--json"]);
     await same.says(`http://127.0.0.1:${port}`);
     await stop(same);
+  });
+
+  test("[CL61] a server at port 80, which its URL does not say, is back there", async (context) => {
+    const refusal = await listenOnce("127.0.0.1", 80).catch((error: Error) => error);
+    context.skip(refusal instanceof Error, `nobody may listen at port 80 here: ${refusal}`);
+    const store = `file:${join(await temporaryDirectory(), "new")}`;
+    const child = await start(["start", "--store", store, "--no-samples", "--port", "80", "--json"]);
+    await child.says('"listening"');
+    process.kill(listenings(child)[0]!.pid, "SIGKILL");
+    await until("it listens again", () => listenings(child).length === 2);
+    expect(listenings(child).map(({ url }) => url)).toEqual(["http://127.0.0.1:80", "http://127.0.0.1:80"]);
+    await stop(child);
   });
 
   test("[CL60] the author's text is what the edits make, the same for a seed", () => {

@@ -192,14 +192,19 @@ export class CoppiceServer {
 
   /** Where it listens, like `http://127.0.0.1:8787`. Throws before `listen` has resolved. */
   get url(): string {
-    const address = this.#http?.address() as AddressInfo | null | undefined;
-    if (!address) throw new TypeError("the server does not listen");
+    const address = this.#address;
     const host = address.family === "IPv6" ? `[${address.address}]` : address.address;
     return `http://${host}:${address.port}`;
   }
 
   get port(): number {
-    return Number(new URL(this.url).port);
+    return this.#address.port;
+  }
+
+  get #address(): AddressInfo {
+    const address = this.#http?.address() as AddressInfo | null | undefined;
+    if (!address) throw new TypeError("the server does not listen");
+    return address;
   }
 
   /** Resolves when it listens. */

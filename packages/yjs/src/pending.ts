@@ -1,10 +1,11 @@
 /**
- * What Yjs keeps aside, since it came before what it builds on, as an event: only what was not kept before.
+ * What an update has that is not known: of what Yjs keeps aside, since it came before what it builds on, what
+ * was not kept before; of what came before a document was loaded, what is not stored.
  *
  * Yjs joins all that waits into one update. If that were captured as it is, each keystroke after one that was
  * lost would store all those since then again.
  *
- * Invariants: together with the update from before, the answer has everything that the present one has.
+ * Invariants: together with what is known, the answer has everything that the update has.
  * Structs stay whole, so it may repeat the edges of what was there.
  */
 
@@ -43,26 +44,50 @@ export function newlyPending(now: Kept, before: Kept | undefined): Uint8Array | 
   }
 }
 
+/**
+ * Of each update of format 1 what a stored one lacks; `undefined`: nothing. Costs one pass over all of them.
+ */
+export function unstored(
+  updates: readonly Uint8Array[],
+  stored: Uint8Array,
+): readonly (Uint8Array | undefined)[] {
+  const known = partsOf(stored);
+  return updates.map((update) => {
+    try {
+      return lacking(partsAfter(update, known), known);
+    } catch {
+      // As above.
+      return update;
+    }
+  });
+}
+
 function difference(now: Kept, before: Kept): Uint8Array | undefined {
-  before.parts ??= partsOf(before.bytes);
-  const known = before.parts;
-  // Mostly a client goes on after what there was of it: then what is new begins there.
-  now.parts = partsOf(now.bytes, (client) => known.runs.get(client)?.at(-1)?.end ?? 0);
+  before.parts ??= partsOf(Y.convertUpdateFormatV2ToV1(before.bytes));
+  now.parts = partsAfter(Y.convertUpdateFormatV2ToV1(now.bytes), before.parts);
+  return lacking(now.parts, before.parts);
+}
+
+/** Mostly a client goes on after what there was of it: then what is new begins there. */
+function partsAfter(update: Uint8Array, known: Parts): Parts {
+  return partsOf(update, (client) => known.runs.get(client)?.at(-1)?.end ?? 0);
+}
+
+function lacking(now: Parts, known: Parts): Uint8Array | undefined {
   const blocks: Block[] = [];
-  for (const [client, runs] of now.parts.runs) {
+  for (const [client, runs] of now.runs) {
     const left = unknownRuns(runs, known.runs.get(client) ?? []);
     if (left.length > 0) blocks.push({ client, runs: left });
   }
   const deletions = new Map<number, number[]>();
-  for (const [client, ranges] of now.parts.deletions) {
+  for (const [client, ranges] of now.deletions) {
     const left = without(ranges, known.deletions.get(client) ?? []).flat();
     if (left.length > 0) deletions.set(client, left);
   }
   return blocks.length === 0 && deletions.size === 0 ? undefined : writeUpdate(blocks, deletions);
 }
 
-function partsOf(update: Uint8Array, splitAt: (client: number) => number = () => 0): Parts {
-  const bytes = Y.convertUpdateFormatV2ToV1(update);
+function partsOf(bytes: Uint8Array, splitAt: (client: number) => number = () => 0): Parts {
   const byClient = new Map<number, Run[]>();
   const deletions: number[] = [];
   scanUpdate(bytes, {

@@ -20,14 +20,6 @@ import { type Kept, newlyPending } from "./pending.js";
 /** The origin of the transactions in which stored events are applied: whose events they are. */
 export class StoredOrigin {}
 
-/** Captured updates that came from another storage. */
-const foreign = new WeakSet<Uint8Array>();
-
-/** Whether the captured event was loaded from another storage: then this one may have it, too. */
-export function isForeign(event: Uint8Array): boolean {
-  return foreign.has(event);
-}
-
 /** Of each tracker of a document: it captures what these transactions made. */
 const rescues = new WeakMap<Y.Doc, Set<(unended: readonly Y.Transaction[]) => void>>();
 
@@ -50,9 +42,7 @@ export function trackDoc(doc: Y.Doc, own: StoredOrigin): Tracker<Y.Doc, Uint8Arr
     for (const listener of listeners) listener();
   };
   const onUpdate = (update: Uint8Array, origin: unknown) => {
-    if (origin === own) return;
-    if (origin instanceof StoredOrigin) foreign.add(update);
-    capture(update);
+    if (origin !== own) capture(update);
   };
   const onTransaction = (transaction: Y.Transaction) => {
     // One that an observer of it began may have changed what waits: the end of the last one tells.

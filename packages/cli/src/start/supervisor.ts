@@ -40,7 +40,8 @@ export async function supervise(runtime: Runtime, options: Supervised): Promise<
   let { port } = options;
   const onListening: Supervised["onListening"] = (facts) => {
     hasListened = true;
-    port = Number(new URL(facts.url).port);
+    // A URL does not say port 80.
+    if (port === 0) port = Number(new URL(facts.url).port);
     return options.onListening(facts);
   };
   let diedAt: number | undefined;

@@ -13,7 +13,7 @@ import { type Context, modelOf } from "./context.js";
 import { diffDocument } from "./diff.js";
 import type { AppendResult, DocumentLog } from "./document-log.js";
 import type { DocumentHandle } from "./handle.js";
-import { deletedError, identityIn } from "./head.js";
+import { deletedError, identityIn, incomingError } from "./head.js";
 import { type DocumentInfo, documentInfo } from "./queries.js";
 
 /** What a storage asks of its handles: `finish` saves what is unsaved now, also while the storage closes. */
@@ -59,8 +59,16 @@ export interface Attachment {
   info(id: string): Promise<DocumentInfo | undefined>;
   diff(id: string, peerVersion: Uint8Array): Promise<Uint8Array | undefined>;
   load<Doc>(id: string): Promise<DocumentHandle<Doc> | undefined>;
-  /** Rejects with `DELETED` where the saver's id was used before, and has no document now. */
+  /**
+   * Rejects with `DELETED` where the saver's id was used before, and has no document now; with `BUSY` while
+   * one is brought in there.
+   */
   assertNotDeleted(): Promise<void>;
+  /**
+   * The backend as it was opened last; `undefined` after a write that failed. What was read while it did not
+   * change is durable.
+   */
+  sound(): object | undefined;
   detach(): void;
 }
 
@@ -128,8 +136,11 @@ export class Handles {
       },
       assertNotDeleted: async () => {
         const { meta } = await log(saver.id).head();
+        // A claim looks like a tombstone, also of an id that was never used: what comes of it nobody knows.
+        if (meta?.incoming !== undefined) throw incomingError(saver.id);
         if (meta?.deleted !== undefined) throw deletedError(saver.id);
       },
+      sound: () => (context.guard.poison === undefined ? context.guard : undefined),
       detach: () => void this.#savers.delete(saver),
     };
   }

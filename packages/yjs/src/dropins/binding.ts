@@ -14,8 +14,9 @@
 
 import { type Attachment, checkOptions, checkStorage, isCoppiceError, type OptionKinds } from "coppice";
 import * as Y from "yjs";
+import { unstored } from "../pending.js";
 import { scanUpdate } from "../scanner.js";
-import { isForeign, StoredOrigin, trackDoc } from "../tracker.js";
+import { StoredOrigin, trackDoc } from "../tracker.js";
 import { loadInto, MODEL, type YjsStorage } from "./loading.js";
 import { recover, recoveryCount, verdictOn } from "./recovery.js";
 
@@ -73,6 +74,13 @@ const OPTIONS: OptionKinds<BindingOptions> = {
   recreate: "flag",
 };
 
+interface Captured {
+  readonly event: Uint8Array;
+  readonly clients: [client: number, clock: number][];
+  /** So many captured events are settled with it: those after it that were stored already, too. */
+  count: number;
+}
+
 interface Waiter {
   /** Captured events that must be settled. */
   readonly upTo: number;
@@ -122,7 +130,7 @@ export class DocBinding {
   readonly #origin = new StoredOrigin();
   readonly #tracker: ReturnType<typeof trackDoc>;
   readonly #attachment: Attachment;
-  #queue: { readonly event: Uint8Array; readonly clients: readonly [client: number, clock: number][] }[] = [];
+  #queue: Captured[] = [];
   #captured = 0;
   #settled = 0;
   #clock = 0;
@@ -151,12 +159,12 @@ export class DocBinding {
     this.#paused = options.paused ?? false;
     const prior = contentOf(doc);
     this.#tracker = trackDoc(doc, this.#origin);
-    if (prior !== undefined) this.#enqueue(prior.update);
+    if (prior !== undefined) this.#enqueue(prior);
     this.#tracker.onEvent?.(() => this.#capture());
     doc.on("destroy", () => this.stop());
     this.#attachment = storage.attach(this);
     this.#before = this.#follow();
-    this.loaded = this.#load(prior);
+    this.loaded = this.#load();
     this.loaded.catch(() => undefined);
   }
 
@@ -258,13 +266,14 @@ export class DocBinding {
     if (bindings?.get(this.id) === this) bindings.delete(this.id);
   }
 
-  async #load(prior: Content | undefined): Promise<void> {
+  async #load(): Promise<void> {
     const before = this.#before;
     if (before !== undefined) await before.#written();
     this.#before = undefined;
     for (let attempt = 0; ; attempt++) {
       const noted = recoveryCount(this.#storage);
       try {
+        const sound = this.#attachment.sound();
         const stored = await loadInto(this.#attachment, this.id, this.doc, this.#origin);
         const { token, clock, refused, thrown } = stored;
         if (token === undefined && this.#options.recreate === false)
@@ -276,7 +285,9 @@ export class DocBinding {
         this.#token = token;
         this.#exists = token !== undefined;
         this.#clock = Math.max(this.#clock, clock);
-        await this.#dropStored(prior);
+        // What a write that failed has left behind can be read until the backend is opened anew.
+        const isDurable = sound !== undefined && sound === this.#attachment.sound();
+        if (isDurable && stored.update !== undefined) this.#dropStored(stored.update);
         break;
       } catch (error) {
         const verdict = verdictOn(error);
@@ -297,23 +308,30 @@ export class DocBinding {
     this.#forgetWhenDone();
   }
 
-  /** Drops what the Y.Doc had before it was bound, and got from other storages, as far as it is stored. */
-  async #dropStored(prior: Content | undefined): Promise<void> {
-    const doubtful = () => {
-      const event = this.#queue[0]?.event;
-      return event !== undefined && (event === prior?.update ? prior.whole : isForeign(event));
-    };
-    if (!doubtful()) return;
-    const doc = new Y.Doc();
-    try {
-      await loadInto(this.#attachment, this.id, doc);
-      while (doubtful() && containsUpdate(doc, this.#queue[0]!.event)) {
-        this.#queue.shift();
-        this.#settled++;
+  /**
+   * Leaves of what was captured before the load only what is not stored: what the Y.Doc had, what it got from
+   * other storages, and all that clients send to a document that is empty until then.
+   */
+  #dropStored(stored: Uint8Array): void {
+    if (this.#queue.length === 0) return;
+    const rests = unstored(
+      this.#queue.map(({ event }) => event),
+      stored,
+    );
+    const dropped: Captured[] = [];
+    const queue: Captured[] = [];
+    for (const [index, event] of rests.entries()) {
+      const captured = this.#queue[index]!;
+      const last = queue.at(-1);
+      if (event !== undefined) queue.push({ ...captured, event });
+      else if (last === undefined) dropped.push(captured);
+      else {
+        last.clients.push(...captured.clients);
+        last.count += captured.count;
       }
-    } finally {
-      doc.destroy();
     }
+    this.#queue = queue;
+    if (dropped.length > 0) this.#settle(dropped);
   }
 
   #capture(): void {
@@ -324,7 +342,8 @@ export class DocBinding {
   #enqueue(event: Uint8Array): void {
     if (this.#failure?.final) return;
     this.#captured++;
-    this.#queue.push({ event, clients: this.#options.onDurable === undefined ? [] : this.#clientsOf(event) });
+    const clients = this.#options.onDurable === undefined ? [] : this.#clientsOf(event);
+    this.#queue.push({ event, clients, count: 1 });
   }
 
   /** Up to where the structs of an event's clients are captured without a gap: by it and those before it. */
@@ -352,12 +371,16 @@ export class DocBinding {
       const cut = this.#queue.splice(0, this.#cutLength());
       const stored = await this.#append(cut.map(({ event }) => event));
       if (!stored) break;
-      this.#settled += cut.length;
-      this.#announce(cut);
-      this.#resolveWaiters();
+      this.#settle(cut);
     }
     this.#pumping = false;
     this.#forgetWhenDone();
+  }
+
+  #settle(stored: readonly Captured[]): void {
+    for (const { count } of stored) this.#settled += count;
+    this.#announce(stored);
+    this.#resolveWaiters();
   }
 
   #cutLength(): number {
@@ -434,7 +457,7 @@ export class DocBinding {
     await recover(this.#storage, noted).catch((failure: unknown) => this.#report(failure, during, retryMs));
   }
 
-  #announce(cut: readonly { readonly clients: readonly [number, number][] }[]): void {
+  #announce(cut: readonly Captured[]): void {
     const { onDurable } = this.#options;
     if (onDurable === undefined) return;
     const clients = new Map<number, number>();
@@ -489,25 +512,11 @@ export class DocBinding {
   }
 }
 
-interface Content {
-  readonly update: Uint8Array;
-  /** Nothing of it waits for what is missing. */
-  readonly whole: boolean;
-}
-
 /** What a Y.Doc has already when it is bound. */
-function contentOf(doc: Y.Doc): Content | undefined {
+function contentOf(doc: Y.Doc): Uint8Array | undefined {
   const { clients, pendingStructs, pendingDs } = doc.store;
-  const whole = pendingStructs === null && pendingDs === null;
-  return clients.size === 0 && whole ? undefined : { update: Y.encodeStateAsUpdate(doc), whole };
-}
-
-/** Whether applying it changes nothing; it is applied. What waits for something missing is not contained. */
-function containsUpdate(doc: Y.Doc, update: Uint8Array): boolean {
-  const before = Y.snapshot(doc);
-  Y.applyUpdate(doc, update);
-  const { pendingStructs, pendingDs } = doc.store;
-  return pendingStructs === null && pendingDs === null && Y.equalSnapshots(before, Y.snapshot(doc));
+  const isEmpty = clients.size === 0 && pendingStructs === null && pendingDs === null;
+  return isEmpty ? undefined : Y.encodeStateAsUpdate(doc);
 }
 
 /** Where nobody asked to be told: people see it, and nothing ends. */

@@ -34,6 +34,8 @@ export interface Stored {
   readonly token?: string;
   /** At least so many events of the log are in the document now. */
   readonly clock: number;
+  /** What was applied, of format 1. */
+  readonly update?: Uint8Array;
   /**
    * Events that the log keeps and the document does not show, with the reason; known after a refusal only.
    */
@@ -64,7 +66,8 @@ export async function loadInto(
   const onThrown = (error: unknown) => {
     thrown ??= { error };
   };
-  if (applyValidated(doc, update, origin, onThrown)) return { token, clock: info.clock, refused: [], thrown };
+  if (applyValidated(doc, update, origin, onThrown))
+    return { token, clock: info.clock, update, refused: [], thrown };
   const handle: DocumentHandle<Y.Doc> | undefined = await storage.load<Y.Doc>(id);
   if (handle === undefined) return { clock: 0, refused: [] };
   const whole = Y.encodeStateAsUpdate(handle.doc);
@@ -72,7 +75,8 @@ export async function loadInto(
     reason === undefined ? [] : [{ clock, reason }],
   );
   await handle.close();
-  if (applyValidated(doc, whole, origin, onThrown)) return { token, clock: handle.clock, refused, thrown };
+  if (applyValidated(doc, whole, origin, onThrown))
+    return { token, clock: handle.clock, update: whole, refused, thrown };
   throw new CoppiceError("CORRUPT", "Yjs cannot integrate the stored document", { details: { id } });
 }
 

@@ -133,6 +133,61 @@ describe("binding", () => {
     expect((await storage.load<Y.Doc>("doc"))?.held).toHaveLength(1);
   });
 
+  test("[DI3] stores of what clients send again before the load has ended only what is new, and tells of all of it", async () => {
+    const storage = await open();
+    const author = new Y.Doc();
+    const text = author.getText("t");
+    for (let i = 0; i < 500; i++) text.insert(i % 7, "words ");
+    const told = new Map<number, number>();
+    const onDurable = ({ clients }: Durability) => {
+      for (const [client, clock] of clients) told.set(client, Math.max(clock, told.get(client) ?? 0));
+    };
+    const sizes: number[] = [];
+    for (const edit of [
+      () => {},
+      () => {},
+      () => text.insert(9, "new"),
+      () => text.delete(20, 5),
+      () => {},
+    ]) {
+      edit();
+      told.clear();
+      const doc = new Y.Doc();
+      const binding = bindDoc(storage, "doc", doc, { onDurable });
+      const whole = Y.encodeStateAsUpdate(author);
+      for (const update of [whole, typed("a")[0]!, whole]) Y.applyUpdate(doc, update, "a client");
+      await binding.flush();
+      expect(binding.pending).toBe(0);
+      expect(told.get(author.clientID)).toBe(Y.getState(author.store, author.clientID));
+      const stored = (await storage.load<Y.Doc>("doc"))!.doc;
+      Y.applyUpdate(author, Y.encodeStateAsUpdate(stored));
+      expect(text.toString()).toBe(textOf(stored));
+      sizes.push((await storage.info("doc"))!.logBytes);
+      doc.destroy();
+    }
+    expect(sizes.at(-1)! - sizes[0]!).toBeLessThan(400);
+  });
+
+  test("[DI10] what a write of unknown outcome has left behind counts as stored when the backend was reopened", async () => {
+    let opened = 0;
+    const onOperation = ({ kind }: { kind: string }) => {
+      if (kind === "open") opened++;
+    };
+    const backend = simulatedBackend({ poisonsItself: true, onOperation });
+    const storage = await open(backend);
+    const [update] = typed("in doubt");
+    await storage.append("doc", typed("before"));
+    backend.failNext("commit", "unknown-applied");
+    await expect(storage.append("doc", [update!])).rejects.toMatchObject({ code: "OUTCOME_UNKNOWN" });
+    const doc = new Y.Doc();
+    Y.applyUpdate(doc, update!);
+    const told: number[] = [];
+    const onDurable = () => void told.push(opened);
+    await bindDoc(storage, "doc", doc, { ...retries, onDurable, onError: () => undefined }).flush();
+    expect(told).toEqual([2]);
+    expect(textOf((await storage.load<Y.Doc>("doc"))!.doc)).toContain("in doubt");
+  });
+
   test("[DI8] refuses a bad update alone, says so, and stores the others in order", async () => {
     const storage = await open();
     const doc = new Y.Doc();

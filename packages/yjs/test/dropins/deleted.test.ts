@@ -1,17 +1,29 @@
 /** A Y.Doc bound to an id that was deleted, or is while it is bound. */
-import { DocumentStorage, memoryBackend } from "coppice";
+import { DocumentStorage, type Limits, memoryBackend } from "coppice";
 import { expect, onTestFinished, test } from "vitest";
 import * as Y from "yjs";
+import { until } from "../../../../test/support/until.js";
 import { bindDoc } from "../../src/dropins/index.js";
 import { yjs } from "../../src/index.js";
 
-async function open(): Promise<DocumentStorage> {
-  const storage: DocumentStorage = await DocumentStorage.open({ backend: memoryBackend(), models: [yjs()] });
+async function open(limits: Partial<Limits> = {}): Promise<DocumentStorage> {
+  const storage: DocumentStorage = await DocumentStorage.open({
+    backend: memoryBackend(),
+    models: [yjs()],
+    limits,
+  });
   onTestFinished(async () => {
     expect((await storage.check()).problems).toEqual([]);
     await storage.close();
   });
   return storage;
+}
+
+class Gate {
+  open!: () => void;
+  readonly opened = new Promise<void>((resolve) => {
+    this.open = resolve;
+  });
 }
 
 function typed(text: string): Uint8Array[] {
@@ -79,6 +91,48 @@ test("[DI36] with recreate: false nobody brings back what was deleted or erased,
   expect(await storage.info("other")).toBeUndefined();
   expect(await storage.flush()).toBeUndefined();
 });
+
+for (const [before, end, then] of [
+  ["never used", "lands", "brought typed"],
+  ["never used", "fails", "typed"],
+  ["deleted", "lands", "brought typed"],
+  ["deleted", "fails", undefined],
+] as const) {
+  test(`[DI36] with recreate: false a load waits while a document is brought in under an id that was ${before}, and ${end}`, async () => {
+    const storage = await open({ groupBytesMax: 100 });
+    await storage.append("source", typed("brought ".padEnd(200, "-")));
+    for (let i = 0; i < 10; i++) await storage.append("source", typed("-".repeat(100)));
+    if (before === "deleted") {
+      await storage.append("doc", typed("old"));
+      await storage.delete("doc");
+    }
+    const [staged, goOn] = [new Gate(), new Gate()];
+    async function* stream(): AsyncGenerator<Uint8Array> {
+      for await (const part of storage.export("source")) {
+        yield part.subarray(0, -1);
+        staged.open();
+        await goOn.opened;
+        if (end === "fails") throw new Error("the stream broke");
+        yield part.subarray(-1);
+      }
+    }
+    const importing = storage.import(stream(), { id: "doc", recreate: true }).catch((error: Error) => error);
+    await staged.opened;
+    const errors: unknown[] = [];
+    const onError = (error: unknown) => errors.push(error);
+    const doc = new Y.Doc();
+    const binding = bindDoc(storage, "doc", doc, { recreate: false, onError, retryMsMax: 50 });
+    doc.getText("t").insert(0, "typed");
+    await until("the load was tried", () => errors.length > 0);
+    expect(errors[0]).toMatchObject({ code: "BUSY" });
+    goOn.open();
+    await importing;
+    const flushed = binding.flush();
+    await (then === undefined ? expect(flushed).rejects.toMatchObject({ code: "DELETED" }) : flushed);
+    const words = (await storedText(storage))?.match(/[a-z]+/g);
+    expect(words?.sort().join(" ")).toBe(then);
+  });
+}
 
 test("[DI9] ends as well when its id begins anew meanwhile, and leaves the new document alone", async () => {
   for (const edited of [true, false]) {
