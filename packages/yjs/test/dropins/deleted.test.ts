@@ -122,7 +122,8 @@ for (const [before, end, then] of [
     const onError = (error: unknown) => errors.push(error);
     const doc = new Y.Doc();
     const binding = bindDoc(storage, "doc", doc, { recreate: false, onError, retryMsMax: 50 });
-    doc.getText("t").insert(0, "typed");
+    // Whose ids are random: it stands before what is brought in, or behind.
+    doc.getText("t").insert(0, " typed ");
     await until("the load was tried", () => errors.length > 0);
     expect(errors[0]).toMatchObject({ code: "BUSY" });
     goOn.open();
