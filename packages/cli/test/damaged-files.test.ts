@@ -105,7 +105,8 @@ describe("check", () => {
   test("[LB9] copy --damaged names the damage, saves what can be read, and ends with 5", async () => {
     const { url, table } = await tables();
     const bytes = await readFile(table);
-    bytes[bytes.length >> 1]! ^= 0x20;
+    // Within a block: of one whose checksum alone is damaged everything can be read, and nothing fails.
+    bytes[(bytes.length >> 1) - 1024]! ^= 0x20;
     await writeFile(table, bytes);
     const saved = `${url}-saved`;
     expect((await coppice(["copy", url, saved])).code).toBe(5);
