@@ -30,11 +30,8 @@ const unreadable = all.filter(({ shows }) => shows === undefined);
 
 const shownBy = {
   yjs: (doc: unknown) => {
-    const { text, map, xml } = {
-      text: (doc as Y.Doc).getText("text"),
-      map: (doc as Y.Doc).getMap("map"),
-      xml: (doc as Y.Doc).getXmlFragment("xml"),
-    };
+    const it = doc as Y.Doc;
+    const [text, map, xml] = [it.getText("text"), it.getMap("map"), it.getXmlFragment("xml")];
     return { text: text.toString(), map: map.toJSON(), xml: xml.toString() };
   },
   automerge: (doc: unknown) => {
@@ -58,6 +55,7 @@ async function storageOf({ library }: Written): Promise<DocumentStorage> {
 }
 
 test.each(readable)("[MD42] what $library $version wrote is shown as it showed it", async (written) => {
+  const { library, shows } = written;
   const storage = await storageOf(written);
   const events = written.events.map(fromHex);
   // The first one comes last: until then everything that builds on it is held.
@@ -69,7 +67,7 @@ test.each(readable)("[MD42] what $library $version wrote is shown as it showed i
   for (const id of ["old", "fork"]) {
     const loaded = (await storage.load(id))!;
     expect(loaded.held).toEqual([]);
-    expect(plain(shownBy[written.library](loaded.doc))).toMatchObject(written.shows!);
+    expect(plain(shownBy[library](loaded.doc))).toMatchObject(shows!);
   }
   expect((await storage.check()).problems).toEqual([]);
   await storage.close();
