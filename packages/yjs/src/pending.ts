@@ -51,12 +51,18 @@ export function unstored(
   updates: readonly Uint8Array[],
   stored: Uint8Array,
 ): readonly (Uint8Array | undefined)[] {
-  const known = partsOf(stored);
+  let known: Parts;
+  try {
+    known = partsOf(stored);
+  } catch {
+    // Then all of it is stored again, which Yjs applies once: a load must not fail of it.
+    return updates;
+  }
   return updates.map((update) => {
     try {
       return lacking(partsAfter(update, known), known);
     } catch {
-      // As above.
+      // For the save to refuse, as above.
       return update;
     }
   });
