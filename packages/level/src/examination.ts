@@ -71,11 +71,13 @@ interface State {
   readonly manifest: Uint8Array | undefined;
 }
 
+/** Of a manifest. */
+const NAME = /^MANIFEST-\d+$/;
+
 async function readState(path: string): Promise<State> {
   const current = await readIfThere(join(path, "CURRENT"));
   const name = current === undefined ? undefined : new TextDecoder().decode(current).trim();
-  const manifest =
-    name !== undefined && /^MANIFEST-\d+$/.test(name) ? await readIfThere(join(path, name)) : undefined;
+  const manifest = name !== undefined && NAME.test(name) ? await readIfThere(join(path, name)) : undefined;
   return { names: await readdir(path), name, manifest };
 }
 
@@ -84,6 +86,10 @@ async function examineOnce(path: string, state: State, tables: boolean): Promise
   const logs = await examineLogs(path, state.names, manifest);
   let bytes = logs.bytes + (state.manifest?.length ?? 0);
   const damage = [...logs.damage];
+  // LevelDB opens whatever is named there, and what it says then may be cut off within the name.
+  if (state.name !== undefined && !NAME.test(state.name)) {
+    damage.push({ file: "CURRENT", offset: 0, what: "the file names no manifest" });
+  }
   if (state.manifest !== undefined && manifest === undefined) {
     damage.push({ file: state.name!, offset: 0, what: "the file does not check" });
   }

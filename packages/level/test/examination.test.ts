@@ -194,6 +194,16 @@ describe("logs", () => {
     await write(location, 12, 1);
   });
 
+  test("[LB5] a CURRENT that names no manifest is CORRUPT, whatever it names", async () => {
+    for (const bytes of ["", "\n", "MANIFEST", "\0\n", "MAN\0\xff[\n", ".\n", `${"x".repeat(300)}\n`]) {
+      const store = await copyOf(plain);
+      await writeFile(join(store, "CURRENT"), bytes, "latin1");
+      const refused = levelBackend(store).open(env);
+      await expect(refused, JSON.stringify(bytes)).rejects.toMatchObject({ code: "CORRUPT" });
+      expect(await readFile(join(store, "CURRENT"), "latin1")).toBe(bytes);
+    }
+  });
+
   test("[LB5] a store that has lost CURRENT is CORRUPT, and is not begun anew; leftovers of a creation are", async () => {
     for (const options of [{}, { durability: "process" }, { createIfMissing: false }] as const) {
       const store = await copyOf(plain);
