@@ -326,7 +326,7 @@ export class DocBinding {
       if (event !== undefined) queue.push({ ...captured, event });
       else if (last === undefined) dropped.push(captured);
       else {
-        last.clients.push(...captured.clients);
+        for (const client of captured.clients) last.clients.push(client);
         last.count += captured.count;
       }
     }

@@ -168,6 +168,36 @@ describe("binding", () => {
     expect(sizes.at(-1)! - sizes[0]!).toBeLessThan(400);
   });
 
+  test("[DI3] loads where what is stored already comes again from more clients than a call takes arguments", async () => {
+    const storage = await open();
+    const clients = 150_000;
+    // Of each one struct, which is collected.
+    const bytes: number[] = [];
+    const varint = (value: number) => {
+      for (; value > 127; value >>>= 7) bytes.push(128 | (value & 127));
+      bytes.push(value);
+    };
+    varint(clients);
+    for (let client = clients; client > 0; client--) {
+      for (const value of [1, client, 0, 0, 1]) varint(value);
+    }
+    varint(0);
+    const whole = Uint8Array.from(bytes);
+    await storage.append("doc", [whole]);
+    const doc = new Y.Doc();
+    const told = new Map<number, number>();
+    const binding = bindDoc(storage, "doc", doc, {
+      onDurable: (durability) => {
+        for (const [client, clock] of durability.clients) told.set(client, clock);
+      },
+    });
+    doc.getText("t").insert(0, "new");
+    Y.applyUpdate(doc, whole, "a client");
+    await binding.flush();
+    expect(await storedText(storage)).toBe("new");
+    expect(told.size).toBe(clients + 1);
+  });
+
   test("[DI10] what a write of unknown outcome has left behind counts as stored when the backend was reopened", async () => {
     let opened = 0;
     const onOperation = ({ kind }: { kind: string }) => {
