@@ -22,7 +22,7 @@ import type { Deletion, Entry, Expectation } from "../contract/backend.js";
 import { ownBytes } from "../contract/model-results.js";
 import type { Context } from "./context.js";
 import { type CopyMark, copiedKey, crcOfTags, markEntry, readMark, sliceMarkEntry } from "./copy-mark.js";
-import { abandon } from "./deletion.js";
+import { abandon, EVERY_SPACE, wipe } from "./deletion.js";
 import type { DocumentLog } from "./document-log.js";
 import { damaged } from "./envelope.js";
 import type { Handles } from "./handles.js";
@@ -37,7 +37,7 @@ import { SliceWriter } from "./slice-writer.js";
 import { presentTags, sweep } from "./snapshots.js";
 import { partOf } from "./stages.js";
 import { NO_INDEX, readTags, sealTags, type TagEntry, tagsKey } from "./tag-index.js";
-import { erasedKey, readErased } from "./tombstone.js";
+import { erasedKey, readErased, sealErased } from "./tombstone.js";
 
 export interface Ends {
   readonly source: Context;
@@ -223,6 +223,26 @@ function erasedSince(
   const clock = meta.erased ?? -1;
   if (clock <= erasedClock(to) && !isReplaced(to, clock)) return { put: [], delete: [] };
   return { put: [reclaimDueEntry(target)], delete: [{ space: "quarantine", id: to.id }] };
+}
+
+/**
+ * As `erasedSince`, where the target's own later tombstone stays. The record of the erasure goes beside it:
+ * the files are rewritten once, and not with each copy.
+ */
+async function forgetErased(target: Context, from: Meta, to: Place): Promise<void> {
+  const { id, meta, metaBytes } = to;
+  const clock = from.erased ?? -1;
+  if (meta === undefined || clock <= erasedClock(to)) return;
+  await wipe(target, id, EVERY_SPACE, metaBytes);
+  const key = erasedKey(id);
+  const value = sealErased(key, { clock, time: meta.deleted!.time, commitFloor: meta.commitFloor });
+  await target.guard.commit({
+    put: [{ key, value }, reclaimDueEntry(target)],
+    expect: [
+      { key: metaKey(id), value: metaBytes },
+      { key, value: to.erased?.bytes },
+    ],
+  });
 }
 
 /**
@@ -508,7 +528,10 @@ async function mirrorTombstone(ends: Ends, from: Place, to: Place): Promise<Mirr
   const live = to.meta !== undefined && to.meta.deleted === undefined;
   const head = live ? await unlessDamaged(ends, () => readHead(target, id)) : undefined;
   // What was deleted later, or erased, in the target stays so.
-  if (!live && to.clock > deleted.clock) return { ...done, outcome: "unchanged", records: 0, bytes: 0 };
+  if (!live && to.clock > deleted.clock) {
+    await forgetErased(target, from.meta!, to);
+    return { ...done, outcome: "unchanged", records: 0, bytes: 0 };
+  }
   const isKept = head !== undefined && !ends.replace;
   const left = isKept ? await assertAsLeft(ends, to.meta!, head, deleted.clock) : undefined;
   const erased = erasedKey(id);

@@ -400,6 +400,35 @@ for (const since of ["is there", "was deleted"] as const) {
   }
 }
 
+for (const replace of [false, true]) {
+  test(`[MV49] nor where the target has deleted it later than the source its new one, with replace: ${replace}`, async () => {
+    const source = simulatedBackend({ seed: 1 });
+    const [from, target] = [await open(source, 1), simulatedBackend({ seed: 2 })];
+    const { count, backend } = counting(target);
+    const to = await open(backend, 2);
+    await write(from, SECRET, "abc");
+    source.flip(["events", SECRET, 1], 40);
+    expect((await from.check({ repair: true })).quarantined).toBe(1);
+    await from.copyTo(to);
+    await write(to, SECRET, "own, and longer");
+    const { clock } = (await to.info(SECRET))!;
+    await to.delete(SECRET);
+    await from.erase(SECRET);
+    await (await from.open(SECRET, { recreate: true })).close();
+    await write(from, SECRET, "z");
+    await from.delete(SECRET);
+    for (let run = 0; run < 3; run++) {
+      expect(await from.copyTo(to, { replace })).toMatchObject({ copied: 0, failures: [] });
+      expect([(await to.check()).quarantined, leftIn(target).dead, count.reclaims]).toEqual([0, 0, 1]);
+    }
+    // It stays a tombstone that tells of the clocks that were used.
+    await expect(write(to, SECRET, "z")).rejects.toMatchObject({ code: "DELETED" });
+    await (await to.open(SECRET, { recreate: true })).close();
+    expect((await to.info(SECRET))!.clock).toBe(clock);
+    await clean(from, to);
+  });
+}
+
 test("[MV49] nor where an earlier version has put the record of the erasure beside the document that stayed", async () => {
   const source = simulatedBackend({ seed: 1 });
   const [from, { to, target }] = [await open(source, 1), await pair()];
