@@ -56,6 +56,7 @@ export interface Attachment {
     model: string,
     options?: { readonly token?: string | undefined; readonly recreate?: boolean },
   ): Promise<AppendResult>;
+  /** A load begins with it, or with `load`: whatever has displaced what the saver had before is forgotten. */
   info(id: string): Promise<DocumentInfo | undefined>;
   diff(id: string, peerVersion: Uint8Array): Promise<Uint8Array | undefined>;
   load<Doc>(id: string): Promise<DocumentHandle<Doc> | undefined>;
@@ -119,6 +120,8 @@ export class Handles {
     return {
       append: async (events, model, { token, recreate } = {}) => {
         const loaded = token === undefined ? undefined : identityIn(token);
+        // Who has loaded nothing has lost nothing to a claim: what it knows from here on is what this tells.
+        if (loaded === undefined) this.#displaced.delete(saver);
         return log(saver.id).append({
           events,
           model: modelOf(context, model, saver.id),
@@ -127,10 +130,12 @@ export class Handles {
           mode: recreate ? "recreate" : "append",
         });
       },
-      info: async (id) => documentInfo(id, await log(id).head()),
+      info: async (id) => {
+        this.#displaced.delete(saver);
+        return documentInfo(id, await log(id).head());
+      },
       diff: async (id, peerVersion) => diffDocument(context, log(id).id, peerVersion),
       load: async (id) => {
-        // What it has before this is forgotten: the next token is of what is there now.
         this.#displaced.delete(saver);
         return load(log(id).id);
       },

@@ -1,5 +1,6 @@
 /** A Y.Doc bound to an id that was deleted, or is while it is bound. */
 import { DocumentStorage, type Limits, memoryBackend } from "coppice";
+import { simulatedBackend } from "coppice/testing";
 import { expect, onTestFinished, test } from "vitest";
 import * as Y from "yjs";
 import { until } from "../../../../test/support/until.js";
@@ -132,6 +133,36 @@ for (const [before, end, then] of [
     await (then === undefined ? expect(flushed).rejects.toMatchObject({ code: "DELETED" }) : flushed);
     const words = (await storedText(storage))?.match(/[a-z]+/g);
     expect(words?.sort().join(" ")).toBe(then);
+  });
+}
+
+for (const recreate of [true, false]) {
+  test(`[DI2] stores on where a copy has taken an interrupted one over before it had a document, with recreate: ${recreate}`, async () => {
+    const limits = { groupBytesMax: 100 };
+    const from = await open(limits);
+    for (let i = 0; i < 10; i++) await from.append("doc", typed("-".repeat(100)));
+    const backend = simulatedBackend();
+    const options = { backend, models: [yjs()], limits };
+    const died: DocumentStorage = await DocumentStorage.open(options);
+    backend.crashAt(backend.operationCount + 12);
+    expect(await backend.untilCrash(async () => void (await from.copyTo(died)))).toBe(true);
+    backend.heal();
+    const storage: DocumentStorage = await DocumentStorage.open(options);
+    const codes: unknown[] = [];
+    const onError = (error: unknown) => codes.push((error as { code?: string }).code);
+    const doc = new Y.Doc();
+    const binding = bindDoc(storage, "doc", doc, { recreate, onError, retryMsMax: 50 });
+    doc.getText("t").insert(0, "one");
+    await until("it was tried", () => codes.length > 0);
+    expect(await from.copyTo(storage, { replace: true })).toMatchObject({ copied: 1, failures: [] });
+    await binding.flush();
+    doc.getText("t").insert(0, "two ");
+    await binding.flush();
+    expect(new Set(codes)).toEqual(new Set(["BUSY"]));
+    // Their ids are random: what was typed stands somewhere between.
+    const stored = (await storedText(storage))!;
+    expect([stored.match(/-/g)?.length, stored.match(/[a-z]+/g)?.sort()]).toEqual([1000, ["one", "two"]]);
+    await storage.close();
   });
 }
 
