@@ -470,6 +470,22 @@ describe("changing", () => {
     expect(JSON.parse(again.stdout).quarantined).toBeGreaterThan(0);
   });
 
+  test("[CL179] a document of which nothing is left to load can be removed, and check says so", async () => {
+    const broken = await makeStore(fill);
+    expect((await on(broken, "compact", "--all")).code).toBe(0);
+    for (const space of ["events", "snapshot"])
+      for (const id of ["notes/a", "notes/b"]) await damage(broken.location, id, space);
+    const checked = await on(broken, "check", "--repair");
+    expect([checked.code, checked.stdout]).toEqual([
+      1,
+      expect.stringContaining("`coppice rm`, `coppice erase`"),
+    ]);
+    expect((await on(broken, "rm", "notes/a", "--yes")).stdout).toBe("removed notes/a\n");
+    expect((await on(broken, "erase", "notes/b", "--yes")).code).toBe(0);
+    const again = await on(broken, "check");
+    expect([again.code, again.stdout]).toEqual([0, expect.not.stringContaining("notes/a")]);
+  });
+
   test("[CL10] rm without a terminal wants --yes, and removes all of what it is told or nothing", async () => {
     const { url } = await makeStore(fill);
     const unasked = await coppice(["rm", "notes/a", "-s", url]);

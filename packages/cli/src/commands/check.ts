@@ -31,6 +31,9 @@ interface Options extends StoreOptions {
 }
 
 /** LevelDB's tables hold many documents each, and nothing here can write one anew. */
+const BEYOND_REPAIR_HINT =
+  "of what is still damaged nothing is left to load: copy the document back from a backup, or remove it " +
+  "(`coppice rm`, `coppice erase`)";
 const FILES_HINT =
   "damaged files of LevelDB are not repaired: keep a copy of the directory, and restore a backup; " +
   "or save what can be read with `coppice copy --damaged <store> <new store>`";
@@ -237,8 +240,14 @@ async function tell(
   await out.line(`${mark} ${facts.join(", ")}`);
   for (const hint of new Set([...unread.models].map(modelHint))) await out.line(hint);
   if (left > unread.count && !repair) await out.line("`coppice check --repair` mends what it can");
+  if (repair && problems.some(isBeyondRepair)) await out.line(BEYOND_REPAIR_HINT);
   if (lost > 0 && repair) await out.line("what is lost is in tagged versions at most: compare with a backup");
   if (files.length > 0) await out.line(FILES_HINT);
+}
+
+/** Of a document of which nothing is left to start from. */
+function isBeyondRepair({ code, repaired }: CheckProblem): boolean {
+  return !repaired && /^(?:snapshot|meta)-(?:damaged|missing)$/.test(code);
 }
 
 function sentence(out: Output, { id, code, message, repaired, lostEvents = 0 }: CheckProblem): string {

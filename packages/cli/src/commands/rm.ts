@@ -6,7 +6,7 @@
 
 import { createInterface } from "node:readline/promises";
 import type { Command } from "commander";
-import { LIMITS } from "coppice";
+import { type DocumentStorage, isCoppiceError, LIMITS } from "coppice";
 import { CommandError, EXIT, type ExitCode } from "../errors.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
 import { plural, printable } from "../output.js";
@@ -37,7 +37,7 @@ async function remove(runtime: Runtime, ids: readonly string[], options: Options
   assertMayAsk(runtime, options, "rm");
   return withStorage(runtime, { ...options, restores: false }, async (storage) => {
     const metaIdOf = await loadMetaIdOf();
-    const exists = async (id?: string) => id !== undefined && (await storage.info(id)) !== undefined;
+    const exists = async (id?: string) => id !== undefined && (await isThere(storage, id));
     const found = await Promise.all(
       ids.map(async (id) => (await exists(id)) || (await exists(metaIdOf(id)))),
     );
@@ -63,6 +63,16 @@ async function remove(runtime: Runtime, ids: readonly string[], options: Options
     }
     return EXIT.ok;
   });
+}
+
+/** Also one that is damaged: it can be removed. */
+async function isThere(storage: Pick<DocumentStorage, "info">, id: string): Promise<boolean> {
+  try {
+    return (await storage.info(id)) !== undefined;
+  } catch (error) {
+    if (isCoppiceError(error, "CORRUPT")) return true;
+    throw error;
+  }
 }
 
 /** The id under which y-leveldb's metas of a document are kept; `undefined`: too long, so it has none. */

@@ -243,7 +243,12 @@ async function examineLive(
     [...snapshots, ...archive, tags, ...tags.snapshots, ...held].some((one) => one.newer) ||
     newer.length > 0;
   const events = log.links.reduce((sum, link) => sum + (link.end - link.clock), 0);
-  const lost = lostIn(log.links, snapshots.find(usable));
+  // Nothing is left that a load could start from: then what was trimmed is nowhere.
+  const isGone = !based && !frozen && snapshots.every(({ state }) => state === "bad");
+  const trimmed = isGone ? trimmedOf(meta) : 0;
+  const at = findings.findIndex(({ code }) => code.startsWith("snapshot-"));
+  if (trimmed > 0 && at >= 0) findings[at] = { ...findings[at]!, lostEvents: trimmed };
+  const lost = lostIn(log.links, snapshots.find(usable)) + trimmed;
   const { edits, refs, edge, guessedEnd } = log;
   const plan = { edits, refs, edge, guessedEnd };
   return {
@@ -267,6 +272,11 @@ function lostIn(links: readonly Link[], snapshot: FoundSnapshot | undefined): nu
   const from = snapshot?.ref.clock ?? 0;
   const behind = links.filter(({ lost }) => lost).map(({ clock, end }) => end - Math.max(clock, from));
   return behind.reduce((sum, events) => sum + Math.max(0, events), snapshot?.record?.lost.length ?? 0);
+}
+
+/** Events that are in no batch. */
+function trimmedOf({ base, oldest, archive }: Meta): number {
+  return archive.reduce((left, { clock, end, parts }) => left - (parts > 0 ? end - clock : 0), oldest - base);
 }
 
 /** A load may start there. */

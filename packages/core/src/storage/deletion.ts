@@ -12,6 +12,7 @@
  * nothing is staged behind the wipe.
  *
  * Invariants: clocks are never used again for an id; the tombstone is put only if nobody appended meanwhile.
+ * A document whose end or meta is damaged goes as well, with a clock behind all that can have been used.
  * Each call may be repeated after a crash at any step, and then finishes what was begun. The index of the
  * tags goes with the tombstone: no tag outlives its document.
  */
@@ -24,11 +25,11 @@ import { COPIED_SPACE, copiedKey } from "./copy-mark.js";
 import type { DocumentLog } from "./document-log.js";
 import type { Handles } from "./handles.js";
 import type { Head } from "./head.js";
-import { eventsKey, type Meta, metaKey, sealMeta } from "./meta.js";
+import { eventsKey, type Meta, metaKey, sealMeta, unsealMeta } from "./meta.js";
 import { reclaimDueEntry } from "./reclaim-due.js";
 import { sweep } from "./snapshots.js";
 import { SPACES } from "./stages.js";
-import { tagsKey } from "./tag-index.js";
+import { taggedClock, tagsKey } from "./tag-index.js";
 import { erasedKey, readErased, sealErased } from "./tombstone.js";
 
 export interface EraseOptions {
@@ -66,11 +67,12 @@ export function deleteDocument(removal: Removal): Promise<boolean> {
 
 async function remove({ context, log, lane }: Removal): Promise<boolean> {
   for (;;) {
-    const outcome = await log.exclusively((head) => bury(context, log, head));
+    const guess = (error: unknown) => headBehindDamage(context, log.id, error);
+    const outcome = await log.exclusively((head) => bury(context, log, head), guess);
     if (outcome === "conflict") continue;
     if (outcome === undefined) return false;
-    const { meta, metaBytes, existed } = outcome;
-    log.announce(meta.base);
+    const { meta, metaBytes, existed, reached } = outcome;
+    log.announce(reached);
     await lane(async () => {
       if (meta.incoming === undefined) await sweep(context, log.id, meta, metaBytes);
       else await clearClaim(context, log.id, { meta, metaBytes }).finally(() => log.forget());
@@ -85,7 +87,7 @@ async function remove({ context, log, lane }: Removal): Promise<boolean> {
  */
 export function eraseDocument(
   removal: Removal,
-  assertMay: AssertMay = async () => [],
+  assertMay?: AssertMay,
   beside: () => readonly Entry[] = () => [],
 ): Promise<EraseResult> {
   return removal.log.hold(() => removeAll(removal, assertMay, beside));
@@ -93,19 +95,21 @@ export function eraseDocument(
 
 async function removeAll(
   { context, log, lane }: Removal,
-  assertMay: AssertMay,
+  assertMay: AssertMay | undefined,
   beside: () => readonly Entry[],
 ): Promise<EraseResult> {
   let existed = false;
   let keys = 0;
+  // Who asks whether it may go must see what is there.
+  const guess = assertMay ? undefined : (error: unknown) => headBehindDamage(context, log.id, error);
   for (let race = 0; race < RACES_MAX; race++) {
     const buried = await log.exclusively(async (head) => {
       const isThere = head.meta !== undefined && head.meta.deleted === undefined;
-      return bury(context, log, head, isThere ? await assertMay(head, head.meta!) : []);
-    });
+      return bury(context, log, head, isThere ? await assertMay?.(head, head.meta!) : []);
+    }, guess);
     if (buried === "conflict") continue;
     existed ||= buried?.existed === true;
-    if (buried !== undefined) log.announce(buried.meta.base);
+    if (buried !== undefined) log.announce(buried.reached);
     const wiped = await lane(() => wipe(context, log.id, EVERY_SPACE, buried?.metaBytes));
     keys += wiped.keys;
     if (!wiped.done) continue;
@@ -259,7 +263,64 @@ async function hide(
   }
 }
 
-type Buried = Claim & { readonly existed: boolean };
+/**
+ * The head of a document that is to go, and whose end or meta cannot be read: it is not before any clock that
+ * was used, and no commit id is told from one that was forgotten. Rejects with `error` where there is none.
+ */
+async function headBehindDamage(context: Context, id: string, error: unknown): Promise<Head> {
+  if (!isCoppiceError(error, "CORRUPT")) throw error;
+  const { guard, env, limits } = context;
+  const metaBytes = await guard.get(metaKey(id));
+  const known = metaBytes && readable(id, metaBytes);
+  // Then it is not its end that is damaged.
+  if (known?.deleted !== undefined) throw error;
+  const clocks = [known?.base ?? 0, known?.oldest ?? 0, known?.snapshot?.clock ?? 0];
+  clocks.push(await taggedClock(guard, id), (await readErased(guard, erasedKey(id)))?.clock ?? 0);
+  for (const [space, countMax] of [
+    ["events", limits.batchEventsMax],
+    ["snapshot", 0],
+  ] as const) {
+    const range = { space, id };
+    for await (const [entry] of guard.scan(range, { reverse: true, limit: 1, values: false }))
+      if (entry !== undefined) clocks.push(entry.key[2]! + countMax);
+  }
+  const now = env.now();
+  const meta = known ?? unknownMeta(context, now);
+  const end = { clock: Math.max(...clocks), logBytes: 0, time: now, crc: 0, chosenTime: now };
+  return { meta, metaBytes, ...end, last: undefined, erased: undefined, commits: undefined };
+}
+
+function readable(id: string, metaBytes: Uint8Array): Meta | undefined {
+  try {
+    return unsealMeta(id, metaBytes);
+  } catch (error) {
+    if (isCoppiceError(error, "CORRUPT")) return undefined;
+    throw error;
+  }
+}
+
+function unknownMeta({ defaultModel, env }: Context, now: number): Meta {
+  return {
+    model: defaultModel.name,
+    created: now,
+    incarnation: toHex(env.random(8)),
+    base: 0,
+    oldest: 0,
+    snapshot: undefined,
+    previous: undefined,
+    archive: [],
+    commits: [],
+    commitFloor: now,
+    erased: undefined,
+    deleted: undefined,
+  };
+}
+
+type Buried = Claim & {
+  readonly existed: boolean;
+  /** The clock that the log surely had. */
+  readonly reached: number;
+};
 
 /** Puts the tombstone, or takes the claim. `undefined`: no meta; `"conflict"`: another writer was faster. */
 export async function bury(
@@ -269,12 +330,15 @@ export async function bury(
   expect: readonly Expectation[] = [],
 ): Promise<Buried | "conflict" | undefined> {
   const { meta, metaBytes } = head;
-  if (meta === undefined || metaBytes === undefined) return undefined;
-  if (meta.incoming !== undefined) {
+  if (meta === undefined) return undefined;
+  // Of an erased id, and of a document that has lost its meta, there is none.
+  if (metaBytes === undefined && meta.deleted !== undefined) return undefined;
+  if (meta.incoming !== undefined && metaBytes !== undefined) {
     const taken = await takeClaim(context, log.id, { meta, metaBytes }).finally(() => log.forget());
-    return taken === undefined ? "conflict" : { ...taken, existed: false };
+    return taken === undefined ? "conflict" : { ...taken, existed: false, reached: meta.base };
   }
-  if (meta.deleted !== undefined) return { meta, metaBytes, existed: false };
+  if (meta.deleted !== undefined && metaBytes !== undefined)
+    return { meta, metaBytes, existed: false, reached: meta.base };
   const time = Math.max(context.env.now(), head.time);
   const tombstone: Meta = {
     ...meta,
@@ -306,5 +370,6 @@ export async function bury(
     // Not before the commit: who asks beside it would keep the head of a document that is gone.
     log.forget();
   }
-  return { meta: tombstone, metaBytes: value, existed: true };
+  const reached = head.last === undefined ? meta.base : head.clock;
+  return { meta: tombstone, metaBytes: value, existed: true, reached };
 }

@@ -71,6 +71,8 @@ export interface UnknownCommit {
 interface Exclusive {
   readonly run: (head: Head) => Promise<void>;
   readonly reject: (error: unknown) => void;
+  /** The head for a task that can do with a guess, where damage hides the true one. */
+  readonly guess: ((error: unknown) => Promise<Head>) | undefined;
 }
 
 /** A commit that may go to the backend. */
@@ -178,10 +180,13 @@ export class DocumentLog {
     });
   }
 
-  /** Runs a task between two appends, with the current head. The task must call `forget` when it wrote. */
-  exclusively<T>(task: (head: Head) => Promise<T>): Promise<T> {
+  /**
+   * Runs a task between two appends, with the current head. The task must call `forget` when it wrote.
+   * `guess`: gives the head where reading it fails, or rejects.
+   */
+  exclusively<T>(task: (head: Head) => Promise<T>, guess?: (error: unknown) => Promise<Head>): Promise<T> {
     return new Promise((resolve, reject) => {
-      this.#queue.push({ run: (head) => task(head).then(resolve), reject });
+      this.#queue.push({ run: (head) => task(head).then(resolve), reject, guess });
       this.#start();
     });
   }
@@ -225,7 +230,7 @@ export class DocumentLog {
       if (!exclusive && this.#queue.some((waiting) => this.#mustReadFor(waiting))) this.forget();
       // On a shared backend a head may answer only those who asked before it was read.
       const asked = exclusive ? Number.MAX_SAFE_INTEGER : this.#queue.length;
-      const head = await this.#read();
+      const head = await this.#read().catch((error: unknown) => this.#guess(error));
       const [first] = this.#queue;
       if (first === undefined || !("run" in first)) {
         this.#commitNext(head, asked);
@@ -237,6 +242,13 @@ export class DocumentLog {
       this.#failAll(error);
     }
     this.#goOn();
+  }
+
+  /** Of a task alone: it goes first, and those behind it read again. */
+  #guess(error: unknown): Promise<Head> {
+    const [first] = this.#queue;
+    if (first === undefined || !("run" in first) || first.guess === undefined) throw error;
+    return first.guess(error);
   }
 
   /**

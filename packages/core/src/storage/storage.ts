@@ -369,7 +369,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
 
   /**
    * Removes the document and leaves a tombstone: its clocks are never used again. Resolves, with whether it
-   * existed, when the tombstone is durable and its keys are swept.
+   * existed, when the tombstone is durable and its keys are swept. One that is damaged goes as well.
    */
   async delete(id: string): Promise<boolean> {
     this.#assertUsable(id);
@@ -381,8 +381,8 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
    * and, unless `reclaim: false`, no file of the backend. What damage set aside of it goes as well. A hash of
    * the id keeps the clock: a later append or open is `DELETED`. Works on a deleted id too.
    *
-   * It takes several commits: after a failure or a crash call it again. Rejects with `CORRUPT` when its meta
-   * is damaged: repair it first. Reclaiming costs up to the whole store, read and written.
+   * It takes several commits: after a failure or a crash call it again. A document that is damaged goes as
+   * well. Reclaiming costs up to the whole store, read and written.
    */
   async erase(id: string, options: EraseOptions = {}): Promise<EraseResult> {
     this.#assertUsable(id, "erase", options);

@@ -301,6 +301,17 @@ describe("beside writers", () => {
   });
 });
 
+test("[CK24] of a document of which nothing is left to load, all that is in no batch counts as lost", async () => {
+  const backend = await build("compacted");
+  const clock = (await using(backend, (storage) => storage.info(ID)))!.clock;
+  for (const key of [...keysIn(backend, "events"), ...keysIn(backend, "snapshot")]) backend.flip(key, 9);
+  for (const report of [await check(backend), await repair(backend)]) {
+    expect(report.clean).toBe(false);
+    expect(report.lost).toEqual([{ id: ID, events: clock }]);
+    expect(report.problems.reduce((sum, { lostEvents = 0 }) => sum + lostEvents, 0)).toBe(clock);
+  }
+});
+
 function ignoreDeleted(error: unknown): void {
   if ((error as { code?: string }).code !== "DELETED") throw error;
 }

@@ -1,5 +1,5 @@
-import { DocumentStorage, memoryBackend, never, type StorageOptions } from "coppice";
-import { simulatedBackend, simulatedEnv } from "coppice/testing";
+import { DocumentStorage, type Key, memoryBackend, never, type StorageOptions } from "coppice";
+import { type SimulatedBackend, simulatedBackend, simulatedEnv } from "coppice/testing";
 import { describe, expect, test } from "vitest";
 import { type NameSet, nameSet, naming } from "../../../../test/support/oracle-model.js";
 
@@ -53,6 +53,61 @@ describe("erase", () => {
     expect(handle?.doc.names.size).toBe(4);
     await clean(storage);
   });
+
+  const isSpace = (space: string) => (key: Key) => key[0] === space && key[1] === "d";
+  const last = (backend: SimulatedBackend, space: string) => backend.keys().filter(isSpace(space)).at(-1)!;
+  const flipAll = (backend: SimulatedBackend, ...spaces: string[]) => {
+    for (const key of backend.keys()) if (key[1] === "d" && spaces.includes(key[0])) backend.flip(key, 12);
+  };
+  const damages: Record<string, (backend: SimulatedBackend) => void> = {
+    "the last batch": (backend) => backend.flip(last(backend, "events"), 12),
+    "the last batch is gone": (backend) => backend.deleteRaw(last(backend, "events")),
+    "all but meta": (backend) => flipAll(backend, "events", "snapshot", "tags"),
+    meta: (backend) => flipAll(backend, "meta"),
+    "meta is gone": (backend) => backend.deleteRaw(["meta", "d"]),
+    everything: (backend) => flipAll(backend, "events", "snapshot", "tags", "tagged", "meta"),
+  };
+  for (const [what, damage] of Object.entries(damages)) {
+    test(`[MV53] a document goes though it is damaged, and its clocks are not used again: ${what}`, async () => {
+      for (const [how, isRepaired] of [
+        ["delete", false],
+        ["erase", false],
+        ["delete", true],
+        ["erase", true],
+      ] as const) {
+        const backend = simulatedBackend();
+        const env = simulatedEnv(1, { autoAdvance: true });
+        const first = await open({ backend, env });
+        await write(first, "d");
+        await first.tag("d", "kept");
+        const { clock } = await first.append("d", [naming("e"), naming("f")]);
+        await first.compact("d");
+        await write(first, "other");
+        await first.close();
+        damage(backend);
+        const storage = await open({ backend, env });
+        if (isRepaired) await storage.check({ repair: true });
+        await storage[how]("d");
+        expect(await storage.load("d")).toBe(undefined);
+        const left = backend.keys().filter(([space, id]) => id === "d" && space !== "quarantine");
+        expect(left).toEqual(how === "delete" ? [["meta", "d"]] : []);
+        if (how === "erase")
+          expect(
+            everything(backend)
+              .split("\n")
+              .some((line) => / d$|\/d[/ ]/.test(line)),
+          ).toBe(false);
+        const recreated = await storage.open<NameSet>("d", { recreate: true });
+        expect(recreated.clock).toBeGreaterThanOrEqual(clock);
+        recreated.change((set) => void set.made.push(naming("new")));
+        await recreated.save();
+        await recreated.close();
+        expect([...(await storage.load<NameSet>("d"))!.doc.names.keys()]).toEqual(["new"]);
+        expect((await storage.load<NameSet>("other"))?.doc.names.size).toBe(4);
+        await clean(storage);
+      }
+    });
+  }
 
   test("[MV11] an erased id is DELETED for every later use, and its clocks are not used again", async () => {
     const backend = simulatedBackend();
