@@ -61,10 +61,11 @@ export interface Attachment {
   diff(id: string, peerVersion: Uint8Array): Promise<Uint8Array | undefined>;
   load<Doc>(id: string): Promise<DocumentHandle<Doc> | undefined>;
   /**
-   * Rejects with `DELETED` where the saver's id was used before, and has no document now; with `BUSY` while
-   * one is brought in there.
+   * Asked when no document was found under the saver's id: `false` when there is one now. Rejects with `BUSY`
+   * while one is brought in, which nobody may take for none; with `DELETED` where the id was used before,
+   * unless it may be begun anew.
    */
-  assertNotDeleted(): Promise<void>;
+  isVacant(mayRecreate: boolean): Promise<boolean>;
   /**
    * The backend as it was opened last; `undefined` after a write that failed. What was read while it did not
    * change is durable.
@@ -139,11 +140,12 @@ export class Handles {
         this.#displaced.delete(saver);
         return load(log(id).id);
       },
-      assertNotDeleted: async () => {
+      isVacant: async (mayRecreate) => {
         const { meta } = await log(saver.id).head();
         // A claim looks like a tombstone, also of an id that was never used: what comes of it nobody knows.
         if (meta?.incoming !== undefined) throw incomingError(saver.id);
-        if (meta?.deleted !== undefined) throw deletedError(saver.id);
+        if (meta?.deleted !== undefined && !mayRecreate) throw deletedError(saver.id);
+        return meta === undefined || meta.deleted !== undefined;
       },
       sound: () => (context.guard.poison === undefined ? context.guard : undefined),
       detach: () => void this.#savers.delete(saver),

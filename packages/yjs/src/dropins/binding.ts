@@ -276,8 +276,8 @@ export class DocBinding {
         const sound = this.#attachment.sound();
         const stored = await loadInto(this.#attachment, this.id, this.doc, this.#origin);
         const { token, clock, refused, thrown } = stored;
-        if (token === undefined && this.#options.recreate === false)
-          await this.#attachment.assertNotDeleted();
+        const isNone = token === undefined;
+        if (isNone && !(await this.#attachment.isVacant(this.#options.recreate !== false))) continue;
         for (const { clock: at, reason } of refused) {
           this.#report(new TypeError(`stored event ${at}: ${reason}`), "load", undefined);
         }

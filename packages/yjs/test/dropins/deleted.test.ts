@@ -136,6 +136,34 @@ for (const [before, end, then] of [
   });
 }
 
+test("[DI1] a load waits while a document is brought in, and shows it, without recreate: false as well", async () => {
+  const storage = await open({ groupBytesMax: 100 });
+  for (let i = 0; i < 10; i++) await storage.append("source", typed("brought ".padEnd(100, "-")));
+  const [staged, goOn] = [new Gate(), new Gate()];
+  async function* stream(): AsyncGenerator<Uint8Array> {
+    for await (const part of storage.export("source")) {
+      yield part.subarray(0, -1);
+      staged.open();
+      await goOn.opened;
+      yield part.subarray(-1);
+    }
+  }
+  const importing = storage.import(stream(), { id: "doc" });
+  await staged.opened;
+  const errors: unknown[] = [];
+  const doc = new Y.Doc();
+  const binding = bindDoc(storage, "doc", doc, { onError: (error) => errors.push(error), retryMsMax: 50 });
+  await until("the load was tried", () => errors.length > 0);
+  expect(errors[0]).toMatchObject({ code: "BUSY" });
+  goOn.open();
+  await importing;
+  await binding.loaded;
+  expect(doc.getText("t").length).toBe(1000);
+  doc.getText("t").insert(0, "typed");
+  await binding.flush();
+  expect(await storedText(storage)).toBe(doc.getText("t").toString());
+});
+
 for (const recreate of [true, false]) {
   test(`[DI2] stores on where a copy has taken an interrupted one over before it had a document, with recreate: ${recreate}`, async () => {
     const limits = { groupBytesMax: 100 };
