@@ -11,7 +11,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { levelBackend } from "@coppice/level";
 import { yjs } from "@coppice/yjs";
-import { DocumentStorage, never, systemEnv } from "coppice";
+import { crc32, DocumentStorage, type Entry, encodeKey, never, type Range, systemEnv } from "coppice";
 import * as Y from "yjs";
 import { bundleChild } from "../../../test/support/child.js";
 
@@ -146,14 +146,29 @@ export function keystrokes(text: string): Uint8Array[] {
 }
 
 /** Flips one bit in the middle of every batch of a document, or of all of them; or of what another space has. */
-export async function damage(location: string, id?: string, space = "events"): Promise<void> {
+export function damage(location: string, id?: string, space = "events"): Promise<void> {
+  return change(location, id === undefined ? { space } : { space, id }, ({ value }) => {
+    value[value.length >> 1]! ^= 1;
+  });
+}
+
+/** Makes the meta of a document one of a newer version, which nothing touches. */
+export function makeNewer(location: string, id: string): Promise<void> {
+  return change(location, { space: "meta", id }, ({ key, value }) => {
+    value[0] = 2;
+    const end = value.length - 4;
+    const sum = crc32(value.subarray(0, end), crc32(encodeKey(key)));
+    new DataView(value.buffer).setUint32(end, sum, true);
+  });
+}
+
+async function change(location: string, range: Range, edit: (entry: Entry) => void): Promise<void> {
   const backend = await levelBackend(location).open(systemEnv());
-  const range = id === undefined ? { space } : { space, id };
   for await (const page of backend.scan(range)) {
     for (const { key, value } of page) {
-      const bytes = value.slice();
-      bytes[bytes.length >> 1]! ^= 1;
-      await backend.commit({ put: [{ key, value: bytes }] });
+      const entry = { key, value: value.slice() };
+      edit(entry);
+      await backend.commit({ put: [entry] });
     }
   }
   await backend.close();
