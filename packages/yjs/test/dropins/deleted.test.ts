@@ -93,6 +93,22 @@ test("[DI36] with recreate: false nobody brings back what was deleted or erased,
   expect(await storage.flush()).toBeUndefined();
 });
 
+/** An export of `source` that waits before the last byte of each part, and perhaps breaks there. */
+async function* heldUp(
+  storage: DocumentStorage,
+  staged: Gate,
+  goOn: Gate,
+  breaks = false,
+): AsyncGenerator<Uint8Array> {
+  for await (const part of storage.export("source")) {
+    yield part.subarray(0, -1);
+    staged.open();
+    await goOn.opened;
+    if (breaks) throw new Error("the stream broke");
+    yield part.subarray(-1);
+  }
+}
+
 for (const [before, end, then] of [
   ["never used", "lands", "brought typed"],
   ["never used", "fails", "typed"],
@@ -108,16 +124,8 @@ for (const [before, end, then] of [
       await storage.delete("doc");
     }
     const [staged, goOn] = [new Gate(), new Gate()];
-    async function* stream(): AsyncGenerator<Uint8Array> {
-      for await (const part of storage.export("source")) {
-        yield part.subarray(0, -1);
-        staged.open();
-        await goOn.opened;
-        if (end === "fails") throw new Error("the stream broke");
-        yield part.subarray(-1);
-      }
-    }
-    const importing = storage.import(stream(), { id: "doc", recreate: true }).catch((error: Error) => error);
+    const stream = heldUp(storage, staged, goOn, end === "fails");
+    const importing = storage.import(stream, { id: "doc", recreate: true }).catch((error: Error) => error);
     await staged.opened;
     const errors: unknown[] = [];
     const onError = (error: unknown) => errors.push(error);
@@ -140,15 +148,7 @@ test("[DI1] a load waits while a document is brought in, and shows it, without r
   const storage = await open({ groupBytesMax: 100 });
   for (let i = 0; i < 10; i++) await storage.append("source", typed("brought ".padEnd(100, "-")));
   const [staged, goOn] = [new Gate(), new Gate()];
-  async function* stream(): AsyncGenerator<Uint8Array> {
-    for await (const part of storage.export("source")) {
-      yield part.subarray(0, -1);
-      staged.open();
-      await goOn.opened;
-      yield part.subarray(-1);
-    }
-  }
-  const importing = storage.import(stream(), { id: "doc" });
+  const importing = storage.import(heldUp(storage, staged, goOn), { id: "doc" });
   await staged.opened;
   const errors: unknown[] = [];
   const doc = new Y.Doc();
