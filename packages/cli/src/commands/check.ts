@@ -30,10 +30,10 @@ interface Options extends StoreOptions {
   readonly repair?: true;
 }
 
-/** LevelDB's tables hold many documents each, and nothing here can write one anew. */
 const BEYOND_REPAIR_HINT =
   "of what is still damaged nothing is left to load: bring it back from a backup (`coppice copy <backup> " +
   "<store> --prefix <id> --replace`), or remove it (`coppice rm`, `coppice erase`)";
+/** LevelDB's tables hold many documents each, and nothing here can write one anew. */
 const FILES_HINT =
   "damaged files of LevelDB are not repaired: keep a copy of the directory, and restore a backup; " +
   "or save what can be read with `coppice copy --damaged <store> <new store>`";
