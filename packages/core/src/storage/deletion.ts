@@ -25,7 +25,7 @@ import { COPIED_SPACE, copiedKey } from "./copy-mark.js";
 import type { DocumentLog } from "./document-log.js";
 import type { Handles } from "./handles.js";
 import type { Head } from "./head.js";
-import { eventsKey, type Meta, metaKey, sealMeta, unsealMeta } from "./meta.js";
+import { emptyMeta, eventsKey, type Meta, metaKey, sealMeta, unsealMeta } from "./meta.js";
 import { reclaimDueEntry } from "./reclaim-due.js";
 import { sweep } from "./snapshots.js";
 import { SPACES } from "./stages.js";
@@ -285,7 +285,7 @@ async function headBehindDamage(context: Context, id: string, error: unknown): P
       if (entry !== undefined) clocks.push(entry.key[2]! + countMax);
   }
   const now = env.now();
-  const meta = known ?? unknownMeta(context, now);
+  const meta = known ?? emptyMeta(env, context.defaultModel.name, now);
   const end = { clock: Math.max(...clocks), logBytes: 0, time: now, crc: 0, chosenTime: now };
   return { meta, metaBytes, ...end, last: undefined, erased: undefined, commits: undefined };
 }
@@ -297,23 +297,6 @@ function readable(id: string, metaBytes: Uint8Array): Meta | undefined {
     if (isCoppiceError(error, "CORRUPT")) return undefined;
     throw error;
   }
-}
-
-function unknownMeta({ defaultModel, env }: Context, now: number): Meta {
-  return {
-    model: defaultModel.name,
-    created: now,
-    incarnation: toHex(env.random(8)),
-    base: 0,
-    oldest: 0,
-    snapshot: undefined,
-    previous: undefined,
-    archive: [],
-    commits: [],
-    commitFloor: now,
-    erased: undefined,
-    deleted: undefined,
-  };
 }
 
 type Buried = Claim & {

@@ -20,6 +20,8 @@
  */
 
 import { Packr, Unpackr } from "msgpackr";
+import { toHex } from "../base/bytes.js";
+import type { Env } from "../base/env.js";
 import type { Key } from "../contract/backend.js";
 import { damaged, sealRecord, unseal } from "./envelope.js";
 import { stageKey } from "./stages.js";
@@ -131,6 +133,24 @@ export function unpackRecord(bytes: Uint8Array): unknown {
   } catch (error) {
     throw new TypeError("these bytes are no record", { cause: error });
   }
+}
+
+/** Of a document that begins at clock 0, and has nothing yet. */
+export function emptyMeta(env: Env, model: string, created: number): Meta {
+  return {
+    model,
+    created,
+    incarnation: toHex(env.random(8)),
+    base: 0,
+    oldest: 0,
+    snapshot: undefined,
+    previous: undefined,
+    archive: [],
+    commits: [],
+    commitFloor: 0,
+    erased: undefined,
+    deleted: undefined,
+  };
 }
 
 /** Throws a `TypeError`, before anything is written, for clocks that `unsealMeta` would refuse. */

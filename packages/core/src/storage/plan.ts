@@ -14,7 +14,7 @@ import { type Context, modelOf } from "./context.js";
 import type { AppendRequest, AppendResult } from "./document-log.js";
 import { seal } from "./envelope.js";
 import { deletedError, displacedError, type Head, incomingError, tokenOf } from "./head.js";
-import { eventsKey, identityOf, type Meta, metaKey, sealMeta } from "./meta.js";
+import { emptyMeta, eventsKey, identityOf, type Meta, metaKey, sealMeta } from "./meta.js";
 import { encodeEvents } from "./state.js";
 import { erasedKey, unsealErased } from "./tombstone.js";
 
@@ -365,18 +365,11 @@ export class Plan {
     // Beside a tombstone the record has a clock of its own: what was deleted after it was not erased.
     const erasure = erased && unsealErased(erasedKey(this.#id), erased).clock;
     return {
-      model: model.name,
-      created: this.#now,
-      incarnation: toHex(env.random(8)),
+      ...emptyMeta(env, model.name, this.#now),
       base: clock,
       oldest: clock,
-      snapshot: undefined,
-      previous: undefined,
-      archive: [],
-      commits: [],
       commitFloor: meta?.commitFloor ?? 0,
       erased: erasure === undefined ? meta?.erased : Math.max(erasure, meta?.erased ?? -1),
-      deleted: undefined,
     };
   }
 }
