@@ -80,22 +80,16 @@ export async function openDirectory(location: string, options: DirectoryOptions)
       const what = "this directory holds a file log: open it with fileLogBackend of @coppice/file";
       throw new CoppiceError("UNAVAILABLE", what, { details: { location } });
     }
-    if (!holdsStore && (await (await import("./examination.js")).hasLostCurrent(found.path))) {
-      const details = { location, file: "CURRENT" };
-      throw new CoppiceError("CORRUPT", "the store has lost its file CURRENT", { details });
-    }
-    if (!createIfMissing && !holdsStore) {
-      throw new CoppiceError("UNAVAILABLE", "there is no store in this directory", { details: { location } });
-    }
     const release = claimOrThrow({ owner: {}, directory: found.identity, prefix: "" }, location);
     undo.push(release);
-    let logged: Uint8Array | undefined;
-    if (durable && found.holdsStore) {
-      if (await files.isSurelyLocked(found.path)) throw locked(location);
-      const { examineDirectory } = await import("./examination.js");
-      const examined = await examineDirectory(found.path, options.verifyTables);
-      refuseDamage(location, examined.damage);
-      logged = examined.logged;
+    if (await files.isSurelyLocked(found.path)) throw locked(location);
+    const { examineDirectory } = await import("./examination.js");
+    // Without syncs a power loss may leave holes in logs and tables, and that was said.
+    const reach = !durable ? "current" : options.verifyTables ? "tables" : "logs";
+    const { damage, logged } = await examineDirectory(found.path, reach);
+    refuseDamage(location, damage);
+    if (!createIfMissing && !holdsStore) {
+      throw new CoppiceError("UNAVAILABLE", "there is no store in this directory", { details: { location } });
     }
     const anchor =
       options.anchor === undefined
@@ -255,7 +249,6 @@ function isOurs(key: Uint8Array): boolean {
   }
 }
 
-/** Only where each commit was synced: without syncs a power loss may leave holes, and that was said. */
 function refuseDamage(location: string, damage: readonly LevelDamage[]): void {
   // Damage in a log matters more: what was committed after it would be dropped.
   const ofTables = damage.every(({ file }) => isTable(file));
@@ -267,7 +260,7 @@ function refuseDamage(location: string, damage: readonly LevelDamage[]): void {
     : "Opened, it would drop the commits from there on, so nothing was changed. Restore a backup";
   throw new CoppiceError(
     "CORRUPT",
-    `the files of this LevelDB store are damaged, and LevelDB would not tell: ${what}. ${advice}`,
+    `the files of this LevelDB store are damaged (${file}): ${what}. ${advice}`,
     { details: { location, file, offset, places: damage.length } },
   );
 }

@@ -5,9 +5,9 @@
  * It reads and changes nothing. It needs no lock: where another process owns the store, files may come and
  * go meanwhile, and then it looks again.
  *
- * What is held against each other: each log's records and their checksums; the sequence numbers of the
- * batches, which are contiguous over all logs; the commit numbers in them; the log that the MANIFEST needs;
- * size and every checksum of each table.
+ * What is held against each other: CURRENT and the MANIFEST that it names; each log's records and their
+ * checksums; the sequence numbers of the batches, which are contiguous over all logs; the commit numbers in
+ * them; the log that the MANIFEST needs; size and every checksum of each table.
  */
 
 import { readdir, readFile } from "node:fs/promises";
@@ -41,13 +41,19 @@ export interface Examined {
   readonly bytes: number;
 }
 
-/** `tables`: read them too, about 2 ms a MiB; the logs are at most about twice the write buffer. */
-export async function examineDirectory(path: string, tables: boolean): Promise<Examined> {
+/**
+ * How much is read: CURRENT with the MANIFEST; the logs too, which are at most about twice the write buffer;
+ * the tables too, about 2 ms a MiB.
+ */
+export type Reach = "current" | "logs" | "tables";
+
+export async function examineDirectory(path: string, reach: Reach): Promise<Examined> {
   for (let look = 1; ; look++) {
     const before = await readState(path);
-    const examined = await examineOnce(path, before, tables);
+    const examined = await examineOnce(path, before, reach);
     if (examined.damage.length === 0 || look === LOOKS_MAX) return examined;
-    if (equalBytes(before.manifest, (await readState(path)).manifest)) return examined;
+    const { current, manifest } = await readState(path);
+    if (equalBytes(before.current, current) && equalBytes(before.manifest, manifest)) return examined;
   }
 }
 
@@ -56,8 +62,8 @@ export async function examineDirectory(path: string, tables: boolean): Promise<E
  * LevelDB would begin a new store and delete these. Leftovers of a store whose creation a crash interrupted
  * have neither.
  */
-export async function hasLostCurrent(path: string): Promise<boolean> {
-  for (const name of await readdir(path)) {
+async function hasLostCurrent(path: string, names: readonly string[]): Promise<boolean> {
+  for (const name of names) {
     if (/^\d+\.(?:ldb|sst)$/.test(name)) return true;
     const log = /^\d+\.log$/.test(name) ? await readIfThere(join(path, name)) : undefined;
     if (log !== undefined && scanLog(log).records.length > 0) return true;
@@ -67,33 +73,47 @@ export async function hasLostCurrent(path: string): Promise<boolean> {
 
 interface State {
   readonly names: readonly string[];
+  readonly current: Uint8Array | undefined;
+  /** Of the manifest. */
   readonly name: string | undefined;
   readonly manifest: Uint8Array | undefined;
 }
 
-/** Of a manifest. */
-const NAME = /^MANIFEST-\d+$/;
+/** What LevelDB writes there. The number has 64 bits; with more digits no file system has such a name. */
+const CURRENT = /^(MANIFEST-\d{6,20})\n$/;
 
 async function readState(path: string): Promise<State> {
   const current = await readIfThere(join(path, "CURRENT"));
-  const name = current === undefined ? undefined : new TextDecoder().decode(current).trim();
-  const manifest = name !== undefined && NAME.test(name) ? await readIfThere(join(path, name)) : undefined;
-  return { names: await readdir(path), name, manifest };
+  const name = current && CURRENT.exec(new TextDecoder("latin1").decode(current))?.[1];
+  const manifest = name === undefined ? undefined : await readIfThere(join(path, name));
+  return { names: await readdir(path), current, name, manifest };
 }
 
-async function examineOnce(path: string, state: State, tables: boolean): Promise<Examined> {
+/**
+ * LevelDB itself begins a new store without CURRENT, opens whatever is named there, up to a zero byte, and
+ * may say of what it cannot open that it should be tried again.
+ */
+async function whatOfCurrent(path: string, state: State): Promise<string | undefined> {
+  const { names, current, name, manifest } = state;
+  if (current === undefined)
+    return (await hasLostCurrent(path, names)) ? "the store has lost its file CURRENT" : undefined;
+  if (name === undefined) return "the file names no manifest";
+  return manifest === undefined ? "the file names a manifest that is not there" : undefined;
+}
+
+async function examineOnce(path: string, state: State, reach: Reach): Promise<Examined> {
+  const what = await whatOfCurrent(path, state);
+  const damage: LevelDamage[] = what === undefined ? [] : [{ file: "CURRENT", offset: 0, what }];
+  let bytes = state.manifest?.length ?? 0;
+  if (reach === "current") return { damage, logged: undefined, bytes };
   const manifest = state.manifest && readManifest(state.manifest);
-  const logs = await examineLogs(path, state.names, manifest);
-  let bytes = logs.bytes + (state.manifest?.length ?? 0);
-  const damage = [...logs.damage];
-  // LevelDB opens whatever is named there, and what it says then may be cut off within the name.
-  if (state.name !== undefined && !NAME.test(state.name)) {
-    damage.push({ file: "CURRENT", offset: 0, what: "the file names no manifest" });
-  }
   if (state.manifest !== undefined && manifest === undefined) {
     damage.push({ file: state.name!, offset: 0, what: "the file does not check" });
   }
-  for (const [number, size] of tables ? (manifest?.tables ?? []) : []) {
+  const logs = await examineLogs(path, state.names, manifest);
+  bytes += logs.bytes;
+  damage.push(...logs.damage);
+  for (const [number, size] of reach === "tables" ? (manifest?.tables ?? []) : []) {
     const file = tableName(state.names, number);
     // LevelDB refuses a store that lacks a table by itself.
     const table = file === undefined ? undefined : await readIfThere(join(path, file));

@@ -109,10 +109,11 @@ export interface LevelOptions extends InstanceOptions {
 
 /**
  * A backend on LevelDB. With a location: a directory of its own, created when missing. `open` rejects with
- * `LOCKED` when this or another process has the directory open, with `CORRUPT` when LevelDB refuses it or,
- * with durability `"power"`, its files are damaged or commits are missing (LevelDB itself would not tell),
- * with `UNAVAILABLE` when the file system refuses, or when the directory holds a database of others (one of
- * y-leveldb, say) and nothing of ours. One process owns the directory until `close`.
+ * `LOCKED` when this or another process has the directory open, with `CORRUPT` when LevelDB refuses it, its
+ * CURRENT is lost or damaged or, with durability `"power"`, other files are or commits are missing (LevelDB
+ * itself would not tell), with `UNAVAILABLE` when the file system refuses, or when the directory holds a
+ * database of others (one of y-leveldb, say) and nothing of ours. One process owns the directory until
+ * `close`.
  *
  * With an instance: any abstract-level database or sublevel, whatever its encodings (bytes are asked for
  * with each call). `traits.durability` says what it can hold: classic-level `"power"` unless asked

@@ -21,7 +21,7 @@ export async function examineLevel(location: string): Promise<readonly LevelDama
   ]);
   try {
     const { path } = await findDirectory(location);
-    return (await examineDirectory(path, true)).damage;
+    return (await examineDirectory(path, "tables")).damage;
   } catch (error) {
     if (codeOf(error) === undefined) throw error;
     const message = "the files of this directory cannot be read";

@@ -76,7 +76,7 @@ describe("tables", () => {
       const tables = await tablesOf(store);
       expect(tables.length).toBeGreaterThan(0);
       for (const name of tables) expect(scanTable(await readFile(join(store, name)))).toEqual([]);
-      const examined = await examineDirectory(store, true);
+      const examined = await examineDirectory(store, "tables");
       expect(examined.damage).toEqual([]);
     }
   });
@@ -112,7 +112,7 @@ describe("tables", () => {
       details: { location: store, file: name, places: 1 },
     });
     expect(await readdir(store)).toEqual(before);
-    const { damage } = await examineDirectory(store, true);
+    const { damage } = await examineDirectory(store, "tables");
     expect(damage[0]).toMatchObject({ file: name, offset: 0 });
     expect(damage[0]!.upTo!.length).toBeGreaterThan(0);
     const trusting = await levelBackend(store, { verifyTables: false }).open(env);
@@ -186,7 +186,7 @@ describe("logs", () => {
     for (const cut of [3, 7]) {
       const rest = Buffer.concat([log.subarray(0, cut * size), log.subarray((cut + 1) * size)]);
       await writeFile(join(location, name!), rest);
-      const { damage } = await examineDirectory(location, true);
+      const { damage } = await examineDirectory(location, "tables");
       expect(damage[0]).toMatchObject({ file: name, what: "batches are missing before this one" });
       await expect(levelBackend(location).open(env)).rejects.toMatchObject({ code: "CORRUPT" });
     }
@@ -194,30 +194,53 @@ describe("logs", () => {
     await write(location, 12, 1);
   });
 
-  test("[LB5] a CURRENT that names no manifest is CORRUPT, whatever it names", async () => {
-    for (const bytes of ["", "\n", "MANIFEST", "\0\n", "MAN\0\xff[\n", ".\n", `${"x".repeat(300)}\n`]) {
-      const store = await copyOf(plain);
+  /** As opened with each durability, and as examined. */
+  async function expectDamagedCurrent(store: string, what: string): Promise<void> {
+    const before = await readdir(store);
+    for (const options of [{}, { durability: "process" }, { createIfMissing: false }] as const)
+      await expect(levelBackend(store, options).open(env), JSON.stringify(options)).rejects.toMatchObject({
+        code: "CORRUPT",
+        message: expect.stringContaining(what),
+        details: { location: store, file: "CURRENT", offset: 0 },
+      });
+    expect((await examineLevel(store))[0]).toEqual({ file: "CURRENT", offset: 0, what });
+    expect(await readdir(store)).toEqual(before);
+  }
+
+  test("[LB5] a CURRENT that is not as LevelDB writes it is CORRUPT with every durability, and is left so", async () => {
+    const store = await copyOf(plain);
+    const good = (await readFile(join(store, "CURRENT"), "latin1")).trim();
+    const others = ["", "\n", "MANIFEST", "\0\n", "MAN\0\xff[\n", ".\n", `${"x".repeat(300)}\n`];
+    const alike = [good, `${good}\0\n`, `./${good}\n`, `${good}\r\n`, `\xef\xbb\xbf${good}\n`];
+    const tooLong = `MANIFEST-${"0".repeat(300)}\n`;
+    for (const bytes of [...others, ...alike, tooLong]) {
       await writeFile(join(store, "CURRENT"), bytes, "latin1");
-      const refused = levelBackend(store).open(env);
-      await expect(refused, JSON.stringify(bytes)).rejects.toMatchObject({ code: "CORRUPT" });
+      await expectDamagedCurrent(store, "the file names no manifest");
       expect(await readFile(join(store, "CURRENT"), "latin1")).toBe(bytes);
+    }
+    await writeFile(join(store, "CURRENT"), `${good}\n`);
+    await write(store, 180, 1);
+  });
+
+  test("[LB5] a CURRENT whose manifest is not there is CORRUPT with every durability", async () => {
+    for (const name of ["MANIFEST-999999", "MANIFEST-99999999999999999999"]) {
+      const store = await copyOf(plain);
+      await writeFile(join(store, "CURRENT"), `${name}\n`);
+      await expectDamagedCurrent(store, "the file names a manifest that is not there");
     }
   });
 
   test("[LB5] a store that has lost CURRENT is CORRUPT, and is not begun anew; leftovers of a creation are", async () => {
-    for (const options of [{}, { durability: "process" }, { createIfMissing: false }] as const) {
-      const store = await copyOf(plain);
-      await rm(join(store, "CURRENT"));
-      const before = await readdir(store);
-      const refused = levelBackend(store, options).open(env);
-      await expect(refused).rejects.toMatchObject({ code: "CORRUPT", details: { file: "CURRENT" } });
-      expect(await readdir(store)).toEqual(before);
-    }
+    const what = "the store has lost its file CURRENT";
+    const store = await copyOf(plain);
+    await rm(join(store, "CURRENT"));
+    await expectDamagedCurrent(store, what);
     const young = join(await temporaryDirectory(), "store");
     await write(young, 0, 3);
     await rm(join(young, "CURRENT"));
-    await expect(levelBackend(young).open(env)).rejects.toMatchObject({ code: "CORRUPT" });
+    await expectDamagedCurrent(young, what);
     for (const name of await filesOf(young, ".log")) await truncate(join(young, name), 100);
+    expect(await examineLevel(young)).toEqual([]);
     await write(young, 0, 1);
   });
 
