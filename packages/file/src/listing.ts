@@ -47,7 +47,7 @@ export async function* listFrames(
     }
     // So that nothing is written over the files that are open here.
     await files.share(LOCK);
-    const { segments } = await readManifest(files);
+    const { segments, syncs } = await readManifest(files);
     for (const [i, { number, salt, end }] of segments.entries()) {
       const name = segmentName(number);
       const file = await files.open(name, "read").catch((cause: NodeJS.ErrnoException) => {
@@ -58,7 +58,8 @@ export async function* listFrames(
       try {
         const raw = await readFully(file, await file.size(), 0);
         const bytes = Buffer.from(raw.buffer, raw.byteOffset, raw.length);
-        yield* framesOf(name, bytes, salt, i === segments.length - 1 ? bytes.length : end);
+        const last = i === segments.length - 1;
+        yield* framesOf(name, bytes, salt, last ? bytes.length : end, last && !syncs);
       } finally {
         file.close();
       }
@@ -68,7 +69,14 @@ export async function* listFrames(
   }
 }
 
-function* framesOf(file: string, bytes: Buffer, salt: number, limit: number): Generator<ListedFrame> {
+/** `hasHoles`: commits are not synced, so a hole is what a loss of power tore, as opening takes it. */
+function* framesOf(
+  file: string,
+  bytes: Buffer,
+  salt: number,
+  limit: number,
+  hasHoles: boolean,
+): Generator<ListedFrame> {
   for (let position = SEGMENT_HEADER_BYTES; position < limit; ) {
     const header = readHeader(bytes, position, position, salt);
     const records = header && readRecords(bytes, position, position, salt, header);
@@ -82,7 +90,7 @@ function* framesOf(file: string, bytes: Buffer, salt: number, limit: number): Ge
     const { kind, used } = judgeTail(bytes.subarray(0, limit), position, salt);
     if (kind === "clean") return;
     const next = findFrame(bytes, position + 8, limit, salt) ?? used;
-    const state = kind === "torn" ? "torn" : "damaged";
+    const state = kind === "torn" || (kind === "holed" && hasHoles) ? "torn" : "damaged";
     yield { file, position, bytes: next - position, sequence: undefined, state, records: [] };
     position = Math.max(next, position + 8);
   }

@@ -515,6 +515,27 @@ test("[FL31] nor where commits are not synced, and many are torn; with other dam
   expect(damaged).toBeGreaterThan(3);
 });
 
+test("[FL18] a hole is listed as torn where commits are not synced, as opening takes it, and else as damage", async () => {
+  for (const [durability, state] of [
+    ["process", "torn"],
+    ["power", "damaged"],
+  ] as const) {
+    const disk = new SimulatedDisk();
+    const backend = await factoryOn(disk, { durability }).open(simulatedEnv(1));
+    for (let seq = 0; seq < 3; seq++)
+      await backend.commit({ put: [{ key: ["events", "d", seq], value: new Uint8Array(2000).fill(7) }] });
+    const [, second] = await framesOn(disk);
+    const { file, position, bytes } = second!;
+    const holed = changed(disk.image(), file, (all) => all.fill(0, position, position + bytes));
+    const states = (await framesOn(new SimulatedDisk(holed))).map((frame) => frame.state);
+    expect(states, durability).toEqual(["whole", state, "whole"]);
+    const opening = factoryOn(new SimulatedDisk(holed), { durability }).open(simulatedEnv(2));
+    if (state === "torn") await (await opening).close();
+    else await expect(opening).rejects.toMatchObject({ code: "CORRUPT" });
+    await backend.close();
+  }
+});
+
 test("[FL30] a flipped bit of the manifest's format is damage, and mended", async () => {
   const disk = new SimulatedDisk();
   const backend = await factoryOn(disk).open(simulatedEnv(1));
