@@ -9,7 +9,7 @@
 import { CoppiceError, decodeKey, type Key } from "coppice";
 import { LOCK, nodeFiles, type OpenFiles, readFully } from "./files.js";
 import { DELETE_RANGE, PUT, type RecordView, rangeOf, readHeader, readRecords } from "./frame.js";
-import { MANIFEST, readManifest } from "./manifest.js";
+import { MANIFEST, readManifest, type SegmentRow } from "./manifest.js";
 import { SEGMENT_HEADER_BYTES, segmentName } from "./segment.js";
 import { findFrame, judgeTail } from "./tail.js";
 
@@ -48,8 +48,8 @@ export async function* listFrames(
     // So that nothing is written over the files that are open here.
     await files.share(LOCK);
     const { segments, syncs } = await readManifest(files);
-    for (const [i, { number, salt, end }] of segments.entries()) {
-      const name = segmentName(number);
+    for (const [i, row] of segments.entries()) {
+      const name = segmentName(row.number);
       const file = await files.open(name, "read").catch((cause: NodeJS.ErrnoException) => {
         if (cause.code !== "ENOENT") throw cause;
         const what = "a segment is missing, or was merged away while the frames were listed: list them again";
@@ -58,8 +58,7 @@ export async function* listFrames(
       try {
         const raw = await readFully(file, await file.size(), 0);
         const bytes = Buffer.from(raw.buffer, raw.byteOffset, raw.length);
-        const last = i === segments.length - 1;
-        yield* framesOf(name, bytes, salt, last ? bytes.length : end, last && !syncs);
+        yield* framesOf(bytes, row, { isLast: i === segments.length - 1, syncs });
       } finally {
         file.close();
       }
@@ -69,14 +68,13 @@ export async function* listFrames(
   }
 }
 
-/** `hasHoles`: commits are not synced, so a hole is what a loss of power tore, as opening takes it. */
 function* framesOf(
-  file: string,
   bytes: Buffer,
-  salt: number,
-  limit: number,
-  hasHoles: boolean,
+  { number, salt, end }: SegmentRow,
+  { isLast, syncs }: { readonly isLast: boolean; readonly syncs: boolean },
 ): Generator<ListedFrame> {
+  const file = segmentName(number);
+  const limit = isLast ? bytes.length : end;
   for (let position = SEGMENT_HEADER_BYTES; position < limit; ) {
     const header = readHeader(bytes, position, position, salt);
     const records = header && readRecords(bytes, position, position, salt, header);
@@ -88,9 +86,15 @@ function* framesOf(
       continue;
     }
     const { kind, used } = judgeTail(bytes.subarray(0, limit), position, salt);
-    if (kind === "clean") return;
+    if (kind === "clean") {
+      const lost = end - position;
+      if (lost > 0) yield { file, position, bytes: lost, sequence: undefined, state: "damaged", records: [] };
+      return;
+    }
     const next = findFrame(bytes, position + 8, limit, salt) ?? used;
-    const state = kind === "torn" || (kind === "holed" && hasHoles) ? "torn" : "damaged";
+    // As opening takes it: where commits are not synced, a hole is what a loss of power tore.
+    const isTorn = kind === "torn" || (kind === "holed" && isLast && !syncs);
+    const state = isTorn ? "torn" : "damaged";
     yield { file, position, bytes: next - position, sequence: undefined, state, records: [] };
     position = Math.max(next, position + 8);
   }

@@ -343,14 +343,14 @@ class Repair {
   #endOf(bytes: Buffer, { row }: Source, last: boolean, salt: number): number {
     const end = row?.end;
     if (end !== undefined && !last) return Math.min(end, bytes.length);
-    let good = SEGMENT_HEADER_BYTES;
+    let good = Math.max(SEGMENT_HEADER_BYTES, end ?? 0);
     salvage(bytes, bytes.length, salt, (record) => {
-      good = Math.max(good, record.end);
+      // Padding and trailer follow.
+      good = Math.max(good, Math.ceil((record.end + 4) / 8) * 8);
     });
-    good = Math.max(good, Math.min(end ?? 0, bytes.length));
-    const aligned = Math.min(bytes.length, Math.ceil((good + 4) / 8) * 8);
-    const { kind, used } = judgeTail(bytes, aligned, salt);
-    return kind === "damaged" || kind === "holed" ? used : aligned;
+    good = Math.min(good, bytes.length);
+    const { kind, used } = judgeTail(bytes, good, salt);
+    return kind === "damaged" || kind === "holed" ? used : good;
   }
 
   async #rewrite(

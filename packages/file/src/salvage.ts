@@ -38,8 +38,8 @@ export function salvage(
     const header = readHeader(bytes, at, at, salt);
     if (header === undefined || at + header.length > bytes.length) {
       const next = findFrame(bytes, at + 8, end, salt) ?? end;
-      if (!isZero(bytes, at, next)) damage.push({ position: at, bytes: next - at, inFrame: false });
-      else if (next < end) damage.push({ position: at, bytes: next - at, inFrame: true });
+      // What is zeros was a commit: up to the end there is nothing else.
+      damage.push({ position: at, bytes: next - at, inFrame: isZero(bytes, at, next) });
       at = next;
       continue;
     }

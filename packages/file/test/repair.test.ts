@@ -269,6 +269,30 @@ test("[FL30] a segment of another size than it was made with is damage, and mend
   }
 });
 
+test("[FL30] commits that are zeros up to the end that the manifest knows are damage, listed, and mended", async () => {
+  const { disk, lines } = await storeOf(60, true);
+  const frames = await framesOn(disk);
+  for (const file of new Set(frames.map((frame) => frame.file))) {
+    const own = frames.filter((frame) => frame.file === file);
+    for (const count of [1, 2, own.length]) {
+      const [first, last] = [own.at(-count)!, own.at(-1)!];
+      const [position, end] = [first.position, last.position + last.bytes];
+      const zeroed = changed(disk.image(), file, (bytes) => bytes.fill(0, position, end));
+      const image = new Map([...zeroed].filter(([name]) => !name.endsWith(".hint")));
+      await expect(linesOf(new SimulatedDisk(image))).rejects.toMatchObject({ code: "CORRUPT" });
+      const listed = (await framesOn(new SimulatedDisk(image))).filter(({ state }) => state !== "whole");
+      expect(listed).toMatchObject([{ file, position, bytes: end - position, state: "damaged" }]);
+      const store = new SimulatedDisk(image);
+      const { damage, repaired } = await check(store, true);
+      expect(damage).toMatchObject([
+        { file, position, bytes: end - position, message: "a commit is damaged" },
+      ]);
+      expect(repaired).toBe(true);
+      expect(lines).toEqual(expect.arrayContaining(await linesOf(store)));
+    }
+  }
+});
+
 test("[FL30] a segment under a name that no manifest knows is set aside before it goes", async () => {
   const { disk } = await storeOf(60, true);
   const image = disk.image();
