@@ -224,17 +224,24 @@ class Repair {
    */
   async #sourcesFound(names: readonly string[]): Promise<Source[]> {
     const found: Found[] = [];
+    const unused: Found[] = [];
+    let end = 0;
     for (const name of names) {
       const number = numberOf(name);
       if (number?.kind !== "seg") continue;
-      const { header, isUsed } = await this.#look(name);
+      const { header, isUsed, bytes } = await this.#look(name);
       // One that lies ready, or a merge's that a crash left before it had a byte.
       if (header === undefined && !isUsed) continue;
       this.#store ??= header?.store;
       const { salt, kind } = header ?? {};
-      found.push({ number: number.number, name, salt, kind, row: undefined, header });
+      const isFresh = kind === "log" && !isUsed;
+      (isFresh ? unused : found).push({ number: number.number, name, salt, kind, row: undefined, header });
+      if (header?.kind === "log" && isUsed) end = Math.max(end, commitsOf(bytes, header).sequence);
     }
-    return inOrder(found);
+    // Where the disk had no room for the manifest that was to name it, the log went on in the one before,
+    // and a crash may have torn what is there.
+    const last = unused.filter(({ header }) => end === 0 || header!.sequence > end);
+    return inOrder([...found, ...last]);
   }
 
   /** `isUsed`: something was written behind its header or, where that is not whole, in it. */

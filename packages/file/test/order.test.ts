@@ -549,3 +549,34 @@ test("[FL28] what a repair that failed has taken away again brings back no older
   }
   expect(failed).toBeGreaterThan(2);
 });
+
+test("[FL28] a torn commit stays away where a segment lies behind it that the disk had no room to name", async () => {
+  const { disk, factory, backend } = await open(new SimulatedDisk(), 64 * KIB, 1);
+  const commit = (seq: number, bytes: number) => backend.commit({ put: [put("events", "a", seq, bytes, 1)] });
+  for (let seq = 0; seq < 5; seq++) await commit(seq, 2000);
+  disk.fault = ({ kind, name }) =>
+    kind === "create" && name !== segmentName(2) ? failure("ENOSPC") : undefined;
+  await expect(factory.merge({ force: true })).rejects.toMatchObject({ code: "STORE_FULL" });
+  disk.fault = undefined;
+  expect(decodeSegmentHeader(disk.image().get(segmentName(2))!)).toMatchObject({ kind: "log", sequence: 5 });
+  for (const more of [0, 1]) {
+    if (more > 0) await commit(5, 2000);
+    const found = await dump(backend);
+    const torn: DiskImage[] = [];
+    disk.onOperation = ({ kind }) => {
+      if (kind === "write") torn.push(disk.image());
+    };
+    const entries = ["b", "c"].map((id) => put("events", id, more, 3000, 2));
+    await backend.commit({ put: entries });
+    disk.onOperation = undefined;
+    await backend.commit({ delete: entries.map(({ key }) => key) });
+    const image = new Map(withManifest(torn[0]!, undefined));
+    const bytes = image.get(segmentName(1))!.slice();
+    const used = bytes.findLastIndex((byte) => byte !== 0) + 1;
+    image.set(segmentName(1), bytes.fill(0, used - 600, used));
+    const { report, found: left } = await repaired(image);
+    expect(report.damage).toMatchObject(LOST);
+    expect(left, `${more} more`).toEqual(found);
+  }
+  await backend.close();
+});
