@@ -285,9 +285,12 @@ export class DocumentLog {
     if (!this.#pumping) for (const resolve of this.#waiting.splice(0)) resolve();
   }
 
+  /** All that wait, but for a task that can do with a guess and has not had its turn, and those behind it. */
   #failAll(error: unknown): void {
     this.forget();
-    for (const waiting of this.#queue.splice(0)) waiting.reject(error);
+    const task = this.#queue.findIndex((waiting) => "run" in waiting && waiting.guess !== undefined);
+    const failed = this.#queue.splice(0, task > 0 ? task : this.#queue.length);
+    for (const waiting of failed) waiting.reject(error);
   }
 
   /**

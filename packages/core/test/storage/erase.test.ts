@@ -109,6 +109,26 @@ describe("erase", () => {
     });
   }
 
+  test("[MV53] though appends that fail of the damage are before it", async () => {
+    for (const how of ["delete", "erase"] as const) {
+      const backend = simulatedBackend();
+      const first = await open({ backend });
+      await write(first, "d");
+      await first.close();
+      backend.flip(last(backend, "events"), 12);
+      const storage = await open({ backend });
+      const calls = [
+        storage.append("d", [naming("x")]),
+        storage[how]("d"),
+        storage.append("d", [naming("y")]),
+      ];
+      const settled = await Promise.allSettled<unknown>(calls);
+      const codes = settled.map((each) => (each.status === "rejected" ? each.reason.code : "done"));
+      expect(codes).toEqual(["CORRUPT", "done", "DELETED"]);
+      await clean(storage);
+    }
+  });
+
   test("[MV11] an erased id is DELETED for every later use, and its clocks are not used again", async () => {
     const backend = simulatedBackend();
     const env = simulatedEnv(1, { autoAdvance: true });
