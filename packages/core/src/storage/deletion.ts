@@ -263,18 +263,30 @@ async function hide(
   }
 }
 
-/**
- * The head of a document that is to go, and whose end or meta cannot be read: it is not before any clock that
- * was used, and no commit id is told from one that was forgotten. Rejects with `error` where there is none.
- */
+/** For a document that is to go, whose end or meta cannot be read. Rejects with `error` for others. */
 async function headBehindDamage(context: Context, id: string, error: unknown): Promise<Head> {
   if (!isCoppiceError(error, "CORRUPT")) throw error;
-  const { guard, env, limits } = context;
-  const metaBytes = await guard.get(metaKey(id));
+  const metaBytes = await context.guard.get(metaKey(id));
   const known = metaBytes && readable(id, metaBytes);
   // Then it is not its end that is damaged.
   if (known?.deleted !== undefined) throw error;
-  const clocks = [known?.base ?? 0, known?.oldest ?? 0, known?.snapshot?.clock ?? 0];
+  return headBehind(context, id, known, metaBytes);
+}
+
+/**
+ * A head that is not before any clock that was used, and no commit id is told from one that was forgotten.
+ * What is left need not tell them: of a damaged tombstone nothing does, and of batches that are gone. But no
+ * log has had an event in each ms since 1970, and one that begins here is passed by that number as well.
+ */
+async function headBehind(
+  context: Context,
+  id: string,
+  known: Meta | undefined,
+  metaBytes: Uint8Array | undefined,
+): Promise<Head> {
+  const { guard, env, limits } = context;
+  const now = env.now();
+  const clocks = [now, known?.base ?? 0, known?.oldest ?? 0, known?.snapshot?.clock ?? 0];
   clocks.push(await taggedClock(guard, id), (await readErased(guard, erasedKey(id)))?.clock ?? 0);
   for (const [space, countMax] of [
     ["events", limits.batchEventsMax],
@@ -284,7 +296,6 @@ async function headBehindDamage(context: Context, id: string, error: unknown): P
     for await (const [entry] of guard.scan(range, { reverse: true, limit: 1, values: false }))
       if (entry !== undefined) clocks.push(entry.key[2]! + countMax);
   }
-  const now = env.now();
   const meta = known ?? emptyMeta(env, context.defaultModel.name, now);
   const end = { clock: Math.max(...clocks), logBytes: 0, time: now, crc: 0, chosenTime: now };
   return { meta, metaBytes, ...end, last: undefined, erased: undefined, commits: undefined };

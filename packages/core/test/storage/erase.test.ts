@@ -109,6 +109,45 @@ describe("erase", () => {
     });
   }
 
+  const nothingTells: Record<string, (backend: SimulatedBackend, storage: Storage) => Promise<void>> = {
+    "a damaged tombstone": async (backend, storage) => {
+      await storage.delete("d");
+      flipAll(backend, "meta");
+    },
+    "a damaged beginning": async (backend, storage) => {
+      await storage.delete("d");
+      await storage.open("d", { recreate: true });
+      flipAll(backend, "meta");
+    },
+    "a snapshot, and no batch": async (backend) => {
+      for (const key of backend.keys()) if (key[0] === "events" && key[1] === "d") backend.deleteRaw(key);
+    },
+  };
+  for (const [what, leave] of Object.entries(nothingTells)) {
+    test(`[MV53] nor where nothing tells which these were: ${what}`, async () => {
+      for (const how of ["delete", "erase"] as const) {
+        const [backend, env] = [simulatedBackend(), simulatedEnv(1, { autoAdvance: true })];
+        const [before, copy] = [await open({ backend, env }), await open({ env })];
+        await write(before, "d");
+        const { clock } = await before.append("d", [naming("e"), naming("f")]);
+        await before.copyTo(copy);
+        await leave(backend, before);
+        await before.close();
+        const storage = await open({ backend, env, limits: { batchEventsMax: 1 } });
+        const removed = await storage[how]("d");
+        expect(typeof removed === "boolean" ? removed : removed.existed).toBe(true);
+        expect(backend.keys().filter(([, id]) => id === "d")).toHaveLength(how === "delete" ? 1 : 0);
+        expect(await storage.copyTo(copy)).toMatchObject({ failures: [] });
+        expect(await copy.load("d")).toBe(undefined);
+        expect((await storage.open("d", { recreate: true })).clock).toBeGreaterThanOrEqual(clock);
+        await storage.append("d", [naming("new")]);
+        expect(await storage.copyTo(copy)).toMatchObject({ copied: 1, failures: [] });
+        expect([...(await copy.load<NameSet>("d"))!.doc.names.keys()]).toEqual(["new"]);
+        for (const each of [storage, copy]) await clean(each);
+      }
+    });
+  }
+
   test("[MV53] though appends that fail of the damage are before it", async () => {
     for (const how of ["delete", "erase"] as const) {
       const backend = simulatedBackend();
