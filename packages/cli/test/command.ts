@@ -174,6 +174,13 @@ async function change(location: string, range: Range, edit: (entry: Entry) => vo
   await backend.close();
 }
 
+/** Takes values out of a store, as a repair of its files does with what damage hit. */
+export async function removeKeys(location: string, range: { space: string; id: string }): Promise<void> {
+  const backend = await levelBackend(location).open(systemEnv());
+  await backend.commit({ delete: [range] });
+  await backend.close();
+}
+
 export async function fileBytes(location: string): Promise<number> {
   let bytes = 0;
   for (const name of await readdir(location)) {

@@ -13,6 +13,7 @@ import {
   keystrokes,
   makeStore,
   openStore,
+  removeKeys,
   type TestStore,
   temporaryDirectory,
 } from "./command.js";
@@ -484,6 +485,17 @@ describe("changing", () => {
     expect((await on(broken, "erase", "notes/b", "--yes")).code).toBe(0);
     const again = await on(broken, "check");
     expect([again.code, again.stdout]).toEqual([0, expect.not.stringContaining("notes/a")]);
+  });
+
+  test("[CL179] so can one of which only a rest is left, with neither meta nor log", async () => {
+    const broken = await makeStore(fill);
+    expect((await on(broken, "compact", "--all")).code).toBe(0);
+    await damage(broken.location, "notes/a", "snapshot");
+    for (const space of ["events", "meta"]) await removeKeys(broken.location, { space, id: "notes/a" });
+    expect((await on(broken, "check", "--repair")).stdout).toContain("notes/a: meta-missing");
+    expect((await on(broken, "rm", "notes/a", "--yes")).stdout).toBe("removed notes/a\n");
+    expect((await on(broken, "check")).code).toBe(0);
+    expect((await on(broken, "rm", "notes/a", "--yes")).code).toBe(3);
   });
 
   test("[CL10] rm without a terminal wants --yes, and removes all of what it is told or nothing", async () => {

@@ -65,10 +65,10 @@ async function remove(runtime: Runtime, ids: readonly string[], options: Options
   });
 }
 
-/** Also one that is damaged: it can be removed. */
-async function isThere(storage: Pick<DocumentStorage, "info">, id: string): Promise<boolean> {
+/** Also one that is damaged, or of which only a rest is left: it can be removed. */
+async function isThere(storage: Pick<DocumentStorage, "info" | "check">, id: string): Promise<boolean> {
   try {
-    return (await storage.info(id)) !== undefined;
+    return (await storage.info(id)) !== undefined || !(await storage.check({ id })).clean;
   } catch (error) {
     if (isCoppiceError(error, "CORRUPT")) return true;
     throw error;

@@ -20,6 +20,7 @@
 import { toHex } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { Entry, Expectation } from "../contract/backend.js";
+import { hasRecords } from "./check-document.js";
 import type { Context } from "./context.js";
 import { COPIED_SPACE, copiedKey } from "./copy-mark.js";
 import type { DocumentLog } from "./document-log.js";
@@ -68,7 +69,10 @@ export function deleteDocument(removal: Removal): Promise<boolean> {
 async function remove({ context, log, lane }: Removal): Promise<boolean> {
   for (;;) {
     const guess = (error: unknown) => headBehindDamage(context, log.id, error);
-    const outcome = await log.exclusively((head) => bury(context, log, head), guess);
+    const outcome = await log.exclusively(
+      async (head) => bury(context, log, await headOfRest(context, log.id, head)),
+      guess,
+    );
     if (outcome === "conflict") continue;
     if (outcome === undefined) return false;
     const { meta, metaBytes, existed, reached } = outcome;
@@ -103,7 +107,8 @@ async function removeAll(
   // Who asks whether it may go must see what is there.
   const guess = assertMay ? undefined : (error: unknown) => headBehindDamage(context, log.id, error);
   for (let race = 0; race < RACES_MAX; race++) {
-    const buried = await log.exclusively(async (head) => {
+    const buried = await log.exclusively(async (seen) => {
+      const head = assertMay ? seen : await headOfRest(context, log.id, seen);
       const isThere = head.meta !== undefined && head.meta.deleted === undefined;
       return bury(context, log, head, isThere ? await assertMay?.(head, head.meta!) : []);
     }, guess);
@@ -261,6 +266,12 @@ async function hide(
   } finally {
     log.forget();
   }
+}
+
+/** Of a document that has lost its meta and its log: what is left of it has to go as well. */
+async function headOfRest(context: Context, id: string, head: Head): Promise<Head> {
+  const isRest = head.meta === undefined && (await hasRecords(context, id));
+  return isRest ? headBehind(context, id, undefined, undefined) : head;
 }
 
 /** For a document that is to go, whose end or meta cannot be read. Rejects with `error` for others. */

@@ -122,6 +122,10 @@ describe("erase", () => {
     "a snapshot, and no batch": async (backend) => {
       for (const key of backend.keys()) if (key[0] === "events" && key[1] === "d") backend.deleteRaw(key);
     },
+    "a snapshot, and neither batch nor meta": async (backend) => {
+      for (const key of backend.keys())
+        if (["events", "meta"].includes(key[0]) && key[1] === "d") backend.deleteRaw(key);
+    },
   };
   for (const [what, leave] of Object.entries(nothingTells)) {
     test(`[MV53] nor where nothing tells which these were: ${what}`, async () => {
