@@ -6,9 +6,19 @@ import { levelBackend } from "@coppice/level";
 import { loro } from "@coppice/loro";
 import { CoppiceError, DocumentStorage, type Model, never } from "coppice";
 import { afterAll, expect, test } from "vitest";
+import { nameSet, naming } from "../../../test/support/oracle-model.js";
 import { describeError } from "../src/errors.js";
 import { ifInstalled, loadModels } from "../src/packages.js";
-import { cleanUp, coppice, keystrokes, makeStore, openStore, temporaryDirectory } from "./command.js";
+import {
+  cleanUp,
+  coppice,
+  damage,
+  keystrokes,
+  makeStore,
+  openStore,
+  type TestStore,
+  temporaryDirectory,
+} from "./command.js";
 
 afterAll(cleanUp);
 
@@ -84,6 +94,37 @@ test("[CL22] check and compact say what to install, and advise no repair, for a 
         "Its model is not installed here; --models <file> names a module whose default export has it.\n",
     ]);
   }
+});
+
+/** Two snapshots of a model that the command does not have, and events after the older one. */
+async function makeForeign(): Promise<TestStore> {
+  const store = await makeStore((storage) => storage.append("of-yjs", keystrokes("x")));
+  const storage = await DocumentStorage.open({
+    backend: levelBackend(store.location),
+    models: [nameSet()],
+    snapshotPolicy: never,
+  });
+  for (const name of ["a", "b", "c"]) {
+    await storage.append("d", [naming(`${name}1`)]);
+    await storage.append("d", [naming(`${name}2`)]);
+    if (name !== "c") await storage.compact("d");
+  }
+  await storage.close();
+  return store;
+}
+
+test("[CL180] check tells nobody to remove what its repair leaves alone", async () => {
+  const foreign = await makeForeign();
+  await damage(foreign.location, "d", "snapshot");
+  const checked = await coppice(["check", "--repair", "--store", foreign.url]);
+  expect(checked.stdout).toContain("d: snapshot-damaged");
+  expect(checked.stdout).not.toContain("coppice rm");
+  const erased = await makeStore((storage) => storage.append("d", keystrokes("x")));
+  expect((await coppice(["erase", "d", "--yes", "--store", erased.url])).code).toBe(0);
+  await damage(erased.location, undefined, "erased");
+  const again = await coppice(["check", "--repair", "--store", erased.url]);
+  expect(again.stdout).toContain("the record of an erased id cannot be read");
+  expect(again.stdout).not.toContain("coppice rm");
 });
 
 /** Lines, and a document is the list of them. It imports nothing: no package is found from where it lies. */

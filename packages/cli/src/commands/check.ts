@@ -33,6 +33,8 @@ interface Options extends StoreOptions {
 const BEYOND_REPAIR_HINT =
   "of what is still damaged nothing is left to load: bring it back from a backup (`coppice copy <backup> " +
   "<store> --prefix <id> --replace`), or remove it (`coppice rm`, `coppice erase`)";
+/** A repair leaves a document alone where one of these is found in it, whatever else is damaged. */
+const UNTOUCHED = /^(?:model-unknown|(?:state-)?format-unsupported|log-overlap|unreadable)$/;
 /** LevelDB's tables hold many documents each, and nothing here can write one anew. */
 const FILES_HINT =
   "damaged files of LevelDB are not repaired: keep a copy of the directory, and restore a backup; " +
@@ -240,14 +242,21 @@ async function tell(
   await out.line(`${mark} ${facts.join(", ")}`);
   for (const hint of new Set([...unread.models].map(modelHint))) await out.line(hint);
   if (left > unread.count && !repair) await out.line("`coppice check --repair` mends what it can");
-  if (repair && problems.some(isBeyondRepair)) await out.line(BEYOND_REPAIR_HINT);
+  if (repair && problems.some((problem) => isBeyondRepair(problem, problems)))
+    await out.line(BEYOND_REPAIR_HINT);
   if (lost > 0 && repair) await out.line("what is lost is in tagged versions at most: compare with a backup");
   if (files.length > 0) await out.line(FILES_HINT);
 }
 
 /** Of a document of which nothing is left to start from. */
-function isBeyondRepair({ code, repaired }: CheckProblem): boolean {
-  return !repaired && /^(?:snapshot|meta)-(?:damaged|missing)$/.test(code);
+function isBeyondRepair(
+  { id, code, key, repaired }: CheckProblem,
+  problems: readonly CheckProblem[],
+): boolean {
+  // Nor can anybody remove the record of an erased id.
+  if (repaired || key?.[0] === "erased" || !/^(?:snapshot|meta)-(?:damaged|missing)$/.test(code))
+    return false;
+  return !problems.some((other) => other.id === id && UNTOUCHED.test(other.code));
 }
 
 function sentence(out: Output, { id, code, message, repaired, lostEvents = 0 }: CheckProblem): string {
