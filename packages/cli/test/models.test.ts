@@ -127,6 +127,15 @@ test("[CL180] check tells nobody to remove what its repair leaves alone", async 
   expect(again.stdout).not.toContain("coppice rm");
 });
 
+test("[CL181] check reports what it found also where a document of a model that is not there is damaged", async () => {
+  const foreign = await makeForeign();
+  await damage(foreign.location, "d");
+  const checked = await coppice(["check", "--store", foreign.url]);
+  expect([checked.code, checked.stderr]).toEqual([1, ""]);
+  for (const said of ["d: model-unknown", "d: batch-damaged", "2 documents"])
+    expect(checked.stdout).toContain(said);
+});
+
 /** Lines, and a document is the list of them. It imports nothing: no package is found from where it lies. */
 const LINES = `
 const [utf8, text] = [new TextEncoder(), new TextDecoder("utf-8", { fatal: true })];

@@ -209,10 +209,15 @@ async function unreadOf(
   const unread = problems.filter(({ code }) => code === "model-unknown");
   const models = new Set<string>();
   for (const { id } of unread.slice(0, ASKED_MAX)) {
-    const model = (await storage.info(id))?.model;
-    if (model !== undefined) models.add(model);
+    // Where damage hides which one, the rest is told all the same.
+    const info = await storage.info(id).catch(unlessCorrupt);
+    if (info !== undefined) models.add(info.model);
   }
   return { count: unread.length, models };
+}
+
+function unlessCorrupt(error: unknown): undefined {
+  if (!isCoppiceError(error, "CORRUPT")) throw error;
 }
 
 async function tell(
