@@ -78,7 +78,9 @@ async function remove({ context, log, lane }: Removal): Promise<boolean> {
     const { meta, metaBytes, existed, reached } = outcome;
     log.announce(reached);
     await lane(async () => {
-      if (meta.incoming === undefined) await sweep(context, log.id, meta, metaBytes);
+      // What it had may lie behind its clock, which falls with a repair.
+      if (existed) await wipe(context, log.id, SPACES, metaBytes);
+      else if (meta.incoming === undefined) await sweep(context, log.id, meta, metaBytes);
       else await clearClaim(context, log.id, { meta, metaBytes }).finally(() => log.forget());
     });
     return existed;

@@ -152,6 +152,29 @@ describe("erase", () => {
     });
   }
 
+  test("[MV53] nothing of it is left behind the clock to which a repair has let it fall", async () => {
+    const backend = simulatedBackend();
+    const first = await open({ backend });
+    await write(first, "d");
+    await first.close();
+    const [at] = backend.keys().filter(isSpace("snapshot")).slice(-1);
+    backend.flip(at!, 12);
+    for (const key of [
+      ["meta", "d"],
+      ["events", "d", 4],
+      ["events", "d", 5],
+    ] as const)
+      backend.deleteRaw(key);
+    const storage = await open({ backend });
+    expect((await storage.check({ repair: true })).clean).toBe(true);
+    expect((await storage.info("d"))!.clock).toBeLessThan(at![2]!);
+    expect(await storage.delete("d")).toBe(true);
+    expect(backend.keys().filter(([space, id]) => id === "d" && space !== "quarantine")).toEqual([
+      ["meta", "d"],
+    ]);
+    await clean(storage);
+  });
+
   test("[MV53] though appends that fail of the damage are before it", async () => {
     for (const how of ["delete", "erase"] as const) {
       const backend = simulatedBackend();
