@@ -123,7 +123,8 @@ export class Carrying {
       const { index } = await assertAsLeft(ends, found, head, erased.clock);
       return [{ key: tagsKey(id), value: index }];
     };
-    await eraseDocument(removal, assertMay, () => [reclaimDueEntry(this.#target)]);
+    const beside = () => [reclaimDueEntry(this.#target)];
+    await eraseDocument(removal, { assertMay, beside, clock: erased.clock });
     this.#report.erased();
     return undefined;
   }

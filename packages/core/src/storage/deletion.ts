@@ -87,32 +87,34 @@ async function remove({ context, log, lane }: Removal): Promise<boolean> {
   }
 }
 
-/**
- * See `DocumentStorage.erase`; reclaiming is the caller's. `assertMay` throws where the document is to stay,
- * and gives what must still be so when it goes. `beside`: what goes with the commit that ends it.
- */
-export function eraseDocument(
-  removal: Removal,
-  assertMay?: AssertMay,
-  beside: () => readonly Entry[] = () => [],
-): Promise<EraseResult> {
-  return removal.log.hold(() => removeAll(removal, assertMay, beside));
+/** How a copy erases in its target what was erased at its source. */
+export interface Carried {
+  /** Throws where the document is to stay, and gives what must still be so when it goes. */
+  readonly assertMay: AssertMay;
+  /** What goes with the commit that ends it. */
+  readonly beside: () => readonly Entry[];
+  /** At which the source has erased it. */
+  readonly clock: number;
+}
+
+/** See `DocumentStorage.erase`; reclaiming is the caller's. */
+export function eraseDocument(removal: Removal, carried?: Carried): Promise<EraseResult> {
+  return removal.log.hold(() => removeAll(removal, carried));
 }
 
 async function removeAll(
   { context, log, lane }: Removal,
-  assertMay: AssertMay | undefined,
-  beside: () => readonly Entry[],
+  carried: Carried | undefined,
 ): Promise<EraseResult> {
   let existed = false;
   let keys = 0;
   // Who asks whether it may go must see what is there.
-  const guess = assertMay ? undefined : (error: unknown) => headBehindDamage(context, log.id, error);
+  const guess = carried ? undefined : (error: unknown) => headBehindDamage(context, log.id, error);
   for (let race = 0; race < RACES_MAX; race++) {
     const buried = await log.exclusively(async (seen) => {
-      const head = assertMay ? seen : await headOfRest(context, log.id, seen);
+      const head = carried ? seen : await headOfRest(context, log.id, seen);
       const isThere = head.meta !== undefined && head.meta.deleted === undefined;
-      return bury(context, log, head, isThere ? await assertMay?.(head, head.meta!) : []);
+      return bury(context, log, head, isThere ? await carried?.assertMay(head, head.meta!) : []);
     }, guess);
     if (buried === "conflict") continue;
     existed ||= buried?.existed === true;
@@ -121,7 +123,7 @@ async function removeAll(
     keys += wiped.keys;
     if (!wiped.done) continue;
     if (buried === undefined) return { existed, keys };
-    const hidden = await hide(context, log, buried, beside());
+    const hidden = await hide(context, log, buried, carried);
     if (hidden) return { existed, keys: keys + 1 };
   }
   throw new CoppiceError("COMMIT_CONFLICT", "others kept creating the document anew while it was erased", {
@@ -245,12 +247,14 @@ async function hide(
   context: Context,
   log: DocumentLog,
   { meta, metaBytes }: Claim,
-  beside: readonly Entry[],
+  carried: Carried | undefined,
 ): Promise<boolean> {
   const key = metaKey(log.id);
   const erased = erasedKey(log.id);
   const known = await readErased(context.guard, erased);
-  const clock = Math.max(meta.deleted!.clock, known?.clock ?? 0);
+  const reached = Math.max(meta.deleted!.clock, known?.clock ?? 0, carried?.clock ?? 0);
+  // Of one that had no event a copy could not tell this erasure from the one before it.
+  const clock = carried === undefined && reached === meta.erased ? reached + 1 : reached;
   const commitFloor = Math.max(meta.commitFloor, known?.commitFloor ?? 0);
   const record = sealErased(erased, { clock, time: meta.deleted!.time, commitFloor });
   // Under an id that was never used, or erased before, a document was only staged: nothing new to remember.
@@ -260,7 +264,7 @@ async function hide(
       { key, value: metaBytes },
       { key: erased, value: known?.bytes },
     ];
-    await context.guard.commit({ put: [...put, ...beside], delete: [key], expect });
+    await context.guard.commit({ put: [...put, ...(carried?.beside() ?? [])], delete: [key], expect });
     return true;
   } catch (error) {
     if (isCoppiceError(error, "COMMIT_CONFLICT")) return false;

@@ -199,3 +199,28 @@ test("[MV41] what is about no one document is told each time, also behind a part
   isOn = false;
   await clean(from, to);
 });
+
+for (const isHeard of [true, false]) {
+  for (const isDeleted of [true, false]) {
+    const what = `after ${isHeard ? "two copies" : "one copy"}${isDeleted ? ", and deleted before" : ""}`;
+    test(`[MV54] a document that began after an erasure, and was erased without an event, goes in the target too, ${what}`, async () => {
+      const { from, to, target } = await erased();
+      if (isHeard) await from.copyTo(to);
+      for (let life = 0; life < 2; life++) {
+        await (await from.open(SECRET, { recreate: true })).close();
+        await from.tag(SECRET, "a name");
+        expect(await from.copyTo(to)).toMatchObject({ copied: 1, failures: [] });
+        if (isDeleted) await from.delete(SECRET);
+        await from.erase(SECRET);
+        expect(await from.copyTo(to)).toMatchObject({ erased: 1, failures: [] });
+        expect([leftIn(target), target.keys().some(([, id]) => id === SECRET)]).toEqual([0, false]);
+        expect(await from.copyTo(to)).toMatchObject({ erased: 0, records: 0, failures: [] });
+      }
+      await from.open(SECRET, { recreate: true });
+      await write(from, SECRET, "c");
+      expect(await from.copyTo(to)).toMatchObject({ copied: 1, failures: [] });
+      expect(await to.info(SECRET)).toMatchObject({ clock: (await from.info(SECRET))!.clock });
+      await clean(from, to);
+    });
+  }
+}
