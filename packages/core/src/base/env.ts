@@ -118,16 +118,16 @@ const DRAWN_BYTES = 4096;
 
 /** A draw costs much the same for 16 bytes as for 4,096: small requests are views of one, each byte once. */
 function random(): (byteCount: number) => Uint8Array {
-  let drawn = new Uint8Array(0);
+  let drawn = new ArrayBuffer(0);
   let used = 0;
   return (byteCount) => {
     if (byteCount > DRAWN_BYTES / 16) return crypto.getRandomValues(new Uint8Array(byteCount));
-    if (used + byteCount > drawn.length) {
-      drawn = crypto.getRandomValues(new Uint8Array(DRAWN_BYTES));
+    if (used + byteCount > drawn.byteLength) {
+      drawn = crypto.getRandomValues(new Uint8Array(DRAWN_BYTES)).buffer;
       used = 0;
     }
     used += byteCount;
-    return drawn.subarray(used - byteCount, used);
+    return new Uint8Array(drawn, used - byteCount, byteCount);
   };
 }
 

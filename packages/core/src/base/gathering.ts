@@ -33,13 +33,35 @@ const [CUT_PART, AHEAD_PART] = [1 / 2, 1 / 3];
 /** Commits to memory take no time, and many in one still cost less than many. */
 const COMMIT_MS_MIN = 0.1;
 
+const RESOLVED = Promise.resolve();
+/** All that wait for promise reactions share one: many documents that append at once would need many. */
+let waiting: (() => void)[] = [];
+
+function afterReactions(callback: () => void): void {
+  if (waiting.push(callback) === 1) void RESOLVED.then(runWaiting);
+}
+
+function runWaiting(): void {
+  const due = waiting;
+  waiting = [];
+  for (const callback of due) {
+    try {
+      callback();
+    } catch (error) {
+      // As uncaught as if it had had a reaction of its own.
+      void Promise.reject(error);
+    }
+  }
+}
+
 export class Gathering {
   readonly #env: Env;
-  /** `now`: when that is surely known. */
-  readonly #begin: (now?: number) => void;
+  readonly #begin: () => void;
   readonly #ahead: (() => void) | undefined;
   #waiting = false;
   #since = 0;
+  /** When `wait` was called, where nothing but promise reactions has run since. */
+  #wanted: number | undefined;
   #begun = 0;
   #done = 0;
   #lastJoined = 0;
@@ -63,9 +85,11 @@ export class Gathering {
   constructor(env: Env, begin: () => void, ahead?: () => void) {
     this.#env = env;
     this.#ahead = ahead;
-    this.#begin = (now) => {
+    this.#begin = () => {
       if (!this.#waiting) return;
       this.#waiting = false;
+      const now = this.#wanted;
+      this.#wanted = undefined;
       this.began(now);
       begin();
     };
@@ -84,6 +108,8 @@ export class Gathering {
 
   /** What was begun is ready to go, and holds so many: what it takes from now on is the disk's time. */
   ready(count: number): void {
+    // To look at the clock costs more than what is learnt from a few.
+    if (count < ENOUGH) return;
     const now = this.#env.elapsed();
     this.#readyMs = (now - this.#begun) / count;
     this.#begun = now;
@@ -94,7 +120,10 @@ export class Gathering {
     this.#waiting = true;
     this.#since = now - this.#done < this.#commitMs ? this.#done : now;
     if (this.#expected > 1 || this.#isOverdue(now)) this.#env.turn(this.#begin);
-    else void Promise.resolve(now).then(this.#begin);
+    else {
+      this.#wanted = now;
+      afterReactions(this.#begin);
+    }
   }
 
   /** After a commit, when others wait behind it; to be called before those are told whose commit it was. */
@@ -118,7 +147,9 @@ export class Gathering {
     if (isLast && this.#isBusy(count, AHEAD_PART)) this.#ahead?.();
     if (!this.#waiting || 2 * count < this.#expected) return;
     const eachMs = (this.#lastJoined - this.#since) / count + this.#readyMs;
-    if (eachMs * Math.max(count, this.#expected) > this.#commitMs) this.#begin();
+    if (eachMs * Math.max(count, this.#expected) <= this.#commitMs) return;
+    this.#wanted = undefined;
+    this.#begin();
   }
 
   /** They needed more than this part of a commit's time to come. */

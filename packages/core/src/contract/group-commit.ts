@@ -22,8 +22,9 @@ import { isRangeDeletion, keyName } from "./keys.js";
 
 interface Member {
   readonly batch: Batch;
-  /** One, as nearly always, or several. A list: sets are slower to go through. */
-  readonly ids: readonly string[];
+  /** Its document, as nearly always, and the others. No id is empty: that stands for none. */
+  readonly id: string;
+  readonly others: readonly string[];
   readonly bytes: number;
   readonly operations: number;
   readonly done: (now: number) => void;
@@ -82,7 +83,8 @@ export class GroupCommit {
     const now = committed.length === 0 ? 0 : this.#gathering.done(committed.length, behind);
     this.#handed--;
     this.#underway -= group.length;
-    for (const { ids } of group) for (const id of ids) this.#touched.delete(id);
+    if (this.#handed === 0) this.#touched.clear();
+    else for (const member of group) forget(this.#touched, member);
     if (this.#handed > 0) this.#gathering.began();
     else if (this.#queue.length === 0) this.#draining = false;
     else this.#gathering.next();
@@ -105,16 +107,14 @@ export class GroupCommit {
         group.length === 0 ||
         (bytes + member.bytes <= this.#limits.groupBytesMax &&
           operations + member.operations <= this.#limits.groupOperationsMax);
-      let apart = true;
-      for (const id of member.ids) if (taken.has(id) || behind?.has(id)) apart = false;
-      if (fits && apart) {
-        for (const id of member.ids) taken.add(id);
+      if (fits && !meets(taken, member) && (behind === undefined || !meets(behind, member))) {
+        note(taken, member);
         group.push(member);
         bytes += member.bytes;
         operations += member.operations;
       } else {
         behind ??= new Set();
-        for (const id of member.ids) behind.add(id);
+        note(behind, member);
         rest.push(member);
       }
     }
@@ -160,33 +160,42 @@ function memberOf(batch: Batch, done: (now: number) => void, failed: (error: unk
   const { put = NONE, delete: remove = NONE, expect = NONE } = batch;
   let bytes = 0;
   for (const { value } of put) bytes += value.length;
-  return {
-    batch,
-    ids: idsOf(put, remove, expect),
-    bytes,
-    operations: put.length + remove.length,
-    done,
-    failed,
-  };
+  const id = put[0]?.key[1] ?? "";
+  let alone = put.length > 0 && remove.length === 0;
+  for (const { key } of put) if (key[1] !== id) alone = false;
+  for (const { key } of expect) if (key[1] !== id) alone = false;
+  const others = alone ? NONE : othersOf(id, put, remove, expect);
+  return { batch, id, others, bytes, operations: put.length + remove.length, done, failed };
 }
 
 const NONE: readonly never[] = [];
 
-function idsOf(
+function othersOf(
+  id: string,
   put: readonly Entry[],
   remove: readonly Deletion[],
   expect: readonly Expectation[],
 ): readonly string[] {
-  const first = put[0]?.key[1];
-  let alone = first !== undefined && remove.length === 0;
-  for (const { key } of put) if (key[1] !== first) alone = false;
-  for (const { key } of expect) if (key[1] !== first) alone = false;
-  if (alone) return [first!];
   const ids = new Set<string>();
   for (const { key } of put) ids.add(key[1]);
   for (const deletion of remove) ids.add(isRangeDeletion(deletion) ? deletion.id : deletion[1]);
   for (const { key } of expect) ids.add(key[1]);
+  ids.delete(id);
   return [...ids];
+}
+
+function meets(ids: ReadonlySet<string>, { id, others }: Member): boolean {
+  return ids.has(id) || others.some((other) => ids.has(other));
+}
+
+function note(ids: Set<string>, { id, others }: Member): void {
+  if (id !== "") ids.add(id);
+  for (const other of others) ids.add(other);
+}
+
+function forget(ids: Set<string>, { id, others }: Member): void {
+  ids.delete(id);
+  for (const other of others) ids.delete(other);
 }
 
 function merge(group: readonly Member[]): Batch {
@@ -194,9 +203,10 @@ function merge(group: readonly Member[]): Batch {
   const remove: Deletion[] = [];
   const expect: Expectation[] = [];
   for (const { batch } of group) {
-    if (batch.put !== undefined) put.push(...batch.put);
-    if (batch.delete !== undefined) remove.push(...batch.delete);
-    if (batch.expect !== undefined) expect.push(...batch.expect);
+    // One by one: to spread a list costs more than the one or two that it holds.
+    for (const entry of batch.put ?? NONE) put.push(entry);
+    for (const deletion of batch.delete ?? NONE) remove.push(deletion);
+    for (const expectation of batch.expect ?? NONE) expect.push(expectation);
   }
   return { put, delete: remove, expect };
 }

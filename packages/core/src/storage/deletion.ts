@@ -315,7 +315,8 @@ async function headBehind(
   }
   const meta = known ?? emptyMeta(env, context.defaultModel.name, now);
   const end = { clock: Math.max(...clocks), logBytes: 0, time: now, crc: 0, chosenTime: now };
-  return { meta, metaBytes, ...end, last: undefined, erased: undefined, commits: undefined };
+  const none = { metaEntry: undefined, last: undefined, erased: undefined, commits: undefined };
+  return { meta, metaBytes, ...end, ...none };
 }
 
 function readable(id: string, metaBytes: Uint8Array): Meta | undefined {

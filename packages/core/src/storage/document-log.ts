@@ -17,7 +17,6 @@
 import { equalBytes, toHex } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import { Gathering } from "../base/gathering.js";
-import type { Batch } from "../contract/backend.js";
 import type { Guard } from "../contract/guard.js";
 import type { AnyModel } from "../contract/model.js";
 import { type Context, observe } from "./context.js";
@@ -75,12 +74,6 @@ interface Exclusive {
   readonly guess: ((error: unknown) => Promise<Head>) | undefined;
 }
 
-/** A commit that may go to the backend. */
-interface Ready {
-  readonly plan: Plan;
-  readonly batch: Batch;
-}
-
 const RETRIES_MAX = 64;
 const SETTLE_DELAYS_MS = [50, 200, 800];
 
@@ -96,12 +89,26 @@ export class DocumentLog {
   #pumping = false;
   /** In flight, and what is to follow it. */
   #underway: Plan | undefined;
-  #next: Ready | undefined;
+  #next: Plan | undefined;
+  /** Of the one in flight: where it was sent, and the epoch then. */
+  #sentTo: Guard;
+  #sentAt = 0;
   #retries = 0;
   readonly #gathering: Gathering;
   #waiting: (() => void)[] = [];
   #holders = 0;
   readonly #listeners = new Set<(clock: number) => void>();
+  /** Once for all: commits are many. */
+  readonly #onDone = (now?: number) => this.#done(now);
+  readonly #onFailed = (error: unknown) => {
+    void this.#settle(this.#underway!, error).then(
+      () => this.#done(),
+      (settled) => {
+        this.#failed(settled);
+        this.#goOn();
+      },
+    );
+  };
 
   constructor(
     id: string,
@@ -111,6 +118,7 @@ export class DocumentLog {
   ) {
     this.id = id;
     this.#context = context;
+    this.#sentTo = context.guard;
     this.#onAppended = onAppended;
     this.#onUnknown = onUnknown;
     this.#gathering = new Gathering(
@@ -176,7 +184,7 @@ export class DocumentLog {
       if (this.#queue.length === 0) this.#queue = [member];
       else this.#queue.push(member);
       if (this.#pumping) this.#gathering.joined(this.#queue.length, this.#underway?.members.length);
-      else this.#start(member.queuedAt);
+      else this.#start();
     });
   }
 
@@ -204,10 +212,10 @@ export class DocumentLog {
     for (const listener of this.#listeners) listener(clock);
   }
 
-  #start(now?: number): void {
+  #start(): void {
     if (this.#pumping) return;
     this.#pumping = true;
-    this.#gathering.wait(now);
+    this.#gathering.wait();
   }
 
   /** Takes what has gathered to one commit, or runs what must be alone; then goes on with what waits. */
@@ -310,10 +318,13 @@ export class DocumentLog {
   /** Commits what has gathered, of the first `asked`; then goes on. */
   #commitNext(head: Head, asked: number): void {
     const plan = new Plan(this.#context, this.id, head);
-    let batch: Batch | undefined;
     this.#fill(plan, asked);
+    if (plan.empty) {
+      this.#goOn();
+      return;
+    }
     try {
-      if (!plan.empty) batch = plan.build();
+      plan.build();
     } catch (error) {
       const { members } = plan;
       if (members.length > 1) {
@@ -323,13 +334,11 @@ export class DocumentLog {
         return;
       }
       members[0]!.reject(error);
-    }
-    if (batch === undefined) {
       this.#goOn();
       return;
     }
     this.#gathering.ready(plan.members.length);
-    this.#submit({ plan, batch });
+    this.#submit(plan);
   }
 
   /**
@@ -344,7 +353,8 @@ export class DocumentLog {
     this.#fill(plan, this.#queue.length);
     if (plan.empty) return;
     try {
-      this.#next = { plan, batch: plan.build() };
+      plan.build();
+      this.#next = plan;
     } catch {
       // Whose events the codec refuses is found out when they are alone.
       this.#queue = [...plan.members, ...this.#queue];
@@ -354,24 +364,16 @@ export class DocumentLog {
   /** The commit before did not leave the head that was expected. */
   #dropNext(): void {
     if (this.#next === undefined) return;
-    this.#queue = [...this.#next.plan.members, ...this.#queue];
+    this.#queue = [...this.#next.members, ...this.#queue];
     this.#next = undefined;
   }
 
-  #submit({ plan, batch }: Ready): void {
+  #submit(plan: Plan): void {
     const { guard } = this.#context;
     this.#underway = plan;
-    const epoch = this.#epoch;
-    const done = (now?: number) => this.#done(plan, epoch, now);
-    const failed = (error: unknown) => {
-      this.#failed(plan, error);
-      this.#goOn();
-    };
-    guard.submit(
-      batch,
-      done,
-      (error) => void this.#settle(guard, plan, batch, error).then(() => done(), failed),
-    );
+    this.#sentTo = guard;
+    this.#sentAt = this.#epoch;
+    guard.submit(plan.batch, this.#onDone, this.#onFailed);
   }
 
   #fill(plan: Plan, asked: number): void {
@@ -387,15 +389,16 @@ export class DocumentLog {
     }
   }
 
-  #done(plan: Plan, epoch: number, now?: number): void {
+  #done(now?: number): void {
+    const plan = this.#underway!;
     const head = plan.committed();
     this.#retries = 0;
     // Forgotten while the outcome was settled: others have written behind this commit.
-    this.#head = epoch === this.#epoch ? head : undefined;
+    this.#head = this.#sentAt === this.#epoch ? head : undefined;
     this.#epoch++;
     this.#underway = undefined;
     if (this.#head === undefined) this.#dropNext();
-    const behind = this.#queue.length + (this.#next?.plan.members.length ?? 0);
+    const behind = this.#queue.length + (this.#next?.members.length ?? 0);
     this.#gathering.done(plan.members.length, behind, now);
     this.#goOn(plan);
   }
@@ -421,7 +424,8 @@ export class DocumentLog {
     if (!plan.byHandle) this.#onAppended(this, head);
   }
 
-  #failed(plan: Plan, error: unknown): void {
+  #failed(error: unknown): void {
+    const plan = this.#underway!;
     this.#underway = undefined;
     this.#dropNext();
     this.forget();
@@ -462,13 +466,14 @@ export class DocumentLog {
    * written after all. Once an outcome was unknown no later failure counts as "not written" unless what is
    * stored shows it.
    */
-  async #settle(guard: Guard, plan: Plan, batch: Batch, failure: unknown): Promise<void> {
+  async #settle(plan: Plan, failure: unknown): Promise<void> {
+    const guard = this.#sentTo;
     let error = failure;
     let doubt: CoppiceError | undefined;
     for (let attempt = 0; ; attempt++) {
       if (isCoppiceError(error, "OUTCOME_UNKNOWN")) doubt = error;
       if (doubt === undefined || guard.traits.poisonsItself) throw doubt ?? error;
-      const written = await this.#isWritten(plan, batch).catch(() => undefined);
+      const written = await this.#isWritten(plan).catch(() => undefined);
       if (written === true) return;
       if (written === false && isCoppiceError(error, "COMMIT_CONFLICT")) throw error;
       const delayMs = SETTLE_DELAYS_MS[attempt];
@@ -477,7 +482,7 @@ export class DocumentLog {
       // unchanged.
       try {
         await this.#context.env.delay(delayMs);
-        return await guard.commit(batch);
+        return await guard.commit(plan.batch);
       } catch (again) {
         error = again;
       }
@@ -485,9 +490,9 @@ export class DocumentLog {
   }
 
   /** `undefined`: nobody can tell any more. */
-  async #isWritten(plan: Plan, batch: Batch): Promise<boolean | undefined> {
+  async #isWritten(plan: Plan): Promise<boolean | undefined> {
     if (!plan.writesEvents) {
-      return equalBytes(await this.#context.guard.get(metaKey(this.id)), batch.put?.[0]?.value);
+      return equalBytes(await this.#context.guard.get(metaKey(this.id)), plan.batch.put?.[0]?.value);
     }
     // The last batch names those before it. Its commit id alone may be in the commit of another writer, to
     // whom the append was handed as well, and who has other events beside it.

@@ -6,6 +6,7 @@
  */
 
 import { CoppiceError } from "../base/errors.js";
+import type { Expectation } from "../contract/backend.js";
 import { CommitIds } from "./commit-id.js";
 import type { Context } from "./context.js";
 import { damaged } from "./envelope.js";
@@ -19,6 +20,8 @@ export interface Head {
   /** `undefined`: the id was never used. With `deleted` set: a tombstone. */
   meta: Meta | undefined;
   metaBytes: Uint8Array | undefined;
+  /** The two with their key, as commits expect them: made when first needed. */
+  metaEntry: Expectation | undefined;
   clock: number;
   /** Totals and chain values of the last batch. */
   logBytes: number;
@@ -164,6 +167,7 @@ function headAfter(meta: Meta, metaBytes: Uint8Array | undefined, last: StoredBa
   return {
     meta,
     metaBytes,
+    metaEntry: undefined,
     clock: last.end,
     logBytes: last.logBytes,
     time: last.time,
@@ -179,6 +183,7 @@ function emptyHead(meta: Meta | undefined, metaBytes: Uint8Array | undefined, cl
   return {
     meta,
     metaBytes,
+    metaEntry: undefined,
     clock,
     logBytes: 0,
     time: 0,

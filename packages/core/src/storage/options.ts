@@ -195,8 +195,13 @@ export function copyEvent<Event>(event: Event): Event {
 }
 
 /** The same for events that are not kept beyond one commit. */
-export function copyForMoment<Event>(event: Event): Event {
-  return event instanceof Uint8Array ? (pooledCopy(event) as Event) : event;
+export function copiesForMoment(events: readonly unknown[]): unknown[] {
+  const copies = new Array<unknown>(events.length);
+  for (let index = 0; index < events.length; index++) {
+    const event = events[index];
+    copies[index] = event instanceof Uint8Array ? pooledCopy(event) : event;
+  }
+  return copies;
 }
 
 /** Without types anybody may call the constructor of a storage, with nothing. */

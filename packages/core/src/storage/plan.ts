@@ -21,20 +21,23 @@ import { erasedKey, unsealErased } from "./tombstone.js";
 /** An append that waits in the queue of its document; its bytes count as in flight until it is settled. */
 export class Member {
   readonly request: AppendRequest;
+  /** `env.elapsed`, for an observer that is told how long; 0 without one: a look at the clock costs more. */
   readonly queuedAt: number;
+  /** Clock after its last event, in the plan that it was added to. */
+  end = 0;
   readonly #inFlight: { bytes: number };
   readonly #bytes: number;
   readonly #resolve: (result: AppendResult) => void;
   readonly #reject: (error: unknown) => void;
 
   constructor(
-    { env, inFlight }: Context,
+    { env, inFlight, observer }: Context,
     request: AppendRequest,
     resolve: (result: AppendResult) => void,
     reject: (error: unknown) => void,
   ) {
     this.request = request;
-    this.queuedAt = env.elapsed();
+    this.queuedAt = observer.append === undefined ? 0 : env.elapsed();
     this.#inFlight = inFlight;
     this.#bytes = sizeOf(request.events);
     this.#resolve = resolve;
@@ -70,7 +73,6 @@ export class Plan {
   readonly #id: string;
   readonly #head: Head;
   readonly #now: number;
-  #ends: readonly number[] = NONE;
   #drafts: readonly Draft[] = NONE;
   #chosen: Set<string> | undefined;
   #model: AnyModel | undefined;
@@ -78,6 +80,7 @@ export class Plan {
   #clock: number;
   #bytes = 0;
   #after: Head | undefined;
+  #batch: Batch | undefined;
 
   constructor(context: Context, id: string, head: Head) {
     this.#context = context;
@@ -115,8 +118,7 @@ export class Plan {
 
   /** Of the batch that holds the member's last event. */
   commitIdOf(member: Member): Uint8Array {
-    const end = this.#ends[this.members.indexOf(member)]!;
-    const commit = this.commits.find((each) => each.end >= end);
+    const commit = this.commits.find((each) => each.end >= member.end);
     return commit?.commitId ?? fromHex("00".repeat(16));
   }
 
@@ -177,20 +179,29 @@ export class Plan {
     if (meta === undefined) this.#created = this.#newMeta(model);
     this.#draft(request, sizes);
     this.#clock += request.events.length;
+    member.end = this.#clock;
     this.members = added(this.members, member);
-    this.#ends = added(this.#ends, this.#clock);
   }
 
-  /** The backend commit. */
-  build(): Batch {
+  /** The backend commit, once it was built. */
+  get batch(): Batch {
+    if (this.#batch === undefined) throw new TypeError("the plan was not built");
+    return this.#batch;
+  }
+
+  /** Lays out the backend commit. */
+  build(): void {
     const head = this.#head;
+    head.metaEntry ??= { key: metaKey(this.#id), value: head.metaBytes };
     const after = copyOf(head);
     after.time = Math.max(this.#now, head.time);
     let put: readonly Entry[] = NONE;
     if (this.#created !== undefined) {
       after.meta = this.#created;
       after.metaBytes = sealMeta(this.#id, this.#created, after.time);
-      put = [{ key: metaKey(this.#id), value: after.metaBytes }];
+      const entry = { key: metaKey(this.#id), value: after.metaBytes };
+      after.metaEntry = entry;
+      put = [entry];
     }
     const first = eventsKey(this.#id, head.clock);
     for (const draft of this.#drafts) {
@@ -219,14 +230,14 @@ export class Plan {
       after.crc = crc;
     }
     this.#after = after;
-    const expect = [
-      { key: metaKey(this.#id), value: head.metaBytes },
-      { key: first, value: undefined },
-    ];
-    if (this.#created === undefined) return { put, expect };
+    const expect = [head.metaEntry, { key: first, value: undefined }];
+    if (this.#created === undefined) {
+      this.#batch = { put, expect };
+      return;
+    }
     const erased = erasedKey(this.#id);
     after.erased = undefined;
-    return {
+    this.#batch = {
       put,
       delete: head.erased === undefined ? [] : [erased],
       expect: [...expect, { key: erased, value: head.erased }],
@@ -237,10 +248,8 @@ export class Plan {
   committed(): Head {
     const head = this.headAfter;
     if (head.commits !== undefined) {
-      for (let index = 0; index < this.members.length; index++) {
-        const { commitId } = this.members[index]!.request;
-        if (commitId !== undefined) head.commits.add(commitId, this.#ends[index]!);
-      }
+      for (const { request, end } of this.members)
+        if (request.commitId !== undefined) head.commits.add(request.commitId, end);
     }
     return head;
   }
@@ -248,10 +257,8 @@ export class Plan {
   /** Resolves every member with its own clock. */
   resolve(): void {
     const { meta, crc } = this.headAfter;
-    for (let index = 0; index < this.members.length; index++) {
-      const clock = this.#ends[index]!;
-      this.members[index]!.resolve({ clock, token: tokenOf(meta, clock, crc), duplicate: false });
-    }
+    for (const member of this.members)
+      member.resolve({ clock: member.end, token: tokenOf(meta, member.end, crc), duplicate: false });
   }
 
   /** The meta that the request appends to (`undefined`: it creates the document). */
@@ -376,8 +383,8 @@ export class Plan {
 
 /** Field by field: an engine takes several times as long to copy what it is not told. */
 function copyOf(head: Head): Head {
-  const { meta, metaBytes, clock, logBytes, time, crc, chosenTime, last, erased, commits } = head;
-  return { meta, metaBytes, clock, logBytes, time, crc, chosenTime, last, erased, commits };
+  const { meta, metaBytes, metaEntry, clock, logBytes, time, crc, chosenTime, last, erased, commits } = head;
+  return { meta, metaBytes, metaEntry, clock, logBytes, time, crc, chosenTime, last, erased, commits };
 }
 
 function payloadOf(model: AnyModel, id: string, events: readonly unknown[]): Uint8Array | Framed {

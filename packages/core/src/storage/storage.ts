@@ -50,7 +50,7 @@ import { assertObserver, assertOptions, type Call } from "./option-kinds.js";
 import {
   type AppendOptions,
   type CloseOptions,
-  copyForMoment,
+  copiesForMoment,
   type DocOf,
   factoryOf,
   initialEvents,
@@ -254,7 +254,7 @@ export class DocumentStorage<Models extends readonly AnyModel[] = readonly AnyMo
       assertRoom(this.#context, id);
       const { expected, commitId } = options;
       return this.#logs.get(id).append({
-        events: events.map(copyForMoment),
+        events: copiesForMoment(events),
         model: modelOf(this.#context, options.model, id),
         expected,
         commitId: commitId === undefined ? undefined : parseCommitId(commitId, env),

@@ -55,6 +55,24 @@ test("[BK53] a commit that seems to be alone begins with the promise reactions t
   expect(it.begun()).toBe(2);
 });
 
+test("[BK53] one that throws as it begins is uncaught, and stops none of those that wait beside it", async () => {
+  const before = process.listeners("unhandledRejection");
+  process.removeAllListeners("unhandledRejection");
+  try {
+    const unhandled = new Promise<unknown>((resolve) => process.once("unhandledRejection", resolve));
+    const broken = new Gathering(systemEnv(), () => {
+      throw new Error("of a commit");
+    });
+    const it = harness();
+    broken.wait();
+    it.gathering.wait();
+    expect(await unhandled).toMatchObject({ message: "of a commit" });
+    expect(it.begun()).toBe(1);
+  } finally {
+    for (const listener of before) process.on("unhandledRejection", listener);
+  }
+});
+
 test("[BK53] where commits hold several, or others wait behind one, the next waits for one turn", async () => {
   for (const [count, behind] of [
     [2, 0],

@@ -31,6 +31,8 @@ const put = (id: string, seq: number, length = 1): Batch => ({
   put: [{ key: ["events", id, seq], value: new Uint8Array(length) }],
 });
 const keysOf = (batch: Batch): Key[] => (batch.put ?? []).map(({ key }) => key);
+/** The documents that it touches; more than once, where two of its members do. */
+const touched = ({ put = [], expect = [] }: Batch): string[] => [...put, ...expect].map(({ key }) => key[1]);
 
 test("[BK23] commits that come together go down together, one group in flight at a time", async () => {
   const { submit, groups, inFlightMax } = harness();
@@ -132,7 +134,7 @@ async function handedOver(ahead: boolean, answer: (batch: Batch) => Promise<void
     underway.push(batch);
     together = Math.max(together, underway.length);
     expect(underway.length).toBeLessThanOrEqual(2);
-    const ids = underway.flatMap(keysOf).map((key) => key[1]);
+    const ids = underway.flatMap(touched);
     expect(new Set(ids).size).toBe(ids.length);
     const turn = last.then(() => new Promise((resolve) => setImmediate(resolve))).then(() => answer(batch));
     last = turn.catch(() => undefined);
@@ -146,8 +148,13 @@ async function handedOver(ahead: boolean, answer: (batch: Batch) => Promise<void
   const env = { ...systemEnv(), elapsed: () => (ticks += 0.02) };
   const group = new GroupCommit(commit, env, LIMITS, ahead);
   const told: string[] = [];
+  /** Every fifth touches two documents. */
+  const batchOf = (id: string, n: number): Batch =>
+    n % 5 === 0
+      ? { ...put(id, n), expect: [{ key: ["events", `doc${(n * 7 + 1) % 40}`, n], value: undefined }] }
+      : put(id, n);
   const submit = (id: string, n: number) =>
-    new Promise<void>((resolve, reject) => group.submit(put(id, n), () => resolve(), reject)).then(
+    new Promise<void>((resolve, reject) => group.submit(batchOf(id, n), () => resolve(), reject)).then(
       () => told.push(`${id} ${n}`),
       (error: Error) => told.push(`${id} ${n} ${error.message}`),
     );
