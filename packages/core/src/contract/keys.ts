@@ -142,6 +142,12 @@ export function crc32OfKey(key: Key): number {
   return crc32(scratch, 0, 0, end);
 }
 
+/** The same for a key with this seq, from that of the key without. */
+export function crc32OfSeq(keyCrc: number, seq: number): number {
+  putNumber(scratch, 0, seq);
+  return crc32(scratch, keyCrc, 0, NUMBER_BYTES);
+}
+
 /** Throws a `TypeError` for bytes that `encodeKey` never makes. */
 export function decodeKey(bytes: Uint8Array): Key {
   const spaceEnd = bytes.indexOf(0);

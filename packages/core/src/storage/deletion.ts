@@ -25,7 +25,7 @@ import type { Context } from "./context.js";
 import { COPIED_SPACE, copiedKey } from "./copy-mark.js";
 import type { DocumentLog } from "./document-log.js";
 import type { Handles } from "./handles.js";
-import type { Head } from "./head.js";
+import { emptyHead, type Head } from "./head.js";
 import { emptyMeta, eventsKey, type Meta, metaKey, sealMeta, unsealMeta } from "./meta.js";
 import { reclaimDueEntry } from "./reclaim-due.js";
 import { sweep } from "./snapshots.js";
@@ -315,8 +315,7 @@ async function headBehind(
   }
   const meta = known ?? emptyMeta(env, context.defaultModel.name, now);
   const end = { clock: Math.max(...clocks), logBytes: 0, time: now, crc: 0, chosenTime: now };
-  const none = { metaEntry: undefined, last: undefined, erased: undefined, commits: undefined };
-  return { meta, metaBytes, ...end, ...none };
+  return { ...emptyHead(meta, metaBytes, 0), ...end };
 }
 
 function readable(id: string, metaBytes: Uint8Array): Meta | undefined {

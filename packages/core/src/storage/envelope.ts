@@ -72,10 +72,11 @@ export interface Sealed {
   readonly crc: number;
 }
 
-/** The stored value for an envelope under a key. */
+/** The stored value for an envelope under a key. `keyCrc`: for who knows it already. */
 export function seal(
   key: Key,
   envelope: Omit<Envelope, "payload"> & { readonly payload: Uint8Array | Framed },
+  keyCrc: number = crc32OfKey(key),
 ): Sealed {
   const { batch, payload } = envelope;
   // Batches are many, and handed to the backend at once; records may be kept.
@@ -90,7 +91,7 @@ export function seal(
   }
   if (payload instanceof Framed) payload.writeTo(writer);
   else writer.raw(payload);
-  const crc = writer.checksum(crc32OfKey(key));
+  const crc = writer.checksum(keyCrc);
   return { bytes: writer.uint32(crc).finish(), crc };
 }
 

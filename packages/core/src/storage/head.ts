@@ -22,6 +22,8 @@ export interface Head {
   metaBytes: Uint8Array | undefined;
   /** The two with their key, as commits expect them: made when first needed. */
   metaEntry: Expectation | undefined;
+  /** Checksum of the keys of its batches without their clocks: made when first needed. */
+  eventsCrc: number | undefined;
   clock: number;
   /** Totals and chain values of the last batch. */
   logBytes: number;
@@ -168,6 +170,7 @@ function headAfter(meta: Meta, metaBytes: Uint8Array | undefined, last: StoredBa
     meta,
     metaBytes,
     metaEntry: undefined,
+    eventsCrc: undefined,
     clock: last.end,
     logBytes: last.logBytes,
     time: last.time,
@@ -179,11 +182,13 @@ function headAfter(meta: Meta, metaBytes: Uint8Array | undefined, last: StoredBa
   };
 }
 
-function emptyHead(meta: Meta | undefined, metaBytes: Uint8Array | undefined, clock: number): Head {
+/** Of a document of whose log nothing is known, or nothing is there. */
+export function emptyHead(meta: Meta | undefined, metaBytes: Uint8Array | undefined, clock: number): Head {
   return {
     meta,
     metaBytes,
     metaEntry: undefined,
+    eventsCrc: undefined,
     clock,
     logBytes: 0,
     time: 0,

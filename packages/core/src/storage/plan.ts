@@ -8,6 +8,7 @@ import { fromHex, toHex } from "../base/bytes.js";
 import { CoppiceError, said } from "../base/errors.js";
 import type { Batch, Entry } from "../contract/backend.js";
 import { binaryCodec, Framed } from "../contract/codec.js";
+import { crc32OfKey, crc32OfSeq } from "../contract/keys.js";
 import type { AnyModel } from "../contract/model.js";
 import { commitIdTime, newCommitId } from "./commit-id.js";
 import { type Context, modelOf } from "./context.js";
@@ -193,6 +194,7 @@ export class Plan {
   build(): void {
     const head = this.#head;
     head.metaEntry ??= { key: metaKey(this.#id), value: head.metaBytes };
+    head.eventsCrc ??= crc32OfKey(["events", this.#id]);
     const after = copyOf(head);
     after.time = Math.max(this.#now, head.time);
     let put: readonly Entry[] = NONE;
@@ -208,7 +210,7 @@ export class Plan {
       const key = after.clock === head.clock ? first : eventsKey(this.#id, after.clock);
       const payload = payloadOf(this.#model!, this.#id, draft.events);
       if (draft.chosen) after.chosenTime = Math.max(after.chosenTime, commitIdTime(draft.commitId));
-      const { bytes, crc } = seal(key, {
+      const envelope = {
         count: draft.events.length,
         logBytes: after.logBytes + payload.length,
         time: after.time,
@@ -222,7 +224,8 @@ export class Plan {
           info: draft.info,
           lost: false,
         },
-      });
+      };
+      const { bytes, crc } = seal(key, envelope, crc32OfSeq(head.eventsCrc, after.clock));
       put = added(put, { key, value: bytes });
       after.last = after.clock;
       after.clock += draft.events.length;
@@ -383,8 +386,22 @@ export class Plan {
 
 /** Field by field: an engine takes several times as long to copy what it is not told. */
 function copyOf(head: Head): Head {
-  const { meta, metaBytes, metaEntry, clock, logBytes, time, crc, chosenTime, last, erased, commits } = head;
-  return { meta, metaBytes, metaEntry, clock, logBytes, time, crc, chosenTime, last, erased, commits };
+  const { meta, metaBytes, metaEntry, eventsCrc, clock, logBytes, time } = head;
+  const { crc, chosenTime, last, erased, commits } = head;
+  return {
+    meta,
+    metaBytes,
+    metaEntry,
+    eventsCrc,
+    clock,
+    logBytes,
+    time,
+    crc,
+    chosenTime,
+    last,
+    erased,
+    commits,
+  };
 }
 
 function payloadOf(model: AnyModel, id: string, events: readonly unknown[]): Uint8Array | Framed {

@@ -14,7 +14,7 @@ import {
 } from "coppice";
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { crc32OfKey } from "../../src/contract/keys.js";
+import { crc32OfKey, crc32OfSeq } from "../../src/contract/keys.js";
 
 const isWellFormed = (text: string) => !/\p{Surrogate}/u.test(text);
 const seed = 20_260_103;
@@ -59,6 +59,10 @@ function naiveOrder(a: Key, b: Key): number {
 test("[BK4] the checksum of a key is that of its encoded bytes, whatever was encoded before", () => {
   const any = fc.oneof(key(), fc.tuple(space(), fc.string({ minLength: 120, maxLength: 136 }), number()));
   check(fc.property(any, (a) => void expect(crc32OfKey(a)).toBe(crc32(encodeKey(a)))));
+  const continued = ([space, id]: Key, seq: number) => {
+    expect(crc32OfSeq(crc32OfKey([space, id]), seq)).toBe(crc32(encodeKey([space, id, seq])));
+  };
+  check(fc.property(any, number(), continued));
 });
 
 test("[BK4] encoded keys and compareKeys order like space, UTF-8 bytes of the id, seq, part", () => {
