@@ -143,10 +143,13 @@ async function examine(
   return { ...(await examineLive(context, folder, nothing, meta, signal)), garbageKeys };
 }
 
-/** Whether anything is stored under the id besides meta and what was set aside. */
-export async function hasRecords(context: Context, id: string): Promise<boolean> {
+/** Whether anything is stored under the id besides meta and what was set aside; or so, behind this clock. */
+export async function hasRecords(context: Context, id: string, behind?: number): Promise<boolean> {
   for (const space of SPACES) {
-    for await (const page of context.guard.scan({ space, id }, { limit: 1, values: false })) {
+    // A batch has the clock before its first event.
+    const after = space === "events" ? 0 : 1;
+    const range = behind === undefined ? { space, id } : { space, id, from: behind + after };
+    for await (const page of context.guard.scan(range, { limit: 1, values: false })) {
       if (page.length > 0) return true;
     }
   }

@@ -274,10 +274,17 @@ async function hide(
   }
 }
 
-/** Of a document that has lost its meta and its log: what is left of it has to go as well. */
+/**
+ * Of a document that has lost its meta, of which that of an earlier life may have come to light: what is left
+ * of it has to go as well. And what a deletion that was cut off had behind its clock.
+ */
 async function headOfRest(context: Context, id: string, head: Head): Promise<Head> {
-  const isRest = head.meta === undefined && (await hasRecords(context, id));
-  return isRest ? headBehind(context, id, undefined, undefined) : head;
+  const { meta, metaBytes } = head;
+  if (meta !== undefined && (meta.deleted === undefined || meta.incoming !== undefined)) return head;
+  // The sweep of a tombstone takes what lies before it.
+  const clock = metaBytes && meta?.deleted?.clock;
+  if (!(await hasRecords(context, id, clock))) return head;
+  return headBehind(context, id, meta && { ...meta, deleted: undefined }, metaBytes);
 }
 
 /** For a document that is to go, whose end or meta cannot be read. Rejects with `error` for others. */

@@ -126,6 +126,13 @@ describe("erase", () => {
       for (const key of backend.keys())
         if (["events", "meta"].includes(key[0]) && key[1] === "d") backend.deleteRaw(key);
     },
+    "the tombstone of an earlier life, in the place of meta": async (backend, storage) => {
+      await storage.delete("d");
+      const [before] = backend.dump().filter(({ key }) => key[0] === "meta" && key[1] === "d");
+      await storage.open("d", { recreate: true });
+      await storage.append("d", [naming("later")]);
+      backend.putRaw(before!.key, before!.value);
+    },
   };
   for (const [what, leave] of Object.entries(nothingTells)) {
     test(`[MV53] nor where nothing tells which these were: ${what}`, async () => {
@@ -133,9 +140,11 @@ describe("erase", () => {
         const [backend, env] = [simulatedBackend(), simulatedEnv(1, { autoAdvance: true })];
         const [before, copy] = [await open({ backend, env }), await open({ env })];
         await write(before, "d");
-        const { clock } = await before.append("d", [naming("e"), naming("f")]);
+        let { clock } = await before.append("d", [naming("e"), naming("f")]);
         await before.copyTo(copy);
         await leave(backend, before);
+        for (const [space, id, seq] of backend.keys())
+          if (space === "events" && id === "d") clock = Math.max(clock, seq! + 1);
         await before.close();
         const storage = await open({ backend, env, limits: { batchEventsMax: 1 } });
         const removed = await storage[how]("d");
@@ -152,7 +161,8 @@ describe("erase", () => {
     });
   }
 
-  test("[MV53] nothing of it is left behind the clock to which a repair has let it fall", async () => {
+  /** Its clock lies before a snapshot of it. */
+  async function fallen() {
     const backend = simulatedBackend();
     const first = await open({ backend });
     await write(first, "d");
@@ -168,11 +178,28 @@ describe("erase", () => {
     const storage = await open({ backend });
     expect((await storage.check({ repair: true })).clean).toBe(true);
     expect((await storage.info("d"))!.clock).toBeLessThan(at![2]!);
+    const left = () => backend.keys().filter(([space, id]) => id === "d" && space !== "quarantine");
+    return { backend, storage, left };
+  }
+
+  test("[MV53] nothing of it is left behind the clock to which a repair has let it fall", async () => {
+    const { storage, left } = await fallen();
     expect(await storage.delete("d")).toBe(true);
-    expect(backend.keys().filter(([space, id]) => id === "d" && space !== "quarantine")).toEqual([
-      ["meta", "d"],
-    ]);
+    expect(left()).toEqual([["meta", "d"]]);
     await clean(storage);
+  });
+
+  test("[MV55] nor by a deletion that died, and was repeated", async () => {
+    for (let died = true, operation = 0; died; operation++) {
+      const { backend, storage, left } = await fallen();
+      backend.crashAt(backend.operationCount + operation);
+      died = await backend.untilCrash(() => storage.delete("d"));
+      backend.heal();
+      const again = died ? await open({ backend }) : storage;
+      await again.delete("d");
+      expect(left()).toEqual([["meta", "d"]]);
+      await clean(again);
+    }
   });
 
   test("[MV53] though appends that fail of the damage are before it", async () => {
