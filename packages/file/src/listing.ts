@@ -91,10 +91,11 @@ function* framesOf(
       if (lost > 0) yield { file, position, bytes: lost, sequence: undefined, state: "damaged", records: [] };
       return;
     }
-    const next = findFrame(bytes, position + 8, limit, salt) ?? used;
-    // As opening takes it: where commits are not synced, a hole is what a loss of power tore.
-    const isTorn = kind === "torn" || (kind === "holed" && isLast && !syncs);
-    const state = isTorn ? "torn" : "damaged";
+    const next = findFrame(bytes, position + 8, limit, salt) ?? Math.max(used, end);
+    // As opening takes it: what the manifest knows was whole once; and where commits are not synced, a hole
+    // is what a loss of power tore.
+    const isTorn = kind === "torn" || (kind === "holed" && !syncs);
+    const state = isTorn && isLast && position >= end ? "torn" : "damaged";
     yield { file, position, bytes: next - position, sequence: undefined, state, records: [] };
     position = Math.max(next, position + 8);
   }

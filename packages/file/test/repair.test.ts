@@ -293,6 +293,20 @@ test("[FL30] commits that are zeros up to the end that the manifest knows are da
   }
 });
 
+test("[FL18] the half of a commit that is zeros, before the end that the manifest knows, is listed as damage", async () => {
+  const { disk } = await storeOf(60, true);
+  const frames = await framesOn(disk);
+  for (const file of new Set(frames.map((frame) => frame.file))) {
+    const { position, bytes: length } = frames.filter((frame) => frame.file === file).at(-1)!;
+    const end = position + length;
+    const image = changed(disk.image(), file, (bytes) => bytes.fill(0, end - 600, end));
+    const torn = () => new SimulatedDisk(new Map([...image].filter(([name]) => !name.endsWith(".hint"))));
+    await expect(linesOf(torn())).rejects.toMatchObject({ code: "CORRUPT" });
+    const listed = (await framesOn(torn())).filter(({ state }) => state !== "whole");
+    expect(listed, file).toMatchObject([{ file, position, state: "damaged" }]);
+  }
+});
+
 test("[FL30] a segment under a name that no manifest knows is set aside before it goes", async () => {
   const { disk } = await storeOf(60, true);
   const image = disk.image();
