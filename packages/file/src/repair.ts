@@ -156,7 +156,7 @@ class Repair {
     const sources = listed ? sourcesOf(manifest) : await this.#sourcesFound(names);
     const last = lastOf(sources);
     for (const source of sources) await this.#read(source, source === last, undefined);
-    if (manifest === undefined && sources.length === 0) {
+    if (manifest === undefined && sources.length === 0 && !names.includes(MANIFEST)) {
       throw new CoppiceError("UNAVAILABLE", "there is no file log in this directory");
     }
     const damaged = this.#damage.length > 0;
@@ -387,6 +387,9 @@ class Repair {
         copies.set(source.name, await setAside(this.#files, source.number, 0, bytes));
       }
       await this.#setUnknownAside(sources, names);
+      // Nothing else tells what it was.
+      if (manifest === undefined && sources.length === 0)
+        copies.set(MANIFEST, await this.#setManifestAside());
       await output.finish();
     } catch (error) {
       await output.abandon();
@@ -402,6 +405,15 @@ class Repair {
       if (number !== undefined && !kept.has(number)) await this.#files.remove(name);
     }
     await this.#files.syncNames();
+  }
+
+  async #setManifestAside(): Promise<string> {
+    const file = await this.#files.open(MANIFEST, "read");
+    try {
+      return await setAside(this.#files, 0, 0, await readFully(file, await file.size(), 0));
+    } finally {
+      file.close();
+    }
   }
 
   /** What cannot be told from a log that went on. */

@@ -119,6 +119,19 @@ test("[FL17] a lost or damaged manifest, and lost segments, are mended with what
   await expect(nothing).rejects.toMatchObject({ code: "UNAVAILABLE" });
 });
 
+test("[FL17] a damaged manifest without a segment is named, and set aside by a repair", async () => {
+  const { disk } = await storeOf(0, true);
+  const image = changed(disk.image(), "MANIFEST", (bytes) => bytes.fill(7, 20, 40));
+  const bad = new SimulatedDisk(image);
+  await expect(factoryOn(bad).open(simulatedEnv(2))).rejects.toMatchObject({ code: "CORRUPT" });
+  expect(await check(bad, false)).toMatchObject({ damage: [{ file: "MANIFEST" }], repaired: false });
+  expect(bad.image()).toEqual(image);
+  const { damage, repaired } = await check(bad, true);
+  expect(repaired).toBe(true);
+  expect(bad.image().get(damage[0]!.quarantine!)).toEqual(image.get("MANIFEST"));
+  expect(await linesOf(bad)).toEqual([]);
+});
+
 test("[FL17] a repair that is interrupted at any operation can be repeated", {
   timeout: 120_000,
 }, async () => {
