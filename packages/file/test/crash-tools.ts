@@ -7,12 +7,19 @@
  */
 
 import { createHash } from "node:crypto";
-import { type FileLogFactory, type FileLogOptions, fileLogBackend } from "@coppice/file";
+import {
+  type FileLogFactory,
+  type FileLogOptions,
+  fileLogBackend,
+  type ListedFrame,
+  listFrames,
+} from "@coppice/file";
 import { type CrashModel, type DiskImage, type DiskOperation, SimulatedDisk } from "@coppice/file/testing";
 import type { Backend, Batch, Entry } from "coppice";
 import { compareKeys, isCoppiceError, keyName, toHex } from "coppice";
 import { NaiveStore } from "coppice/conformance";
 import { type SeededRandom, seededRandom, simulatedEnv } from "coppice/testing";
+import { expect } from "vitest";
 import { entriesOf } from "../../../test/support/stores.js";
 import type { OpenFiles } from "../src/files.js";
 
@@ -366,4 +373,45 @@ export interface ExploreOptions {
   readonly each?: (image: DiskImage) => Promise<void>;
   /** The command that does the same again; by default that of a run of the laboratory. */
   readonly replay?: string;
+}
+
+/** A store of two documents with so many values each, and what a reader lists of it. */
+export async function storeOf(
+  count: number,
+  close: boolean,
+): Promise<{ disk: SimulatedDisk; lines: string[] }> {
+  const disk = new SimulatedDisk();
+  const backend = await factoryOn(disk, { mergeDeadRatioMin: 1 }).open(simulatedEnv(1));
+  const random = seededRandom(5);
+  for (let seq = 0; seq < count; seq++) {
+    const put = ["a", "b"].map((id) => ({ key: ["events", id, seq] as const, value: random.bytes(700) }));
+    await backend.commit({ put });
+  }
+  const lines = await dump(backend);
+  if (close) await backend.close();
+  return { disk, lines };
+}
+
+export function changed(image: DiskImage, name: string, change: (bytes: Uint8Array) => void): DiskImage {
+  const bytes = image.get(name)!.slice();
+  change(bytes);
+  return new Map([...image, [name, bytes]]);
+}
+
+export async function framesOn(disk: SimulatedDisk): Promise<ListedFrame[]> {
+  const frames: ListedFrame[] = [];
+  for await (const frame of listFrames("simulated", disk.files)) frames.push(frame);
+  return frames;
+}
+
+/** What a reader lists; then the store must take one commit more, and open again. */
+export async function linesOf(disk: SimulatedDisk): Promise<string[]> {
+  const backend = await factoryOn(disk).open(simulatedEnv(4));
+  const lines = await dump(backend);
+  await backend.commit({ put: [{ key: ["meta", "later"], value: new Uint8Array(3) }] });
+  await backend.close();
+  const again = await factoryOn(disk).open(simulatedEnv(5));
+  expect(await dump(again)).toHaveLength(lines.length + 1);
+  await again.close();
+  return lines;
 }
