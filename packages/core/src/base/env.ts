@@ -78,9 +78,14 @@ interface Immediate {
   setImmediate?: (callback: () => void) => unknown;
 }
 
-/** All that wait for one turn share one call back: many documents that append at once ask for many. */
-function turn(): (callback: () => void) => void {
-  const later = laterTurn();
+/**
+ * All that wait for the same `later` share one call back of it: many documents that append at once ask for
+ * many. One that throws stops none of the others; `thrown` makes it as uncaught as if it had had its own.
+ */
+export function together(
+  later: (run: () => void) => void,
+  thrown: (error: unknown) => void,
+): (callback: () => void) => void {
   let waiting: (() => void)[] = [];
   const run = () => {
     const due = waiting;
@@ -89,16 +94,22 @@ function turn(): (callback: () => void) => void {
       try {
         callback();
       } catch (error) {
-        // As uncaught as if it had had a turn of its own.
-        later(() => {
-          throw error;
-        });
+        thrown(error);
       }
     }
   };
   return (callback) => {
     if (waiting.push(callback) === 1) later(run);
   };
+}
+
+function turn(): (callback: () => void) => void {
+  const later = laterTurn();
+  return together(later, (error) =>
+    later(() => {
+      throw error;
+    }),
+  );
 }
 
 function laterTurn(): (callback: () => void) => void {

@@ -19,7 +19,7 @@
  * it.
  */
 
-import type { Env } from "./env.js";
+import { type Env, together } from "./env.js";
 import { TURNLESS_MS_MAX } from "./turns.js";
 
 /** Fewer than these are not cut off from those behind them; and so many more until it is looked again. */
@@ -34,25 +34,10 @@ const [CUT_PART, AHEAD_PART] = [1 / 2, 1 / 3];
 const COMMIT_MS_MIN = 0.1;
 
 const RESOLVED = Promise.resolve();
-/** All that wait for promise reactions share one: many documents that append at once would need many. */
-let waiting: (() => void)[] = [];
-
-function afterReactions(callback: () => void): void {
-  if (waiting.push(callback) === 1) void RESOLVED.then(runWaiting);
-}
-
-function runWaiting(): void {
-  const due = waiting;
-  waiting = [];
-  for (const callback of due) {
-    try {
-      callback();
-    } catch (error) {
-      // As uncaught as if it had had a reaction of its own.
-      void Promise.reject(error);
-    }
-  }
-}
+const afterReactions = together(
+  (run) => void RESOLVED.then(run),
+  (error) => void Promise.reject(error),
+);
 
 export class Gathering {
   readonly #env: Env;
