@@ -20,7 +20,7 @@ export interface Head {
   /** `undefined`: the id was never used. With `deleted` set: a tombstone. */
   meta: Meta | undefined;
   metaBytes: Uint8Array | undefined;
-  /** The two with their key, as commits expect them: made when first needed. */
+  /** `metaBytes` with its key, as commits expect it: made when first needed. */
   metaEntry: Expectation | undefined;
   /** Checksum of the keys of its batches without their clocks: made when first needed. */
   eventsCrc: number | undefined;
