@@ -30,6 +30,18 @@ function counting(inner: BackendFactory) {
   return { count, backend };
 }
 
+/** Two stores whose target, which counts, has what damage had set aside of the document in the source. */
+async function afterDamage() {
+  const [source, target] = [simulatedBackend({ seed: 1 }), simulatedBackend({ seed: 2 })];
+  const { count, backend } = counting(target);
+  const [from, to] = [await open(source, 1), await open(backend, 2)];
+  await write(from, SECRET, "abc");
+  source.flip(["events", SECRET, 1], 40);
+  expect((await from.check({ repair: true })).quarantined).toBe(1);
+  await from.copyTo(to);
+  return { from, to, target, count };
+}
+
 for (const how of ["is stopped", "finds no room"] as const) {
   test(`[MV48] what a copy had staged when it ${how}, and was then erased, leaves the files`, async () => {
     const [from, target] = [await open(simulatedBackend({ seed: 1 }), 1), simulatedBackend({ seed: 2 })];
@@ -134,14 +146,7 @@ test("[MV48] a copy that is killed at any operation over what the target had era
 
 for (const options of [{}, { prefix: SECRET }]) {
   test(`[MV48] what the target has deleted later than its source has erased it, once ${JSON.stringify(options)}`, async () => {
-    const source = simulatedBackend({ seed: 1 });
-    const [from, target] = [await open(source, 1), simulatedBackend({ seed: 2 })];
-    const { count, backend } = counting(target);
-    const to = await open(backend, 2);
-    await write(from, SECRET, "abc");
-    source.flip(["events", SECRET, 1], 40);
-    await from.check({ repair: true });
-    await from.copyTo(to);
+    const { from, to, target, count } = await afterDamage();
     await write(to, SECRET, "own");
     await to.delete(SECRET);
     await from.erase(SECRET);
@@ -194,14 +199,8 @@ const SINCE: readonly [string, (from: Storage) => Promise<unknown>][] = [
 for (const [how, renew] of RENEWALS) {
   for (const [what, since] of SINCE) {
     test(`[MV49] of an erased document that ${how} began anew and that ${what} nothing is left of the old one`, async () => {
-      const source = simulatedBackend({ seed: 1 });
-      const [from, target] = [await open(source, 1), simulatedBackend({ seed: 2 })];
-      const { count, backend } = counting(target);
-      const to = await open(backend, 2);
+      const { from, to, target, count } = await afterDamage();
       await write(from, "other", LONG);
-      await write(from, SECRET, "abc");
-      source.flip(["events", SECRET, 1], 40);
-      expect((await from.check({ repair: true })).quarantined).toBe(1);
       await from.copyTo(to);
       expect((await to.check()).quarantined).toBe(1);
       await from.erase(SECRET);
@@ -219,13 +218,7 @@ for (const [how, renew] of RENEWALS) {
 }
 
 test("[MV49] nor where a copy had brought the deletion of the old one before it was erased", async () => {
-  const source = simulatedBackend({ seed: 1 });
-  const [from, target] = [await open(source, 1), simulatedBackend({ seed: 2 })];
-  const to = await open(target, 2);
-  await write(from, SECRET, "abc");
-  source.flip(["events", SECRET, 1], 40);
-  await from.check({ repair: true });
-  await from.copyTo(to);
+  const { from, to, target } = await afterDamage();
   await from.delete(SECRET);
   await from.copyTo(to);
   await from.erase(SECRET);
@@ -402,14 +395,7 @@ for (const since of ["is there", "was deleted"] as const) {
 
 for (const replace of [false, true]) {
   test(`[MV49] nor where the target has deleted it later than the source its new one, with replace: ${replace}`, async () => {
-    const source = simulatedBackend({ seed: 1 });
-    const [from, target] = [await open(source, 1), simulatedBackend({ seed: 2 })];
-    const { count, backend } = counting(target);
-    const to = await open(backend, 2);
-    await write(from, SECRET, "abc");
-    source.flip(["events", SECRET, 1], 40);
-    expect((await from.check({ repair: true })).quarantined).toBe(1);
-    await from.copyTo(to);
+    const { from, to, target, count } = await afterDamage();
     await write(to, SECRET, "own, and longer");
     const { clock } = (await to.info(SECRET))!;
     await to.delete(SECRET);
