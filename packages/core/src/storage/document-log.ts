@@ -416,7 +416,7 @@ export class DocumentLog {
           events: head.clock - before.clock,
           bytes: head.logBytes - before.logBytes,
           clock: head.clock,
-          queuedMs: env.elapsed() - plan.queuedAt,
+          queuedMs: plan.queuedAt === 0 ? 0 : env.elapsed() - plan.queuedAt,
         }),
       );
     }

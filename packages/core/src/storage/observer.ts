@@ -9,7 +9,10 @@ import type { Env } from "../base/env.js";
 import type { CoppiceError } from "../base/errors.js";
 
 export interface Observer {
-  /** Events of one document became durable. `queuedMs` is the whole wait of the oldest of them. */
+  /**
+   * Events of one document became durable. `queuedMs` is the whole wait of the oldest of them; 0, when the
+   * observer had no `append` yet when that began.
+   */
   append?(fact: { id: string; events: number; bytes: number; clock: number; queuedMs: number }): void;
   /** One commit of the backend, of one or many documents. */
   commit?(fact: { operations: number; bytes: number; durationMs: number; error: unknown }): void;

@@ -1,4 +1,4 @@
-import { DocumentStorage, memoryBackend, never, type StorageOptions } from "coppice";
+import { DocumentStorage, memoryBackend, never, type Observer, type StorageOptions } from "coppice";
 import { type Operation, simulatedBackend } from "coppice/testing";
 import { describe, expect, test } from "vitest";
 import { add, nameSet, naming } from "../../../../test/support/oracle-model.js";
@@ -420,6 +420,18 @@ describe("observer", () => {
     expect(told.get("snapshot")?.[0]).toMatchObject({ id: "d", clock: 3 });
     expect(told.get("compact")?.[0]).toMatchObject({ id: "d", outcome: "compacted", eventsTrimmed: 3 });
     expect(told.get("held")?.[0]).toMatchObject({ id: "d", clock: 1 });
+    await storage.close();
+  });
+
+  test("[ST50] an observer that gets its callback later is told no wait that nobody measured", async () => {
+    const waits: number[] = [];
+    const observer: Observer = {};
+    const storage = await open({ observer });
+    const early = storage.append("d", [naming("a")]);
+    observer.append = ({ queuedMs }) => waits.push(queuedMs);
+    await early;
+    await storage.append("d", [naming("b")]);
+    expect(waits).toEqual([0, expect.any(Number)]);
     await storage.close();
   });
 
