@@ -11,7 +11,6 @@
 
 import { isCoppiceError } from "../base/errors.js";
 import type { Batch, Deletion, Entry, Expectation, Key, Range, ScanOptions } from "../contract/backend.js";
-import { hasRecords } from "./check-document.js";
 import { type Gap, scanAround } from "./check-unreadable.js";
 import type { Context } from "./context.js";
 import type { CopyOptions } from "./copy.js";
@@ -23,6 +22,7 @@ import { Fields, type Meta, metaKey, unpackRecord } from "./meta.js";
 import { assertAsLeft, type Ends } from "./mirror.js";
 import { reclaimDueEntry } from "./reclaim-due.js";
 import { sweep } from "./snapshots.js";
+import { hasRecords } from "./stages.js";
 import { tagsKey } from "./tag-index.js";
 import { ERASED_SPACE, erasedKey, readErased, unsealErased } from "./tombstone.js";
 

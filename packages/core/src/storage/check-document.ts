@@ -27,7 +27,7 @@ import type { Context } from "./context.js";
 import type { Folder } from "./folding.js";
 import { eventsKey, type Meta, metaKey, type SnapshotRef, snapshotKey, unsealMeta } from "./meta.js";
 import { findGarbage } from "./snapshots.js";
-import { SPACES, stageKey } from "./stages.js";
+import { hasRecords, SPACES, stageKey } from "./stages.js";
 import { furthest, tagsKey } from "./tag-index.js";
 
 export type { Finding } from "./check-log.js";
@@ -141,19 +141,6 @@ async function examine(
     return { ...nothing, ...(await examineTombstone(context, id, meta.deleted.clock)), garbageKeys };
   }
   return { ...(await examineLive(context, folder, nothing, meta, signal)), garbageKeys };
-}
-
-/** Whether anything is stored under the id besides meta and what was set aside; or so, behind this clock. */
-export async function hasRecords(context: Context, id: string, behind?: number): Promise<boolean> {
-  for (const space of SPACES) {
-    // A batch has the clock before its first event.
-    const after = space === "events" ? 0 : 1;
-    const range = behind === undefined ? { space, id } : { space, id, from: behind + after };
-    for await (const page of context.guard.scan(range, { limit: 1, values: false })) {
-      if (page.length > 0) return true;
-    }
-  }
-  return false;
 }
 
 async function countGarbage(context: Context, id: string, meta: Meta): Promise<number> {

@@ -14,7 +14,7 @@ import { isCoppiceError } from "../base/errors.js";
 import type { Key } from "../contract/backend.js";
 import type { AnyModel } from "../contract/model.js";
 import { rebuildArchive } from "./check-archive.js";
-import { type Examination, hasRecords } from "./check-document.js";
+import type { Examination } from "./check-document.js";
 import { type FoundBatch, findBatches } from "./check-log.js";
 import { readsState, stageKeys } from "./check-snapshots.js";
 import type { Context } from "./context.js";
@@ -22,7 +22,7 @@ import { unseal } from "./envelope.js";
 import { type Folder, restoresTo } from "./folding.js";
 import { type Meta, type SnapshotRef, unsealNameless } from "./meta.js";
 import { Moved, openBatch, readSnapshot, readSnapshotRecord } from "./reader.js";
-import { partOf, type StageSpace, stageOf } from "./stages.js";
+import { hasRecords, partOf, type StageSpace, stageOf } from "./stages.js";
 import { decodeBatch } from "./state.js";
 
 interface Candidate {

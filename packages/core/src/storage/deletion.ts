@@ -20,7 +20,6 @@
 import { toHex } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { Entry, Expectation } from "../contract/backend.js";
-import { hasRecords } from "./check-document.js";
 import type { Context } from "./context.js";
 import { COPIED_SPACE, copiedKey } from "./copy-mark.js";
 import type { DocumentLog } from "./document-log.js";
@@ -29,7 +28,7 @@ import { emptyHead, type Head } from "./head.js";
 import { emptyMeta, eventsKey, type Meta, metaKey, sealMeta, unsealMeta } from "./meta.js";
 import { reclaimDueEntry } from "./reclaim-due.js";
 import { sweep } from "./snapshots.js";
-import { SPACES } from "./stages.js";
+import { hasRecords, SPACES } from "./stages.js";
 import { taggedClock, tagsKey } from "./tag-index.js";
 import { erasedKey, readErased, sealErased } from "./tombstone.js";
 

@@ -31,6 +31,19 @@ export type StageSpace = "snapshot" | "tagged" | "archive";
 /** The spaces, besides meta and the quarantine, in which a document has keys. */
 export const SPACES: readonly string[] = ["events", "snapshot", "held", "tags", "tagged", "archive"];
 
+/** Whether anything is stored under the id besides meta and what was set aside; or so, behind this clock. */
+export async function hasRecords(context: Context, id: string, behind?: number): Promise<boolean> {
+  for (const space of SPACES) {
+    // A batch has the clock before its first event.
+    const after = space === "events" ? 0 : 1;
+    const range = behind === undefined ? { space, id } : { space, id, from: behind + after };
+    for await (const page of context.guard.scan(range, { limit: 1, values: false })) {
+      if (page.length > 0) return true;
+    }
+  }
+  return false;
+}
+
 export interface StageRef {
   readonly clock: number;
   readonly stage: number;
