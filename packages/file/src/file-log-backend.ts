@@ -242,7 +242,7 @@ class FileLog implements Backend {
     try {
       if (!create && !(await files.list()).includes(MANIFEST)) throw absent(directory);
       if (!(await files.lock(LOCK))) throw locked(directory);
-      const found = await recover(files, { create, syncs, random: (byteCount) => env.random(byteCount) });
+      const found = await recover(files, { create, syncs, env });
       const log = new FileLog(settings, env, files, found);
       log.#merger.wake();
       return log;

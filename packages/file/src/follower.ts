@@ -15,7 +15,7 @@
 import { type Backend, CoppiceError, type Env, isCoppiceError, type Traits } from "coppice";
 import { LOCK, readFully, type StoreFiles } from "./files.js";
 import { FRAME_HEADER_BYTES, frameBytes, readHeader } from "./frame.js";
-import { type RecordVisitor, readHint, visitHint } from "./hints.js";
+import { type RecordVisitor, readHint, replayHint } from "./hints.js";
 import { MANIFEST, type Manifest, readManifest, type SegmentRow } from "./manifest.js";
 import {
   damaged,
@@ -28,7 +28,7 @@ import {
 import { type FileLogStats, statsOf } from "./stats.js";
 import { StoreReader, scanPages } from "./store-reader.js";
 import { StoreState } from "./store-state.js";
-import { type Walked, walkFrames } from "./tail.js";
+import { type Walked, walkFrames, walkInTurns } from "./tail.js";
 
 /**
  * The store is read anew when the files that only we still need are larger than this part of the listed
@@ -82,7 +82,7 @@ export class Follower implements Backend {
     readBytesMax: number,
   ): Promise<Follower> {
     const shares = await files.share(LOCK);
-    const view = await load(files, readBytesMax);
+    const view = await load(files, env, readBytesMax);
     const durability = view.state.syncs ? "power" : "process";
     return new Follower({ ...traits, durability }, files, env, readBytesMax, view, shares);
   }
@@ -177,7 +177,7 @@ export class Follower implements Backend {
 
   async #load(): Promise<StoreReader> {
     const { state } = this.#view;
-    const view = await load(this.#files, this.#readBytesMax);
+    const view = await load(this.#files, this.#env, this.#readBytesMax);
     this.#view = view;
     this.#loadedFrom = view.manifestIdentity;
     void state.retire();
@@ -274,14 +274,14 @@ function readOnly(): CoppiceError {
 }
 
 /** Reads the store; begins anew when a merge takes files away under it. */
-async function load(files: StoreFiles, readBytesMax: number): Promise<View> {
+async function load(files: StoreFiles, env: Env, readBytesMax: number): Promise<View> {
   for (let tries = 1; ; tries++) {
     const manifestIdentity = files.identityOf(MANIFEST);
     const manifest = await readManifest(files);
     const state = new StoreState(manifest, manifest.syncs);
     try {
       for (const [index, row] of manifest.segments.entries()) {
-        await loadSegment(files, state, row, index === manifest.segments.length - 1);
+        await loadSegment(files, state, row, index === manifest.segments.length - 1, env);
       }
       return { state, reader: new StoreReader(state, readBytesMax), manifestIdentity };
     } catch (error) {
@@ -296,20 +296,21 @@ async function loadSegment(
   state: StoreState,
   row: SegmentRow,
   last: boolean,
+  env: Env,
 ): Promise<void> {
   const { segment, header } = await openSegment(files, row, state.store, "read");
   state.addSegment(segment);
   state.segments = [...state.segments, segment];
   const hint = last ? undefined : await readHint(files, segment);
   if (hint !== undefined) {
-    visitHint(hint, (...record) => state.replay(segment, ...record));
+    await replayHint(hint, (...record) => state.replay(segment, ...record), env);
     return;
   }
   const replay: RecordVisitor = (...record) => state.replay(segment, ...record);
   const bytes = await readFully(segment.file, last ? segment.bytes : row.end, 0);
   const start = { end: SEGMENT_HEADER_BYTES, sequence: header.sequence, chain: header.chain };
   const limit = last ? Number.POSITIVE_INFINITY : row.end;
-  const walked = walkFrames(asBuffer(bytes), 0, start, segment.salt, replay, limit);
+  const walked = await walkInTurns(env, asBuffer(bytes), start, segment.salt, replay, limit);
   const whole = last ? walked.end >= row.end : walked.end === row.end && walked.chain === row.chain;
   if (!whole) throw damaged("is damaged before its end", segmentName(row.number), walked.end);
   if (last) advance(state, segment, walked);

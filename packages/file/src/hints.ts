@@ -22,7 +22,7 @@
  * | 16     | of a deleted range: its bounds, as in a frame                             |
  */
 
-import { crc32 } from "coppice";
+import { crc32, type Env } from "coppice";
 import { readFully, type StoreFiles, writeFully } from "./files.js";
 import { DELETE_RANGE, getUint64, PUT, RANGE_BYTES, setUint64, unfilled, viewOf } from "./frame.js";
 import { keyBytes, putKey } from "./key-names.js";
@@ -31,6 +31,8 @@ import { hintName, type Segment } from "./segment.js";
 const MAGIC = "copphnt1";
 const HEADER_BYTES = 28;
 const RECORD_BYTES = 11;
+/** Replayed in one turn of the event loop: some milliseconds. */
+const STEP_BYTES = 256 * 1024;
 
 export class HintWriter {
   #bytes: Uint8Array = unfilled(16 * 1024);
@@ -149,8 +151,16 @@ export type RecordVisitor = (
   to: number,
 ) => void;
 
-export function visitHint(hint: Buffer, visit: RecordVisitor): void {
-  for (let at = HEADER_BYTES; at < hint.length; ) {
+/** Visits the records from there on, in so many bytes; returns where to go on, or the end. */
+export function visitHint(
+  hint: Buffer,
+  visit: RecordVisitor,
+  from: number = HEADER_BYTES,
+  bytesMax: number = hint.length,
+): number {
+  const last = Math.min(hint.length, from + bytesMax);
+  let at = from;
+  while (at < last) {
     const type = hint[at]!;
     const keyStart = at + RECORD_BYTES;
     const keyEnd = keyStart + hint.readUInt16LE(at + 1);
@@ -172,5 +182,15 @@ export function visitHint(hint: Buffer, visit: RecordVisitor): void {
     } else {
       visit(type, hint, keyStart, keyEnd, valueBytes, position, 0, 0);
     }
+  }
+  return at;
+}
+
+/** Visits all records, and lets the event loop turn between its steps. */
+export async function replayHint(hint: Buffer, visit: RecordVisitor, env: Env): Promise<void> {
+  let at = visitHint(hint, visit, HEADER_BYTES, STEP_BYTES);
+  while (at < hint.length) {
+    await new Promise<void>((resolve) => env.turn(resolve));
+    at = visitHint(hint, visit, at, STEP_BYTES);
   }
 }

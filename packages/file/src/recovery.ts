@@ -12,10 +12,10 @@
  *   acknowledged.
  */
 
-import { CoppiceError, toHex } from "coppice";
+import { CoppiceError, type Env, toHex } from "coppice";
 import { readFully, type StoreFiles, writeFully } from "./files.js";
 import { FRAME_HEADER_BYTES, isZero } from "./frame.js";
-import { HintWriter, type RecordVisitor, readHint, visitHint } from "./hints.js";
+import { HintWriter, type RecordVisitor, readHint, replayHint } from "./hints.js";
 import {
   MANIFEST,
   type Manifest,
@@ -37,14 +37,14 @@ import {
   segmentName,
 } from "./segment.js";
 import { StoreState } from "./store-state.js";
-import { judgeTail, walkFrames } from "./tail.js";
+import { judgeTail, type Walked, walkInTurns } from "./tail.js";
 
 export interface RecoveryOptions {
   readonly create: boolean;
   readonly syncs: boolean;
   /** Read frames also where a hint would do. */
   readonly verify?: boolean;
-  readonly random: (byteCount: number) => Uint8Array;
+  readonly env: Env;
 }
 
 /** What opening found beside the ordinary. */
@@ -101,7 +101,7 @@ async function isWritten(files: StoreFiles, manifest: Manifest, isNeeded: boolea
 async function createStore(
   files: StoreFiles,
   names: readonly string[],
-  { create, syncs, random }: RecoveryOptions,
+  { create, syncs, env }: RecoveryOptions,
 ): Promise<Manifest> {
   if (names.some((name) => numberOf(name)?.kind === "seg")) {
     throw new CoppiceError("CORRUPT", "the file log has lost its manifest", { details: { file: MANIFEST } });
@@ -111,7 +111,7 @@ async function createStore(
     throw new CoppiceError("UNAVAILABLE", what);
   }
   if (!create) throw new CoppiceError("UNAVAILABLE", "there is no file log in this directory");
-  const store = toHex(random(16));
+  const store = toHex(env.random(16));
   const manifest = { format: 1, store, generation: 1, nextNumber: 1, sequence: 0, syncs, segments: [] };
   await writeManifest(files, manifest);
   return manifest;
@@ -133,30 +133,29 @@ async function replayAll(
     state.addSegment(segment);
     const hint = active || options.verify ? undefined : await readHint(files, segment);
     if (hint !== undefined) {
-      visitHint(hint, (...record) => state.replay(segment, ...record));
+      await replayHint(hint, (...record) => state.replay(segment, ...record), options.env);
       continue;
     }
     segmentsScanned++;
     const start = { end: SEGMENT_HEADER_BYTES, sequence: header.sequence, chain: header.chain };
-    if (active) tornBytes = await replayActive(files, segment, state, start, row, manifest);
-    else await replaySealed(segment, state, start, row);
+    if (active) tornBytes = await replayActive(files, segment, state, start, row, manifest, options.env);
+    else await replaySealed(segment, state, start, row, options.env);
   }
   state.segments = opened;
   state.noteDurable();
   return { tornBytes, segmentsScanned };
 }
 
-type Start = { end: number; sequence: number; chain: number };
-
 async function replaySealed(
   segment: Segment,
   state: StoreState,
-  start: Start,
+  start: Walked,
   row: SegmentRow,
+  env: Env,
 ): Promise<void> {
   const bytes = await readSegment(segment, row.end);
   const replay: RecordVisitor = (...record) => state.replay(segment, ...record);
-  const { end, chain } = walkFrames(bytes, 0, start, segment.salt, replay, row.end);
+  const { end, chain } = await walkInTurns(env, bytes, start, segment.salt, replay, row.end);
   if (end !== row.end || chain !== row.chain) {
     throw damaged("is damaged before its end", segmentName(segment.number), end);
   }
@@ -167,14 +166,15 @@ async function replayActive(
   files: StoreFiles,
   segment: Segment,
   state: StoreState,
-  start: Start,
+  start: Walked,
   row: SegmentRow,
   manifest: Manifest,
+  env: Env,
 ): Promise<number> {
   const bytes = await readSegment(segment, segment.bytes);
   const hint = new HintWriter();
   const replay = recordsInto(state, segment, hint);
-  const { end, sequence, chain } = walkFrames(bytes, 0, start, segment.salt, replay);
+  const { end, sequence, chain } = await walkInTurns(env, bytes, start, segment.salt, replay);
   const { kind, used } = judgeTail(bytes, end, segment.salt);
   const name = segmentName(segment.number);
   if (end < row.end) throw damaged("is damaged before the end that the manifest knows", name, end);

@@ -1,7 +1,7 @@
 /**
  * Reading the frames of a segment, and judging what follows the last good one: a clean end, a commit that a
- * crash tore, or damage. Pure; the rules are those of etcd's log (a sector of zeros was never written) and
- * a few more.
+ * crash tore, or damage. Without I/O; the rules are those of etcd's log (a sector of zeros was never
+ * written) and a few more.
  *
  * | after the last good frame                                                    | verdict |
  * | ----------------------------------------------------------------------------- | ------- |
@@ -17,6 +17,7 @@
  * takes it leaves zeros, so other bytes that do not check prove damage there as well.
  */
 
+import type { Env } from "coppice";
 import {
   DELETE_RANGE,
   endsEarly,
@@ -31,6 +32,9 @@ import {
   ZERO_BLOCK_BYTES,
 } from "./frame.js";
 import type { RecordVisitor } from "./hints.js";
+
+/** Replayed in one turn of the event loop: some milliseconds. */
+const STEP_BYTES = 1024 * 1024;
 
 export interface Walked {
   /** Where the good frames end. */
@@ -64,6 +68,25 @@ export function walkFrames(
     chain = header.chain;
   }
   return { end, sequence, chain };
+}
+
+/** `walkFrames` of a whole segment, which lets the event loop turn between its steps. */
+export async function walkInTurns(
+  env: Env,
+  bytes: Buffer,
+  start: Walked,
+  salt: number,
+  visit: RecordVisitor,
+  limit: number = Number.POSITIVE_INFINITY,
+): Promise<Walked> {
+  let from = start;
+  for (;;) {
+    const step = Math.min(limit, from.end + STEP_BYTES);
+    const to = walkFrames(bytes, 0, from, salt, visit, step);
+    if (to.end < step || to.end >= limit) return to;
+    from = to;
+    await new Promise<void>((resolve) => env.turn(resolve));
+  }
 }
 
 export function visitRecord(bytes: Buffer, record: RecordView, visit: RecordVisitor): void {

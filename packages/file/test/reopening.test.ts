@@ -22,6 +22,17 @@ async function linesOf(disk: SimulatedDisk, durability: "power" | "process" = "p
   return lines;
 }
 
+const segmentsOn = (disk: SimulatedDisk) =>
+  [...disk.image().keys()].filter((name) => name.endsWith(".seg")).length;
+
+/** So often opening is to pause in the files whose names end so. */
+const pauses = (image: DiskImage, end: string, stepBytes: number) =>
+  [...image]
+    .filter(([name]) => name.endsWith(end))
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .slice(0, 4)
+    .reduce((sum, [, bytes]) => sum + Math.floor((0.9 * bytes.length) / stepBytes), 0);
+
 /** What a loss of power may leave while a commit is written. */
 async function tornImages(random: SeededRandom, durability: "power" | "process"): Promise<DiskImage[]> {
   const disk = new SimulatedDisk();
@@ -209,3 +220,42 @@ test("[FL37] also where what it has replaced was written by a repair, and nothin
 function withoutManifest(image: DiskImage): DiskImage {
   return new Map([...image].filter(([name]) => name !== "MANIFEST"));
 }
+
+test("[FL39] opening a large store lets the event loop turn, with hints and without", async () => {
+  const disk = new SimulatedDisk();
+  const backend = await factoryOn(disk, { segmentBytesMax: 16 * 1024 * 1024 }).open(simulatedEnv(1));
+  let seq = 0;
+  // Of long keys there are large hints.
+  const id = "d".repeat(500);
+  while (segmentsOn(disk) < 6) {
+    const put = Array.from({ length: 1000 }, () => ({
+      key: ["events", id, seq++] as const,
+      value: new Uint8Array([seq]),
+    }));
+    await backend.commit({ put });
+  }
+  const lines = await dump(backend);
+  await backend.close();
+  const image = disk.image();
+  const hintless = new Map([...image].filter(([name]) => !name.endsWith(".hint")));
+  for (const [files, least] of [
+    [image, pauses(image, ".hint", 256 * 1024)],
+    [hintless, pauses(image, ".seg", 1024 * 1024)],
+  ] as const) {
+    expect(least).toBeGreaterThan(3);
+    for (const readOnly of [true, false]) {
+      let turns = 0;
+      const env = simulatedEnv(2);
+      const opened = await factoryOn(new SimulatedDisk(files), { readOnly }).open({
+        ...env,
+        turn: (callback) => {
+          turns++;
+          env.turn(callback);
+        },
+      });
+      expect(turns).toBeGreaterThanOrEqual(least);
+      expect(await dump(opened)).toEqual(lines);
+      await opened.close();
+    }
+  }
+});
