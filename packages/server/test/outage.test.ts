@@ -2,7 +2,18 @@
 
 import { simulatedBackend } from "coppice/testing";
 import { afterEach, expect, test } from "vitest";
-import { cleanUp, connect, type RunOptions, run, storedText, synced, until } from "./support.js";
+import {
+  cleanUp,
+  connect,
+  message,
+  RawClient,
+  type RunOptions,
+  run,
+  storedText,
+  synced,
+  typed,
+  until,
+} from "./support.js";
 
 afterEach(cleanUp);
 
@@ -81,4 +92,48 @@ test("[SV89] an outage is told once, with its reason and its end, however often 
   });
   await until("the end is told", () => told.length > 1);
   expect([told, running.errors]).toEqual([[false, true], []]);
+});
+
+test("[SV106] a deletion that fails sends nobody away, and loses nothing that was received", async () => {
+  let hasRoom = false;
+  const { running, leave } = await unstored({ mayRecover: () => hasRoom });
+  const { server, storage, errors } = running;
+  const told = new RawClient(`${running.syncUrl}/notes`);
+  await told.send(message.step1());
+  const path = `${server.url}/api/documents/notes`;
+  expect((await fetch(path, { method: "DELETE" })).status).toBe(503);
+  expect((await fetch(`${path}/erase`, { method: "POST" })).status).toBe(503);
+  expect(server.gauges().connections).toBe(3);
+  leave();
+  told.socket.close();
+  hasRoom = true;
+  await until("it is stored too", async () => (await storedText(storage, "notes")) === "stored, and not");
+  expect(errors.splice(0)).toHaveLength(1);
+});
+
+test("[SV106] who waits for a document that there is not goes on waiting when it is to be deleted", async () => {
+  const { server, storage, syncUrl } = await run();
+  const client = await synced(connect({ syncUrl }, "new"));
+  const path = `${server.url}/api/documents/new`;
+  expect((await fetch(path, { method: "DELETE" })).status).toBe(404);
+  expect((await fetch(`${path}/erase`, { method: "POST" })).status).toBe(404);
+  client.text.insert(0, "begun");
+  await until("it is stored", async () => (await storedText(storage, "new")) === "begun");
+  expect((await fetch(path, { method: "DELETE" })).status).toBe(200);
+  await until("it left", () => server.gauges().documents === 0);
+});
+
+test("[SV106] a deletion whose outcome was unknown is told by the next one, also where there is nothing left", async () => {
+  const disk = simulatedBackend();
+  const running = await run({ backend: disk });
+  const raw = new RawClient(`${running.syncUrl}/notes`);
+  await raw.send(message.step1(), message.update(typed("gone")));
+  await until("it is stored", async () => (await storedText(running.storage, "notes")) === "gone");
+  disk.failNext("commit", "unknown-applied");
+  const path = `${running.server.url}/api/documents/notes`;
+  expect((await fetch(path, { method: "DELETE" })).status).toBe(503);
+  await until("it takes writes again", () => running.server.gauges().writable);
+  expect((await fetch(path, { method: "DELETE" })).status).toBe(404);
+  expect(await raw.closed).toMatchObject({ code: 4410 });
+  expect(running.errors.splice(0)).toHaveLength(1);
 });

@@ -3,7 +3,8 @@
  *
  * Reads change nothing and hold one page. The state goes out in the form of the document's model: of Yjs as
  * a v1 update, which `Y.applyUpdate` takes. A document that is deleted leaves the memory of its clients'
- * server first, and its clients are told so.
+ * server, and its clients are told so: after the deletion, since of one that fails, and of a document that
+ * stays, nothing that is unsaved may be lost.
  */
 
 import { type CompactStep, type DocumentInfo, type HistoryEntry, type InfoOptions, toHex } from "coppice";
@@ -60,16 +61,18 @@ export function addDocumentRoutes(app: Hono<AppEnv>, site: Site): void {
   });
   app.delete(PATH, permit(site, "admin"), async (context) => {
     const id = idOf(context);
-    await documents.evict(id, "deleted");
-    if (!(await storage.delete(id))) throw notFound(id);
+    const existed = await storage.delete(id);
+    // Also where there was none: of a deletion whose outcome was unknown nobody may have been told.
+    await documents.evictDeleted(id);
+    if (!existed) throw notFound(id);
     changes.note(id);
     return context.json({ id, deleted: true } satisfies DeleteAnswer);
   });
   app.post(`${PATH}/erase`, permit(site, "admin"), async (context) => {
     const id = idOf(context);
-    await documents.evict(id, "deleted");
     const reclaim = textOf(context, "reclaim") === undefined || flagOf(context, "reclaim");
     const { existed, keys } = await storage.erase(id, { reclaim });
+    await documents.evictDeleted(id);
     changes.note(id);
     if (!existed && keys === 0) throw notFound(id);
     return context.json({ id, erased: true, keys, reclaimed: reclaim } satisfies EraseAnswer);

@@ -99,12 +99,15 @@ export class LiveDocuments {
     return loading;
   }
 
-  /** Closes the connections of a document and forgets it, for one that is about to be deleted. */
-  async evict(id: string, reason: CloseReason): Promise<void> {
+  /**
+   * Closes the connections of a document that is gone from the storage and forgets it, unsaved edits
+   * included. Who waits for one that there never was goes on waiting.
+   */
+  async evictDeleted(id: string): Promise<void> {
     await this.#loads.get(id)?.catch(() => undefined);
     const document = this.#documents.get(id);
-    if (document === undefined) return;
-    this.#end(document, reason);
+    if (!document?.exists || (await this.#options.storage.info(id)) !== undefined) return;
+    if (!document.ended) this.#end(document, "deleted");
   }
 
   /** Releases what nobody uses. Called now and then. */
