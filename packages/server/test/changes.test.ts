@@ -165,6 +165,16 @@ describe("changes", () => {
   });
 });
 
+test("[SV72] a request for the headers alone watches nothing", async () => {
+  const running = await run({ limits: { watchersMax: 1, slowMs: 300 } });
+  const url = `${running.server.url}/api/changes`;
+  for (let n = 0; n < 3; n++) {
+    const { status, headers } = await fetch(url, { method: "HEAD" });
+    expect([status, headers.get("content-type")]).toEqual([200, "text/event-stream"]);
+  }
+  expect((await watch(running)).status).toBe(200);
+});
+
 describe("compactions", () => {
   test("[SV73] a compaction of one document tells its steps, then its result", async () => {
     const running = await run({ backend: await levelStore() });

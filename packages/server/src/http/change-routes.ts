@@ -24,6 +24,8 @@ function watch(site: Site, context: AppContext): Response {
   if (changes.watcherCount >= limits.watchersMax)
     throw new HttpFailure(503, "BUSY", `${limits.watchersMax} others watch already: ask again now and then`);
   context.header("X-Accel-Buffering", "no");
+  // Nobody would read the stream of a HEAD, nor end it.
+  if (context.req.method === "HEAD") return context.body(null, 200, { "Content-Type": "text/event-stream" });
   return streamSSE(context, async (stream) => {
     const { socket } = context.env.incoming;
     await new Promise<void>((resolve) => {
