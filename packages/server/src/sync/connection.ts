@@ -140,6 +140,8 @@ export class Connection {
     document.connections.add(this);
     this.#send(syncMessage(SYNC_STEP_1, document.stateVector()));
     this.#sendStates();
+    // Who comes while the disk is behind is told of no change: else coming again would be a way around it.
+    this.congestionChanged();
     this.#unblock("loading");
   }
 
