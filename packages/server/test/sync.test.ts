@@ -362,6 +362,31 @@ describe("sync", () => {
     expect(await raw.closed).toMatchObject({ code: 4503 });
   });
 
+  test("[SV50] a malformed first edit of a document does not end who edits it first as well", async () => {
+    let goOn = (): void => undefined;
+    const stalled = new Promise<void>((resolve) => {
+      goOn = resolve;
+    });
+    const running = await run();
+    const append = running.storage.append.bind(running.storage);
+    running.storage.append = async (...args) => {
+      await stalled;
+      return append(...args);
+    };
+    const [liar, honest] = [new RawClient(`${running.syncUrl}/new`), new RawClient(`${running.syncUrl}/new`)];
+    for (const client of [liar, honest]) await client.send(message.step1());
+    await until("both are answered", () => [liar, honest].every(({ received }) => received.length > 1));
+    await liar.send(message.update(Uint8Array.of(1, 2, 3, 4)));
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    await honest.send(message.update(typed("hello")), message.mark(1));
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    goOn();
+    expect(await liar.closed).toMatchObject({ code: 4400 });
+    await until("the other's edit is durable", () => honest.of(100).length > 0);
+    expect(honest.socket.readyState).toBe(honest.socket.OPEN);
+    expect(await storedText(running.storage, "new")).toBe("hello");
+  });
+
   test("[SV10] a deleted document closes its clients for good, and is not brought back by them", async () => {
     const running = await run();
     const client = await synced(connect(running, "notes"));

@@ -141,7 +141,8 @@ export class LiveDocument {
       await this.#creating;
       return true;
     }
-    await this.#creating;
+    // Why another's first edit was not taken says nothing of this one.
+    await this.#creating?.catch(() => undefined);
     return false;
   }
 
