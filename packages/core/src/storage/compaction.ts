@@ -220,7 +220,7 @@ async function compactOnce(
   const covered = meta.snapshot?.clock === state.end && state.base?.ref.stage === meta.snapshot.stage;
   let plan = await planTrim(context, context.guard, log.id, state, covered, last.clock);
   const idle = covered && plan.goal <= meta.oldest && plan.makeAt === undefined;
-  if (idle && !dropsArchive(context, meta) && !options.force) {
+  if (idle && !dropsArchive(context, meta, state.end) && !options.force) {
     return { outcome: "nothing-to-do", clock: state.end, snapshotBytes: meta.snapshot?.storedBytes ?? 0 };
   }
   if (options.dryRun) {
@@ -268,7 +268,7 @@ async function compactOnce(
   const freed = await trimmedBy(site, meta, oldest);
   const { archive, records } = archives(context, meta)
     ? await archiveLog(context, log.id, state, oldest, freed.bytesTrimmed)
-    : { archive: [], records: [] };
+    : { archive: dropsArchive(context, { ...meta, oldest }, state.end) ? [] : meta.archive, records: [] };
   options.signal?.throwIfAborted();
   const commits = await commitsAt(site, meta, oldest);
   const flipped: Meta = { ...meta, snapshot, previous, oldest, archive, ...commits };

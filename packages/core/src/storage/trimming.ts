@@ -15,6 +15,7 @@
 
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { Guard } from "../contract/guard.js";
+import { isWhole } from "./archive.js";
 import type { Context } from "./context.js";
 import type { Meta, SnapshotRef } from "./meta.js";
 import { lastBatch } from "./reader.js";
@@ -37,9 +38,18 @@ export function archives({ history }: Context, { archive }: Meta): boolean {
   return history === "archive" || (history === undefined && archive.length > 0);
 }
 
-/** Whether the archive of this document is to go: somebody said so, it never goes by default. */
-export function dropsArchive({ history }: Context, { archive }: Meta): boolean {
-  return archive.length > 0 && history !== undefined && history !== "archive";
+/**
+ * Whether the archive of this document is to go: somebody said so, it never goes by default; and it has none
+ * of the events that are to be kept. `clock`: that of the head.
+ */
+export function dropsArchive(
+  context: Context,
+  { archive, oldest }: Pick<Meta, "archive" | "oldest">,
+  clock: number,
+): boolean {
+  const { history } = context;
+  if (archive.length === 0 || history === undefined || history === "archive") return false;
+  return clock - oldest >= (keptEvents(context) ?? 0);
 }
 
 /** `undefined`: up to the older snapshot, whatever it leaves. */
@@ -49,7 +59,7 @@ function keptEvents({ history }: Context): number | undefined {
 
 /** Told from meta and the clock alone: a compaction would find nothing to trim. */
 export function isTrimmed(context: Context, meta: Meta, clock: number): boolean {
-  if (dropsArchive(context, meta)) return false;
+  if (dropsArchive(context, meta, clock)) return false;
   const keep = keptEvents(context);
   const byPrevious = meta.previous !== undefined && meta.previous.clock <= meta.oldest;
   if (keep === undefined) return byPrevious;
@@ -60,7 +70,7 @@ export function isTrimmed(context: Context, meta: Meta, clock: number): boolean 
 export function olderAtSnapshot(context: Context, meta: Meta, clock: number): SnapshotRef | undefined {
   const { previous, oldest, base } = meta;
   // The versions that are kept begin with it.
-  if (keptEvents(context) !== undefined && oldest > base && previous?.clock === oldest) return previous;
+  if (keptEvents(context) !== undefined && oldest > base && previous !== undefined) return previous;
   return below(meta.snapshot, clock);
 }
 
@@ -104,7 +114,11 @@ export async function planTrim(
     if (start > Math.max(...known)) return { older: undefined, makeAt: start, goal: start };
   }
   if (best !== undefined) return { older: best, makeAt: undefined, goal: best.clock };
-  return { older, makeAt: undefined, goal: meta.oldest };
+  // Nothing is trimmed, and what could be loaded still can: by the snapshot with which the log begins, or,
+  // when the archive from which that was replayed goes, by one that is made there.
+  const first = below(meta.previous, end) ?? older;
+  const bare = dropsArchive(context, meta, end) && isWhole(meta) && first?.clock !== meta.oldest;
+  return { older: first, makeAt: bare ? meta.oldest : undefined, goal: meta.oldest };
 }
 
 /** The plan when no older snapshot can be made, because an earlier policy trimmed too much. */

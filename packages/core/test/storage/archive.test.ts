@@ -14,6 +14,22 @@ async function fill(storage: Storage, count: number, prefix = "n"): Promise<void
   for (let index = 0; index < count; index++) await storage.append("d", [naming(`${prefix}${index}`)]);
 }
 
+async function fillAndSnapshot(storage: Storage, count: number, prefix: string): Promise<void> {
+  await fill(storage, count, prefix);
+  const handle = (await storage.load("d"))!;
+  await handle.snapshot();
+  await handle.close();
+}
+
+/** The first clock from which on all versions can be loaded. */
+async function firstClock(storage: Storage): Promise<number> {
+  for (let first = (await storage.info("d"))!.clock; ; first--) {
+    const handle = first < 0 ? undefined : await storage.load("d", { at: first }).catch(() => undefined);
+    if (handle === undefined) return first + 1;
+    await handle.close();
+  }
+}
+
 async function clean(storage: Storage): Promise<void> {
   const { problems, garbageKeys } = await storage.check();
   expect({ problems, garbageKeys }).toEqual({ problems: [], garbageKeys: 0 });
@@ -346,6 +362,56 @@ describe("a storage that keeps events", () => {
     expect(oldestClock).toBeGreaterThan(10);
     expect(oldestClock).toBeLessThanOrEqual(21);
     expect(await namesAt(keeps, oldestClock)).toHaveLength(oldestClock);
+    await clean(keeps);
+  });
+
+  test("[HI46] versions that can be loaded stay when the policy comes later, or is to keep more", async () => {
+    for (const before of ["drop", { keepEvents: 3 }, "archive"] as const) {
+      for (const snapshots of [false, true]) {
+        const backend = simulatedBackend();
+        const storage = await open({ backend, history: before });
+        await fill(storage, 20, "a");
+        await storage.compact("d");
+        const { oldestClock } = (await storage.info("d"))!;
+        expect(oldestClock).toBeGreaterThan(15);
+        if (snapshots) for (const prefix of ["b", "c"]) await fillAndSnapshot(storage, 5, prefix);
+        const first = await firstClock(storage);
+        await clean(storage);
+        const keeps = await open({ backend, history: { keepEvents: 30 } });
+        for (let round = 0; round < 8; round++) {
+          if (snapshots && round % 2 === 0) await fillAndSnapshot(keeps, 6, `r${round}.`);
+          else {
+            await fill(keeps, 6, `r${round}.`);
+            await keeps.compact("d");
+          }
+          const { clock } = (await keeps.info("d"))!;
+          const kept = Math.min(30, clock - first);
+          expect(clock - (await firstClock(keeps))).toBeGreaterThanOrEqual(kept);
+          for (const at of [clock - kept, clock - 1]) expect(await namesAt(keeps, at)).toHaveLength(at);
+        }
+        expect(await keeps.info("d")).toMatchObject({ archivedClock: undefined });
+        await clean(keeps);
+      }
+    }
+  });
+
+  test("[HI46] an archive that has some of the last n events stays until the log has them all", async () => {
+    const backend = simulatedBackend();
+    const archives = await open({ backend, history: "archive" });
+    await fill(archives, 20);
+    await archives.compact("d");
+    await clean(archives);
+    const keeps = await open({ backend, history: { keepEvents: 8 } });
+    expect((await keeps.compact("d")).outcome).toBe("nothing-to-do");
+    await fill(keeps, 6, "m");
+    await keeps.compact("d");
+    expect(await keeps.info("d")).toMatchObject({ archivedClock: 0, oldestClock: 19, clock: 26 });
+    await fill(keeps, 1, "o");
+    await fillAndSnapshot(keeps, 3, "p");
+    await keeps.compact("d");
+    expect(await keeps.info("d")).toMatchObject({ archivedClock: undefined, oldestClock: 19, clock: 30 });
+    for (let at = 19; at <= 30; at++) expect(await namesAt(keeps, at)).toHaveLength(at);
+    expect(keysIn(backend, "archive")).toEqual([]);
     await clean(keeps);
   });
 
