@@ -28,7 +28,7 @@ import {
 import { type FileLogStats, statsOf } from "./stats.js";
 import { StoreReader, scanPages } from "./store-reader.js";
 import { StoreState } from "./store-state.js";
-import { type Walked, walkFrames, walkInTurns } from "./tail.js";
+import { type Walked, walkFrames, walkInTurns, walkLast } from "./tail.js";
 
 /**
  * The store is read anew when the files that only we still need are larger than this part of the listed
@@ -280,9 +280,7 @@ async function load(files: StoreFiles, env: Env, readBytesMax: number): Promise<
     const manifest = await readManifest(files);
     const state = new StoreState(manifest, manifest.syncs);
     try {
-      for (const [index, row] of manifest.segments.entries()) {
-        await loadSegment(files, state, row, index === manifest.segments.length - 1, env);
-      }
+      for (const row of manifest.segments) await loadSegment(files, state, row, manifest, env);
       return { state, reader: new StoreReader(state, readBytesMax), manifestIdentity };
     } catch (error) {
       void state.retire();
@@ -295,9 +293,10 @@ async function loadSegment(
   files: StoreFiles,
   state: StoreState,
   row: SegmentRow,
-  last: boolean,
+  { segments, syncs }: Manifest,
   env: Env,
 ): Promise<void> {
+  const last = row === segments.at(-1);
   const { segment, header } = await openSegment(files, row, state.store, "read");
   state.addSegment(segment);
   state.segments = [...state.segments, segment];
@@ -309,11 +308,15 @@ async function loadSegment(
   const replay: RecordVisitor = (...record) => state.replay(segment, ...record);
   const bytes = await readFully(segment.file, last ? segment.bytes : row.end, 0);
   const start = { end: SEGMENT_HEADER_BYTES, sequence: header.sequence, chain: header.chain };
-  const limit = last ? Number.POSITIVE_INFINITY : row.end;
-  const walked = await walkInTurns(env, asBuffer(bytes), start, segment.salt, replay, limit);
-  const whole = last ? walked.end >= row.end : walked.end === row.end && walked.chain === row.chain;
-  if (!whole) throw damaged("is damaged before its end", segmentName(row.number), walked.end);
-  if (last) advance(state, segment, walked);
+  if (last) {
+    const walked = await walkLast(env, asBuffer(bytes), start, segment.salt, replay, { ...row, syncs });
+    if (!walked.isKnown) throw damaged("is damaged before its end", segmentName(row.number), walked.end);
+    advance(state, segment, walked);
+  } else {
+    const { end, chain } = await walkInTurns(env, asBuffer(bytes), start, segment.salt, replay, row.end);
+    const whole = end === row.end && chain === row.chain;
+    if (!whole) throw damaged("is damaged before its end", segmentName(row.number), end);
+  }
 }
 
 /** Replays the frames that came since. */

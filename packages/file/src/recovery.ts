@@ -37,7 +37,7 @@ import {
   segmentName,
 } from "./segment.js";
 import { StoreState } from "./store-state.js";
-import { judgeTail, type Walked, walkInTurns } from "./tail.js";
+import { judgeTail, type Walked, walkInTurns, walkLast } from "./tail.js";
 
 export interface RecoveryOptions {
   readonly create: boolean;
@@ -174,10 +174,13 @@ async function replayActive(
   const bytes = await readSegment(segment, segment.bytes);
   const hint = new HintWriter();
   const replay = recordsInto(state, segment, hint);
-  const { end, sequence, chain } = await walkInTurns(env, bytes, start, segment.salt, replay);
+  const known = { end: row.end, chain: row.chain, syncs: manifest.syncs };
+  const { end, sequence, chain, isKnown } = await walkLast(env, bytes, start, segment.salt, replay, known);
   const { kind, used } = judgeTail(bytes, end, segment.salt);
   const name = segmentName(segment.number);
   if (end < row.end) throw damaged("is damaged before the end that the manifest knows", name, end);
+  // It went on otherwise, in a copy of this store.
+  if (!isKnown) throw damaged("holds other commits than the manifest knows", name, SEGMENT_HEADER_BYTES);
   if (kind === "damaged" || (kind === "holed" && manifest.syncs))
     throw damaged("is damaged after its last good commit", name, end);
   if (sequence < manifest.sequence) throw damaged("lacks commits that the manifest knows", name, end);

@@ -264,6 +264,7 @@ class Repair {
 
   /** Looks at a segment; with `output`, copies what is whole. */
   async #read(source: Source, last: boolean, output: MergeOutput | undefined): Promise<Buffer | undefined> {
+    const noted = this.#damage.length;
     let bytes: Buffer;
     let header: SegmentHeader | undefined;
     try {
@@ -300,15 +301,28 @@ class Repair {
     }
     const known = source.row?.end ?? 0;
     if (end < known) this.#note(source.name, end, known - end, "commits are missing");
+    if (header !== undefined && this.#damage.length === noted)
+      this.#noteOthers(bytes, { ...header, salt }, source, last, end);
     this.#frames += frames;
     this.#records += kept.length;
     this.#sequence = Math.max(this.#sequence, sequenceMax);
     // Frames of a merge have numbers of their own.
     if (source.kind === "log") this.#committed = Math.max(this.#committed, sequenceMax);
-    if (damage.length > 0) this.#remember(bytes, kept);
+    if (this.#damage.length > noted) this.#remember(bytes, kept);
     if (source.isUnsure) this.#doubt(source, bytes, kept);
     if (output !== undefined) for (const record of kept) await copy(output, bytes, record);
     return bytes;
+  }
+
+  /** Frames that are whole, and do not go on from each other or are not those that the manifest knows. */
+  #noteOthers(bytes: Buffer, header: SegmentHeader, { name, row }: Source, last: boolean, end: number): void {
+    const walked = commitsOf(bytes, header, end);
+    if (walked.end < end) this.#note(name, walked.end, end - walked.end, "commits are those of another log");
+    if (row === undefined || walked.end < end) return;
+    const { chain } = commitsOf(bytes, header, row.end);
+    if (chain === row.chain || (last && !this.#syncs)) return;
+    const what = "its commits are not those that the manifest knows";
+    this.#note(name, SEGMENT_HEADER_BYTES, row.end - SEGMENT_HEADER_BYTES, what);
   }
 
   /** Merged segments hold nothing that was dead: only what they delete can meet what came after them. */
@@ -475,8 +489,8 @@ function sourcesOf({ segments }: Manifest): Source[] {
 }
 
 /** The commits of a segment from its first on. */
-function commitsOf(bytes: Buffer, { sequence, chain, salt }: SegmentHeader): Walked {
-  return walkFrames(bytes, 0, { end: SEGMENT_HEADER_BYTES, sequence, chain }, salt, () => undefined);
+function commitsOf(bytes: Buffer, { sequence, chain, salt }: SegmentHeader, limit?: number): Walked {
+  return walkFrames(bytes, 0, { end: SEGMENT_HEADER_BYTES, sequence, chain }, salt, () => undefined, limit);
 }
 
 /**

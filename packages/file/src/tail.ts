@@ -89,6 +89,23 @@ export async function walkInTurns(
   }
 }
 
+/**
+ * The same for the last segment, of which a manifest knows the frames up to `known`. `isKnown`: they are
+ * those. Where commits are not synced it may know the chain of later ones.
+ */
+export async function walkLast(
+  env: Env,
+  bytes: Buffer,
+  from: Walked,
+  salt: number,
+  visit: RecordVisitor,
+  known: { readonly end: number; readonly chain: number; readonly syncs: boolean },
+): Promise<Walked & { readonly isKnown: boolean }> {
+  const there = await walkInTurns(env, bytes, from, salt, visit, known.end);
+  const isKnown = there.end === known.end && (there.chain === known.chain || !known.syncs);
+  return { ...(await walkInTurns(env, bytes, there, salt, visit)), isKnown };
+}
+
 export function visitRecord(bytes: Buffer, record: RecordView, visit: RecordVisitor): void {
   const { type, keyStart, valueStart, end, position } = record;
   const { from, to } = type === DELETE_RANGE ? rangeOf(bytes, record) : { from: 0, to: 0 };
