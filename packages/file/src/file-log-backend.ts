@@ -30,8 +30,8 @@ import { Follower } from "./follower.js";
 import { type Frame, LogWriter, poisoned, type WriterLimits } from "./log-writer.js";
 import { MANIFEST } from "./manifest.js";
 import { Merger } from "./merger.js";
-import { type Recovered, recover } from "./recovery.js";
-import { segmentBytesMaxOf, wholeNumber } from "./segment.js";
+import { lostManifest, type Recovered, recover } from "./recovery.js";
+import { numberOf, segmentBytesMaxOf, wholeNumber } from "./segment.js";
 import { type FileLogStats, statsOf } from "./stats.js";
 import { StoreReader, scanPages } from "./store-reader.js";
 
@@ -199,7 +199,7 @@ const TRAITS = {
 async function follow(settings: Settings, env: Env): Promise<Follower> {
   const files = await openFiles(settings);
   try {
-    if (!(await files.list()).includes(MANIFEST)) throw absent(settings.directory);
+    await assertThere(files, settings.directory);
     const traits = { ...TRAITS, exclusive: false, poisonsItself: false };
     return await Follower.open(traits, files, env, settings.readBytesMax);
   } catch (error) {
@@ -240,7 +240,7 @@ class FileLog implements Backend {
     const { directory, create, syncs } = settings;
     const files = await openFiles(settings);
     try {
-      if (!create && !(await files.list()).includes(MANIFEST)) throw absent(directory);
+      if (!create) await assertThere(files, directory);
       if (!(await files.lock(LOCK))) throw locked(directory);
       const found = await recover(files, { create, syncs, env });
       const log = new FileLog(settings, env, files, found);
@@ -375,6 +375,13 @@ async function openFiles({ directory, create, files }: Settings): Promise<StoreF
     const { code } = error as NodeJS.ErrnoException;
     throw code === "ENOENT" ? absent(directory, error) : unavailable(directory, error);
   }
+}
+
+/** Segments without a manifest are a damaged store, and not none. */
+async function assertThere(files: StoreFiles, directory: string): Promise<void> {
+  const names = await files.list();
+  if (names.includes(MANIFEST)) return;
+  throw names.some((name) => numberOf(name)?.kind === "seg") ? lostManifest() : absent(directory);
 }
 
 function absent(directory: string, cause?: unknown): CoppiceError {

@@ -98,13 +98,17 @@ async function isWritten(files: StoreFiles, manifest: Manifest, isNeeded: boolea
   }
 }
 
+export function lostManifest(): CoppiceError {
+  return new CoppiceError("CORRUPT", "the file log has lost its manifest", { details: { file: MANIFEST } });
+}
+
 async function createStore(
   files: StoreFiles,
   names: readonly string[],
   { create, syncs, env }: RecoveryOptions,
 ): Promise<Manifest> {
   if (names.some((name) => numberOf(name)?.kind === "seg")) {
-    throw new CoppiceError("CORRUPT", "the file log has lost its manifest", { details: { file: MANIFEST } });
+    throw lostManifest();
   }
   if (names.includes("CURRENT")) {
     const what = "this directory holds a LevelDB store: open it with levelBackend of @coppice/level";
@@ -275,7 +279,11 @@ async function forgettable(
     const header = await readSegmentHeader(file);
     if (header === undefined) return undefined;
     const first = await readFully(file, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES);
-    if (!outdates(manifest, state.sequence, header, !isZero(first, 0, first.length))) return header;
+    const isUsed = !isZero(first, 0, first.length);
+    // Nothing that happens to a store leaves one here: somebody has put it there, and it may be the only one.
+    if (isUsed && header.store !== manifest.store)
+      throw damaged("is one of another file log: move it away", name, 0);
+    if (!outdates(manifest, state.sequence, header, isUsed)) return header;
     throw new CoppiceError("CORRUPT", "the manifest of the file log is older than its segments", {
       details: { file: name },
     });

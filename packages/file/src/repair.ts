@@ -130,6 +130,8 @@ class Repair {
   readonly #segmentBytesMax: number;
   readonly #damage: FileLogDamage[] = [];
   readonly #documents = new Set<string>();
+  /** Names of segments of another store. */
+  readonly #others = new Set<string>();
   #store: string | undefined;
   #frames = 0;
   #records = 0;
@@ -150,17 +152,20 @@ class Repair {
     const names = await this.#files.list();
     this.#number = Math.max(0, ...names.map((name) => numberOf(name)?.number ?? 0));
     const manifest = await this.#manifest(names);
-    const outdated = manifest !== undefined && (await this.#isOutdated(manifest, names));
+    const foreign = manifest !== undefined && (await this.#isForeign(manifest, names));
+    if (foreign) this.#forget("is that of another file log than the segments");
+    const outdated = manifest !== undefined && !foreign && (await this.#isOutdated(manifest, names));
     if (outdated) this.#note(MANIFEST, 0, 0, "is older than the segments");
-    const listed = manifest !== undefined && !outdated;
+    const listed = manifest !== undefined && !outdated && !foreign;
     const sources = listed ? sourcesOf(manifest) : await this.#sourcesFound(names);
+    await this.#findOthers(sources, names);
     const last = lastOf(sources);
     for (const source of sources) await this.#read(source, source === last, undefined);
     if (manifest === undefined && sources.length === 0 && !names.includes(MANIFEST)) {
       throw new CoppiceError("UNAVAILABLE", "there is no file log in this directory");
     }
     const damaged = this.#damage.length > 0;
-    if (damaged && repair) await this.#rewrite(sources, manifest, names);
+    if (damaged && repair) await this.#rewrite(sources, foreign ? undefined : manifest, names, foreign);
     return {
       segments: sources.length,
       frames: this.#frames,
@@ -188,6 +193,51 @@ class Repair {
       if (!isCoppiceError(error, "CORRUPT")) throw error;
       this.#note(MANIFEST, 0, 0, "is damaged");
       return undefined;
+    }
+  }
+
+  /** Whether none of its segments is there, or only others by their names, and some of another store are. */
+  async #isForeign({ store, segments }: Manifest, names: readonly string[]): Promise<boolean> {
+    for (const { number } of segments) {
+      if (!names.includes(segmentName(number))) continue;
+      const header = await this.#headerOf(segmentName(number));
+      if (header?.store === store && header.number === number) return false;
+    }
+    for (const name of names) {
+      if (numberOf(name)?.kind !== "seg") continue;
+      const { header, isUsed } = await this.#look(name);
+      if (isUsed && header !== undefined && header.store !== store) return true;
+    }
+    return false;
+  }
+
+  async #headerOf(name: string): Promise<SegmentHeader | undefined> {
+    const file = await this.#files.open(name, "read");
+    try {
+      return await readSegmentHeader(file);
+    } finally {
+      file.close();
+    }
+  }
+
+  /** What the manifest says is nothing that is known of this store. */
+  #forget(how: string): void {
+    this.#store = undefined;
+    this.#syncs = true;
+    this.#sequence = 0;
+    this.#committed = 0;
+    this.#note(MANIFEST, 0, 0, how);
+  }
+
+  /** Segments of another store, which opening refuses as well. */
+  async #findOthers(sources: readonly Source[], names: readonly string[]): Promise<void> {
+    const known = new Set(sources.map(({ name }) => name));
+    for (const name of names) {
+      if (numberOf(name)?.kind !== "seg" || known.has(name)) continue;
+      const { header, isUsed, bytes } = await this.#look(name);
+      if (header === undefined || header.store === this.#store || !isUsed) continue;
+      this.#others.add(name);
+      this.#note(name, 0, bytes.length, "is a segment of another file log");
     }
   }
 
@@ -226,13 +276,14 @@ class Repair {
     const found: Found[] = [];
     const unused: Found[] = [];
     let end = 0;
+    this.#store ??= await this.#storeOfMost(names);
     for (const name of names) {
       const number = numberOf(name);
       if (number?.kind !== "seg") continue;
       const { header, isUsed, bytes } = await this.#look(name);
       // One that lies ready, or a merge's that a crash left before it had a byte.
       if (header === undefined && !isUsed) continue;
-      this.#store ??= header?.store;
+      if (header !== undefined && header.store !== this.#store) continue;
       const { salt, kind } = header ?? {};
       const isFresh = kind === "log" && !isUsed;
       (isFresh ? unused : found).push({ number: number.number, name, salt, kind, row: undefined, header });
@@ -242,6 +293,18 @@ class Repair {
     // and a crash may have torn what is there.
     const last = unused.filter(({ header }) => end === 0 || header!.sequence > end);
     return inOrder([...found, ...last]);
+  }
+
+  /** The one of most of the bytes, where segments of several lie here. */
+  async #storeOfMost(names: readonly string[]): Promise<string | undefined> {
+    const sizes = new Map<string, number>();
+    for (const name of names) {
+      if (numberOf(name)?.kind !== "seg") continue;
+      const { header, isUsed, bytes } = await this.#look(name);
+      if (header === undefined) continue;
+      sizes.set(header.store, (sizes.get(header.store) ?? 0) + (isUsed ? bytes.length : 0));
+    }
+    return [...sizes].sort(([, a], [, b]) => b - a)[0]?.[0];
   }
 
   /** `isUsed`: something was written behind its header or, where that is not whole, in it. */
@@ -378,6 +441,7 @@ class Repair {
     sources: readonly Source[],
     manifest: Manifest | undefined,
     names: readonly string[],
+    foreign: boolean,
   ): Promise<void> {
     const found = [...this.#damage];
     this.#damage.length = 0;
@@ -400,9 +464,9 @@ class Repair {
         if (bytes === undefined || !found.some(({ file }) => file === source.name)) continue;
         copies.set(source.name, await setAside(this.#files, source.number, 0, bytes));
       }
-      await this.#setUnknownAside(sources, names);
-      // Nothing else tells what it was.
-      if (manifest === undefined && sources.length === 0)
+      await this.#setUnknownAside(sources, names, copies);
+      // Nothing else tells what it was, or it is needed for what it is of.
+      if (foreign || (manifest === undefined && sources.length === 0))
         copies.set(MANIFEST, await this.#setManifestAside());
       await output.finish();
     } catch (error) {
@@ -431,13 +495,18 @@ class Repair {
   }
 
   /** What cannot be told from a log that went on. */
-  async #setUnknownAside(sources: readonly Source[], names: readonly string[]): Promise<void> {
+  async #setUnknownAside(
+    sources: readonly Source[],
+    names: readonly string[],
+    copies: Map<string, string>,
+  ): Promise<void> {
     const known = new Set(sources.map(({ name }) => name));
     for (const name of names) {
       const number = numberOf(name);
       if (number?.kind !== "seg" || known.has(name)) continue;
       const { header, isUsed, bytes } = await this.#look(name);
-      if (header?.number !== number.number && isUsed) await setAside(this.#files, number.number, 0, bytes);
+      if (isUsed && (header?.number !== number.number || this.#others.has(name)))
+        copies.set(name, await setAside(this.#files, number.number, 0, bytes));
     }
   }
 

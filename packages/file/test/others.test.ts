@@ -1,0 +1,90 @@
+/** Files of another store in the directory of one: a manifest, or segments. */
+
+import { checkFileLog } from "@coppice/file";
+import { type DiskImage, SimulatedDisk } from "@coppice/file/testing";
+import { simulatedEnv } from "coppice/testing";
+import { expect, test } from "vitest";
+import { factoryOn, linesOf } from "./crash-tools.js";
+
+/** A store of some segments, and what is in it. */
+async function store(id: string, count: number): Promise<{ image: DiskImage; lines: string[] }> {
+  const disk = new SimulatedDisk();
+  const seed = id.charCodeAt(0);
+  const backend = await factoryOn(disk, { mergeDeadRatioMin: 1 }).open(simulatedEnv(seed));
+  for (let seq = 0; seq < count; seq++) {
+    const value = new Uint8Array(3000).fill(1 + (seq % 200));
+    await backend.commit({ put: [{ key: ["events", id, seq], value }] });
+  }
+  await backend.close();
+  const image = disk.image();
+  return { image, lines: await linesOf(new SimulatedDisk(image)) };
+}
+
+function check(disk: SimulatedDisk, repair: boolean) {
+  return checkFileLog("simulated", { repair, env: simulatedEnv(99), files: disk.files });
+}
+
+/** The segments among the files of a store. */
+function segmentsOf(image: DiskImage): [string, Uint8Array][] {
+  return [...image].filter(([name]) => name.endsWith(".seg"));
+}
+
+test("[FL7] a segment of another store is refused, not removed, and set aside by a repair", async () => {
+  const mine = await store("mine", 10);
+  const other = await store("other", 60);
+  const names = new Set(mine.image.keys());
+  const others = segmentsOf(other.image).filter(([name]) => !names.has(name));
+  expect(others.length).toBeGreaterThan(0);
+  const mixed = new Map([...mine.image, ...others]);
+  const disk = new SimulatedDisk(mixed);
+  await expect(factoryOn(disk).open(simulatedEnv(3))).rejects.toMatchObject({
+    code: "CORRUPT",
+    details: { file: others[0]![0] },
+  });
+  expect((await check(disk, false)).damage.map(({ file }) => file)).toEqual(others.map(([name]) => name));
+  expect(disk.image()).toEqual(mixed);
+  const { damage } = await check(disk, true);
+  for (const { file, quarantine } of damage) expect(disk.image().get(quarantine!)).toEqual(mixed.get(file));
+  expect(await linesOf(disk)).toEqual(mine.lines);
+  expect((await check(disk, false)).damage).toEqual([]);
+});
+
+test("[FL17] a manifest of another store costs no segment: the headers tell what there is", async () => {
+  const mine = await store("mine", 60);
+  for (const count of [0, 30, 90]) {
+    const manifest = (await store("other", count)).image.get("MANIFEST")!;
+    const mixed = new Map([...mine.image, ["MANIFEST", manifest]]);
+    const disk = new SimulatedDisk(mixed);
+    await expect(factoryOn(disk).open(simulatedEnv(3))).rejects.toMatchObject({ code: "CORRUPT" });
+    expect((await check(disk, false)).damage[0]).toMatchObject({ file: "MANIFEST" });
+    expect(disk.image()).toEqual(mixed);
+    const { damage } = await check(disk, true);
+    expect(disk.image().get(damage[0]!.quarantine!)).toEqual(manifest);
+    expect(await linesOf(disk)).toEqual(mine.lines);
+    expect((await check(disk, false)).damage).toEqual([]);
+  }
+});
+
+test("[FL17] without a manifest, of the segments of two stores those of one are taken, the others set aside", async () => {
+  const mine = await store("mine", 60);
+  const other = await store("other", 90);
+  const names = new Set(mine.image.keys());
+  const others = segmentsOf(other.image).filter(([name]) => !names.has(name));
+  expect(others.length).toBeGreaterThan(0);
+  const mixed = new Map([...mine.image, ...others]);
+  mixed.delete("MANIFEST");
+  const disk = new SimulatedDisk(mixed);
+  const { damage } = await check(disk, true);
+  for (const { file, quarantine } of damage)
+    if (file !== "MANIFEST") expect(disk.image().get(quarantine!)).toEqual(mixed.get(file));
+  expect(await linesOf(disk)).toEqual(mine.lines);
+});
+
+test("[FL7] segments without a manifest are no absent store, where none is to be made either", async () => {
+  const { image } = await store("mine", 10);
+  const lost = new Map([...image].filter(([name]) => name !== "MANIFEST"));
+  for (const options of [{ createIfMissing: false }, { readOnly: true }, {}]) {
+    const open = factoryOn(new SimulatedDisk(lost), options).open(simulatedEnv(3));
+    await expect(open).rejects.toMatchObject({ code: "CORRUPT", details: { file: "MANIFEST" } });
+  }
+});
