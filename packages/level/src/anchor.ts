@@ -3,7 +3,8 @@
  * exactly the last commit, of whole newest files, or a store replaced by an older copy of itself is
  * noticed. It belongs on another disk; who can change both, can make them agree.
  *
- * Two slots, written in turn and synced, so that a torn write leaves the other:
+ * Two slots, synced, of which that is written which does not hold the newest mark, so that a torn write leaves
+ * that one:
  *
  * | offset in its 512 bytes | size | is                                  |
  * | ----------------------- | ---- | ----------------------------------- |
@@ -29,6 +30,8 @@ const MAGIC = new TextEncoder().encode("coppanch");
 interface Known {
   readonly number: number;
   readonly chain: number;
+  /** Which of the two slots says so. */
+  readonly slot: number;
 }
 
 export class Anchor {
@@ -36,11 +39,14 @@ export class Anchor {
   readonly #path: string;
   /** What it said when it was opened; `undefined`: it is new. */
   readonly #known: Known | undefined;
+  /** That is written next. */
+  #slot: number;
 
   private constructor(handle: FileHandle, path: string, known: Known | undefined) {
     this.#handle = handle;
     this.#path = path;
     this.#known = known;
+    this.#slot = known === undefined ? 0 : 1 - known.slot;
   }
 
   /** Creates the file, durably, when there is none. Rejects with `CORRUPT` when it is damaged. */
@@ -58,7 +64,7 @@ export class Anchor {
         await syncParent(path);
         return new Anchor(handle, path, undefined);
       }
-      const slots = [0, 1].flatMap((slot) => readSlot(bytes.subarray(slot * SLOT_BYTES)) ?? []);
+      const slots = [0, 1].flatMap((slot) => readSlot(bytes, slot) ?? []);
       const known = slots.sort((a, b) => b.number - a.number)[0];
       if (known === undefined) throw damaged(path);
       return new Anchor(handle, path, known);
@@ -96,8 +102,9 @@ export class Anchor {
     view.setUint32(12, number >>> 0);
     view.setUint32(16, chain);
     view.setUint32(20, crc32(slot.subarray(0, 20)));
-    await writeAll(this.#handle, slot, (number % 2) * SLOT_BYTES);
+    await writeAll(this.#handle, slot, this.#slot * SLOT_BYTES);
     await this.#handle.datasync();
+    this.#slot = 1 - this.#slot;
   }
 
   async close(): Promise<void> {
@@ -105,11 +112,13 @@ export class Anchor {
   }
 }
 
-function readSlot(slot: Uint8Array): Known | undefined {
-  if (MAGIC.some((byte, i) => slot[i] !== byte)) return undefined;
-  const view = new DataView(slot.buffer, slot.byteOffset, SLOT_BYTES);
-  if (view.getUint32(20) !== crc32(slot.subarray(0, 20))) return undefined;
-  return { number: view.getUint32(8) * 0x1_0000_0000 + view.getUint32(12), chain: view.getUint32(16) };
+function readSlot(bytes: Uint8Array, slot: number): Known | undefined {
+  const own = bytes.subarray(slot * SLOT_BYTES, (slot + 1) * SLOT_BYTES);
+  if (MAGIC.some((byte, i) => own[i] !== byte)) return undefined;
+  const view = new DataView(own.buffer, own.byteOffset, SLOT_BYTES);
+  if (view.getUint32(20) !== crc32(own.subarray(0, 20))) return undefined;
+  const number = view.getUint32(8) * 0x1_0000_0000 + view.getUint32(12);
+  return { number, chain: view.getUint32(16), slot };
 }
 
 /** A full disk may take a part of the bytes without an error. */

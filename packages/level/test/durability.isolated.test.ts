@@ -70,6 +70,26 @@ describe("power", () => {
     }
   });
 
+  test("[LB4] an anchor is durable with its name when a store is open, and knows each commit before that is acknowledged", async (context) => {
+    if (untracedReason !== undefined) return context.skip(untracedReason);
+    const parent = await realpath(await temporaryDirectory());
+    const [store, anchor] = [join(parent, "store"), join(parent, "elsewhere", "anchor")];
+    const { calls } = await trace(writer, [store, "power", "3", "1500", anchor]);
+    const opened = calls.findIndex((call) => said(call, "OPEN"));
+    const find = (name: string, path: string) =>
+      calls.slice(0, opened).findIndex((call) => call.name === name && call.path === path && !call.failed);
+    expect(find("pwrite64", anchor)).toBeGreaterThan(-1);
+    expect(find("fdatasync", anchor)).toBeGreaterThan(find("pwrite64", anchor));
+    expect(find("fsync", dirname(anchor))).toBeGreaterThan(find("pwrite64", anchor));
+    for (let n = 0; n < 3; n++) {
+      const before = calls.findIndex((call) => said(call, n === 0 ? "OPEN" : `ACK ${n - 1}`));
+      const after = calls.findIndex((call) => said(call, `ACK ${n}`));
+      const between = calls.slice(before + 1, after).filter((call) => call.path.startsWith(parent));
+      const steps = between.map(({ name, path }) => `${name} ${path === anchor ? "anchor" : "log"}`);
+      expect(steps).toEqual(["write log", "fdatasync log", "pwrite64 anchor", "fdatasync anchor"]);
+    }
+  });
+
   test("[BK40] the directory is synced after a new log replaced a full one, before its first commit is acknowledged", async (context) => {
     if (untracedReason !== undefined) return context.skip(untracedReason);
     const store = join(await realpath(await temporaryDirectory()), "store");

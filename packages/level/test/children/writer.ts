@@ -2,7 +2,8 @@
  * The process that the tests trace, starve or kill: opens a store, commits one value after another through the
  * guard, and says `ACK n` with one write call after commit n was acknowledged.
  *
- * Arguments: location, durability, number of commits (0: until killed), bytes of a value. After a failure it
+ * Arguments: location, durability, number of commits (0: until killed), bytes of a value, and where an anchor is to
+ * be, if there is to be one. After a failure it
  * says `FAILED code`, tries once more, says `THEN code`, and ends.
  */
 
@@ -10,10 +11,17 @@ import { writeSync } from "node:fs";
 import { levelBackend } from "@coppice/level";
 import { Guard, isCoppiceError, LIMITS, systemEnv } from "coppice";
 
-const [location, durability, commits, valueBytes] = process.argv.slice(2) as [string, string, string, string];
+const [location, durability, commits, valueBytes, anchor] = process.argv.slice(2) as [
+  string,
+  string,
+  string,
+  string,
+  string | undefined,
+];
 const env = systemEnv();
 const factory = levelBackend(location, {
   durability: durability as "power" | "process",
+  ...(anchor === undefined ? {} : { anchor }),
   // So that few large values begin another log.
   writeBufferBytes: 4 * 1024 * 1024,
 });
