@@ -124,8 +124,12 @@ export class ThreadFolder implements Folder {
 
   #start(): Thread | undefined {
     const thread = this.#env.thread?.(SOURCE);
+    let isDead = false;
     thread?.receive((message, error) => {
       if (error !== undefined) {
+        // One that dies says so first, and then that it has ended: the next one may have begun by then.
+        if (isDead) return;
+        isDead = true;
         this.#thread = undefined;
         const failure = new CoppiceError("UNAVAILABLE", "the folding thread died", { cause: error });
         for (const request of this.#requests.values()) request.reject(failure);

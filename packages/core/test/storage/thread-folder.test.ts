@@ -1,0 +1,38 @@
+// The thread of folds that dies, on a real worker; `test/interop/thread-folder.test.ts` folds in it.
+
+import { systemEnv } from "coppice";
+import { expect, test } from "vitest";
+import { nameSet, naming } from "../../../../test/support/oracle-model.js";
+import type { Thread } from "../../src/base/env.js";
+import { ThreadFolder } from "../../src/storage/thread-folder.js";
+
+const EVENTS = Array.from({ length: 3000 }, (_, index) => naming(`a name of some length, number ${index}`));
+
+test("[ST112] a fold in a thread that dies rejects; the next one has a thread of its own, which ends at close", async () => {
+  const env = systemEnv();
+  const started: { readonly thread: Thread; ended: boolean }[] = [];
+  const folder = new ThreadFolder({
+    ...env,
+    // The first one dies of what it is asked; the others answer.
+    thread: (source) => {
+      const answer = "parentPort.postMessage({ number, value: 7 });";
+      const dies = `const { parentPort } = require("node:worker_threads");
+        parentPort.on("message", ({ number }) => { ${started.length === 0 ? "throw new Error('out of memory')" : answer} });`;
+      expect(source).toContain("parentPort.on");
+      const thread = env.thread!(dies)!;
+      const one = { thread, ended: false };
+      started.push(one);
+      thread.receive((_, error) => {
+        one.ended ||= error !== undefined;
+      });
+      return thread;
+    },
+  });
+  const model = { ...nameSet(), worker: { module: "none", export: "none", options: undefined } };
+  const died = { code: "UNAVAILABLE", message: expect.stringContaining("the folding thread died") };
+  await expect(folder.fold(model, undefined, EVENTS)).rejects.toMatchObject(died);
+  for (let count = 0; count < 5; count++) expect(await folder.fold(model, undefined, EVENTS)).toBe(7);
+  expect(started).toHaveLength(2);
+  await folder.close();
+  expect(started.map(({ ended }) => ended)).toEqual([true, true]);
+});
