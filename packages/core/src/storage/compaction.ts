@@ -219,18 +219,11 @@ async function compactOnce(
   }
   const covered = meta.snapshot?.clock === state.end && state.base?.ref.stage === meta.snapshot.stage;
   let plan = await planTrim(context, context.guard, log.id, state, covered, last.clock);
-  const idle = covered && plan.goal <= meta.oldest && plan.makeAt === undefined;
-  if (idle && !dropsArchive(context, meta, state.end) && !options.force) {
-    return { outcome: "nothing-to-do", clock: state.end, snapshotBytes: meta.snapshot?.storedBytes ?? 0 };
-  }
-  if (options.dryRun) {
-    return {
-      outcome: "compacted",
-      clock: state.end,
-      snapshotBytes: meta.snapshot?.storedBytes ?? 0,
-      ...(await trimmedBy(site, meta, plan.goal)),
-    };
-  }
+  const now = { clock: state.end, snapshotBytes: meta.snapshot?.storedBytes ?? 0 };
+  const needed = !covered || options.force === true || dropsArchive(context, meta, state.end);
+  const isIdle = () => !needed && plan.goal <= meta.oldest && plan.makeAt === undefined;
+  if (isIdle()) return { outcome: "nothing-to-do", ...now };
+  if (options.dryRun) return { outcome: "compacted", ...now, ...(await trimmedBy(site, meta, plan.goal)) };
   // The older snapshot: the one that exists, or one made now.
   let rest = state;
   const stages: Staged[] = [];
@@ -238,6 +231,7 @@ async function compactOnce(
     const earlier = await stateAt(site, plan.makeAt).catch((error: unknown) => {
       plan = withoutMaking(error, state);
     });
+    if (earlier === undefined && isIdle()) return { outcome: "nothing-to-do", ...now };
     const made = earlier && (await stageVerified(site, earlier, state.metaBytes, options));
     if (earlier !== undefined && made === undefined) return refused(earlier.end);
     if (made !== undefined) {

@@ -72,6 +72,27 @@ describe("compaction", () => {
     await clean(storage);
   });
 
+  test("[ST10] where no older snapshot can be made any more, there is nothing to do", async () => {
+    const storage = await open();
+    await fill(storage, 5);
+    await storage.compact("d");
+    for (const prefix of ["m", "o"]) {
+      await fill(storage, 5, prefix);
+      const handle = (await storage.load("d"))!;
+      await handle.snapshot();
+      await handle.close();
+    }
+    // At the clock of the older snapshot: below it the log has events, and nothing to fold them onto.
+    await storage.fork("d", "f", { at: 10 });
+    expect(await storage.info("f")).toMatchObject({ clock: 10, snapshotClock: 10, oldestClock: 4 });
+    expect(await storage.compact("f")).toMatchObject({ outcome: "nothing-to-do", clock: 10 });
+    expect(await storage.compactAll({ prefix: "f" })).toMatchObject({ seen: 1, compacted: 0 });
+    await fill(storage, 1, "p", "f");
+    expect(await storage.compact("f")).toMatchObject({ outcome: "compacted", eventsTrimmed: 6 });
+    expect(await names(storage, "f")).toHaveLength(11);
+    await clean(storage);
+  });
+
   test("[ST10] compacting what does not exist, or holds nothing, says so", async () => {
     const storage = await open();
     expect((await storage.compact("nobody")).outcome).toBe("not-found");
