@@ -8,7 +8,8 @@
  * Invariants:
  * - a write may be short without an error (a full disk); the caller looks at the count;
  * - a name is durable only after `syncNames`, bytes only after `sync`;
- * - the lock is the kernel's (open file description), so it is free at once when its holder dies.
+ * - the lock is the kernel's (open file description), so it is free at once when its holder dies;
+ * - no name is made, changed or removed in another directory than was opened, or beside another lock.
  */
 
 import {
@@ -18,6 +19,7 @@ import {
   fdatasync,
   fdatasyncSync,
   fstat,
+  fstatSync,
   fsync,
   open,
   read,
@@ -146,17 +148,20 @@ class NodeFiles implements StoreFiles {
   }
 
   async open(name: string, mode: OpenMode): Promise<OpenFile> {
+    if (mode === "create") this.#assertInPlace();
     const descriptor = await openDescriptor(join(this.#path, name), FLAGS[mode]);
     if (mode === "create") this.#giveToOwner(descriptor);
     return new NodeFile(descriptor);
   }
 
-  rename(from: string, to: string): Promise<void> {
-    return rename(join(this.#path, from), join(this.#path, to));
+  async rename(from: string, to: string): Promise<void> {
+    this.#assertInPlace();
+    await rename(join(this.#path, from), join(this.#path, to));
   }
 
-  remove(name: string): Promise<void> {
-    return unlink(join(this.#path, name));
+  async remove(name: string): Promise<void> {
+    this.#assertInPlace();
+    await unlink(join(this.#path, name));
   }
 
   async syncNames(): Promise<void> {
@@ -211,6 +216,19 @@ class NodeFiles implements StoreFiles {
     if (!locks.tryLock(descriptor, READERS, 1)) return false;
     locks.unlock(descriptor, READERS, 1);
     return true;
+  }
+
+  /**
+   * A name leads to whatever lies at the path by now. Where that is another directory (this one was moved,
+   * and a copy put in its place), or the lock another file, the store there is somebody else's to write.
+   */
+  #assertInPlace(): void {
+    const isMoved = this.#directory !== undefined && !isAt(this.#directory, this.#path);
+    const lock = this.#lock?.descriptor;
+    if (!isMoved && (lock === undefined || isAt(lock, join(this.#path, LOCK)))) return;
+    const what = isMoved ? `the directory ${this.#path} was` : `${join(this.#path, LOCK)} was removed, or`;
+    const message = `${what} moved or replaced while the store was open: open it again`;
+    throw Object.assign(new Error(message), { code: "ESTALE" });
   }
 
   /** The directory's owner could not open what `root` makes in it. */
@@ -341,6 +359,12 @@ export async function readFully(file: OpenFile, length: number, position: number
     done += count;
   }
   return done === length ? bytes : bytes.subarray(0, done);
+}
+
+function isAt(descriptor: number, path: string): boolean {
+  const there = statSync(path, { throwIfNoEntry: false });
+  const { dev, ino } = fstatSync(descriptor);
+  return there !== undefined && there.dev === dev && there.ino === ino;
 }
 
 type Locks = typeof import("fs-native-extensions");

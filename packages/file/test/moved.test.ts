@@ -1,0 +1,61 @@
+/** The directory, or the lock, of an open store is taken away, and another one put in its place. */
+
+import { cpSync, renameSync, unlinkSync } from "node:fs";
+import { join } from "node:path";
+import { checkFileLog, fileLogBackend } from "@coppice/file";
+import { type Backend, systemEnv } from "coppice";
+import { afterEach, expect, test } from "vitest";
+import { removeDirectories, temporaryDirectory } from "../../../test/support/stores.js";
+
+const OPTIONS = { segmentBytesMax: 64 * 1024 };
+const VALUE_BYTES = 3000;
+
+afterEach(removeDirectories);
+
+/** Appends until the backend refuses, or `count` are stored; says how many are. */
+async function append(backend: Backend, id: string, from: number, count: number): Promise<number> {
+  for (let seq = from; seq < from + count; seq++) {
+    const put = [{ key: ["events", id, seq] as const, value: new Uint8Array(VALUE_BYTES).fill(7) }];
+    const error = await backend.commit({ put }).then(
+      () => undefined,
+      (reason: unknown) => reason,
+    );
+    if (error === undefined) continue;
+    expect(error).toMatchObject({ code: "UNAVAILABLE", cause: { code: "ESTALE" } });
+    return seq - from;
+  }
+  return count;
+}
+
+test("[FL38] a store that was moved away writes and removes nothing in the one that took its place", async () => {
+  const parent = await temporaryDirectory();
+  const [place, aside] = [join(parent, "place"), join(parent, "aside")];
+  const moved = await fileLogBackend(place, OPTIONS).open(systemEnv());
+  await append(moved, "first", 0, 30);
+  renameSync(place, aside);
+  cpSync(aside, place, { recursive: true });
+  const factory = fileLogBackend(place, OPTIONS);
+  const next = await factory.open(systemEnv());
+  await append(next, "next", 0, 5);
+  expect(await append(moved, "late", 0, 200)).toBeLessThan(60);
+  await moved.close().catch(() => undefined);
+  expect(await append(next, "next", 5, 100)).toBe(100);
+  await next.close();
+  expect((await checkFileLog(place)).damage).toEqual([]);
+  const again = await factory.open(systemEnv());
+  for (let seq = 0; seq < 105; seq++)
+    expect(await again.get(["events", "next", seq])).toHaveLength(VALUE_BYTES);
+  await again.close();
+});
+
+test("[FL38] a writer whose lock was removed makes no further segment", async () => {
+  const place = join(await temporaryDirectory(), "place");
+  const writer = await fileLogBackend(place, OPTIONS).open(systemEnv());
+  await append(writer, "first", 0, 5);
+  unlinkSync(join(place, "LOCK"));
+  expect(await append(writer, "first", 5, 200)).toBeLessThan(60);
+  await writer.close().catch(() => undefined);
+  const again = await fileLogBackend(place, OPTIONS).open(systemEnv());
+  expect(await again.get(["events", "first", 5])).toHaveLength(VALUE_BYTES);
+  await again.close();
+});
