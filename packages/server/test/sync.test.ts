@@ -402,6 +402,21 @@ describe("sync", () => {
     expect(await running.storage.info("notes")).toBeUndefined();
   });
 
+  test("[SV108] a storage that is closed while a document is loaded hangs nothing", async () => {
+    const running = await run({ mayFail: true });
+    const { storage } = running;
+    await storage.append("notes", [typed("kept")]);
+    const load = storage.load.bind(storage) as typeof storage.load;
+    storage.load = async (...args) => {
+      const handle = await load(...args);
+      await storage.close();
+      return handle as never;
+    };
+    const raw = new RawClient(`${running.syncUrl}/notes`);
+    await raw.send(message.step1());
+    expect([1012, 4503]).toContain((await raw.closed).code);
+  });
+
   test("[SV11] closing the server saves what was received, and leaves the storage open", async () => {
     const backend = memoryBackend();
     const running = await run({ backend });

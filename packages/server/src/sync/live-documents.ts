@@ -166,6 +166,8 @@ export class LiveDocuments {
         document.abandon();
         throw new EditRefused(this.#closed ? "shutdown" : "unavailable");
       }
+      // Who looks for it here would find one that has ended, again and again.
+      if (document.ended) throw new EditRefused("resync");
       this.#documents.set(id, document);
       return document;
     } finally {
