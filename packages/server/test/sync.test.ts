@@ -402,6 +402,20 @@ describe("sync", () => {
     expect(await running.storage.info("notes")).toBeUndefined();
   });
 
+  test("[SV10] a document that is deleted while it is loaded is shown to nobody", async () => {
+    const running = await run();
+    const { storage } = running;
+    await storage.append("notes", [typed("gone")]);
+    const load = storage.load.bind(storage) as typeof storage.load;
+    storage.load = async (...args) => {
+      const handle = await load(...args);
+      await storage.delete("notes");
+      return handle as never;
+    };
+    const client = await synced(connect(running, "notes"));
+    expect(client.text.toString()).toBe("");
+  });
+
   test("[SV108] a storage that is closed while a document is loaded hangs nothing", async () => {
     const running = await run({ mayFail: true });
     const { storage } = running;

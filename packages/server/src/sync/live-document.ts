@@ -339,11 +339,14 @@ export class LiveDocument {
   /** Tells of each step of the durable clock, and pulls what others have appended. */
   async #follow(handle: DocumentHandle<Y.Doc>): Promise<void> {
     const { signal } = this.#stop;
+    // What happened while it was loaded, a deletion say, nobody tells who listens from now on.
+    let hasLooked = false;
     while (!signal.aborted) {
       this.#tellDurable(handle.durableClock);
       try {
-        await handle.waitDurable(handle.clock + 1, { signal });
-        if (handle.durableClock > handle.clock) await handle.refresh();
+        if (hasLooked) await handle.waitDurable(handle.clock + 1, { signal });
+        if (!hasLooked || handle.durableClock > handle.clock) await handle.refresh();
+        hasLooked = true;
       } catch (error) {
         if (signal.aborted) return;
         if (!(await this.#followFailed(error))) return;
