@@ -22,6 +22,7 @@ import {
   fstatSync,
   fsync,
   open,
+  openSync,
   read,
   readSync,
   readv,
@@ -101,6 +102,8 @@ const SYNCS_NAMES = process.platform !== "win32";
 const LOCKS_PARTS = process.platform === "linux";
 const [WRITER, READERS] = [0, 1];
 const SHARE_TRIES = 100;
+/** Of a file that is replaced now and then: what is compared is as a rule the last one or the one before. */
+const PINNED_MAX = 4;
 const NO_FOLLOW = constants.O_NOFOLLOW ?? 0;
 const FLAGS: Readonly<Record<OpenMode, number>> = {
   read: constants.O_RDONLY | NO_FOLLOW,
@@ -135,6 +138,8 @@ class NodeFiles implements StoreFiles {
   readonly #owner: Owner | undefined;
   #lock: { readonly descriptor: number; readonly locks: Locks } | undefined;
   #share: number | undefined;
+  /** Files whose identity was told, by it. */
+  readonly #pinned = new Map<string, number>();
 
   /** `owner`: whose the files are to be, where they would be those of `root`. */
   constructor(path: string, directory: number | undefined, owner: Owner | undefined) {
@@ -169,8 +174,35 @@ class NodeFiles implements StoreFiles {
   }
 
   identityOf(name: string): string | undefined {
-    const found = statSync(join(this.#path, name), { throwIfNoEntry: false });
-    return found === undefined ? undefined : `${found.ino}:${found.mtimeMs}`;
+    const path = join(this.#path, name);
+    const found = statSync(path, { throwIfNoEntry: false });
+    if (found === undefined) return undefined;
+    const identity = identityFrom(found);
+    if (!SYNCS_NAMES || this.#pinned.has(identity)) return identity;
+    return this.#pin(path) ?? identity;
+  }
+
+  /** Keeps the file open: else the one after the next may get its number, within one tick of the clock. */
+  #pin(path: string): string | undefined {
+    let descriptor: number;
+    try {
+      descriptor = openSync(path, FLAGS.read);
+    } catch {
+      // It was just replaced, or there are no more descriptors: the next look tells.
+      return undefined;
+    }
+    const identity = identityFrom(fstatSync(descriptor));
+    if (this.#pinned.has(identity)) {
+      closeSync(descriptor);
+      return identity;
+    }
+    this.#pinned.set(identity, descriptor);
+    const [oldest] = this.#pinned;
+    if (this.#pinned.size > PINNED_MAX && oldest !== undefined) {
+      this.#pinned.delete(oldest[0]);
+      closeSync(oldest[1]);
+    }
+    return identity;
   }
 
   async lock(name: string): Promise<boolean> {
@@ -242,7 +274,12 @@ class NodeFiles implements StoreFiles {
   }
 
   close(): void {
-    for (const descriptor of [this.#lock?.descriptor, this.#share, this.#directory]) {
+    for (const descriptor of [
+      this.#lock?.descriptor,
+      this.#share,
+      this.#directory,
+      ...this.#pinned.values(),
+    ]) {
       if (descriptor !== undefined) closeSync(descriptor);
     }
   }
@@ -359,6 +396,10 @@ export async function readFully(file: OpenFile, length: number, position: number
     done += count;
   }
   return done === length ? bytes : bytes.subarray(0, done);
+}
+
+function identityFrom({ ino, mtimeMs }: { readonly ino: number; readonly mtimeMs: number }): string {
+  return `${ino}:${mtimeMs}`;
 }
 
 function isAt(descriptor: number, path: string): boolean {

@@ -1,11 +1,12 @@
-/** The directory, or the lock, of an open store is taken away, and another one put in its place. */
+/** The directory, the lock or the manifest of an open store is taken away, and another one put in its place. */
 
-import { cpSync, renameSync, unlinkSync } from "node:fs";
+import { cpSync, renameSync, unlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { checkFileLog, fileLogBackend } from "@coppice/file";
 import { type Backend, systemEnv } from "coppice";
 import { afterEach, expect, test } from "vitest";
 import { removeDirectories, temporaryDirectory } from "../../../test/support/stores.js";
+import { nodeFiles } from "../src/files.js";
 
 const OPTIONS = { segmentBytesMax: 64 * 1024 };
 const VALUE_BYTES = 3000;
@@ -58,4 +59,19 @@ test("[FL38] a writer whose lock was removed makes no further segment", async ()
   const again = await fileLogBackend(place, OPTIONS).open(systemEnv());
   expect(await again.get(["events", "first", 5])).toHaveLength(VALUE_BYTES);
   await again.close();
+});
+
+test("[FL13] a manifest that was replaced twice within a tick of the clock is another one", async () => {
+  const place = await temporaryDirectory();
+  const files = await nodeFiles(place, false)(false);
+  const seen: (string | undefined)[] = [];
+  for (let i = 0; i < 20; i++) {
+    writeFileSync(join(place, "next"), `manifest ${i}`);
+    utimesSync(join(place, "next"), 1000, 1000);
+    renameSync(join(place, "next"), join(place, "MANIFEST"));
+    seen.push(files.identityOf("MANIFEST"));
+    expect(files.identityOf("MANIFEST")).toBe(seen[i]);
+    expect(seen.slice(Math.max(0, i - 3), i)).not.toContain(seen[i]);
+  }
+  files.close();
 });
