@@ -13,13 +13,16 @@
  */
 
 import { type Backend, CoppiceError, type Env, isCoppiceError, type Traits } from "coppice";
-import { LOCK, readFully, type StoreFiles } from "./files.js";
-import { FRAME_HEADER_BYTES, frameBytes, readHeader } from "./frame.js";
+import { LOCK, type OpenFile, readFully, type StoreFiles } from "./files.js";
+import { FRAME_HEADER_BYTES, frameBytes, isZero, readHeader } from "./frame.js";
 import { type RecordVisitor, readHint, replayHint } from "./hints.js";
 import { MANIFEST, type Manifest, readManifest, type SegmentRow } from "./manifest.js";
+import { olderThan, outdates } from "./recovery.js";
 import {
   damaged,
+  numberOf,
   openSegment,
+  readSegmentHeader,
   SEGMENT_HEADER_BYTES,
   type Segment,
   type SegmentHeader,
@@ -281,11 +284,56 @@ async function load(files: StoreFiles, env: Env, readBytesMax: number): Promise<
     const state = new StoreState(manifest, manifest.syncs);
     try {
       for (const row of manifest.segments) await loadSegment(files, state, row, manifest, env);
+      await assertNewest(files, state, manifest, manifestIdentity);
       return { state, reader: new StoreReader(state, readBytesMax), manifestIdentity };
     } catch (error) {
       void state.retire();
       if (tries === LOAD_TRIES || files.identityOf(MANIFEST) === manifestIdentity) throw error;
     }
+  }
+}
+
+/**
+ * Rejects with `CORRUPT` where a segment shows that the manifest is an old one, as opening to write does. A
+ * writer that is just beginning a segment has given it its header when all before that is in the log: what
+ * was read of it is followed up first.
+ */
+async function assertNewest(
+  files: StoreFiles,
+  state: StoreState,
+  manifest: Manifest,
+  manifestIdentity: string | undefined,
+): Promise<void> {
+  for (const name of await files.list()) {
+    const found = numberOf(name);
+    if (found?.kind !== "seg" || state.byNumber.has(found.number)) continue;
+    const { header, isUsed } = await segmentAt(files, name);
+    if (header === undefined || !outdates(manifest, state.sequence, header, isUsed)) continue;
+    if (state.active !== undefined) await follow(state, state.active);
+    // Whatever was replaced since it was read was an old one, and the next look follows.
+    if (files.identityOf(MANIFEST) !== manifestIdentity) return;
+    if (outdates(manifest, state.sequence, header, isUsed)) throw olderThan(name);
+  }
+}
+
+/** What there is of it; a writer may have removed it meanwhile. */
+async function segmentAt(
+  files: StoreFiles,
+  name: string,
+): Promise<{ header: SegmentHeader | undefined; isUsed: boolean }> {
+  let file: OpenFile;
+  try {
+    file = await files.open(name, "read");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    return { header: undefined, isUsed: false };
+  }
+  try {
+    const header = await readSegmentHeader(file);
+    const first = await readFully(file, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES);
+    return { header, isUsed: !isZero(first, 0, first.length) };
+  } finally {
+    file.close();
   }
 }
 

@@ -284,12 +284,16 @@ async function forgettable(
     if (isUsed && header.store !== manifest.store)
       throw damaged("is one of another file log: move it away", name, 0);
     if (!outdates(manifest, state.sequence, header, isUsed)) return header;
-    throw new CoppiceError("CORRUPT", "the manifest of the file log is older than its segments", {
-      details: { file: name },
-    });
+    throw olderThan(name);
   } finally {
     file.close();
   }
+}
+
+/** What a segment shows that `outdates` the manifest. */
+export function olderThan(file: string): CoppiceError {
+  const what = "the manifest of the file log is older than its segments";
+  return new CoppiceError("CORRUPT", what, { details: { file } });
 }
 
 /**

@@ -87,3 +87,15 @@ test("[FL30] a sealed segment of a copy that went on by itself is damage for a c
   expect(left.some((line) => line.includes("copy"))).toBe(true);
   expect((await check(disk, false)).damage).toEqual([]);
 });
+
+test("[FL7] an old copy that was put over a newer store is refused, with readOnly too", async () => {
+  const old = await wentOn(new Map(), "mine", 0, 30);
+  const newer = await wentOn(old, "mine", 30, 90);
+  const mixed = new Map([...newer, ...old]);
+  expect(mixed.size).toBeGreaterThan(old.size);
+  for (const readOnly of [false, true]) {
+    const open = factoryOn(new SimulatedDisk(mixed), { readOnly }).open(simulatedEnv(3));
+    await expect(open).rejects.toMatchObject({ code: "CORRUPT", message: expect.stringContaining("older") });
+  }
+  expect(await linesOf(new SimulatedDisk(old))).toHaveLength(30);
+});
