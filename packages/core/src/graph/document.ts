@@ -130,8 +130,8 @@ export class GraphDocument<State, Payload> {
 
   /**
    * Takes the newest step of this document that is not undone out of the fold; `false` when there is none, or
-   * it lies before the kept history. Others' events stay, and those that the step had made impossible may
-   * count again. The steps of earlier loads and of others cannot be undone.
+   * it lies before the history that a load keeps. Others' events stay, and those that the step had made
+   * impossible may count again. The steps of earlier loads and of others cannot be undone.
    */
   undo(): boolean {
     return this.#cancel(this.#undos, this.#redos, true);
@@ -359,7 +359,8 @@ export class GraphDocument<State, Payload> {
 
   #isKept(step: Step | undefined): boolean {
     if (step === undefined) return false;
-    return this.#kept().find({ replica: this.replica, sequence: step.from }) !== undefined;
+    const entry = this.#kept().find({ replica: this.replica, sequence: step.from });
+    return entry !== undefined && this.#history.staysKept(entry.index);
   }
 
   /** Every event is captured before a listener, which may throw, hears of the first. */

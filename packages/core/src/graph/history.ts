@@ -176,6 +176,16 @@ export class History<State, Payload> {
     return chain?.entries[sequence - chain.first];
   }
 
+  /**
+   * Whether the event at this place is kept by who applies this version from the log. There own events move
+   * the base as well, and an undo of what lies before it changes nothing.
+   */
+  staysKept(index: number): boolean {
+    const bound = (Math.floor(this.size / this.window) - 1) * this.window;
+    const at = countUpTo(this.#critical, bound) - 1;
+    return at < 0 || index >= this.#critical[at]!;
+  }
+
   /** Offers events of others. Never throws. */
   apply(events: readonly unknown[]): Outcome {
     this.advance();

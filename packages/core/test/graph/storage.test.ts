@@ -182,6 +182,32 @@ test("[GR35] a handle that stays open for long refuses what a load refuses, so t
   await storage.close();
 });
 
+test("[GR37] what a handle shows after undo and redo is what is loaded, however many steps are taken back", async () => {
+  for (const window of [1, 5, 16, Number.POSITIVE_INFINITY]) {
+    const model = ledger({ window });
+    const storage = await openStorage(model);
+    const handle = await storage.open<LedgerDoc>(ID);
+    await write(handle, 60);
+    let least: number | undefined;
+    for (const step of ["undo", "redo", "undo"] as const) {
+      let steps = 0;
+      for (; handle.doc[step === "undo" ? "canUndo" : "canRedo"]; steps++) {
+        expect(handle.doc[step]()).toBe(true);
+        if (steps % 3 === 0) await handle.save();
+      }
+      expect(handle.doc[step]()).toBe(false);
+      await handle.save();
+      const loaded = await reload(storage);
+      expect(loaded.doc.frontier).toEqual(handle.doc.frontier);
+      expect(contentOf(loaded.doc.state)).toBe(contentOf(handle.doc.state));
+      if (window === Number.POSITIVE_INFINITY) expect(steps).toBe(60);
+      least ??= steps;
+    }
+    expect(least).toBeGreaterThanOrEqual(Math.floor(Math.min(window, 60) / 2));
+    await storage.close();
+  }
+});
+
 /** Everything that was made, and what of it is known to be stored. */
 class Made {
   readonly events = new Map<string, LedgerEvent>();
