@@ -159,8 +159,6 @@ export class LogWriter {
       await durable;
     } catch (error) {
       this.failure = error;
-      this.#syncing = undefined;
-      this.#next = undefined;
       throw new CoppiceError("OUTCOME_UNKNOWN", "a write or sync failed, and may have been written", {
         cause: error,
       });

@@ -196,7 +196,6 @@ async function replayActive(
   if (end === row.end && used === end) return 0;
   if (kind === "holed") await setAside(files, segment.number, end, bytes.subarray(end, used));
   await rewriteTail(segment, bytes, row.end, used);
-  segment.durableEnd = end;
   return used - end;
 }
 

@@ -472,7 +472,7 @@ export class DocumentLog {
     let doubt: CoppiceError | undefined;
     for (let attempt = 0; ; attempt++) {
       if (isCoppiceError(error, "OUTCOME_UNKNOWN")) doubt = error;
-      if (doubt === undefined || guard.traits.poisonsItself) throw doubt ?? error;
+      if (doubt === undefined || guard.traits.poisonsItself) throw error;
       const written = await this.#isWritten(plan).catch(() => undefined);
       if (written === true) return;
       if (written === false && isCoppiceError(error, "COMMIT_CONFLICT")) throw error;
