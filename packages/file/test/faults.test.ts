@@ -10,6 +10,7 @@ import { isCoppiceError } from "coppice";
 import { seededRandom, simulatedEnv } from "coppice/testing";
 import { expect, test } from "vitest";
 import { begin, LONG, note, repetitions, SEED, TEST_MS_MAX } from "../../../test/crash/laboratory/effort.js";
+import type { OpenFile, OpenFiles } from "../src/files.js";
 import {
   dump,
   factoryOn,
@@ -263,3 +264,34 @@ async function look(
     return "found";
   }
 }
+
+test("[FL3] however often the manifest finds no room, one segment lies ready, and each file is closed once", async () => {
+  const disk = new SimulatedDisk();
+  const open = new Set<OpenFile>();
+  const files: OpenFiles = async (create) => {
+    const found = await disk.files(create);
+    const openOne = found.open.bind(found);
+    found.open = async (name, mode) => {
+      const file = await openOne(name, mode);
+      open.add(file);
+      file.close = () => {
+        if (!open.delete(file)) throw new Error(`${name} was closed twice`);
+      };
+      return file;
+    };
+    return found;
+  };
+  const backend = await factoryOn({ files }).open(simulatedEnv(1));
+  const commit = (seq: number) =>
+    backend.commit({ put: [{ key: ["events", "d", seq], value: new Uint8Array(100) }] });
+  disk.fault = ({ kind, name }) =>
+    kind === "write" && name === "MANIFEST.next" ? failure("ENOSPC") : undefined;
+  await expect(commit(0)).rejects.toMatchObject({ code: "STORE_FULL" });
+  const names = [...disk.image().keys()];
+  for (let seq = 1; seq < 4; seq++) await expect(commit(seq)).rejects.toMatchObject({ code: "STORE_FULL" });
+  expect([...disk.image().keys()]).toEqual(names);
+  expect(open.size).toBe(1);
+  await backend.close();
+  expect(open.size).toBe(0);
+  expect([...disk.image().keys()].filter((name) => name.endsWith(".seg"))).toEqual([]);
+});
