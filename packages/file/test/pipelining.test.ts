@@ -112,6 +112,31 @@ test("[FL24] when a sync or write fails, what was called ahead rejects and is no
   }
 });
 
+test("[FL24] a frame ends where its segment does or goes to the next one, whether it is called ahead or not", async () => {
+  // A segment need not end where a frame could.
+  for (const segmentBytesMax of [64 * 1024, 64 * 1024 + 4]) {
+    for (let length = 60_960; length < 61_120; length += 4) {
+      for (const ahead of [false, true]) {
+        const disk = new SimulatedDisk();
+        const how = { segmentBytesMax, files: slowSyncs(disk) };
+        const backend = await factoryOn(how, how).open(simulatedEnv(1));
+        await backend.commit(put("first"));
+        const before = backend.commit(put("a"));
+        if (!ahead) await before;
+        await Promise.all([before, backend.commit(put("b", 0, length))]);
+        const lines = await dump(backend);
+        const image = disk.image();
+        for (const [name, { length: size }] of image)
+          if (name.endsWith(".seg")) expect(size, `${name}, ${length}`).toBe(segmentBytesMax);
+        await backend.close();
+        const again = await factoryOn(new SimulatedDisk(image), { segmentBytesMax }).open(simulatedEnv(2));
+        expect(await dump(again)).toEqual(lines);
+        await again.close();
+      }
+    }
+  }
+});
+
 test("[FL24] short writes, segments that end, and large frames change nothing of what commits ahead do", async () => {
   for (let seed = 1; seed <= 20; seed++) {
     const steps = randomSteps(seededRandom(seed), 60);
@@ -169,6 +194,31 @@ test("[FL24] nothing is prepared while the system still reads the frame before i
   expect(await both).toBe(false);
   expect(await backend.get(["events", "a", 1])).toEqual(bytes(100, 1));
   expect(await backend.get(["events", "b", 2])).toEqual(bytes(100, 2));
+  await backend.close();
+});
+
+test("[FL24] when a commit fails while a merge ends, the merge changes no manifest, and removes nothing", async () => {
+  const disk = new SimulatedDisk();
+  const factory = factoryOn(disk, { mergeDeadRatioMin: 0.3 });
+  const backend = await factory.open(simulatedEnv(1));
+  for (let seq = 0; seq < 32; seq++) await backend.commit(put("a", seq, 5000));
+  const before = [...disk.image().keys()];
+  let failed: Promise<unknown> | undefined;
+  let syncs = 0;
+  const renamed: string[] = [];
+  disk.onOperation = ({ kind, name }) => {
+    if (kind === "rename") renamed.push(name);
+    // The second one makes all frames durable: the headers and the manifest follow.
+    if (kind !== "sync" || before.includes(name) || ++syncs !== 2) return;
+    disk.fault = ({ kind: next, name: file }) =>
+      next === "sync" && before.includes(file) ? failure("EIO") : undefined;
+    failed = backend.commit(put("b")).catch((error: unknown) => error);
+  };
+  await backend.commit({ delete: [{ space: "events", id: "a", to: 8 }] });
+  await expect(factory.merge()).rejects.toThrow();
+  expect(await failed).toMatchObject({ code: "OUTCOME_UNKNOWN" });
+  expect(renamed).toEqual([]);
+  expect([...disk.image().keys()]).toEqual(expect.arrayContaining(before));
   await backend.close();
 });
 
