@@ -189,6 +189,70 @@ test("[FL37] after a failed sync nothing is sealed, which would say that what ca
     );
 });
 
+test("[FL37] and such a sync that failed in a merge is not repeated: nothing more is written", async () => {
+  const disk = new SimulatedDisk();
+  const factory = factoryOn(disk, { durability: "process", mergeDeadRatioMin: 1 });
+  const backend = await factory.open(simulatedEnv(1));
+  await write(backend, 0, 32);
+  await backend.commit({ delete: [{ space: "events", id: "a", to: 12 }] });
+  const before = disk.image();
+  disk.fault = ({ kind, name }) => (kind === "sync" && before.has(name) ? failure("EIO") : undefined);
+  await expect(factory.merge()).rejects.toThrow();
+  disk.fault = undefined;
+  await expect(factory.merge()).rejects.toMatchObject({ code: "POISONED" });
+  await expect(write(backend, 32, 33)).rejects.toMatchObject({ code: "POISONED" });
+  await backend.close();
+});
+
+test("[FL37] an opening records how far the log had come, so that a later loss of that is no torn commit", async () => {
+  const disk = new SimulatedDisk();
+  await write(await factoryOn(disk).open(simulatedEnv(1)), 0, 3);
+  const killed = new SimulatedDisk(disk.image());
+  await factoryOn(killed).open(simulatedEnv(2));
+  const image = new Map(killed.image());
+  const bytes = image.get("00000001.seg")!.slice();
+  const used = bytes.findLastIndex((byte) => byte !== 0) + 1;
+  image.set("00000001.seg", bytes.fill(0, used - 600));
+  await expect(factoryOn(new SimulatedDisk(image)).open(simulatedEnv(3))).rejects.toMatchObject({
+    code: "CORRUPT",
+  });
+});
+
+test("[FL37] before anything is written an opening records whether commits are synced from now on", async () => {
+  for (const durability of ["power", "process"] as const) {
+    const disk = new SimulatedDisk();
+    const before = durability === "power" ? "process" : "power";
+    const backend = await factoryOn(disk, { durability: before }).open(simulatedEnv(1));
+    await write(backend, 0, 3);
+    await backend.close();
+    disk.fault = ({ kind, name }) =>
+      kind === "write" && name === "MANIFEST.next" ? failure("ENOSPC") : undefined;
+    const other = factoryOn(disk, { durability });
+    await expect(other.open(simulatedEnv(2))).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    disk.fault = undefined;
+    await other.open(simulatedEnv(2));
+    const [, manifest] = Buffer.from(disk.image().get("MANIFEST")!).toString().split("\n");
+    expect(JSON.parse(manifest!)).toMatchObject({ syncs: durability === "power", sequence: 3 });
+  }
+});
+
+test("[FL37] closing records how far the log reaches, also when it went on while a merge wrote its manifest", async () => {
+  const disk = new SimulatedDisk();
+  const factory = factoryOn(disk, { mergeDeadRatioMin: 0.3 });
+  const backend = await factory.open(simulatedEnv(1));
+  await write(backend, 0, 32);
+  let last: Promise<void> | undefined;
+  disk.onOperation = ({ kind, name }) => {
+    if (kind === "create" && name === "MANIFEST.next") last ??= write(backend, 32, 33);
+  };
+  await backend.commit({ delete: [{ space: "events", id: "a", to: 8 }] });
+  await factory.merge();
+  await last;
+  await backend.close();
+  const [, manifest] = Buffer.from(disk.image().get("MANIFEST")!).toString().split("\n");
+  expect(JSON.parse(manifest!)).toMatchObject({ sequence: 34 });
+});
+
 test("[FL37] also where what it has replaced was written by a repair, and nothing of that was whole", async () => {
   const disk = new SimulatedDisk();
   const backend = await factoryOn(disk, { mergeDeadRatioMin: 1 }).open(simulatedEnv(1));
