@@ -500,3 +500,58 @@ test("[FL30] a flipped bit of the manifest's format is damage, and mended", asyn
   expect(await dump(mended)).toEqual(found);
   await mended.close();
 });
+
+test("[FL17] what is set aside is durable, with its name, before the manifest changes", async () => {
+  const { disk } = await storeOf(60, true);
+  const name = "00000001.seg";
+  const image = changed(disk.image(), name, (bytes) => {
+    bytes[5000]! ^= 1;
+  });
+  const damaged = new SimulatedDisk(image);
+  const left: DiskImage[] = [];
+  damaged.onOperation = ({ kind }) => {
+    if (kind === "rename") for (const model of crashModels) left.push(damaged.crash(model, seededRandom(1)));
+  };
+  const { repaired } = await checkFileLog("simulated", { repair: true, files: damaged.files });
+  expect(repaired).toBe(true);
+  expect(left.length).toBeGreaterThan(0);
+  for (const each of left) {
+    const aside = [...each.keys()].find((other) => other.startsWith("quarantine-"));
+    expect(aside).toBeDefined();
+    expect(Buffer.compare(each.get(aside!)!, image.get(name)!)).toBe(0);
+  }
+});
+
+test("[FL17] nor does an opening cut off what lies behind a hole before it is set aside, durably", async () => {
+  const options = { durability: "process" } as const;
+  const disk = new SimulatedDisk();
+  const backend = await factoryOn(disk, options).open(simulatedEnv(1));
+  for (let seq = 0; seq < 6; seq++)
+    await backend.commit({ put: [{ key: ["events", "a", seq], value: new Uint8Array(3000).fill(seq + 1) }] });
+  const name = "00000001.seg";
+  const holed = changed(disk.image(), name, (bytes) => {
+    // The third frame has no header.
+    const start = 4096 + 2 * 3072;
+    bytes.fill(0, start - (start % 512), start + 512);
+  });
+  const original = Buffer.from(holed.get(name)!);
+  const opening = new SimulatedDisk(holed);
+  const left: DiskImage[] = [];
+  opening.onOperation = () => {
+    for (const model of crashModels) left.push(opening.crash(model, seededRandom(1)));
+  };
+  await factoryOn(opening, options).open(simulatedEnv(2));
+  left.push(opening.image());
+  let cut = 0;
+  for (const image of left) {
+    if (original.equals(image.get(name)!)) continue;
+    cut++;
+    const aside = [...image.keys()].find((other) => other.startsWith("quarantine-"));
+    expect(aside).toBeDefined();
+    const [, position] = /-(\d+)\.bin$/.exec(aside!)!;
+    const kept = image.get(aside!)!;
+    expect(kept.length).toBeGreaterThan(3000);
+    expect(original.subarray(Number(position), Number(position) + kept.length).equals(kept)).toBe(true);
+  }
+  expect(cut).toBeGreaterThan(5);
+});
