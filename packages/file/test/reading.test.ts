@@ -8,7 +8,7 @@ import { expect, test } from "vitest";
 import { bytes } from "../../../test/support/stores.js";
 import { KeyIndex } from "../src/key-index.js";
 import { idOf, keyBytes, nameOf, partsOf, prefixNameOf } from "../src/key-names.js";
-import { dump, factoryOn, randomSteps } from "./crash-tools.js";
+import { changed, dump, factoryOn, randomSteps, storeOf } from "./crash-tools.js";
 
 const big = (seq: number) => ({
   put: [{ key: ["events", "d", seq] as const, value: bytes(4000, 1 + (seq % 250)) }],
@@ -279,5 +279,38 @@ test("[FL11] merged away segments give their places back, and what was remembere
     });
   }
   expect(await dump(backend)).toHaveLength(31);
+  await backend.close();
+});
+
+test("[FL13] a read-only open of a damaged store is CORRUPT where opening to write is, with and without hints", async () => {
+  const { disk } = await storeOf(100, true);
+  const whole = disk.image();
+  const segments = [...whole.keys()].filter((name) => name.endsWith(".seg"));
+  expect(segments.length).toBeGreaterThan(2);
+  const withoutHints = new Map([...whole].filter(([name]) => !name.endsWith(".hint")));
+  for (const name of segments) {
+    const image = changed(withoutHints, name, (bytes) => {
+      bytes[5000]! ^= 1;
+    });
+    for (const readOnly of [false, true]) {
+      const opening = factoryOn(new SimulatedDisk(image), { readOnly }).open(simulatedEnv(2));
+      await expect(opening, `${name}, ${readOnly}`).rejects.toMatchObject({ code: "CORRUPT" });
+    }
+  }
+});
+
+test("[FL13] a read-only open beside a commit that a crash tore shows all before it, each time it is asked", async () => {
+  const { disk, lines } = await storeOf(10, false);
+  const image = new Map(disk.image());
+  const name = [...image.keys()].filter((each) => each.endsWith(".seg")).sort()[0]!;
+  const bytes = image.get(name)!.slice();
+  const used = bytes.findLastIndex((byte) => byte !== 0) + 1;
+  image.set(name, bytes.fill(0, used - 600, used));
+  const backend = await factoryOn(new SimulatedDisk(image), { readOnly: true }).open(simulatedEnv(2));
+  for (let times = 0; times < 2; times++) {
+    const found = await dump(backend);
+    expect(found).toHaveLength(lines.length - 2);
+    expect(lines).toEqual(expect.arrayContaining(found));
+  }
   await backend.close();
 });
