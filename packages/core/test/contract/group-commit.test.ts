@@ -69,6 +69,31 @@ test("[BK23] a group never holds two members of one document, and keeps their or
   expect(groups.flatMap(keysOf)).toHaveLength(60);
 });
 
+test("[BK23] by whatever two members touch one document, they are not in one group; others are, with all they do", async () => {
+  const key: Key = ["events", "shared", 7];
+  const more: readonly Batch[] = [
+    { put: [{ key, value: new Uint8Array(1) }] },
+    { delete: [key] },
+    { delete: [{ space: "events", id: "shared" }] },
+    { expect: [{ key, value: undefined }] },
+  ];
+  const beside = (id: string, { put: others = [], ...rest }: Batch): Batch => ({
+    put: [...put(id, 0).put!, ...others],
+    ...rest,
+  });
+  for (const first of more) {
+    for (const second of more) {
+      const { submit, groups } = harness();
+      await Promise.all([submit(beside("a", first)), submit(beside("b", second))]);
+      expect(groups).toEqual([beside("a", first), beside("b", second)]);
+    }
+    const { submit, groups } = harness();
+    await Promise.all([submit(beside("a", first)), submit(put("b", 0))]);
+    const whole = { put: [], delete: [], expect: [], ...beside("a", first) };
+    expect(groups).toEqual([{ ...whole, put: [...whole.put, ...put("b", 0).put!] }]);
+  }
+});
+
 test("[BK23] a group keeps to its limits of bytes and operations, unless it has one member", async () => {
   const { submit, groups } = harness({ groupBytesMax: 100, groupOperationsMax: 4 });
   await Promise.all(Array.from({ length: 20 }, (_, i) => submit(put(`small${i}`, i))));
@@ -124,7 +149,11 @@ test("[BK23] idle resolves when nothing is queued or in flight", async () => {
 });
 
 /** Writers who come back when they are told, with a backend that may be handed one group more; work takes time. */
-async function handedOver(ahead: boolean, answer: (batch: Batch) => Promise<void> = async () => undefined) {
+async function handedOver(
+  ahead: boolean,
+  answer: (batch: Batch) => Promise<void> = async () => undefined,
+  { writers = 48, rounds = 4, documentOf = (w: number, _n: number) => w % 40 } = {},
+) {
   const groups: Batch[] = [];
   const underway: Batch[] = [];
   let together = 0;
@@ -149,10 +178,11 @@ async function handedOver(ahead: boolean, answer: (batch: Batch) => Promise<void
   const group = new GroupCommit(commit, env, LIMITS, ahead);
   const told: string[] = [];
   /** Every fifth touches two documents. */
-  const batchOf = (id: string, n: number): Batch =>
-    n % 5 === 0
-      ? { ...put(id, n), expect: [{ key: ["events", `doc${(n * 7 + 1) % 40}`, n], value: undefined }] }
-      : put(id, n);
+  const batchOf = (id: string, n: number): Batch => {
+    const other = `doc${(n * 7 + 1) % 40}`;
+    if (n % 5 !== 0 || other === id) return put(id, n);
+    return { ...put(id, n), expect: [{ key: ["events", other, n], value: undefined }] };
+  };
   const submit = (id: string, n: number) =>
     new Promise<void>((resolve, reject) => group.submit(batchOf(id, n), () => resolve(), reject)).then(
       () => told.push(`${id} ${n}`),
@@ -160,9 +190,9 @@ async function handedOver(ahead: boolean, answer: (batch: Batch) => Promise<void
     );
   // Eight documents have two writers, whose calls must never go beside each other.
   const writer = async (w: number) => {
-    for (let n = w; n < 4 * 48; n += 48) await submit(`doc${w % 40}`, n);
+    for (let n = w; n < rounds * writers; n += writers) await submit(`doc${documentOf(w, n)}`, n);
   };
-  await Promise.all(Array.from({ length: 48 }, (_, w) => writer(w)));
+  await Promise.all(Array.from({ length: writers }, (_, w) => writer(w)));
   await group.idle();
   return { groups, together, told };
 }
@@ -179,6 +209,13 @@ test("[BK58] a backend that takes a group ahead gets one at most, of other docum
     expect(seqs.map((key) => key[2])).toEqual([0, 48, 96, 144].flatMap((n) => calls.map((w) => n + w)));
   }
   expect((await handedOver(false)).together).toBe(1);
+});
+
+test("[BK58] and of none that the one under way touches, whoever wrote to it before", async () => {
+  const documentOf = (w: number, n: number) => (w + 11 * Math.floor(n / 200)) % 160;
+  const { told, together } = await handedOver(true, undefined, { writers: 200, rounds: 12, documentOf });
+  expect(together).toBe(2);
+  for (const line of told) expect(line).toMatch(/^doc\d+ \d+$/);
 });
 
 test("[BK58] a failure of the group under way, or of the one ahead, fails its members alone, and the rest goes on", async () => {

@@ -107,6 +107,25 @@ test("[BK14] close waits for the commits that were submitted, and passes on its 
   expect(order).toEqual(["committed", "closed"]);
 });
 
+test("[BK14] close waits for a reclaim that is under way", async () => {
+  const order: string[] = [];
+  const { guard } = await guarded((inner) => ({
+    reclaim: async () => {
+      await new Promise((resolve) => setImmediate(resolve));
+      order.push("reclaimed");
+    },
+    close: async () => {
+      order.push("closed");
+      await inner.close();
+    },
+  }));
+  const reclaiming = guard.reclaim();
+  await undefined;
+  await guard.close();
+  expect(order).toEqual(["reclaimed", "closed"]);
+  await reclaiming;
+});
+
 test("[BK24] a backend that poisons itself gets no commit after one that failed, and reads go on", async () => {
   let failing = true;
   const { guard, calls } = await guarded(
@@ -123,7 +142,8 @@ test("[BK24] a backend that poisons itself gets no commit after one that failed,
   expect(second).toMatchObject({ status: "rejected", reason: { code: "POISONED" } });
   failing = false;
   await expect(guard.commit(PUT)).rejects.toThrow(code("POISONED"));
-  expect(calls.filter((name) => name === "commit")).toHaveLength(1);
+  await expect(guard.reclaim()).rejects.toThrow(code("POISONED"));
+  expect(calls.filter((name) => name === "commit" || name === "reclaim")).toEqual(["commit"]);
   expect(isCoppiceError(guard.poison, "UNAVAILABLE")).toBe(true);
   expect(await guard.get(KEY)).toBeUndefined();
   await guard.close();
