@@ -210,18 +210,21 @@ test("[ST34] nor is that of a save, whose events are stored once", async () => {
   expect(await namesOf(b.storage)).toEqual(["more", "once", "y", "z"]);
 });
 
-test("[ST34] of a commit in a document that was deleted since, recover() says nothing", async () => {
-  const { simulated, a, b } = await two();
-  await appendEach(a.storage, "x");
-  simulated.failNext("reply", "unknown-applied");
-  const settling = a.gate.stop(reading("events"));
-  const unknown = a.storage.append("d", [naming("perhaps")]);
-  await settling.reached;
-  await b.storage.delete("d");
-  settling.open();
-  await expect(unknown).rejects.toMatchObject({ code: "OUTCOME_UNKNOWN" });
-  expect(await a.storage.recover()).toEqual({ settled: [] });
-});
+test.each(["delete", "erase"] as const)(
+  "[ST34] of a commit in a document that was gone since, by %s, recover() says nothing",
+  async (remove) => {
+    const { simulated, a, b } = await two();
+    await appendEach(a.storage, "x");
+    simulated.failNext("reply", "unknown-applied");
+    const settling = a.gate.stop(reading("events"));
+    const unknown = a.storage.append("d", [naming("perhaps")]);
+    await settling.reached;
+    await b.storage[remove]("d");
+    settling.open();
+    await expect(unknown).rejects.toMatchObject({ code: "OUTCOME_UNKNOWN" });
+    expect(await a.storage.recover()).toEqual({ settled: [] });
+  },
+);
 
 test("[ST35] a storage that has not heard of others' changes does not answer from what it knew", async () => {
   const { a, b } = await two({});
@@ -243,6 +246,32 @@ test("[ST35] a storage that has not heard of others' changes does not answer fro
   await expect(b.storage.append("d", [naming("no")], { expected: ABSENT })).rejects.toMatchObject({
     code: "DELETED",
   });
+});
+
+test("[ST35] nor from what it read before it was asked", async () => {
+  const { a, b } = await two({});
+  const commitId = a.storage.newCommitId();
+  await a.storage.append("d", [naming("x")], { commitId });
+  const stop = a.gate.stop((call) => call.kind === "scan" && call.spaces.has("events"));
+  const before = a.storage.append("d", [naming("x")], { commitId });
+  await stop.reached;
+  const { token } = await b.storage.append("d", [naming("y")]);
+  const after = a.storage.append("d", [naming("z")], { expected: token });
+  stop.open();
+  expect(await before).toMatchObject({ clock: 1, duplicate: true });
+  expect(await after).toMatchObject({ clock: 3 });
+});
+
+test("[MV11] the clocks of a document that was begun and erased meanwhile are not used again by a late creation", async () => {
+  const { a, b } = await two({});
+  const stop = a.gate.stop(committing("events"));
+  const late = a.storage.append("d", [naming("late")]);
+  await stop.reached;
+  await appendEach(b.storage, "x", "y");
+  await b.storage.erase("d");
+  stop.open();
+  await expect(late).rejects.toMatchObject({ code: "DELETED" });
+  expect(await namesOf(a.storage)).toBe(undefined);
 });
 
 test("[ST36] an append with `expected` is compared with what is stored, not with what may still fail", async () => {

@@ -141,6 +141,10 @@ test("[ST99] unless it has, what was laid out goes back: it is repeated, or fail
   ] as const) {
     const it = await harness({ poisonsItself });
     const { first, results } = await laidOut(it);
+    const last = it.storage.append("d", [naming("last")]).then(
+      ({ clock }) => clock,
+      () => undefined,
+    );
     first.end(how);
     if (code === "stored") {
       const again = await it.arrived();
@@ -156,8 +160,10 @@ test("[ST99] unless it has, what was laid out goes back: it is repeated, or fail
     if (poisonsItself && how === "broken") await it.storage.recover();
     const stored = code === "stored" ? [...range("a"), ...range("b")] : [];
     expect(await names(it)).toEqual(stored);
+    const end = 1 + 2 * EVERYBODY + stored.length;
+    expect(await last).toBe(code === "stored" ? end + 1 : undefined);
     const next = await it.storage.append("d", [naming("next")]);
-    expect(next.clock).toBe(2 + 2 * EVERYBODY + stored.length);
+    expect(next.clock).toBe(code === "stored" ? end + 2 : end + 1);
     expect((await it.storage.check()).problems).toEqual([]);
     await it.storage.close();
   }
