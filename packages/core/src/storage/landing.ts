@@ -93,9 +93,9 @@ export function existsError(id: string): CoppiceError {
 
 /**
  * Brings in the image. Rejects with what the parts throw, with `EXISTS` or `BUSY` when another writer was
- * faster, and with `CORRUPT` when what was written is not what is read back: then there is no document.
- * `undefined`: the image was empty, and nothing was written. `beside`: what goes with the commit after which
- * there is the document.
+ * faster, and with `CORRUPT` when what was written is not what is read back: then, where it was staged, there
+ * is no document. `undefined`: the image was empty, and nothing was written. `beside`: what goes with the
+ * commit after which there is the document.
  */
 export function land(
   context: Context,
