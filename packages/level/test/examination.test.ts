@@ -11,7 +11,7 @@ import { seededRandom } from "coppice/testing";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { bytes, entriesOf, removeDirectories, temporaryDirectory } from "../../../test/support/stores.js";
 import { examineDirectory } from "../src/examination.js";
-import { COMMIT_KEY, readMark } from "../src/ledger.js";
+import { COMMIT_KEY, readMark, writeMark } from "../src/ledger.js";
 import { readManifest } from "../src/manifest.js";
 import { scanTable } from "../src/table-scan.js";
 
@@ -158,6 +158,31 @@ describe("commit numbers", () => {
     await db.close();
     await write(location, 1, 1);
     expect(await markIn(location)).toMatchObject({ number: 1, before: 0 });
+  });
+
+  test("[LB2] who had the store while it was opened anew, and has committed, is noticed", async () => {
+    const location = join(await temporaryDirectory(), "store");
+    const backend = await levelBackend(location).open(env);
+    await backend.commit({ put: [{ key: ["events", "d", 0], value: bytes(10, 1) }] });
+    const { prototype } = ClassicLevel;
+    const restore = () => Reflect.deleteProperty(prototype, "close");
+    // In place of the inherited one, once.
+    prototype.close = async function (this: ClassicLevel) {
+      restore();
+      await this.close();
+      const other = new ClassicLevel<Uint8Array, Uint8Array>(location, {
+        keyEncoding: "view",
+        valueEncoding: "view",
+      });
+      await other.put(COMMIT_KEY, writeMark({ number: 2, chain: 3, before: 4 }));
+      await other.close();
+    };
+    try {
+      await expect(backend.reclaim()).rejects.toMatchObject({ cause: { code: "LOCKED" } });
+    } finally {
+      restore();
+    }
+    await backend.close();
   });
 
   test("[LB2] a number that is damaged is CORRUPT", async () => {
