@@ -3,8 +3,8 @@
  * exactly the last commit, of whole newest files, or a store replaced by an older copy of itself is
  * noticed. It belongs on another disk; who can change both, can make them agree.
  *
- * Two slots, synced, of which that is written which does not hold the newest mark, so that a torn write leaves
- * that one:
+ * Two slots, synced, of which that is written which does not hold the newest mark, so that a torn write
+ * leaves that one:
  *
  * | offset in its 512 bytes | size | is                                  |
  * | ----------------------- | ---- | ----------------------------------- |
