@@ -281,7 +281,7 @@ async function forgettable(
     const isUsed = !isZero(first, 0, first.length);
     // Nothing that happens to a store leaves one here: somebody has put it there, and it may be the only one.
     if (isUsed && header.store !== manifest.store)
-      throw damaged("is one of another file log: move it away", name, 0);
+      throw damaged("is one of another file log than the manifest", name, 0);
     if (!outdates(manifest, state.sequence, header, isUsed)) return header;
     throw olderThan(name);
   } finally {
