@@ -161,7 +161,7 @@ class Repair {
     await this.#findOthers(sources, names);
     const last = lastOf(sources);
     for (const source of sources) await this.#read(source, source === last, undefined);
-    if (manifest === undefined && sources.length === 0 && !names.includes(MANIFEST)) {
+    if (manifest === undefined && this.#damage.length === 0) {
       throw new CoppiceError("UNAVAILABLE", "there is no file log in this directory");
     }
     const damaged = this.#damage.length > 0;
@@ -466,7 +466,7 @@ class Repair {
       }
       await this.#setUnknownAside(sources, names, copies);
       // Nothing else tells what it was, or it is needed for what it is of.
-      if (foreign || (manifest === undefined && sources.length === 0))
+      if (names.includes(MANIFEST) && (foreign || (manifest === undefined && sources.length === 0)))
         copies.set(MANIFEST, await this.#setManifestAside());
       await output.finish();
     } catch (error) {

@@ -88,3 +88,12 @@ test("[FL7] segments without a manifest are no absent store, where none is to be
     await expect(open).rejects.toMatchObject({ code: "CORRUPT", details: { file: "MANIFEST" } });
   }
 });
+
+test("[FL17] of segments that were never used, and no manifest, a check says what opening refuses, and a repair mends it", async () => {
+  const disk = new SimulatedDisk(new Map([["00000002.seg", new Uint8Array(4096)]]));
+  await expect(factoryOn(disk).open(simulatedEnv(3))).rejects.toMatchObject({ code: "CORRUPT" });
+  expect(await check(disk, false)).toMatchObject({ damage: [{ file: "MANIFEST", message: "is missing" }] });
+  expect(await check(disk, true)).toMatchObject({ repaired: true });
+  expect(await linesOf(disk)).toEqual([]);
+  await expect(check(new SimulatedDisk(), true)).rejects.toMatchObject({ code: "UNAVAILABLE" });
+});
