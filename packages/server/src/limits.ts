@@ -18,7 +18,10 @@ export interface ServerLimits {
   readonly sendBufferBytesMax: number;
   /** Bytes received and not durable yet, over all documents. Above it the server reads no further. */
   readonly unsavedBytesMax: number;
-  /** Events of one live document that wait for something missing. Above it such updates are refused. */
+  /**
+   * Events of one live document that wait for something missing. Above it such updates are dropped, and their
+   * client is asked for all that it has.
+   */
   readonly heldEventsMax: number;
   /** Awareness states that one connection may introduce, and bytes of one of them. */
   readonly awarenessStatesMax: number;

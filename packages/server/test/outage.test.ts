@@ -1,5 +1,6 @@
-/** A server whose storage takes no writes: what its operator is told meanwhile, and when it is closed so. */
+/** A server whose storage takes no writes, or takes them slowly: what is told and read meanwhile, and when it is closed so. */
 
+import { type BackendFactory, memoryBackend } from "coppice";
 import { simulatedBackend } from "coppice/testing";
 import { afterEach, expect, test } from "vitest";
 import {
@@ -136,4 +137,46 @@ test("[SV106] a deletion whose outcome was unknown is told by the next one, also
   expect((await fetch(path, { method: "DELETE" })).status).toBe(404);
   expect(await raw.closed).toMatchObject({ code: 4410 });
   expect(running.errors.splice(0)).toHaveLength(1);
+});
+
+test("[SV107] while the disk is behind nobody is read, whoever comes meanwhile neither", async () => {
+  let stalled: Promise<void> | undefined;
+  let goOn = (): void => undefined;
+  const memory = memoryBackend();
+  const backend: BackendFactory = {
+    ...memory,
+    open: async (env) => {
+      const opened = await memory.open(env);
+      const commit = opened.commit.bind(opened);
+      opened.commit = async (batch) => {
+        await stalled;
+        return commit(batch);
+      };
+      return opened;
+    },
+  };
+  const unsavedBytesMax = 50_000;
+  const running = await run({ backend, limits: { unsavedBytesMax } });
+  const writer = new RawClient(`${running.syncUrl}/notes`);
+  await writer.send(message.step1(), message.step2(typed("hi")));
+  await until("it is stored", async () => (await storedText(running.storage, "notes")) === "hi");
+  stalled = new Promise((resolve) => {
+    goOn = resolve;
+  });
+  const unsaved = () => running.server.gauges().unsavedBytes;
+  try {
+    await writer.send(message.update(typed("x".repeat(60_000))));
+    await until("the disk is behind", () => unsaved() > unsavedBytesMax);
+    for (let n = 0; n < 5; n++) {
+      const late = new RawClient(`${running.syncUrl}/notes`);
+      await late.send(message.step1(), message.update(typed("y".repeat(60_000))));
+      await until("it is joined", () => late.received.length > 0);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect(unsaved()).toBeLessThan(2 * unsavedBytesMax);
+  } finally {
+    stalled = undefined;
+    goOn();
+  }
+  await until("all is stored", async () => (await storedText(running.storage, "notes"))?.length === 360_002);
 });

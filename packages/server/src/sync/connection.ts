@@ -82,6 +82,8 @@ export class Connection {
   #denied = false;
   /** An edit of this client was refused: the document here lacks it until the client has sent all again. */
   #owes = false;
+  /** It was asked for all that is not here, and has not answered. */
+  #asked = false;
   #behind: { readonly version: Uint8Array } | undefined;
   #allowance: number;
   #refilled = performance.now();
@@ -138,7 +140,7 @@ export class Connection {
     this.#document = document;
     this.#silentSince = performance.now();
     document.connections.add(this);
-    this.#send(syncMessage(SYNC_STEP_1, document.stateVector()));
+    this.#ask(document);
     this.#sendStates();
     // Who comes while the disk is behind is told of no change: else coming again would be a way around it.
     this.congestionChanged();
@@ -193,8 +195,13 @@ export class Connection {
   writabilityChanged(isOpen: boolean): void {
     const writable = isOpen && this.#canWrite;
     if (this.#watchesDurable) this.#send(writableMessage(writable));
-    if (!writable || !this.#owes || this.#document === undefined) return;
-    this.#send(syncMessage(SYNC_STEP_1, this.#document.stateVector()));
+    if (writable && this.#owes && this.#document !== undefined) this.#ask(this.#document);
+  }
+
+  /** For everything that the document here lacks. */
+  #ask(document: LiveDocument): void {
+    this.#asked = true;
+    this.#send(syncMessage(SYNC_STEP_1, document.stateVector()));
   }
 
   /** The disk has caught up, or fallen behind. */
@@ -339,6 +346,7 @@ export class Connection {
   }
 
   #edit(document: LiveDocument, step: number, update: Uint8Array): void {
+    if (step === SYNC_STEP_2) this.#asked = false;
     if (isEmptyUpdate(update) || (step === SYNC_STEP_2 && document.knows(update))) {
       if (step === SYNC_STEP_2 && this.#host.gate.open) this.#owes = false;
       return;
@@ -354,6 +362,12 @@ export class Connection {
       return;
     }
     if (document.exists) {
+      if (step !== SYNC_STEP_2 && document.holdsTooMuch(update)) {
+        // As a rule it goes on with what it did before it came, which the answer brings, with this as well.
+        this.#owes = true;
+        if (!this.#asked) this.#ask(document);
+        return;
+      }
       document.receive(this, update);
       if (step === SYNC_STEP_2) this.#owes = false;
       return;

@@ -153,11 +153,9 @@ export class LiveDocument {
   receive(sender: Connection, update: Uint8Array): void {
     const handle = this.#handle;
     if (handle === undefined) throw new TypeError("the document was not created");
-    const held = handle.held.filter(({ reason }) => reason === undefined).length;
-    if (held >= this.#host.limits.heldEventsMax && leavesGap(this.#doc, update))
-      throw new EditRefused("tooMuch");
+    if (this.holdsTooMuch(update)) throw new EditRefused("tooMuch");
     // An update that completes held ones carries these as well, and their sender may not be this one.
-    this.#sender = held === 0 ? sender : undefined;
+    this.#sender = this.#heldCount === 0 ? sender : undefined;
     try {
       const { refused } = handle.receive([update]);
       if (refused.length > 0) throw new EditRefused("malformed");
@@ -173,6 +171,15 @@ export class LiveDocument {
     this.#unsavedBytes += update.length;
     this.#host.unsaved(update.length);
     this.saveSoon();
+  }
+
+  /** Whether the update would wait for others, and as many as may wait do so already. */
+  holdsTooMuch(update: Uint8Array): boolean {
+    return this.#heldCount >= this.#host.limits.heldEventsMax && leavesGap(this.#doc, update);
+  }
+
+  get #heldCount(): number {
+    return this.#handle?.held.filter(({ reason }) => reason === undefined).length ?? 0;
   }
 
   /** Resolves, with the durable clock, when every edit before the call is durable. Rejects like `save`. */
