@@ -382,7 +382,7 @@ class Repair {
     const walked = commitsOf(bytes, header, end);
     if (walked.end < end) this.#note(name, walked.end, end - walked.end, "commits are those of another log");
     if (row === undefined || walked.end < end) return;
-    const { chain } = commitsOf(bytes, header, row.end);
+    const { chain } = row.end === end ? walked : commitsOf(bytes, header, row.end);
     if (chain === row.chain || (last && !this.#syncs)) return;
     const what = "its commits are not those that the manifest knows";
     this.#note(name, SEGMENT_HEADER_BYTES, row.end - SEGMENT_HEADER_BYTES, what);
