@@ -5,7 +5,7 @@ import { createRequire } from "node:module";
 import { connect as connectSocket, type Socket } from "node:net";
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
-import { type BackendFactory, memoryBackend, Writer } from "coppice";
+import { Writer } from "coppice";
 import { seededRandom } from "coppice/testing";
 import { afterEach, describe, expect, test } from "vitest";
 import * as Y from "yjs";
@@ -19,6 +19,7 @@ import {
   RawClient,
   type Running,
   run,
+  stallingStore,
   storedText,
   synced,
   temporaryDirectory,
@@ -357,30 +358,14 @@ describe("connections", () => {
   });
 
   test("[SV86] nor one that is not read while the disk has fallen behind", async () => {
-    let stalled: Promise<void> | undefined;
-    let goOn: () => void = () => undefined;
-    const memory = memoryBackend();
-    const backend: BackendFactory = {
-      name: "stalling",
-      open: async (env) => {
-        const opened = await memory.open(env);
-        const commit = opened.commit.bind(opened);
-        opened.commit = async (batch) => {
-          await stalled;
-          return commit(batch);
-        };
-        return opened;
-      },
-    };
+    const { backend, stall, goOn } = stallingStore();
     const running = await run({ backend, limits: { helloMs: 200, unsavedBytesMax: 50_000 } });
     const writer = new RawClient(`${running.syncUrl}/notes`);
     await writer.send(message.step1(), message.step2(typed("hi")));
     await until("it is stored", async () => (await storedText(running.storage, "notes")) === "hi");
     const late = new RawClient(`${running.syncUrl}/notes`);
     await until("it is joined", () => late.received.length >= 1);
-    stalled = new Promise((resolve) => {
-      goOn = resolve;
-    });
+    stall();
     try {
       await writer.send(message.step2(typed("x".repeat(200_000))));
       await new Promise((resolve) => setTimeout(resolve, 50));
@@ -390,7 +375,6 @@ describe("connections", () => {
       // The edit came, but no answer.
       expect(late.of(0).map((sync) => sync.varint())).not.toContain(1);
     } finally {
-      stalled = undefined;
       goOn();
     }
     await until("it is answered", () => late.of(0).some((sync) => sync.varint() === 1));

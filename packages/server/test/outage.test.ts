@@ -1,6 +1,5 @@
 /** A server whose storage takes no writes, or takes them slowly: what is told and read meanwhile, and when it is closed so. */
 
-import { type BackendFactory, memoryBackend } from "coppice";
 import { simulatedBackend } from "coppice/testing";
 import { afterEach, expect, test } from "vitest";
 import {
@@ -10,6 +9,7 @@ import {
   RawClient,
   type RunOptions,
   run,
+  stallingStore,
   storedText,
   synced,
   typed,
@@ -140,29 +140,13 @@ test("[SV106] a deletion whose outcome was unknown is told by the next one, also
 });
 
 test("[SV107] while the disk is behind nobody is read, whoever comes meanwhile neither", async () => {
-  let stalled: Promise<void> | undefined;
-  let goOn = (): void => undefined;
-  const memory = memoryBackend();
-  const backend: BackendFactory = {
-    ...memory,
-    open: async (env) => {
-      const opened = await memory.open(env);
-      const commit = opened.commit.bind(opened);
-      opened.commit = async (batch) => {
-        await stalled;
-        return commit(batch);
-      };
-      return opened;
-    },
-  };
+  const { backend, stall, goOn } = stallingStore();
   const unsavedBytesMax = 50_000;
   const running = await run({ backend, limits: { unsavedBytesMax } });
   const writer = new RawClient(`${running.syncUrl}/notes`);
   await writer.send(message.step1(), message.step2(typed("hi")));
   await until("it is stored", async () => (await storedText(running.storage, "notes")) === "hi");
-  stalled = new Promise((resolve) => {
-    goOn = resolve;
-  });
+  stall();
   const unsaved = () => running.server.gauges().unsavedBytes;
   try {
     await writer.send(message.update(typed("x".repeat(60_000))));
@@ -175,7 +159,6 @@ test("[SV107] while the disk is behind nobody is read, whoever comes meanwhile n
     await new Promise((resolve) => setTimeout(resolve, 100));
     expect(unsaved()).toBeLessThan(2 * unsavedBytesMax);
   } finally {
-    stalled = undefined;
     goOn();
   }
   await until("all is stored", async () => (await storedText(running.storage, "notes"))?.length === 360_002);

@@ -206,3 +206,33 @@ export async function storedText(storage: DocumentStorage, id: string): Promise<
   await handle?.close();
   return text;
 }
+
+/** A store in memory whose commits wait from `stall` to `goOn`, as those to a slow disk. */
+export function stallingStore(): { backend: BackendFactory; stall: () => void; goOn: () => void } {
+  let stalled: Promise<void> | undefined;
+  let release = (): void => undefined;
+  const memory = memoryBackend();
+  return {
+    backend: {
+      ...memory,
+      open: async (env) => {
+        const opened = await memory.open(env);
+        const commit = opened.commit.bind(opened);
+        opened.commit = async (batch) => {
+          await stalled;
+          return commit(batch);
+        };
+        return opened;
+      },
+    },
+    stall: () => {
+      stalled = new Promise((resolve) => {
+        release = resolve;
+      });
+    },
+    goOn: () => {
+      stalled = undefined;
+      release();
+    },
+  };
+}
