@@ -310,6 +310,36 @@ describe("sync", () => {
     expect(await storedText(running.storage, "notes")).toBe("ab");
   });
 
+  test("[SV110] who comes back to a document in which edits wait for others adds nothing, and stays", async () => {
+    const running = await run({ limits: { heldEventsMax: 4 } });
+    const updates: Uint8Array[] = [];
+    const source = new Y.Doc();
+    source.on("update", (update: Uint8Array) => updates.push(update));
+    source.getText("text").insert(0, "abc");
+    source.getText("text").insert(3, "d");
+    source.getText("text").delete(1, 1);
+    const raw = new RawClient(`${running.syncUrl}/notes`);
+    await raw.send(message.step1(), message.step2(typed("hi")));
+    await raw.send(...updates.slice(1).map(message.update), message.mark(1));
+    await until("they are durable", () => raw.of(100).length === 1);
+    const clock = async () => (await running.storage.info("notes"))!.clock;
+    const before = await clock();
+    const { provider, text } = await synced(connect(running, "notes"));
+    for (let n = 0; n < 6; n++) {
+      provider.disconnect();
+      await until("it is away", () => !provider.wsconnected);
+      provider.connect();
+      await until("it is back", () => provider.synced);
+    }
+    // Another server may have given them to a client.
+    const waiting = Y.mergeUpdates(updates.slice(1));
+    for (let n = 2; n < 8; n++) await raw.send(message.step2(waiting), message.mark(n));
+    await until("all is durable", () => raw.of(100).length === 7);
+    expect([await clock(), provider.wsconnected]).toEqual([before, true]);
+    await raw.send(message.update(updates[0]!));
+    await until("what waited is shown", () => text.toString().includes("acd"));
+  });
+
   test("[SV9] a document leaves memory when nobody is connected, and is whole when they come back", async () => {
     const running = await run({ limits: { idleMs: 20 } });
     const first = await synced(connect(running, "notes"));

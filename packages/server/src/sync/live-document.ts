@@ -19,7 +19,7 @@ import { AwarenessStates } from "./awareness.js";
 import type { Connection } from "./connection.js";
 import { awarenessMessage, type CloseReason, durableMessage, SYNC_UPDATE, syncMessage } from "./protocol.js";
 import type { WriteGate } from "./write-gate.js";
-import { isKnown, leavesGap } from "./yjs-updates.js";
+import { isKnown, lackedBy, leavesGap } from "./yjs-updates.js";
 
 /** What a live document needs of the server around it. */
 export interface DocumentHost {
@@ -116,7 +116,7 @@ export class LiveDocument {
 
   /** What a peer lacks that has `stateVector`. Throws for bytes that are no state vector. */
   diff(stateVector: Uint8Array): Uint8Array {
-    return Y.encodeStateAsUpdate(this.#doc, stateVector);
+    return lackedBy(this.#doc, stateVector);
   }
 
   stateVector(): Uint8Array {
@@ -284,7 +284,7 @@ export class LiveDocument {
     const handle = await this.#host.storage.load<Y.Doc>(this.id);
     if (handle === undefined) return this.#host.end(this, "deleted");
     this.#adopt(handle);
-    const state = Y.encodeStateAsUpdate(this.#doc);
+    const state = lackedBy(this.#doc);
     const message = syncMessage(SYNC_UPDATE, state);
     for (const connection of this.connections) connection.sendUpdate(message, () => NOTHING);
   }
