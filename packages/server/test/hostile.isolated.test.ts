@@ -199,6 +199,24 @@ describe("messages", () => {
     expect(await flood.closed).toMatchObject({ code: 4413 });
   });
 
+  test("[SV52] updates that name what they leave out are counted among those that wait", async () => {
+    const running = await run({ limits: { heldEventsMax: 20 } });
+    const flood = new RawClient(`${running.syncUrl}/notes`);
+    await flood.send(message.step1(), message.step2(typed("hi")));
+    for (let n = 0; n < 40; n++) {
+      const updates: Uint8Array[] = [];
+      const source = new Y.Doc();
+      source.on("update", (update: Uint8Array) => updates.push(update));
+      for (let index = 0; index < 3; index++) source.getText("text").insert(index, "x");
+      await flood.send(message.update(Y.mergeUpdates([updates[0]!, updates[2]!])));
+    }
+    await flood.send(message.mark(1));
+    await until("the mark is refused", () => flood.of(100).some((durable) => durable.varint() === 2));
+    const handle = (await running.storage.load("notes"))!;
+    expect(handle.held).toHaveLength(20);
+    await handle.close();
+  });
+
   test("[SV109] a client that types before it has sent what it did offline is asked for it, and stays", async () => {
     const running = await run({ limits: { heldEventsMax: 20 } });
     const updates: Uint8Array[] = [];

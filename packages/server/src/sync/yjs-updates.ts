@@ -63,6 +63,8 @@ export function leavesGap(doc: Y.Doc, update: Uint8Array): boolean {
   const stateOf = (client: number) => reached.get(client) ?? Y.getState(doc.store, client);
   for (const struct of decoded.structs) {
     const { client, clock } = struct.id;
+    // It says what is left out.
+    if (struct instanceof Y.Skip) continue;
     if (clock > stateOf(client)) return true;
     reached.set(client, Math.max(stateOf(client), clock + struct.length));
   }
