@@ -194,6 +194,9 @@ describe("messages", () => {
     const handle = (await running.storage.load("notes"))!;
     expect(handle.held).toHaveLength(20);
     await handle.close();
+    const liar = new RawClient(`${running.syncUrl}/notes`);
+    await liar.send(message.step1(), message.update(Uint8Array.of(1, 2, 3, 4)));
+    expect(await liar.closed).toMatchObject({ code: 4400 });
     // What it sends in place of all that it has must not wait either.
     await flood.send(message.step2(updates[39]!));
     expect(await flood.closed).toMatchObject({ code: 4413 });

@@ -1,7 +1,7 @@
 /**
  * Questions about a Yjs update that are asked before it is applied: does the document have all of it, and
  * does it build on something that the document lacks? Both cost as much as the update and what waits, plus,
- * for deletions, one walk over the document; bytes that are no update are neither known nor complete. And
+ * for deletions, one walk over the document; bytes that are no update are not known, and wait for nothing. And
  * what a peer is answered.
  */
 
@@ -55,10 +55,11 @@ export function isKnown(doc: Y.Doc, update: Uint8Array): boolean {
   return true;
 }
 
-/** True when the update, or a part of it, could not be applied now. */
+/** True when the update, or a part of it, could not be applied before others come. */
 export function leavesGap(doc: Y.Doc, update: Uint8Array): boolean {
   const decoded = decode(update);
-  if (decoded === undefined) return true;
+  // It never can: who applies it says so.
+  if (decoded === undefined) return false;
   const reached = new Map<number, number>();
   const stateOf = (client: number) => reached.get(client) ?? Y.getState(doc.store, client);
   for (const struct of decoded.structs) {
