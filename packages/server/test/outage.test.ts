@@ -139,6 +139,20 @@ test("[SV106] a deletion whose outcome was unknown is told by the next one, also
   expect(running.errors.splice(0)).toHaveLength(1);
 });
 
+test("[SV106] an erasure that fails behind the deletion ends the connections, and is repeated", async () => {
+  const disk = simulatedBackend();
+  const running = await run({ backend: disk });
+  await running.storage.append("notes", [typed("gone")]);
+  const raw = new RawClient(`${running.syncUrl}/notes`);
+  await raw.send(message.step1());
+  await until("it is shown", () => raw.of(0).some((sync) => sync.varint() === 1));
+  disk.failNext("reclaim", "unavailable");
+  const path = `${running.server.url}/api/documents/notes/erase`;
+  expect((await fetch(path, { method: "POST" })).status).toBe(503);
+  expect(await raw.closed).toMatchObject({ code: 4410 });
+  expect((await fetch(path, { method: "POST" })).status).toBe(404);
+});
+
 test("[SV107] while the disk is behind nobody is read, whoever comes meanwhile neither", async () => {
   const { backend, stall, goOn } = stallingStore();
   const unsavedBytesMax = 50_000;

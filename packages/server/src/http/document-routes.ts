@@ -61,9 +61,8 @@ export function addDocumentRoutes(app: Hono<AppEnv>, site: Site): void {
   });
   app.delete(PATH, permit(site, "admin"), async (context) => {
     const id = idOf(context);
-    const existed = await storage.delete(id);
-    // Also where there was none: of a deletion whose outcome was unknown nobody may have been told.
-    await documents.evictDeleted(id);
+    // Also where there was none, or it failed: part of it may be done, and nobody may have been told.
+    const existed = await storage.delete(id).finally(() => documents.evictDeleted(id));
     if (!existed) throw notFound(id);
     changes.note(id);
     return context.json({ id, deleted: true } satisfies DeleteAnswer);
@@ -71,8 +70,8 @@ export function addDocumentRoutes(app: Hono<AppEnv>, site: Site): void {
   app.post(`${PATH}/erase`, permit(site, "admin"), async (context) => {
     const id = idOf(context);
     const reclaim = textOf(context, "reclaim") === undefined || flagOf(context, "reclaim");
-    const { existed, keys } = await storage.erase(id, { reclaim });
-    await documents.evictDeleted(id);
+    const erasing = storage.erase(id, { reclaim });
+    const { existed, keys } = await erasing.finally(() => documents.evictDeleted(id));
     changes.note(id);
     if (!existed && keys === 0) throw notFound(id);
     return context.json({ id, erased: true, keys, reclaimed: reclaim } satisfies EraseAnswer);
