@@ -262,7 +262,10 @@ async function compactOnce(
   const freed = await trimmedBy(site, meta, oldest);
   const { archive, records } = archives(context, meta)
     ? await archiveLog(context, log.id, state, oldest, freed.bytesTrimmed)
-    : { archive: dropsArchive(context, { ...meta, oldest }, state.end) ? [] : meta.archive, records: [] };
+    : {
+        archive: dropsArchive(context, { ...meta, previous, oldest }, state.end) ? [] : meta.archive,
+        records: [],
+      };
   options.signal?.throwIfAborted();
   const commits = await commitsAt(site, meta, oldest);
   const flipped: Meta = { ...meta, snapshot, previous, oldest, archive, ...commits };

@@ -40,16 +40,17 @@ export function archives({ history }: Context, { archive }: Meta): boolean {
 
 /**
  * Whether the archive of this document is to go: somebody said so, it never goes by default; and it has none
- * of the events that are to be kept. `clock`: that of the head.
+ * of the events that are to be kept, and no version of them stands on it. `clock`: that of the head.
  */
-export function dropsArchive(
-  context: Context,
-  { archive, oldest }: Pick<Meta, "archive" | "oldest">,
-  clock: number,
-): boolean {
+export function dropsArchive(context: Context, meta: Meta, clock: number): boolean {
   const { history } = context;
+  const { archive, oldest, previous } = meta;
   if (archive.length === 0 || history === undefined || history === "archive") return false;
-  return clock - oldest >= (keptEvents(context) ?? 0);
+  const keep = keptEvents(context);
+  if (keep === undefined) return true;
+  // From the tags in one that does not go back to the beginning the first versions of the log may be replayed.
+  const isBare = !isWhole(meta) && (previous === undefined || previous.clock > oldest);
+  return clock - oldest >= keep && !isBare;
 }
 
 /** `undefined`: up to the older snapshot, whatever it leaves. */

@@ -415,6 +415,32 @@ describe("a storage that keeps events", () => {
     await clean(keeps);
   });
 
+  test("[HI46] an archive stays while versions to be kept are replayed from a tag in it", async () => {
+    const backend = simulatedBackend();
+    const drops = await open({ backend, history: "drop" });
+    await fill(drops, 10);
+    await drops.compact("d");
+    await fill(drops, 3, "m");
+    await drops.tag("d", "t", 11);
+    await clean(drops);
+    const archives = await open({ backend, history: "archive" });
+    await fillAndSnapshot(archives, 1, "x");
+    await fill(archives, 6, "o");
+    await archives.compact("d");
+    for (const prefix of ["p", "q"]) await fillAndSnapshot(archives, 10, prefix);
+    const { oldestClock: oldest, clock } = (await archives.info("d"))!;
+    expect(await firstClock(archives)).toBe(11);
+    await clean(archives);
+    const keeps = await open({ backend, history: { keepEvents: clock - oldest - 1 } });
+    expect((await keeps.compact("d")).outcome).toBe("nothing-to-do");
+    for (let at = oldest; at <= clock; at++) expect(await namesAt(keeps, at)).toHaveLength(at);
+    await fill(keeps, 20, "r");
+    await keeps.compact("d");
+    expect(await keeps.info("d")).toMatchObject({ archivedClock: undefined, oldestClock: clock - 10 });
+    for (let at = clock - 10; at <= clock + 20; at++) expect(await namesAt(keeps, at)).toHaveLength(at);
+    await clean(keeps);
+  });
+
   test("[HI47] what is no policy of history is refused when the storage is opened", async () => {
     const wrong = ["keep", { keepEvents: -1 }, { keepEvents: 0.5 }, {}, 7] as unknown as "drop"[];
     for (const history of wrong) {
