@@ -108,6 +108,7 @@ test("[SV106] a deletion that fails sends nobody away, and loses nothing that wa
   leave();
   told.socket.close();
   hasRoom = true;
+  await until("it takes writes again", () => server.gauges().writable);
   await until("it is stored too", async () => (await storedText(storage, "notes")) === "stored, and not");
   expect(errors.splice(0)).toHaveLength(1);
 });
