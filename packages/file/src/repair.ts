@@ -37,7 +37,7 @@ import {
   segmentBytesMaxOf,
   segmentName,
 } from "./segment.js";
-import { judgeTail, type Verdict, type Walked, walkFrames } from "./tail.js";
+import { findFrame, judgeTail, type Verdict, type Walked, walkFrames } from "./tail.js";
 
 /** One damaged place. `bytes: 0`: the whole file is missing or unreadable. */
 export interface FileLogDamage {
@@ -198,10 +198,15 @@ class Repair {
 
   /** Whether none of its segments is there, or only others by their names, and some of another store are. */
   async #isForeign({ store, segments }: Manifest, names: readonly string[]): Promise<boolean> {
-    for (const { number } of segments) {
-      if (!names.includes(segmentName(number))) continue;
-      const header = await this.#headerOf(segmentName(number));
+    for (const { number, salt } of segments) {
+      const name = segmentName(number);
+      if (!names.includes(name)) continue;
+      const header = await this.#headerOf(name);
       if (header?.store === store && header.number === number) return false;
+      if (header !== undefined) continue;
+      // Its frames show whose it is as well, and nothing but this salt reads them.
+      const { bytes } = await this.#look(name);
+      if (findFrame(bytes, SEGMENT_HEADER_BYTES, bytes.length, salt) !== undefined) return false;
     }
     for (const name of names) {
       if (numberOf(name)?.kind !== "seg") continue;

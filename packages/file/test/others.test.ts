@@ -4,7 +4,7 @@ import { checkFileLog } from "@coppice/file";
 import { type DiskImage, SimulatedDisk } from "@coppice/file/testing";
 import { simulatedEnv } from "coppice/testing";
 import { expect, test } from "vitest";
-import { factoryOn, linesOf } from "./crash-tools.js";
+import { changed, factoryOn, linesOf } from "./crash-tools.js";
 
 /** A store of some segments, and what is in it. */
 async function store(id: string, count: number): Promise<{ image: DiskImage; lines: string[] }> {
@@ -96,4 +96,16 @@ test("[FL17] of segments that were never used, and no manifest, a check says wha
   expect(await check(disk, true)).toMatchObject({ repaired: true });
   expect(await linesOf(disk)).toEqual([]);
   await expect(check(new SimulatedDisk(), true)).rejects.toMatchObject({ code: "UNAVAILABLE" });
+});
+
+test("[FL17] a segment whose header is damaged stays one of its manifest, whatever lies beside it", async () => {
+  const mine = await store("mine", 10);
+  const other = await store("other", 60);
+  const names = new Set(mine.image.keys());
+  const others = segmentsOf(other.image).filter(([name]) => !names.has(name));
+  const [[first]] = segmentsOf(mine.image) as [[string, Uint8Array]];
+  const damagedHeader = changed(mine.image, first, (bytes) => bytes.fill(0xff, 0, 8));
+  const disk = new SimulatedDisk(new Map([...damagedHeader, ...others]));
+  await check(disk, true);
+  expect(await linesOf(disk)).toEqual(mine.lines);
 });
