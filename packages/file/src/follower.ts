@@ -283,7 +283,10 @@ async function load(files: StoreFiles, env: Env, readBytesMax: number): Promise<
     const manifest = await readManifest(files);
     const state = new StoreState(manifest, manifest.syncs);
     try {
-      for (const row of manifest.segments) await loadSegment(files, state, row, manifest, env);
+      // First all are opened: what a merge takes away while they are read is still there then.
+      const opened = await openAll(files, state, manifest);
+      for (const [i, row] of manifest.segments.entries())
+        await loadSegment(files, state, opened[i]!, row, manifest, env);
       await assertNewest(files, state, manifest, manifestIdentity);
       return { state, reader: new StoreReader(state, readBytesMax), manifestIdentity };
     } catch (error) {
@@ -337,17 +340,35 @@ async function segmentAt(
   }
 }
 
+interface OpenedSegment {
+  readonly segment: Segment;
+  readonly header: SegmentHeader;
+}
+
+async function openAll(
+  files: StoreFiles,
+  state: StoreState,
+  { segments }: Manifest,
+): Promise<OpenedSegment[]> {
+  const opened: OpenedSegment[] = [];
+  for (const row of segments) {
+    const each = await openSegment(files, row, state.store, "read");
+    state.addSegment(each.segment);
+    opened.push(each);
+  }
+  state.segments = opened.map(({ segment }) => segment);
+  return opened;
+}
+
 async function loadSegment(
   files: StoreFiles,
   state: StoreState,
+  { segment, header }: OpenedSegment,
   row: SegmentRow,
   { segments, syncs }: Manifest,
   env: Env,
 ): Promise<void> {
   const last = row === segments.at(-1);
-  const { segment, header } = await openSegment(files, row, state.store, "read");
-  state.addSegment(segment);
-  state.segments = [...state.segments, segment];
   const hint = last ? undefined : await readHint(files, segment);
   if (hint !== undefined) {
     await replayHint(hint, (...record) => state.replay(segment, ...record), env);

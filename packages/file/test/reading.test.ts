@@ -6,6 +6,7 @@ import { seededRandom, simulatedEnv } from "coppice/testing";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { bytes } from "../../../test/support/stores.js";
+import type { OpenFiles } from "../src/files.js";
 import { KeyIndex } from "../src/key-index.js";
 import { idOf, keyBytes, nameOf, partsOf, prefixNameOf } from "../src/key-names.js";
 import { changed, dump, factoryOn, randomSteps, storeOf } from "./crash-tools.js";
@@ -313,4 +314,29 @@ test("[FL13] a read-only open beside a commit that a crash tore shows all before
     expect(lines).toEqual(expect.arrayContaining(found));
   }
   await backend.close();
+});
+
+test("[FL13] a read-only open ends beside a writer that merges whenever it reads", async () => {
+  const disk = new SimulatedDisk();
+  const writerFactory = factoryOn(disk, { mergeDeadRatioMin: 1 });
+  const writer = await writerFactory.open(simulatedEnv(1));
+  let seq = 0;
+  for (; seq < 60; seq++) await writer.commit(big(seq));
+  let merges = 0;
+  const files: OpenFiles = async (create) => {
+    const found = await disk.files(create);
+    const open = found.open.bind(found);
+    found.open = async (name, mode) => {
+      if (name.endsWith(".hint") && merges++ < 25) {
+        for (let i = 0; i < 20; i++) await writer.commit(big(seq++));
+        await writerFactory.merge({ force: true });
+      }
+      return open(name, mode);
+    };
+    return found;
+  };
+  const reader = await factoryOn({ files }, { readOnly: true }).open(simulatedEnv(2));
+  expect(await dump(reader)).toEqual(await dump(writer));
+  await reader.close();
+  await writer.close();
 });
