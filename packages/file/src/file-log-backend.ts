@@ -380,7 +380,8 @@ async function openFiles({ directory, create, files }: Settings): Promise<StoreF
 /** Segments without a manifest are a damaged store, and not none. */
 async function assertThere(files: StoreFiles, directory: string): Promise<void> {
   const names = await files.list();
-  if (names.includes(MANIFEST)) return;
+  // A list may lack a name that a writer is just putting another file under.
+  if (names.includes(MANIFEST) || files.identityOf(MANIFEST) !== undefined) return;
   throw names.some((name) => numberOf(name)?.kind === "seg") ? lostManifest() : absent(directory);
 }
 

@@ -4,7 +4,8 @@ import { checkFileLog } from "@coppice/file";
 import { type DiskImage, SimulatedDisk } from "@coppice/file/testing";
 import { simulatedEnv } from "coppice/testing";
 import { expect, test } from "vitest";
-import { changed, factoryOn, linesOf } from "./crash-tools.js";
+import type { OpenFiles } from "../src/files.js";
+import { changed, dump, factoryOn, linesOf } from "./crash-tools.js";
 
 /** A store of some segments, and what is in it. */
 async function store(id: string, count: number): Promise<{ image: DiskImage; lines: string[] }> {
@@ -108,4 +109,17 @@ test("[FL17] a segment whose header is damaged stays one of its manifest, whatev
   const disk = new SimulatedDisk(new Map([...damagedHeader, ...others]));
   await check(disk, true);
   expect(await linesOf(disk)).toEqual(mine.lines);
+});
+
+test("[FL7] a list without the manifest, which a writer is just replacing, makes no lost one of it", async () => {
+  const { image, lines } = await store("mine", 10);
+  const disk = new SimulatedDisk(image);
+  const files: OpenFiles = async (create) => {
+    const found = await disk.files(create);
+    found.list = async () => disk.names().filter((name) => name !== "MANIFEST");
+    return found;
+  };
+  const reader = await factoryOn({ files }, { readOnly: true }).open(simulatedEnv(3));
+  expect(await dump(reader)).toEqual(lines);
+  await reader.close();
 });
