@@ -48,7 +48,7 @@ export function dropsArchive(context: Context, meta: Meta, clock: number): boole
   if (archive.length === 0 || history === undefined || history === "archive") return false;
   const keep = keptEvents(context);
   if (keep === undefined) return true;
-  // From the tags in one that does not go back to the beginning the first versions of the log may be replayed.
+  // The first versions of the log may be replayed from tags in one that does not go back to the beginning.
   const isBare = !isWhole(meta) && (previous === undefined || previous.clock > oldest);
   return clock - oldest >= keep && !isBare;
 }

@@ -1,8 +1,8 @@
 /**
  * Questions about a Yjs update that are asked before it is applied: does the document have all of it, and
  * does it build on something that the document lacks? Both cost as much as the update and what waits, plus,
- * for deletions, one walk over the document; bytes that are no update are not known, and wait for nothing. And
- * what a peer is answered.
+ * for deletions, one walk over the document; bytes that are no update are not known, and wait for nothing.
+ * And what a peer is answered.
  */
 
 import * as Y from "yjs";
