@@ -13,19 +13,20 @@
  */
 
 import { type Backend, CoppiceError, type Env, isCoppiceError, type Traits } from "coppice";
-import { LOCK, type OpenFile, readFully, type StoreFiles } from "./files.js";
-import { FRAME_HEADER_BYTES, frameBytes, isZero, readHeader } from "./frame.js";
+import { LOCK, readFully, type StoreFiles } from "./files.js";
+import { FRAME_HEADER_BYTES, frameBytes, readHeader } from "./frame.js";
 import { type RecordVisitor, readHint, replayHint } from "./hints.js";
 import { MANIFEST, type Manifest, readManifest, type SegmentRow } from "./manifest.js";
 import { olderThan, outdates } from "./recovery.js";
 import {
   damaged,
+  lookAtSegment,
   numberOf,
   openSegment,
-  readSegmentHeader,
   SEGMENT_HEADER_BYTES,
   type Segment,
   type SegmentHeader,
+  type SegmentLook,
   segmentName,
 } from "./segment.js";
 import { type FileLogStats, statsOf } from "./stats.js";
@@ -310,7 +311,7 @@ async function assertNewest(
   for (const name of await files.list()) {
     const found = numberOf(name);
     if (found?.kind !== "seg" || state.byNumber.has(found.number)) continue;
-    const { header, isUsed } = await segmentAt(files, name);
+    const { header, isUsed = false } = (await lookIfThere(files, name)) ?? {};
     if (header === undefined || !outdates(manifest, state.sequence, header, isUsed)) continue;
     if (state.active !== undefined) await follow(state, state.active);
     // Whatever was replaced since it was read was an old one, and the next look follows.
@@ -319,24 +320,13 @@ async function assertNewest(
   }
 }
 
-/** What there is of it; a writer may have removed it meanwhile. */
-async function segmentAt(
-  files: StoreFiles,
-  name: string,
-): Promise<{ header: SegmentHeader | undefined; isUsed: boolean }> {
-  let file: OpenFile;
+/** `undefined`: a writer has removed it meanwhile. */
+async function lookIfThere(files: StoreFiles, name: string): Promise<SegmentLook | undefined> {
   try {
-    file = await files.open(name, "read");
+    return await lookAtSegment(files, name);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
-    return { header: undefined, isUsed: false };
-  }
-  try {
-    const header = await readSegmentHeader(file);
-    const first = await readFully(file, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES);
-    return { header, isUsed: !isZero(first, 0, first.length) };
-  } finally {
-    file.close();
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
   }
 }
 

@@ -14,7 +14,7 @@
 
 import { CoppiceError, type Env, toHex } from "coppice";
 import { readFully, type StoreFiles, writeFully } from "./files.js";
-import { FRAME_HEADER_BYTES, isZero } from "./frame.js";
+import { FRAME_HEADER_BYTES } from "./frame.js";
 import { HintWriter, type RecordVisitor, readHint, replayHint } from "./hints.js";
 import {
   MANIFEST,
@@ -28,9 +28,9 @@ import { setAside } from "./quarantine.js";
 import {
   compareHeaders,
   damaged,
+  lookAtSegment,
   numberOf,
   openSegment,
-  readSegmentHeader,
   SEGMENT_HEADER_BYTES,
   type Segment,
   type SegmentHeader,
@@ -273,20 +273,13 @@ async function forgettable(
   state: StoreState,
   manifest: Manifest,
 ): Promise<SegmentHeader | undefined> {
-  const file = await files.open(name, "read");
-  try {
-    const header = await readSegmentHeader(file);
-    if (header === undefined) return undefined;
-    const first = await readFully(file, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES);
-    const isUsed = !isZero(first, 0, first.length);
-    // Nothing that happens to a store leaves one here: somebody has put it there, and it may be the only one.
-    if (isUsed && header.store !== manifest.store)
-      throw damaged("is one of another file log than the manifest", name, 0);
-    if (!outdates(manifest, state.sequence, header, isUsed)) return header;
-    throw olderThan(name);
-  } finally {
-    file.close();
-  }
+  const { header, isUsed } = await lookAtSegment(files, name);
+  if (header === undefined) return undefined;
+  // Nothing that happens to a store leaves one here: somebody has put it there, and it may be the only one.
+  if (isUsed && header.store !== manifest.store)
+    throw damaged("is one of another file log than the manifest", name, 0);
+  if (!outdates(manifest, state.sequence, header, isUsed)) return header;
+  throw olderThan(name);
 }
 
 /** What a segment shows that `outdates` the manifest. */

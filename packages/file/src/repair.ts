@@ -29,6 +29,7 @@ import { outdates } from "./recovery.js";
 import { salvage } from "./salvage.js";
 import {
   compareHeaders,
+  lookAtSegment,
   numberOf,
   readSegmentHeader,
   SEGMENT_HEADER_BYTES,
@@ -201,7 +202,7 @@ class Repair {
     for (const { number, salt } of segments) {
       const name = segmentName(number);
       if (!names.includes(name)) continue;
-      const header = await this.#headerOf(name);
+      const { header } = await lookAtSegment(this.#files, name);
       if (header?.store === store && header.number === number) return false;
       if (header !== undefined) continue;
       // Its frames show whose it is as well, and nothing but this salt reads them.
@@ -214,15 +215,6 @@ class Repair {
       if (isUsed && header !== undefined && header.store !== store) return true;
     }
     return false;
-  }
-
-  async #headerOf(name: string): Promise<SegmentHeader | undefined> {
-    const file = await this.#files.open(name, "read");
-    try {
-      return await readSegmentHeader(file);
-    } finally {
-      file.close();
-    }
   }
 
   /** What the manifest says is nothing that is known of this store. */

@@ -24,7 +24,7 @@
 
 import { CoppiceError, crc32, fromHex, toHex } from "coppice";
 import { type OpenFile, readFully, type StoreFiles, writeFully } from "./files.js";
-import { getUint64, RECORD_HEADER_BYTES, setUint64, viewOf } from "./frame.js";
+import { FRAME_HEADER_BYTES, getUint64, isZero, RECORD_HEADER_BYTES, setUint64, viewOf } from "./frame.js";
 import type { HintWriter } from "./hints.js";
 import { keyBytes } from "./key-names.js";
 import type { SegmentRow } from "./manifest.js";
@@ -274,6 +274,24 @@ export function compareHeaders(a: SegmentHeader, b: SegmentHeader): number {
 
 export async function readSegmentHeader(file: OpenFile): Promise<SegmentHeader | undefined> {
   return decodeSegmentHeader(await readFully(file, HEADER_USED_BYTES + RANK_BYTES, 0));
+}
+
+export interface SegmentLook {
+  /** Where it is whole. */
+  readonly header: SegmentHeader | undefined;
+  /** Something was written behind it. */
+  readonly isUsed: boolean;
+}
+
+export async function lookAtSegment(files: StoreFiles, name: string): Promise<SegmentLook> {
+  const file = await files.open(name, "read");
+  try {
+    const header = await readSegmentHeader(file);
+    const first = await readFully(file, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES);
+    return { header, isUsed: !isZero(first, 0, first.length) };
+  } finally {
+    file.close();
+  }
 }
 
 /**
