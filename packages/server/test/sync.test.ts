@@ -432,6 +432,19 @@ describe("sync", () => {
     expect(await running.storage.info("notes")).toBeUndefined();
   });
 
+  test.each(["delete", "erase"] as const)(
+    "[SV10] clients that are idle hear of storage.%s",
+    async (remove) => {
+      const running = await run();
+      const client = await synced(connect(running, "notes"));
+      client.text.insert(0, "gone");
+      await until("it is stored", async () => (await running.storage.info("notes")) !== undefined);
+      const closed = new Promise((resolve) => client.provider.on("closed", resolve));
+      await running.storage[remove]("notes");
+      expect(await closed).toMatchObject({ code: 4410 });
+    },
+  );
+
   test("[SV10] a document that is deleted while it is loaded is shown to nobody", async () => {
     const running = await run();
     const { storage } = running;

@@ -25,7 +25,7 @@ import { COPIED_SPACE, copiedKey } from "./copy-mark.js";
 import type { DocumentLog } from "./document-log.js";
 import type { Handles } from "./handles.js";
 import { emptyHead, type Head } from "./head.js";
-import { emptyMeta, eventsKey, type Meta, metaKey, sealMeta, unsealMeta } from "./meta.js";
+import { emptyMeta, eventsKey, identityOf, type Meta, metaKey, sealMeta, unsealMeta } from "./meta.js";
 import { reclaimDueEntry } from "./reclaim-due.js";
 import { sweep } from "./snapshots.js";
 import { hasRecords, SPACES } from "./stages.js";
@@ -65,7 +65,7 @@ export function deleteDocument(removal: Removal): Promise<boolean> {
   return removal.log.hold(() => remove(removal));
 }
 
-async function remove({ context, log, lane }: Removal): Promise<boolean> {
+async function remove({ context, log, lane, handles }: Removal): Promise<boolean> {
   for (;;) {
     const guess = (error: unknown) => headBehindDamage(context, log.id, error);
     const outcome = await log.exclusively(
@@ -76,6 +76,7 @@ async function remove({ context, log, lane }: Removal): Promise<boolean> {
     if (outcome === undefined) return false;
     const { meta, metaBytes, existed, reached } = outcome;
     log.announce(reached);
+    if (existed) handles.bury(log.id, identityOf(meta));
     await lane(async () => {
       // What it had may lie behind its clock, which falls with a repair.
       if (existed) await wipe(context, log.id, SPACES, metaBytes);
@@ -102,7 +103,7 @@ export function eraseDocument(removal: Removal, carried?: Carried): Promise<Eras
 }
 
 async function removeAll(
-  { context, log, lane }: Removal,
+  { context, log, lane, handles }: Removal,
   carried: Carried | undefined,
 ): Promise<EraseResult> {
   let existed = false;
@@ -118,6 +119,7 @@ async function removeAll(
     if (buried === "conflict") continue;
     existed ||= buried?.existed === true;
     if (buried !== undefined) log.announce(buried.reached);
+    if (buried?.existed) handles.bury(log.id, identityOf(buried.meta));
     const wiped = await lane(() => wipe(context, log.id, EVERY_SPACE, buried?.metaBytes));
     keys += wiped.keys;
     if (!wiped.done) continue;

@@ -19,8 +19,9 @@ import { newCommitId } from "./commit-id.js";
 import type { CompactOptions, CompactResult } from "./compaction.js";
 import { type Context, observe, snapshotFailed } from "./context.js";
 import type { DocumentLog } from "./document-log.js";
+import { DurableWaits } from "./durable-waits.js";
 import { DISPLACED, type Handles } from "./handles.js";
-import { statsOf } from "./head.js";
+import { displacedError, statsOf } from "./head.js";
 import { type HeldEvent, LOST_REASON, type Loaded } from "./loader.js";
 import { identityOf, type Meta } from "./meta.js";
 import { assertOptions, checkWait } from "./option-kinds.js";
@@ -94,7 +95,7 @@ export class DocumentHandle<Doc> {
   #branched: boolean;
   /** An event that is not stored may be in the document, or parts of one that was refused. */
   #strayed = false;
-  readonly #waits = new Set<(error: unknown) => void>();
+  readonly #waits = new DurableWaits();
   #closed = false;
 
   constructor(owner: HandleOwner, id: string, loaded: Loaded, writable: boolean, options: HandleOptions) {
@@ -255,30 +256,19 @@ export class DocumentHandle<Doc> {
 
   /**
    * Resolves when the document's log is known to be durable up to `clock`: by appends of this storage, or by
-   * a `refresh` that saw what others appended. Rejects with the signal's reason when aborted, and with
-   * `CLOSED` when the handle or the storage closes first.
+   * a `refresh` that saw what others appended. Rejects with the signal's reason when aborted, with `CLOSED`
+   * when the handle or the storage closes first, and with `DELETED` when the document was deleted, erased or
+   * replaced first, by this storage.
    */
   async waitDurable(clock: number, options: { signal?: AbortSignal } = {}): Promise<void> {
     const { signal } = checkWait(clock, options);
     if (clock <= this.durableClock) return;
     if (this.#closed || this.#owner.handles.abandoned) throw this.#closedError();
-    return new Promise((resolve, reject) => {
-      const end = (settle: () => void) => {
-        stop();
-        this.#waits.delete(give);
-        signal?.removeEventListener("abort", abort);
-        settle();
-      };
-      const give = (error: unknown) => end(() => reject(error));
-      const abort = () => give(signal?.reason);
-      const stop = this.#owner.log(this.id).listen((durable) => {
-        this.#durable = Math.max(this.#durable, durable);
-        if (durable >= clock) end(resolve);
-      });
-      this.#waits.add(give);
-      if (signal?.aborted) abort();
-      else signal?.addEventListener("abort", abort, { once: true });
-    });
+    if (this.#identity === DISPLACED) throw displacedError(this.id);
+    const onSeen = (durable: number) => {
+      this.#durable = Math.max(this.#durable, durable);
+    };
+    return this.#waits.until(clock, this.#owner.log(this.id), onSeen, signal);
   }
 
   /**
@@ -363,13 +353,15 @@ export class DocumentHandle<Doc> {
   }
 
   /** @internal */
-  displace(): void {
+  displace(identity: string = this.#identity): void {
+    if (identity !== this.#identity) return;
     this.#identity = DISPLACED;
+    this.#waits.end(displacedError(this.id));
   }
 
   /** Called when the storage closes: nothing more will become durable through this handle. @internal */
   abandon(): void {
-    for (const give of [...this.#waits]) give(this.#closedError());
+    this.#waits.end(this.#closedError());
   }
 
   /** Called by `recover()`: what became of a commit whose outcome was unknown. @internal */

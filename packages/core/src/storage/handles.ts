@@ -18,8 +18,8 @@ import { type DocumentInfo, documentInfo } from "./queries.js";
 
 /** What a storage asks of its handles: `finish` saves what is unsaved now, also while the storage closes. */
 export interface OpenHandle extends Saver {
-  /** Its document was replaced: what it knows is not a state of what has the id now. */
-  displace(): void;
+  /** Its document, if it has this identity, is gone: what it knows is no state of what has the id now. */
+  displace(identity?: string): void;
   /** It was opened with `autoSave`. */
   readonly savesItself: boolean;
   /** After a recovery: goes on to save by itself. */
@@ -160,6 +160,14 @@ export class Handles {
   displace(id: string): void {
     for (const handle of this) if (handle.id === id) handle.displace();
     for (const saver of this.#savers) if (saver.id === id) this.#displaced.add(saver);
+  }
+
+  /**
+   * The document of this id that had this identity was deleted, erased or replaced. Savers ask with each
+   * append which one they know; handles also wait for what others do.
+   */
+  bury(id: string, identity: string): void {
+    for (const handle of this) if (handle.id === id) handle.displace(identity);
   }
 
   /** It has something unsaved. */

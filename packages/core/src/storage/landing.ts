@@ -28,7 +28,7 @@ import type { DocumentLog } from "./document-log.js";
 import { damaged } from "./envelope.js";
 import { deletedError, incomingError } from "./head.js";
 import { IMAGE_SPACES, type ImageEnd, type ImagePart } from "./image.js";
-import { eventsKey, type Meta, metaKey, sealLanded, sealMeta, unsealMeta } from "./meta.js";
+import { eventsKey, identityOf, type Meta, metaKey, sealLanded, sealMeta, unsealMeta } from "./meta.js";
 import { SPACES } from "./stages.js";
 import { readTags, tagsKey } from "./tag-index.js";
 import { type Erased, erasedKey, readErased } from "./tombstone.js";
@@ -51,6 +51,8 @@ export interface Place {
   readonly landed?: string | undefined;
   /** With `inPieces`: the document that was here is gone, and there is a claim. */
   readonly onClaim?: () => void;
+  /** With `head`: what has landed in its place is another document. */
+  readonly onReplaced?: () => void;
 }
 
 export interface Landed {
@@ -122,8 +124,11 @@ async function landHeld(
       else if (part.kind === "record") await landing.add(part);
       else {
         const done = await landing.finish(part, beside(part));
+        const { meta, landed } = place;
+        const isOther = meta !== undefined && identityOf({ ...part.meta, landed }) !== identityOf(meta);
+        if (isOther) place.onReplaced?.();
         // Who knows what was here before is only woken.
-        log.announce(place.landed === place.meta?.landed ? part.clock : 0);
+        log.announce(isOther ? 0 : part.clock);
         return { clock: part.clock, ...done };
       }
     }

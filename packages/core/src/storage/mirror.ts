@@ -76,6 +76,7 @@ export async function mirrorDocument(ends: Ends): Promise<Mirrored | undefined> 
           : await mirrorTombstone(ends, from, to);
       if (done?.outcome === "updated") ends.log.announce(done.clock);
       if (done?.outcome === "deleted") ends.log.announce(0);
+      if (done?.outcome === "deleted" && to.meta !== undefined) ends.handles.bury(id, identityOf(to.meta));
       if (done !== undefined) return done;
     } catch (error) {
       // Its target was written to, or its source deleted, while it was copied: look again.
@@ -198,7 +199,8 @@ async function landImage(
     isClaimed = true;
     handles.displace(to.id);
   };
-  const place = { ...to, onClaim };
+  const onReplaced = () => handles.bury(to.id, identityOf(to.meta!));
+  const place = { ...to, onClaim, onReplaced };
   try {
     return await land(target, log, place, parts(), (end) => {
       const erasure = erasedSince(target, end.meta, to);

@@ -110,50 +110,6 @@ describe("handles", () => {
     await storage.close();
   });
 
-  test("[ST46] waitDurable resolves when the log has reached the clock, whoever appends", async () => {
-    const storage = await open();
-    const handle = await storage.open("d");
-    const reached: number[] = [];
-    const waits = [1, 3].map((clock) => handle.waitDurable(clock).then(() => reached.push(clock)));
-    await storage.append("d", [naming("a")]);
-    await waits[0];
-    expect(reached).toEqual([1]);
-    handle.change(add("b"));
-    handle.change(add("c"));
-    await handle.save();
-    await waits[1];
-    await handle.waitDurable(2);
-    const stop = new AbortController();
-    const never = handle.waitDurable(99, { signal: stop.signal });
-    stop.abort(new Error("enough"));
-    await expect(never).rejects.toThrow("enough");
-    await storage.close();
-  });
-
-  test("[ST46] waitDurable ends with CLOSED when the handle or the storage closes first", async () => {
-    const storage = await open();
-    const [first, second] = [await storage.open("d"), await storage.open("d")];
-    const waits = [first.waitDurable(9), second.waitDurable(9)].map((wait) =>
-      wait.catch((error) => error.code),
-    );
-    await first.close();
-    await expect(first.waitDurable(9)).rejects.toMatchObject({ code: "CLOSED" });
-    await storage.close();
-    expect(await Promise.all(waits)).toEqual(["CLOSED", "CLOSED"]);
-  });
-
-  test("[ST46] waitDurable also learns from a refresh what another storage appended", async () => {
-    const backend = memoryBackend({ shared: true });
-    const [here, there] = [await open({ backend }), await open({ backend })];
-    const handle = await here.open("d");
-    const waiting = handle.waitDurable(1);
-    await there.append("d", [naming("theirs")]);
-    await handle.refresh();
-    await waiting;
-    await here.close();
-    await there.close();
-  });
-
   test("[ST47] autoSave stores edits as they come, and tells onError of a failure", async () => {
     const backend = simulatedBackend({ poisonsItself: false });
     const storage = await open({ backend });
