@@ -63,6 +63,7 @@ export interface OpenFile {
 export interface StoreFiles {
   /** Names in the directory. */
   list(): Promise<string[]>;
+  /** `LOCKED`: somebody else, who may not have the lock, writes to this file. */
   open(name: string, mode: OpenMode): Promise<OpenFile>;
   rename(from: string, to: string): Promise<void>;
   remove(name: string): Promise<void>;
@@ -156,7 +157,20 @@ class NodeFiles implements StoreFiles {
     if (mode === "create") this.#assertInPlace();
     const descriptor = await openDescriptor(join(this.#path, name), FLAGS[mode]);
     if (mode === "create") this.#giveToOwner(descriptor);
+    if (mode !== "read" && !this.#claims(descriptor)) {
+      closeSync(descriptor);
+      const message = `somebody else writes to ${name}: the lock of an open store was removed or replaced`;
+      throw new CoppiceError("LOCKED", message, { details: { location: this.#path, file: name } });
+    }
     return new NodeFile(descriptor);
+  }
+
+  /**
+   * Who has the lock locks what it writes as well, for as long as that is open: where the lock was removed,
+   * the next one who opens the store gets another, and would write into the same segment.
+   */
+  #claims(descriptor: number): boolean {
+    return !LOCKS_PARTS || (this.#lock?.locks.tryLock(descriptor, WRITER, 1) ?? true);
   }
 
   async rename(from: string, to: string): Promise<void> {

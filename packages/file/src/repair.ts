@@ -166,7 +166,12 @@ class Repair {
       throw new CoppiceError("UNAVAILABLE", "there is no file log in this directory");
     }
     const damaged = this.#damage.length > 0;
-    if (damaged && repair) await this.#rewrite(sources, foreign ? undefined : manifest, names, foreign);
+    if (damaged && repair) {
+      // Nobody may be writing to one of them, though the lock is ours.
+      for (const name of names)
+        if (numberOf(name)?.kind === "seg") (await this.#files.open(name, "write")).close();
+      await this.#rewrite(sources, foreign ? undefined : manifest, names, foreign);
+    }
     return {
       segments: sources.length,
       frames: this.#frames,

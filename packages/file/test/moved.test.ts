@@ -1,6 +1,6 @@
 /** The directory, the lock or the manifest of an open store is taken away, and another one put in its place. */
 
-import { cpSync, renameSync, unlinkSync, utimesSync, writeFileSync } from "node:fs";
+import { cpSync, readFileSync, renameSync, unlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { checkFileLog, fileLogBackend } from "@coppice/file";
 import { type Backend, systemEnv } from "coppice";
@@ -49,11 +49,25 @@ test("[FL38] a store that was moved away writes and removes nothing in the one t
   await again.close();
 });
 
-test("[FL38] a writer whose lock was removed makes no further segment", async () => {
+test("[FL38] a writer whose lock was removed makes no further segment, and nobody writes to the one it has", async () => {
   const place = join(await temporaryDirectory(), "place");
   const writer = await fileLogBackend(place, OPTIONS).open(systemEnv());
   await append(writer, "first", 0, 5);
   unlinkSync(join(place, "LOCK"));
+  // Where one lock is on the whole file, readers of segments would be locked out as well.
+  const isLocked = process.platform === "linux";
+  if (isLocked) {
+    const second = fileLogBackend(place, OPTIONS).open(systemEnv());
+    await expect(second).rejects.toMatchObject({
+      code: "LOCKED",
+      message: expect.stringContaining("removed"),
+    });
+    const manifest = readFileSync(join(place, "MANIFEST"));
+    writeFileSync(join(place, "MANIFEST"), "damaged");
+    const repair = checkFileLog(place, { ...OPTIONS, repair: true });
+    await expect(repair).rejects.toMatchObject({ code: "LOCKED" });
+    writeFileSync(join(place, "MANIFEST"), manifest);
+  }
   expect(await append(writer, "first", 5, 200)).toBeLessThan(60);
   await writer.close().catch(() => undefined);
   const again = await fileLogBackend(place, OPTIONS).open(systemEnv());
