@@ -7,6 +7,7 @@
  */
 
 import { equalBytes } from "../base/bytes.js";
+import { isCoppiceError } from "../base/errors.js";
 import type { AnyModel, Folded } from "../contract/model.js";
 import { ownBytes, ownFolded, soundBytes, soundFolded } from "../contract/model-results.js";
 import { type Context, observe } from "./context.js";
@@ -71,7 +72,8 @@ export async function foldState(
 
 /**
  * True when the bytes restore to a document of that version. False also for bytes that do not restore; a
- * `TypeError` where the model has no version for them: then they are not to blame.
+ * `TypeError` where the model has no version for them, and `UNAVAILABLE` where the thread that restored them
+ * died (of its memory, say): then they are not to blame.
  */
 export async function restoresTo(
   folder: Folder,
@@ -82,7 +84,8 @@ export async function restoresTo(
   let found: unknown;
   try {
     found = await folder.versionOf(model, bytes);
-  } catch {
+  } catch (error) {
+    if (isCoppiceError(error, "UNAVAILABLE")) throw error;
     // Whatever the reason: these bytes are not the snapshot that was asked for.
     return false;
   }

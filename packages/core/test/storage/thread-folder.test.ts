@@ -1,6 +1,6 @@
 // The thread of folds that dies, on a real worker; `test/interop/thread-folder.test.ts` folds in it.
 
-import { systemEnv } from "coppice";
+import { DocumentStorage, memoryBackend, never, systemEnv } from "coppice";
 import { expect, test } from "vitest";
 import { nameSet, naming } from "../../../../test/support/oracle-model.js";
 import type { Thread } from "../../src/base/env.js";
@@ -35,4 +35,27 @@ test("[ST112] a fold in a thread that dies rejects; the next one has a thread of
   expect(started).toHaveLength(2);
   await folder.close();
   expect(started.map(({ ended }) => ended)).toEqual([true, true]);
+});
+
+test("[ST112] a snapshot is not damaged because the thread that restores it dies", async () => {
+  const env = systemEnv();
+  const dies = `const { parentPort } = require("node:worker_threads");
+    parentPort.on("message", () => { throw new Error("out of memory"); });`;
+  const worker = { module: "none", export: "none", options: undefined };
+  const backend = memoryBackend();
+  const first = await DocumentStorage.open({ backend, models: [nameSet()], snapshotPolicy: never });
+  await first.append("d", EVENTS);
+  await first.compact("d");
+  await first.close();
+  const models = [{ ...nameSet(), worker }];
+  const mortal = { ...env, thread: () => env.thread!(dies) };
+  const storage = await DocumentStorage.open({ backend, models, snapshotPolicy: never, env: mortal });
+  const died = { code: "UNAVAILABLE", message: expect.stringContaining("the folding thread died") };
+  await expect(storage.check({ repair: true })).rejects.toMatchObject(died);
+  await expect(storage.compact("d", { force: true })).rejects.toMatchObject(died);
+  expect((await storage.load("d"))!.clock).toBe(EVENTS.length);
+  await storage.close();
+  const last = await DocumentStorage.open({ backend, models: [nameSet()], snapshotPolicy: never });
+  expect((await last.check()).problems).toEqual([]);
+  await last.close();
 });
