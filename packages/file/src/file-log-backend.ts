@@ -31,7 +31,7 @@ import { type Frame, LogWriter, poisoned, type WriterLimits } from "./log-writer
 import { MANIFEST } from "./manifest.js";
 import { Merger } from "./merger.js";
 import { lostManifest, type Recovered, recover } from "./recovery.js";
-import { numberOf, segmentBytesMaxOf, wholeNumber } from "./segment.js";
+import { holdsLog, segmentBytesMaxOf, wholeNumber } from "./segment.js";
 import { type FileLogStats, statsOf } from "./stats.js";
 import { StoreReader, scanPages } from "./store-reader.js";
 
@@ -382,7 +382,7 @@ async function assertThere(files: StoreFiles, directory: string): Promise<void> 
   const names = await files.list();
   // A list may lack a name that a writer is just putting another file under.
   if (names.includes(MANIFEST) || files.identityOf(MANIFEST) !== undefined) return;
-  throw names.some((name) => numberOf(name)?.kind === "seg") ? lostManifest() : absent(directory);
+  throw holdsLog(names) ? lostManifest() : absent(directory);
 }
 
 function absent(directory: string, cause?: unknown): CoppiceError {

@@ -28,6 +28,7 @@ import { setAside } from "./quarantine.js";
 import {
   compareHeaders,
   damaged,
+  holdsLog,
   lookAtSegment,
   numberOf,
   openSegment,
@@ -107,9 +108,7 @@ async function createStore(
   names: readonly string[],
   { create, syncs, env }: RecoveryOptions,
 ): Promise<Manifest> {
-  if (names.some((name) => numberOf(name)?.kind === "seg")) {
-    throw lostManifest();
-  }
+  if (holdsLog(names)) throw lostManifest();
   if (names.includes("CURRENT")) {
     const what = "this directory holds a LevelDB store: open it with levelBackend of @coppice/level";
     throw new CoppiceError("UNAVAILABLE", what);

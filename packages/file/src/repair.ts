@@ -29,6 +29,7 @@ import { outdates } from "./recovery.js";
 import { salvage } from "./salvage.js";
 import {
   compareHeaders,
+  holdsLog,
   lookAtSegment,
   numberOf,
   readSegmentHeader,
@@ -184,7 +185,7 @@ class Repair {
 
   async #manifest(names: readonly string[]): Promise<Manifest | undefined> {
     if (!names.includes(MANIFEST)) {
-      if (names.some((name) => numberOf(name)?.kind === "seg")) this.#note(MANIFEST, 0, 0, "is missing");
+      if (holdsLog(names)) this.#note(MANIFEST, 0, 0, "is missing");
       return undefined;
     }
     try {

@@ -174,6 +174,11 @@ export function numberOf(
     : { number: Number(digits), kind: kind as "seg" | "hint" | "spare" };
 }
 
+/** Whether names in a directory tell of a file log: none of them is older than its first manifest. */
+export function holdsLog(names: readonly string[]): boolean {
+  return names.some((name) => numberOf(name) !== undefined);
+}
+
 /**
  * A file of zeros, durable with its name: a new one, or what was `spare`, which must not be longer. When it
  * fails nothing is left under that name, as far as the disk lets us; the spare is the caller's. `onward` is

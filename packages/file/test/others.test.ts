@@ -90,6 +90,19 @@ test("[FL7] segments without a manifest are no absent store, where none is to be
   }
 });
 
+test("[FL7] a store of which only the hints were put back is no new one", async () => {
+  const { image } = await store("mine", 200);
+  const hints = new Map([...image].filter(([name]) => name.endsWith(".hint")));
+  expect(hints.size).toBeGreaterThan(0);
+  for (const options of [{ createIfMissing: false }, { readOnly: true }, {}]) {
+    const open = factoryOn(new SimulatedDisk(hints), options).open(simulatedEnv(3));
+    await expect(open).rejects.toMatchObject({ code: "CORRUPT", details: { file: "MANIFEST" } });
+  }
+  const disk = new SimulatedDisk(hints);
+  expect(await check(disk, true)).toMatchObject({ damage: [{ file: "MANIFEST", message: "is missing" }] });
+  expect(await linesOf(disk)).toEqual([]);
+});
+
 test("[FL17] of segments that were never used, and no manifest, a check says what opening refuses, and a repair mends it", async () => {
   const disk = new SimulatedDisk(new Map([["00000002.seg", new Uint8Array(4096)]]));
   await expect(factoryOn(disk).open(simulatedEnv(3))).rejects.toMatchObject({ code: "CORRUPT" });
