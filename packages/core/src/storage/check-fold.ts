@@ -12,7 +12,7 @@ import type { AnyModel, Folded } from "../contract/model.js";
 import { soundFolded } from "../contract/model-results.js";
 import type { Link } from "./check-log.js";
 import type { FoundHeld, FoundSnapshot } from "./check-snapshots.js";
-import type { Folder } from "./folding.js";
+import { type Folder, throwUnlessOfBytes } from "./folding.js";
 
 export type Verdict = "equal" | "differs" | "incomparable";
 
@@ -64,7 +64,8 @@ export async function foldOnto(
   let folded: Folded;
   try {
     folded = await folder.fold(model, base.bytes, given);
-  } catch {
+  } catch (error) {
+    throwUnlessOfBytes(error);
     return undefined;
   }
   const { snapshot, held, refused } = soundFolded(model, folded, all.length);
@@ -86,7 +87,8 @@ export async function compareFold(
   let folded: Folded;
   try {
     folded = await folder.fold(model, base.bytes, input.events);
-  } catch {
+  } catch (error) {
+    throwUnlessOfBytes(error);
     // The base restores (or is empty), so it is the events that cannot lead to the snapshot.
     return "differs";
   }

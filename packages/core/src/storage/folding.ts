@@ -85,9 +85,14 @@ export async function restoresTo(
   try {
     found = await folder.versionOf(model, bytes);
   } catch (error) {
-    if (isCoppiceError(error, "UNAVAILABLE")) throw error;
+    throwUnlessOfBytes(error);
     // Whatever the reason: these bytes are not the snapshot that was asked for.
     return false;
   }
   return equalBytes(soundBytes(model, "version", found), version);
+}
+
+/** Throws the failure again where it says nothing of the bytes: the thread died, of its memory say. */
+export function throwUnlessOfBytes(error: unknown): void {
+  if (isCoppiceError(error, "UNAVAILABLE")) throw error;
 }
