@@ -41,9 +41,14 @@ export interface AutomergeRepoDocumentsOptions {
    * Put before the document id of automerge-repo, to make the id of the document here. Default: nothing.
    */
   readonly idPrefix?: string;
+  /**
+   * `false`: whoever still has a document that was deleted or erased does not bring it back: `save` rejects
+   * with `DELETED`, and nothing of it is stored. Default: it is begun anew, as automerge-repo expects.
+   */
+  readonly recreate?: boolean;
 }
 
-const OPTIONS: OptionKinds<AutomergeRepoDocumentsOptions> = { idPrefix: "text" };
+const OPTIONS: OptionKinds<AutomergeRepoDocumentsOptions> = { idPrefix: "text", recreate: "flag" };
 
 /** A `StorageAdapterInterface` of automerge-repo. */
 export class AutomergeRepoDocuments {
@@ -74,7 +79,7 @@ export class AutomergeRepoDocuments {
       );
     }
     this.#storage = storage;
-    this.#log = new RepoLog(storage);
+    this.#log = new RepoLog(storage, options.recreate !== false);
     this.#others = others;
     this.#idPrefix = options.idPrefix ?? "";
   }
@@ -87,7 +92,7 @@ export class AutomergeRepoDocuments {
   /**
    * Durable when it resolves. Rejects with `EVENT_INVALID` for bytes that are no changes, and like
    * `DocumentStorage.append`; also like `compact`, and then the changes are stored all the same. A deleted
-   * document is begun anew, as automerge-repo expects.
+   * document is begun anew, or `DELETED` with `recreate: false`.
    */
   async save(key: RepoKey, data: Uint8Array): Promise<void> {
     if (!isChunkKey(key)) return this.#others.save(key, data);

@@ -44,11 +44,14 @@ interface Memory {
 /** Calls about one document must not overlap. */
 export class RepoLog {
   readonly #storage: DocumentStorage<readonly AutomergeModel[]>;
+  readonly #mayRecreate: boolean;
   /** In the order of the last save. */
   readonly #memories = new Map<string, Memory>();
 
-  constructor(storage: DocumentStorage<readonly AutomergeModel[]>) {
+  /** `mayRecreate`: what is appended to a deleted document begins it anew; else it is `DELETED`. */
+  constructor(storage: DocumentStorage<readonly AutomergeModel[]>, mayRecreate: boolean) {
     this.#storage = storage;
+    this.#mayRecreate = mayRecreate;
   }
 
   /** Appends changes; with `compare`, only those that the stored document lacks. */
@@ -112,8 +115,7 @@ export class RepoLog {
       return true;
     } catch (error) {
       if (isCoppiceError(error, "HEAD_CONFLICT")) return false;
-      if (!isCoppiceError(error, "DELETED")) throw error;
-      await this.#recreate(id);
+      await this.#recreate(id, error);
       return false;
     }
   }
@@ -133,14 +135,15 @@ export class RepoLog {
       try {
         await this.#storage.append(id, some, { model: MODEL });
       } catch (error) {
-        if (!isCoppiceError(error, "DELETED")) throw error;
-        await this.#recreate(id);
+        await this.#recreate(id, error);
         await this.#storage.append(id, some, { model: MODEL });
       }
     }
   }
 
-  async #recreate(id: string): Promise<void> {
+  /** After an append that failed; throws the error where that is not the reason, or it may not come back. */
+  async #recreate(id: string, error: unknown): Promise<void> {
+    if (!this.#mayRecreate || !isCoppiceError(error, "DELETED")) throw error;
     await (await this.#storage.open(id, { model: MODEL, recreate: true })).close();
   }
 

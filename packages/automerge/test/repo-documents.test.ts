@@ -190,6 +190,31 @@ test("[AM27] a document that somebody else deletes or begins anew between two sa
   await adapter.close();
 });
 
+test.each(["delete", "erase"] as const)(
+  "[AM35] with recreate: false nothing brings back a document after its %s",
+  async (remove) => {
+    const { storage, others } = await opened();
+    const adapter = new AutomergeRepoDocuments(storage, others, { recreate: false });
+    const [id, never] = [freshId(), freshId()];
+    let doc = Automerge.from<Note>({ lines: ["one"] });
+    await adapter.save([id, "snapshot", "a"], Automerge.save(doc));
+    await storage[remove](id);
+    const before = Automerge.getHeads(doc);
+    doc = add(doc, "two");
+    const gone = { code: "DELETED", details: { id } };
+    const changes = Automerge.saveSince(doc, before);
+    for (let round = 0; round < 2; round++) {
+      await expect(adapter.save([id, "incremental", "b"], changes)).rejects.toMatchObject(gone);
+      await expect(adapter.save([id, "snapshot", "c"], Automerge.save(doc))).rejects.toMatchObject(gone);
+    }
+    expect(await storage.info(id)).toBeUndefined();
+    expect(await adapter.loadRange([id])).toEqual([]);
+    await adapter.save([never, "snapshot", "a"], Automerge.save(doc));
+    expect((await storage.info(never))?.clock).toBe(2);
+    await adapter.close();
+  },
+);
+
 test("[AM27] a removal comes after the saves before it, and they do not begin the document anew", async () => {
   const { storage, adapter } = await opened();
   const id = freshId();

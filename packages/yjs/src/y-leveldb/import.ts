@@ -290,7 +290,7 @@ async function importMetas(
   const stored = await readMetas(storage, id);
   const missing = [...metas].filter(([key]) => !stored.has(key));
   if (missing.length === 0) return false;
-  await changeMetas(storage, id, (map) => {
+  await changeMetas(storage, id, true, (map) => {
     for (const [key, value] of missing) map.set(key, value);
   });
   const after = await readMetas(storage, id);

@@ -42,12 +42,18 @@ export interface LeveldbPersistenceOptions {
    * process; without it, Node ends the process, because something was not stored.
    */
   readonly onError?: (error: unknown) => void;
+  /**
+   * `false`: a name that was cleared, or whose document was deleted or erased, takes nothing more: updates,
+   * and metas where there were some, are `DELETED`. Default: what is stored begins a new document.
+   */
+  readonly recreate?: boolean;
 }
 
 const OPTIONS: OptionKinds<LeveldbPersistenceOptions> = {
   Level: "any",
   levelOptions: "any",
   onError: "function",
+  recreate: "flag",
 };
 
 /** Names of classic-level's options that `levelBackend` has under others. */
@@ -64,6 +70,7 @@ export class LeveldbPersistence {
   readonly #shared: boolean;
   readonly #order: CallOrder;
   readonly #onError: ((error: unknown) => void) | undefined;
+  readonly #recreate: boolean;
 
   /**
    * Opens a LevelDB directory, created when missing; calls made before it is open wait. When it cannot be
@@ -74,6 +81,7 @@ export class LeveldbPersistence {
   constructor(location: string | DocumentStorage, options: LeveldbPersistenceOptions = {}) {
     checkOptions("LeveldbPersistence", options, OPTIONS);
     this.#onError = options.onError;
+    this.#recreate = options.recreate !== false;
     this.#shared = typeof location !== "string";
     if (typeof location === "string") {
       const { backend, level } = backendOf(location, options);
@@ -106,7 +114,7 @@ export class LeveldbPersistence {
     return this.#called(
       this.#order.together(docName, async () => {
         assertNotMetaId(docName);
-        return (await append(await this.#opened, docName, update)) - 1;
+        return (await append(await this.#opened, docName, update, this.#recreate)) - 1;
       }),
     );
   }
@@ -144,7 +152,10 @@ export class LeveldbPersistence {
     });
   }
 
-  /** Deletes the document and its metas. What is stored under the name later is a new document. */
+  /**
+   * Deletes the document and its metas. What is stored under the name later is a new document, or `DELETED`
+   * with `recreate: false`.
+   */
   clearDocument(docName: string): Promise<void> {
     return this.#called(this.#order.alone(docName, async () => clear(await this.#opened, docName)));
   }
@@ -216,7 +227,9 @@ export class LeveldbPersistence {
 
   #changeMetas(docName: string, change: (map: Y.Map<unknown>) => void): Promise<void> {
     return this.#called(
-      this.#order.alone(docName, async () => changeMetas(await this.#opened, docName, change)),
+      this.#order.alone(docName, async () =>
+        changeMetas(await this.#opened, docName, this.#recreate, change),
+      ),
     );
   }
 
@@ -273,11 +286,16 @@ export class LeveldbPersistence {
   }
 }
 
-async function append(storage: DocumentStorage, id: string, update: Uint8Array): Promise<number> {
+async function append(
+  storage: DocumentStorage,
+  id: string,
+  update: Uint8Array,
+  recreate: boolean,
+): Promise<number> {
   try {
     return (await storage.append(id, [update], { model: MODEL })).clock;
   } catch (error) {
-    if (!isCoppiceError(error, "DELETED")) throw error;
+    if (!recreate || !isCoppiceError(error, "DELETED")) throw error;
     const handle = await storage.open(id, { model: MODEL, recreate: true });
     await handle.close();
     return (await storage.append(id, [update], { model: MODEL })).clock;

@@ -54,9 +54,10 @@ export async function readMetas(storage: YjsStorage, name: string): Promise<Map<
 export async function changeMetas(
   storage: YjsStorage,
   name: string,
+  recreate: boolean,
   change: (map: Y.Map<unknown>) => void,
 ): Promise<void> {
-  const handle = await storage.open<Y.Doc>(metaId(name), { model: MODEL, recreate: true });
+  const handle = await storage.open<Y.Doc>(metaId(name), { model: MODEL, recreate });
   try {
     handle.change((doc) => change(doc.getMap(MAP)));
     await handle.save();

@@ -44,6 +44,30 @@ async function over(backend = memoryBackend() as Parameters<typeof DocumentStora
   return { storage, persistence: new LeveldbPersistence(storage) };
 }
 
+test("[DI37] with recreate: false a name that was cleared or erased takes nothing more", async () => {
+  const { storage } = await over();
+  const persistence = new LeveldbPersistence(storage, { recreate: false });
+  const { updates } = typed("a", "b");
+  for (const name of ["cleared", "erased", "kept"]) {
+    await persistence.storeUpdate(name, updates[0]!);
+    await persistence.setMeta(name, "key", "value");
+  }
+  await persistence.clearDocument("cleared");
+  await storage.erase("erased");
+  for (const name of ["cleared", "erased"]) {
+    const gone = { code: "DELETED", details: { id: name } };
+    await expect(persistence.storeUpdate(name, updates[1]!)).rejects.toMatchObject(gone);
+    expect(await storage.info(name)).toBeUndefined();
+  }
+  await expect(persistence.setMeta("cleared", "key", "again")).rejects.toMatchObject({ code: "DELETED" });
+  expect(await persistence.getMeta("cleared", "key")).toBeUndefined();
+  await persistence.setMeta("kept", "key", "again");
+  await persistence.storeUpdate("kept", updates[1]!);
+  expect(textOf(await persistence.getYDoc("kept"))).toBe("ab");
+  expect(await persistence.getMeta("kept", "key")).toBe("again");
+  await persistence.destroy();
+});
+
 test("[DI21] a second owner of the directory is told LOCKED by every call", async () => {
   const location = folder();
   const first = new LeveldbPersistence(location);
