@@ -83,6 +83,9 @@ export function yjs(options: YjsOptions = {}): YjsModel {
     diff: diffStored,
     covers: (doc, snapshot) => {
       const before = versionOf(doc);
+      // What waits in it is not what the snapshot builds on.
+      doc.store.pendingStructs = null;
+      doc.store.pendingDs = null;
       applySnapshot(doc, snapshot);
       return equalBytes(versionOf(doc), before);
     },

@@ -5,6 +5,7 @@ import { DocumentStorage, type Entry, never } from "coppice";
 import { simulatedBackend, simulatedEnv } from "coppice/testing";
 import { expect, test } from "vitest";
 import type { Doc } from "yjs";
+import * as Y from "yjs";
 
 const open = (backend = simulatedBackend(), seed = 1) =>
   DocumentStorage.open({
@@ -76,4 +77,26 @@ test("[MV31] an older state gives way also without a mark, and where the source 
   expect((await from.copyTo(to)).failures).toEqual([]);
   expect(await text(to)).toBe("cde");
   expect(await to.check()).toMatchObject({ clean: true });
+});
+
+/** The updates of a document that somebody else edits. */
+function elsewhere(...words: string[]): Uint8Array[] {
+  const doc = new Y.Doc();
+  const updates: Uint8Array[] = [];
+  doc.on("update", (update: Uint8Array) => updates.push(update));
+  for (const word of words) doc.getText("t").insert(doc.getText("t").length, word);
+  return updates;
+}
+
+test("[MV31] a source in which events wait for what is missing, and that was trimmed beyond its copy, is copied", async () => {
+  const [from, to] = [await open(), await open()];
+  await write(from, "a", "b");
+  expect((await from.copyTo(to)).failures).toEqual([]);
+  await write(from, "c", "d", "e");
+  await from.append("d", [elsewhere("x", "y")[1]!]);
+  await from.compact("d");
+  expect((await from.info("d"))!.oldestClock).toBeGreaterThan(2);
+  expect((await from.copyTo(to)).failures).toEqual([]);
+  expect(await text(to)).toBe("abcde");
+  expect((await to.load<Doc>("d"))!.held).toHaveLength(1);
 });

@@ -410,6 +410,16 @@ const peerCases: readonly ModelCase[] = [
         assert(!covers(model.restore(all), own), `an edit beside part ${round} is taken for a part of it`);
       }
       assert(!covers(model.create(), all), "an empty document is said to have everything");
+      const { events: line, peer: author } = writeLine(subject, random, 8);
+      const holding = () => {
+        const peer = new Peer(subject);
+        peer.receive(line.slice(1));
+        return peer.doc;
+      };
+      const own = ownBytes(model.snapshot(holding()));
+      assert(covers(holding(), own), "a document that holds events is said to lack what it has");
+      const rest = ownBytes(model.snapshot(author.doc));
+      assert(!covers(holding(), rest), "a document is said to have what its held events wait for");
     },
     needsCovers,
   ),
