@@ -100,3 +100,17 @@ test("[MV31] a source in which events wait for what is missing, and that was tri
   expect(await text(to)).toBe("abcde");
   expect((await to.load<Doc>("d"))!.held).toHaveLength(1);
 });
+
+test("[MV31] what waited in a copy, and was applied at its source since, keeps nobody from copying", async () => {
+  const [from, to] = [await open(), await open()];
+  const [first, second] = elsewhere("x", "y");
+  await from.append("d", [second!]);
+  expect((await from.copyTo(to)).failures).toEqual([]);
+  expect((await to.load<Doc>("d"))!.held).toHaveLength(1);
+  await from.append("d", [first!]);
+  await write(from, "a", "b");
+  await from.compact("d", { force: true });
+  expect((await from.info("d"))!.oldestClock).toBeGreaterThan(1);
+  expect((await from.copyTo(to)).failures).toEqual([]);
+  expect(await text(to)).toBe(await text(from));
+});

@@ -19,7 +19,7 @@
 import { equalBytes, toHex } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { Deletion, Entry, Expectation } from "../contract/backend.js";
-import { ownBytes } from "../contract/model-results.js";
+import { ownBytes, soundApplied } from "../contract/model-results.js";
 import type { Context } from "./context.js";
 import { type CopyMark, copiedKey, crcOfTags, markEntry, readMark, sliceMarkEntry } from "./copy-mark.js";
 import { abandon, EVERY_SPACE, wipe } from "./deletion.js";
@@ -307,14 +307,26 @@ async function asLeft({ source, target, log: { id } }: Ends, meta: Meta, head: H
  */
 async function covers({ source, target, log: { id } }: Ends): Promise<boolean | undefined> {
   const [all, some] = [await loaded(source, id), await loaded(target, id)];
+  let doc = all?.doc;
   try {
-    if (all?.model.covers === undefined || some === undefined) return undefined;
+    if (all === undefined || some === undefined || all.model.covers === undefined) return undefined;
+    const { model } = all;
     const isHeld = ({ event }: HeldEvent) =>
       all.held.some((other) => event instanceof Uint8Array && equalBytes(event, other.event as Uint8Array));
-    if (!some.held.every((one) => one.event === undefined || isHeld(one))) return false;
-    return all.model.covers(all.doc, ownBytes(some.model.snapshot(some.doc)));
+    const waiting = some.held.filter((one) => one.event !== undefined && !isHeld(one));
+    if (waiting.length > 0) {
+      // What they waited for may have come at the source since: then they are in its document.
+      const before = ownBytes(model.version(doc));
+      const events = waiting.map(({ event }) => event);
+      const applied = soundApplied(model, model.apply(doc, events), events.length);
+      doc = applied.doc;
+      const isThere = applied.held.length + applied.refused.length === 0;
+      if (!isThere || !equalBytes(ownBytes(model.version(doc)), before)) return false;
+    }
+    return all.model.covers(doc, ownBytes(some.model.snapshot(some.doc)));
   } finally {
-    for (const each of [all, some]) if (each !== undefined) each.model.dispose?.(each.doc);
+    if (all !== undefined) all.model.dispose?.(doc);
+    if (some !== undefined) some.model.dispose?.(some.doc);
   }
 }
 
