@@ -542,7 +542,7 @@ async function mirrorTombstone(ends: Ends, from: Place, to: Place): Promise<Mirr
   const live = to.meta !== undefined && to.meta.deleted === undefined;
   const head = live ? await unlessDamaged(ends, () => readHead(target, id)) : undefined;
   // What was deleted later, or erased, in the target stays so.
-  if (!live && to.clock > deleted.clock) {
+  if (!live && (to.clock > deleted.clock || isErasedSince(to, from.meta!))) {
     await forgetErased(target, from.meta!, to);
     return { ...done, outcome: "unchanged", records: 0, bytes: 0 };
   }
@@ -573,6 +573,12 @@ async function mirrorTombstone(ends: Ends, from: Place, to: Place): Promise<Mirr
   await sweep(target, id, from.meta!, from.metaBytes!);
   if (!equalBytes(await target.guard.get(metaKey(id)), from.metaBytes)) return undefined;
   return done;
+}
+
+/** Whether the target has erased what the source has only deleted: a tombstone would tell the id again. */
+function isErasedSince({ meta, erased }: Place, from: Meta): boolean {
+  const isSame = meta === undefined && erased?.clock === from.deleted?.clock;
+  return isSame && erased !== undefined && (from.erased ?? -1) < erased.clock;
 }
 
 /**

@@ -241,3 +241,25 @@ describe("what is old", () => {
     await clean(from, to);
   });
 });
+
+for (const before of ["a copy carried the deletion", "its source deleted it"])
+  test(`[MV57] what the target has erased stays erased, and its id does not come back: before ${before}`, async () => {
+    const { from, to, target } = await pair();
+    await write(from, "gone", "ab");
+    await from.copyTo(to);
+    if (before === "its source deleted it") await to.erase("gone");
+    await from.delete("gone");
+    if (before !== "its source deleted it") {
+      await from.copyTo(to);
+      await to.erase("gone");
+    }
+    const erased = target.dump();
+    for (let turn = 0; turn < 2; turn++) {
+      expect(await from.copyTo(to)).toMatchObject({ unchanged: 1, deleted: 0, bytes: 0, failures: [] });
+      expect(target.dump()).toEqual(erased);
+    }
+    await from.open("gone", { recreate: true });
+    await from.delete("gone");
+    expect(await from.copyTo(to)).toMatchObject({ deleted: 0, failures: [] });
+    await clean(from, to);
+  });
