@@ -38,7 +38,8 @@ export async function checkFiles(
   const { checkFileLog } = await loadFileLog();
   const work = () => checkFileLog(address.location, { repair });
   const report = await waiting(runtime, address, options, work).catch(async (error: unknown) => {
-    if (isCoppiceError(error, "UNAVAILABLE")) return undefined;
+    // What the file system refused of one that is there has a location.
+    if (isCoppiceError(error, "UNAVAILABLE") && error.details.location === undefined) return undefined;
     if (repair || !isUnwritable(error)) throw error;
     if (!options.json)
       await runtime.err.line(`note: ${printable(options.store)} cannot be written, ${UNLOCKED}`);

@@ -25,7 +25,7 @@ import {
   type OptionKinds,
   type Traits,
 } from "coppice";
-import { LOCK, nodeFiles, type OpenFiles, type StoreFiles } from "./files.js";
+import { LOCK, nodeFiles, type OpenFiles, refused, type StoreFiles, unavailable } from "./files.js";
 import { Follower } from "./follower.js";
 import { type Frame, LogWriter, poisoned, type WriterLimits } from "./log-writer.js";
 import { MANIFEST } from "./manifest.js";
@@ -204,7 +204,7 @@ async function follow(settings: Settings, env: Env): Promise<Follower> {
     return await Follower.open(traits, files, env, settings.readBytesMax);
   } catch (error) {
     files.close();
-    throw isCoppiceError(error) ? error : unavailable(settings.directory, error);
+    throw refused(settings.directory, error);
   }
 }
 
@@ -248,8 +248,7 @@ class FileLog implements Backend {
       return log;
     } catch (error) {
       files.close();
-      if (isCoppiceError(error)) throw error;
-      throw unavailable(directory, error);
+      throw refused(directory, error);
     }
   }
 
@@ -373,7 +372,7 @@ async function openFiles({ directory, create, files }: Settings): Promise<StoreF
     return await files(create);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    throw code === "ENOENT" ? absent(directory, error) : unavailable(directory, error);
+    throw code === "ENOENT" ? absent(directory, error) : refused(directory, error);
   }
 }
 
@@ -397,11 +396,4 @@ function locked(directory: string): CoppiceError {
       "open it with readOnly",
     { details: { location: directory } },
   );
-}
-
-function unavailable(directory: string, cause: unknown): CoppiceError {
-  return new CoppiceError("UNAVAILABLE", "the file system refused what the file log needs", {
-    cause,
-    details: { location: directory },
-  });
 }

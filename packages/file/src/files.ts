@@ -33,7 +33,7 @@ import {
 import { mkdir, readdir, realpath, rename, stat, unlink } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { setImmediate } from "node:timers/promises";
-import { CoppiceError } from "coppice";
+import { CoppiceError, isCoppiceError } from "coppice";
 
 /** `"read"` and `"write"` need an existing file, `"create"` one that does not exist yet. */
 export type OpenMode = "read" | "write" | "create";
@@ -105,7 +105,8 @@ const [WRITER, READERS] = [0, 1];
 const SHARE_TRIES = 100;
 /** Of a file that is replaced now and then: what is compared is as a rule the last one or the one before. */
 const PINNED_MAX = 4;
-const NO_FOLLOW = constants.O_NOFOLLOW ?? 0;
+/** Nor is a pipe waited for, that somebody has put in the place of a file. */
+const NO_FOLLOW = (constants.O_NOFOLLOW ?? 0) | (constants.O_NONBLOCK ?? 0);
 const FLAGS: Readonly<Record<OpenMode, number>> = {
   read: constants.O_RDONLY | NO_FOLLOW,
   write: constants.O_RDWR | NO_FOLLOW,
@@ -155,14 +156,15 @@ class NodeFiles implements StoreFiles {
 
   async open(name: string, mode: OpenMode): Promise<OpenFile> {
     if (mode === "create") this.#assertInPlace();
-    const descriptor = await openDescriptor(join(this.#path, name), FLAGS[mode]);
+    const path = join(this.#path, name);
+    const descriptor = await openDescriptor(path, FLAGS[mode]);
     if (mode === "create") this.#giveToOwner(descriptor);
     if (mode !== "read" && !this.#claims(descriptor)) {
       closeSync(descriptor);
       const message = `somebody else writes to ${name}: the lock of an open store was removed or replaced`;
       throw new CoppiceError("LOCKED", message, { details: { location: this.#path, file: name } });
     }
-    return new NodeFile(descriptor);
+    return new NodeFile(descriptor, path);
   }
 
   /**
@@ -301,15 +303,17 @@ class NodeFiles implements StoreFiles {
 
 class NodeFile implements OpenFile {
   readonly #descriptor: number;
+  readonly #path: string;
 
-  constructor(descriptor: number) {
+  constructor(descriptor: number, path: string) {
     this.#descriptor = descriptor;
+    this.#path = path;
   }
 
   read(into: Uint8Array, at: number, length: number, position: number): Promise<number> {
     return new Promise((resolve, reject) => {
       read(this.#descriptor, into, at, length, position, (error, count) => {
-        if (error) reject(error);
+        if (error) reject(this.#named(error));
         else resolve(count);
       });
     });
@@ -318,7 +322,7 @@ class NodeFile implements OpenFile {
   readEach(into: readonly Uint8Array[], position: number): Promise<number> {
     return new Promise((resolve, reject) => {
       readv(this.#descriptor, into, position, (error, count) => {
-        if (error) reject(error);
+        if (error) reject(this.#named(error));
         else resolve(count);
       });
     });
@@ -360,6 +364,11 @@ class NodeFile implements OpenFile {
   close(): void {
     closeSync(this.#descriptor);
   }
+
+  /** The system does not say which file could not be read, of thousands perhaps. */
+  #named(error: NodeJS.ErrnoException): NodeJS.ErrnoException {
+    return Object.assign(error, { message: `${error.message} '${this.#path}'`, path: this.#path });
+  }
 }
 
 /**
@@ -398,6 +407,18 @@ async function writeOn(
 export function isFull(error: unknown): boolean {
   const { code } = error as NodeJS.ErrnoException;
   return code === "ENOSPC" || code === "EDQUOT" || code === "EFBIG";
+}
+
+/** What a call rejects with: an error of ours as it is, and `UNAVAILABLE` for one of the file system. */
+export function refused(location: string, error: unknown): CoppiceError {
+  return isCoppiceError(error) ? error : unavailable(location, error);
+}
+
+export function unavailable(location: string, cause: unknown): CoppiceError {
+  return new CoppiceError("UNAVAILABLE", "the file system refused what the file log needs", {
+    cause,
+    details: { location },
+  });
 }
 
 /** All bytes from the position on, up to `length`; fewer only at the end of the file. */

@@ -7,7 +7,7 @@
  */
 
 import { CoppiceError, decodeKey, type Key } from "coppice";
-import { LOCK, nodeFiles, type OpenFiles, readFully } from "./files.js";
+import { LOCK, nodeFiles, type OpenFiles, readFully, refused } from "./files.js";
 import { DELETE_RANGE, PUT, type RecordView, rangeOf, readHeader, readRecords } from "./frame.js";
 import { MANIFEST, readManifest, type SegmentRow } from "./manifest.js";
 import { SEGMENT_HEADER_BYTES, segmentName } from "./segment.js";
@@ -33,7 +33,10 @@ export interface ListedFrame {
   readonly records: readonly FrameRecord[];
 }
 
-/** Rejects with `UNAVAILABLE` when there is no store, with `CORRUPT` when its manifest is damaged. */
+/**
+ * Rejects with `UNAVAILABLE` when there is no store, or the file system refuses, and with `CORRUPT` when its
+ * manifest is damaged.
+ */
 export async function* listFrames(
   directory: string,
   openFiles: OpenFiles = nodeFiles(directory, false),
@@ -63,6 +66,8 @@ export async function* listFrames(
         file.close();
       }
     }
+  } catch (error) {
+    throw refused(directory, error);
   } finally {
     files.close();
   }

@@ -19,7 +19,7 @@ import {
   systemEnv,
   toHex,
 } from "coppice";
-import { LOCK, nodeFiles, type OpenFiles, readFully, type StoreFiles } from "./files.js";
+import { LOCK, nodeFiles, type OpenFiles, readFully, refused, type StoreFiles } from "./files.js";
 import { copyValue, DELETE_RANGE, isZero, PUT, type RecordView, rangeOf } from "./frame.js";
 import { idOf, partsOf } from "./key-names.js";
 import { MANIFEST, type Manifest, readManifest, type SegmentRow, writeManifest } from "./manifest.js";
@@ -99,9 +99,9 @@ interface Found extends Source {
 
 /**
  * Reads every byte of the file log in this directory, and says what is damaged. It takes the lock: `LOCKED`
- * while somebody has it open for writing. `UNAVAILABLE`: there is no store. Costs a read of all files; a
- * repair writes all live and dead records once more, and needs so much room. Throws a `TypeError` or a
- * `RangeError` for options that are wrong.
+ * while somebody has it open for writing. `UNAVAILABLE`: there is no store, or the file system refuses, of
+ * which `cause` says more. Costs a read of all files; a repair writes all live and dead records once more,
+ * and needs so much room. Throws a `TypeError` or a `RangeError` for options that are wrong.
  */
 export async function checkFileLog(
   directory: string,
@@ -121,6 +121,8 @@ export async function checkFileLog(
   try {
     if (!(await files.lock(LOCK))) throw new CoppiceError("LOCKED", "somebody has the file log open");
     return await new Repair(files, env, segmentBytesMax).run(repair);
+  } catch (error) {
+    throw refused(directory, error);
   } finally {
     files.close();
   }
