@@ -28,6 +28,7 @@ import { setAside } from "./quarantine.js";
 import {
   compareHeaders,
   damaged,
+  highestNumber,
   holdsLog,
   lookAtSegment,
   numberOf,
@@ -241,13 +242,13 @@ async function readSegment(segment: Segment, length: number): Promise<Buffer> {
 
 /** Removes segments that were never used or were merged away, and hints of such. */
 async function removeOrphans(files: StoreFiles, state: StoreState, manifest: Manifest): Promise<boolean> {
-  let highest = 0;
   const orphans: string[] = [];
   const segments: { readonly name: string; readonly header: SegmentHeader }[] = [];
-  for (const name of await files.list()) {
+  const names = await files.list();
+  const highest = highestNumber(names);
+  for (const name of names) {
     const found = numberOf(name);
     if (found === undefined) continue;
-    highest = Math.max(highest, found.number);
     if (state.byNumber.has(found.number)) continue;
     const header = found.kind === "seg" ? await forgettable(files, name, state, manifest) : undefined;
     if (header === undefined) orphans.push(name);

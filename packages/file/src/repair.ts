@@ -29,6 +29,7 @@ import { outdates } from "./recovery.js";
 import { salvage } from "./salvage.js";
 import {
   compareHeaders,
+  highestNumber,
   holdsLog,
   lookAtSegment,
   numberOf,
@@ -154,7 +155,7 @@ class Repair {
 
   async run(repair: boolean): Promise<FileLogReport> {
     const names = await this.#files.list();
-    this.#number = Math.max(0, ...names.map((name) => numberOf(name)?.number ?? 0));
+    this.#number = highestNumber(names);
     const manifest = await this.#manifest(names);
     const foreign = manifest !== undefined && (await this.#isForeign(manifest, names));
     if (foreign) this.#forget("is that of another file log than the segments");

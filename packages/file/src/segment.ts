@@ -179,6 +179,15 @@ export function holdsLog(names: readonly string[]): boolean {
   return names.some((name) => numberOf(name) !== undefined);
 }
 
+/** No log comes to such a number, and one that goes on from it would come to names of too many digits. */
+const NUMBER_END = 100_000_000_000_000;
+
+/** The highest number that names of ours have, or had before a crash; 0: there is none. */
+export function highestNumber(names: readonly string[]): number {
+  const numbers = names.map((name) => numberOf(name)?.number ?? 0);
+  return numbers.reduce((most, number) => (number < NUMBER_END ? Math.max(most, number) : most), 0);
+}
+
 /**
  * A file of zeros, durable with its name: a new one, or what was `spare`, which must not be longer. When it
  * fails nothing is left under that name, as far as the disk lets us; the spare is the caller's. `onward` is

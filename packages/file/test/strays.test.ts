@@ -1,7 +1,7 @@
 /** What somebody else has put into the directory of a file log, and files of it that cannot be read. */
 
 import { execFileSync } from "node:child_process";
-import { mkdir, rename, rm } from "node:fs/promises";
+import { mkdir, readdir, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { checkFileLog, fileLogBackend, listFrames } from "@coppice/file";
 import { type Env, systemEnv } from "coppice";
@@ -69,5 +69,21 @@ test("[FL40] a pipe in the place of a file is refused or passed over, and waits 
       await opened.then((backend) => backend.close()).catch(() => undefined);
     }
     await checkFileLog(directory).catch(() => undefined);
+  }
+});
+
+test("[FL41] a name with a number that no log comes to leads to none that is not told from others", async () => {
+  for (const stray of ["999999999999999.seg", "100000000000000.hint", "999999999999999.spare"]) {
+    const directory = await store();
+    await writeFile(join(directory, stray), "");
+    await write(directory, 40, 80);
+    const names = (await readdir(directory)).filter((name) => name.endsWith(".seg"));
+    for (const name of names) expect(name).toMatch(/^\d{8}\.seg$/);
+    await rm(join(directory, "MANIFEST"));
+    await expect(fileLogBackend(directory).open(env)).rejects.toMatchObject({ code: "CORRUPT" });
+    await writeFile(join(directory, stray), "");
+    expect((await checkFileLog(directory, { repair: true })).repaired).toBe(true);
+    expect(await count(directory)).toBe(80);
+    await write(directory, 80, 81, { createIfMissing: false });
   }
 });
