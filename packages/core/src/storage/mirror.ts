@@ -19,9 +19,9 @@
 import { equalBytes, toHex } from "../base/bytes.js";
 import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { Deletion, Entry, Expectation } from "../contract/backend.js";
-import { ownBytes, soundApplied } from "../contract/model-results.js";
 import type { Context } from "./context.js";
 import { type CopyMark, copiedKey, crcOfTags, markEntry, readMark, sliceMarkEntry } from "./copy-mark.js";
+import { covers } from "./covering.js";
 import { abandon, EVERY_SPACE, wipe } from "./deletion.js";
 import type { DocumentLog } from "./document-log.js";
 import { damaged } from "./envelope.js";
@@ -29,7 +29,6 @@ import type { Handles } from "./handles.js";
 import { deletedError, type Head, readHead } from "./head.js";
 import { IMAGE_SPACES, type ImageBegin, type ImageEnd, type ImagePart, readImage } from "./image.js";
 import { erasedClock, type Landed, land, misread, type Place, readPlace } from "./landing.js";
-import { type HeldEvent, type Loaded, loadDocument } from "./loader.js";
 import { eventsKey, identityOf, type Meta, metaKey, sealLanded, sealMeta } from "./meta.js";
 import { openBatch } from "./reader.js";
 import { reclaimDueEntry } from "./reclaim-due.js";
@@ -126,7 +125,7 @@ async function mirrorLive(ends: Ends, from: Place, to: Place): Promise<Mirrored 
     const place = { ...to, ...there, inPieces: true, landed: newLanded(ends) };
     return copied(await landImage(ends, place, (begin) => isStill(begin.meta, meta)));
   }
-  const hasAll = async () => ends.replace || ((await covers(ends)) ?? left.events);
+  const hasAll = async () => ends.replace || ((await covers(ends.source, ends.target, id)) ?? left.events);
   const state = await relate(ends.source, id, meta, to.meta, head, ends.replace || left.events, hasAll);
   if (state === "other") {
     // Or the source was trimmed, or deleted, between two looks at it.
@@ -298,46 +297,6 @@ async function asLeft({ source, target, log: { id } }: Ends, meta: Meta, head: H
     tags: isIndex || includes((await readTags(source.guard, id)).entries, tags.entries),
     index: tags.bytes,
   };
-}
-
-/**
- * Whether the source's document has all that the target's has, as the model sees it; `undefined`: nobody can
- * tell. The mark says only that nobody has written to the target since a copy, and not that its source was
- * this one, or as it is now: it may have been put back to an older state. Loads both documents.
- */
-async function covers({ source, target, log: { id } }: Ends): Promise<boolean | undefined> {
-  const [all, some] = [await loaded(source, id), await loaded(target, id)];
-  let doc = all?.doc;
-  try {
-    if (all === undefined || some === undefined || all.model.covers === undefined) return undefined;
-    const { model } = all;
-    const isHeld = ({ event }: HeldEvent) =>
-      all.held.some((other) => event instanceof Uint8Array && equalBytes(event, other.event as Uint8Array));
-    const waiting = some.held.filter((one) => one.event !== undefined && !isHeld(one));
-    if (waiting.length > 0) {
-      // What they waited for may have come at the source since: then they are in its document.
-      const before = ownBytes(model.version(doc));
-      const events = waiting.map(({ event }) => event);
-      const applied = soundApplied(model, model.apply(doc, events), events.length);
-      doc = applied.doc;
-      const isThere = applied.held.length + applied.refused.length === 0;
-      if (!isThere || !equalBytes(ownBytes(model.version(doc)), before)) return false;
-    }
-    return all.model.covers(doc, ownBytes(some.model.snapshot(some.doc)));
-  } finally {
-    if (all !== undefined) all.model.dispose?.(doc);
-    if (some !== undefined) some.model.dispose?.(some.doc);
-  }
-}
-
-/** `undefined` also where damage, or a model that is not there, keeps it from being loaded. */
-async function loaded(context: Context, id: string): Promise<Loaded | undefined> {
-  try {
-    return await loadDocument(context, id);
-  } catch (error) {
-    if (isCoppiceError(error, "MODEL_UNKNOWN") || isCoppiceError(error, "CORRUPT")) return undefined;
-    throw error;
-  }
 }
 
 function includes(all: readonly TagEntry[], some: readonly TagEntry[]): boolean {
