@@ -364,11 +364,12 @@ class Repair {
     const end = opened?.end ?? this.#endOf(bytes, source, last, salt);
     if (output !== undefined && opened?.kind === "holed")
       await setAside(this.#files, source.number, end, bytes.subarray(end, opened.used));
-    const { damage, frames, sequenceMax } = salvage(bytes, end, salt, (record) => kept.push(record));
+    const known = source.row?.end ?? 0;
+    const keep = (record: RecordView) => kept.push(record);
+    const { damage, frames, sequenceMax } = salvage(bytes, end, salt, keep, known);
     for (const { position, bytes: length, inFrame } of damage) {
       this.#note(source.name, position, length, inFrame ? "a commit is damaged" : "bytes are damaged");
     }
-    const known = source.row?.end ?? 0;
     if (end < known) this.#note(source.name, end, known - end, "commits are missing");
     if (header !== undefined && this.#damage.length === noted)
       this.#noteOthers(bytes, { ...header, salt }, source, last, end);
@@ -434,10 +435,11 @@ class Repair {
     const end = row?.end;
     if (end !== undefined && !last) return Math.min(end, bytes.length);
     let good = Math.max(SEGMENT_HEADER_BYTES, end ?? 0);
-    salvage(bytes, bytes.length, salt, (record) => {
+    const keep = (record: RecordView) => {
       // Padding and trailer follow.
       good = Math.max(good, Math.ceil((record.end + 4) / 8) * 8);
-    });
+    };
+    salvage(bytes, bytes.length, salt, keep, end);
     good = Math.min(good, bytes.length);
     const { kind, used } = judgeTail(bytes, good, salt);
     return kind === "damaged" || kind === "holed" ? used : good;

@@ -7,9 +7,22 @@
  * zero, but for a torn tail.
  */
 
-import { FRAME_HEADER_BYTES, isZero, type RecordView, readHeader, readRecord, readRecords } from "./frame.js";
+import {
+  endsWhole,
+  FRAME_HEADER_BYTES,
+  isZero,
+  type RecordView,
+  readHeader,
+  readRecord,
+  readRecords,
+} from "./frame.js";
 import { SEGMENT_HEADER_BYTES } from "./segment.js";
-import { findFrame } from "./tail.js";
+import { findFrame, lacksHeader } from "./tail.js";
+
+/** Without a frame the next record is looked for in so many bytes: more than a frame of a merge has. */
+const SEARCH_BYTES_MAX = 1024 * 1024;
+/** Padding and trailer. */
+const FRAME_END_BYTES_MAX = 11;
 
 export interface Damage {
   readonly position: number;
@@ -24,12 +37,16 @@ export interface Salvaged {
   readonly sequenceMax: number;
 }
 
-/** `end`: where the frames end, as far as is known. `visit` is told of each whole record, in order. */
+/**
+ * `end`: where the frames end, as far as is known. `visit` is told of each whole record, in order. `known`:
+ * up to there a manifest says that all was durable.
+ */
 export function salvage(
   bytes: Buffer,
   end: number,
   salt: number,
   visit: (record: RecordView) => void,
+  known = 0,
 ): Salvaged {
   const damage: Damage[] = [];
   let frames = 0;
@@ -37,10 +54,13 @@ export function salvage(
   for (let at = SEGMENT_HEADER_BYTES; at < end; ) {
     const header = readHeader(bytes, at, at, salt);
     if (header === undefined || at + header.length > bytes.length) {
-      const next = findFrame(bytes, at + 8, end, salt) ?? end;
-      // What is zeros was a commit: up to the end there is nothing else.
-      damage.push({ position: at, bytes: next - at, inFrame: isZero(bytes, at, next) });
-      at = next;
+      const next = findFrame(bytes, at + 8, end, salt);
+      // Records tell of themselves, without their frame too. But behind what the manifest knows a crash may
+      // have torn a commit that nothing follows, or whose header is zeros: nothing of these may come back.
+      const until = lacksHeader(bytes, at) ? Math.min(next ?? end, known) : (next ?? Math.min(end, known));
+      const sure = Math.max(at, until);
+      damage.push(...salvageHeadless(bytes, at, sure, next ?? end, salt, visit));
+      at = next ?? end;
       continue;
     }
     const records = readRecords(bytes, at, at, salt, header);
@@ -53,10 +73,28 @@ export function salvage(
   return { damage, frames, sequenceMax };
 }
 
-/**
- * Goes from record to record; behind a damaged one only when its length leads to a whole one, or to the
- * end.
- */
+/** Of a frame without a header, whose records count up to `sure`. */
+function salvageHeadless(
+  bytes: Buffer,
+  start: number,
+  sure: number,
+  end: number,
+  salt: number,
+  visit: (record: RecordView) => void,
+): Damage[] {
+  let count = 0;
+  const counted = (record: RecordView) => {
+    count++;
+    visit(record);
+  };
+  const damage = salvageRecords(bytes, start, sure, salt, counted, SEARCH_BYTES_MAX);
+  // What is zeros was a commit: up to the end there is nothing else.
+  if (count === 0) return [{ position: start, bytes: end - start, inFrame: isZero(bytes, start, end) }];
+  const last = damage.at(-1)!;
+  if (last.position + FRAME_END_BYTES_MAX >= sure && endsWhole(bytes, sure)) damage.pop();
+  return sure < end ? [...damage, { position: sure, bytes: end - sure, inFrame: false }] : damage;
+}
+
 function salvageFrame(
   bytes: Buffer,
   start: number,
@@ -64,27 +102,41 @@ function salvageFrame(
   salt: number,
   visit: (record: RecordView) => void,
 ): Damage[] {
-  const damage: Damage[] = [];
   const end = start + FRAME_HEADER_BYTES + payloadBytes;
-  for (let at = start + FRAME_HEADER_BYTES; at < end; ) {
-    const record = readRecord(bytes, at, at, salt);
-    if (record !== undefined && record.end <= end) {
-      visit(record);
-      at = record.end;
-      continue;
-    }
-    const next = nextRecord(bytes, at, end, salt);
-    damage.push({ position: at, bytes: next - at, inFrame: true });
-    at = next;
-  }
+  const damage = salvageRecords(bytes, start + FRAME_HEADER_BYTES, end, salt, visit);
   // All records are whole: then the header's sum over them, or the trailer, is what was damaged.
   return damage.length > 0 ? damage : [{ position: start, bytes: FRAME_HEADER_BYTES, inFrame: true }];
 }
 
-function nextRecord(bytes: Buffer, at: number, end: number, salt: number): number {
-  for (let next = at + 1; next < end; next++) {
-    const record = readRecord(bytes, next, next, salt);
-    if (record !== undefined && record.end <= end) return next;
+/** Goes from record to record, and over what is none to the next one. */
+function salvageRecords(
+  bytes: Buffer,
+  start: number,
+  end: number,
+  salt: number,
+  visit: (record: RecordView) => void,
+  searchBytesMax: number = bytes.length,
+): Damage[] {
+  const damage: Damage[] = [];
+  // A length that leads beyond the end is not believed, and costs nothing.
+  const known = bytes.subarray(0, end);
+  for (let at = start; at < end; ) {
+    const record = readRecord(known, at, at, salt);
+    if (record !== undefined) {
+      visit(record);
+      at = record.end;
+      continue;
+    }
+    const next = nextRecord(known, at, salt, searchBytesMax) ?? end;
+    damage.push({ position: at, bytes: next - at, inFrame: true });
+    at = next;
   }
-  return end;
+  return damage;
+}
+
+function nextRecord(bytes: Buffer, at: number, salt: number, bytesMax: number): number | undefined {
+  const limit = Math.min(bytes.length, at + bytesMax);
+  for (let next = at + 1; next < limit; next++)
+    if (readRecord(bytes, next, next, salt) !== undefined) return next;
+  return undefined;
 }

@@ -129,7 +129,7 @@ export function judgeTail(bytes: Buffer, end: number, salt: number): Verdict {
 }
 
 /** Of the header, the part in one sector is zeros, while other frames have begun in the rest of that. */
-function lacksHeader(bytes: Buffer, start: number): boolean {
+export function lacksHeader(bytes: Buffer, start: number): boolean {
   const end = start + FRAME_HEADER_BYTES;
   const sectorEnd = Math.min(end, Math.ceil((start + 1) / SECTOR_BYTES) * SECTOR_BYTES);
   return isZero(bytes, start, sectorEnd) || (sectorEnd < end && isZero(bytes, sectorEnd, end));
