@@ -224,3 +224,38 @@ for (const isHeard of [true, false]) {
     });
   }
 }
+
+test("[MV11] where the record of a later erasure lies beside it, an erased document keeps that clock", async () => {
+  const source = simulatedBackend({ seed: 1 });
+  const [from, { to, target }] = [await open(source, 1), await pair()];
+  await write(from, SECRET, "abcdefgh");
+  await from.erase(SECRET);
+  await write(to, SECRET, "a");
+  for (const { key, value } of source.dump()) if (key[0] === "erased") target.putRaw(key, value);
+  await to.erase(SECRET);
+  expect((await to.open(SECRET, { recreate: true })).clock).toBe(8);
+  await clean(from, to);
+});
+
+test("[MV4] an import that breaks off over a tombstone, beside the record of an earlier erasure, leaves its clock", async () => {
+  const { from, to, target } = await pair();
+  await write(from, SECRET, "abc");
+  await from.erase(SECRET);
+  await write(to, SECRET, "abcdefg");
+  await to.delete(SECRET);
+  expect((await from.copyTo(to)).failures).toEqual([]);
+  await write(from, "large", "abcdefghijklmnopqrstuvwxyz");
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of from.export("large")) chunks.push(chunk);
+  let staged = 0;
+  const breaking = async function* () {
+    yield Buffer.concat(chunks).subarray(0, -100);
+    staged = target.keys().filter(([, id]) => id === SECRET).length;
+    throw new Error("the stream broke off");
+  };
+  await expect(to.import(breaking(), { id: SECRET, recreate: true })).rejects.toThrow("broke off");
+  expect(staged).toBeGreaterThan(10);
+  expect(target.keys().filter(([, id]) => id === SECRET)).toEqual([["meta", SECRET]]);
+  expect((await to.open(SECRET, { recreate: true })).clock).toBe(7);
+  await clean(from, to);
+});

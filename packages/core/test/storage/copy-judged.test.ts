@@ -104,6 +104,22 @@ test("[MV34] and where an ordinary copy gives it back what it had trimmed", asyn
   await clean(from, to, other);
 });
 
+test("[MV34] nor does what the target has deleted come back with one that it was replaced by", async () => {
+  const { it, from, to, other } = await three();
+  await write(other, "d", "xy");
+  await write(from, "d", "abcde");
+  await from.delete("d");
+  await (await from.open("d", { recreate: true })).close();
+  await write(from, "d", "fg");
+  await write(to, "d", "opqrs");
+  await to.delete("d");
+  const run = () => other.copyTo(from, { replace: true });
+  Object.assign(it, { after: 2, run });
+  expect((await from.copyTo(to)).failures).toMatchObject([{ id: "d", error: DELETED }]);
+  expect([await names(from, "d"), await names(to, "d")]).toEqual(["xy", ""]);
+  await clean(from, to, other);
+});
+
 test("[MV39] two storages of one backend: a replacing copy in pieces does not remove what it reads", async () => {
   const shared = memoryBackend({ shared: true });
   const { it, backend } = interrupted(shared, (opened) => ({
@@ -265,6 +281,24 @@ for (const [what, harm] of Object.entries(HARM)) {
     }
   });
 }
+
+test("[MV47] so is one beside which lies the record of an erasure", async () => {
+  const source = simulatedBackend({ seed: 1 });
+  const [from, { to: first, target }] = [await open(source, 1), await pair()];
+  await write(from, "d", "abc");
+  await from.copyTo(first);
+  await write(first, "d", "own");
+  await first.close();
+  await from.erase("d");
+  for (const { key, value } of source.dump()) if (key[0] === "erased") target.putRaw(key, value);
+  target.flip(["events", "d", 5], 40);
+  await (await from.open("d", { recreate: true })).close();
+  await write(from, "d", "xyz");
+  const to = await open(target, 3);
+  expect(await from.copyTo(to, { replace: true })).toMatchObject({ copied: 1, failures: [] });
+  expect([await names(to, "d"), target.keys().filter(([space]) => space === "erased")]).toEqual(["xyz", []]);
+  await clean(from, to);
+});
 
 type Meeting = Awaited<ReturnType<typeof meeting>>;
 

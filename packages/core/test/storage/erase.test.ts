@@ -222,6 +222,20 @@ describe("erase", () => {
     }
   });
 
+  test("[MV53] nor where the wall clock is behind the number of its events, and its meta is damaged", async () => {
+    for (const how of ["delete", "erase"] as const) {
+      const backend = simulatedBackend();
+      const env = simulatedEnv(1, { autoAdvance: true });
+      env.now = () => 1;
+      const storage = await open({ backend, env });
+      for (const name of "abcde") await storage.append("d", [naming(name)]);
+      backend.flip(["meta", "d"], 20);
+      await storage[how]("d");
+      expect((await storage.open("d", { recreate: true })).clock).toBeGreaterThanOrEqual(5);
+      await clean(storage);
+    }
+  });
+
   test("[MV11] an erased id is DELETED for every later use, and its clocks are not used again", async () => {
     const backend = simulatedBackend();
     const env = simulatedEnv(1, { autoAdvance: true });
