@@ -4,7 +4,7 @@ import { describe, expect, test } from "vitest";
 import { seal, unseal } from "../../src/storage/envelope.js";
 import { eventsKey } from "../../src/storage/meta.js";
 import { changeMeta, check, codes, metaOf, repair, repairsTo, reseal, seen, stays } from "./check-tools.js";
-import { build, EARLY, event, ID, keysIn, using, valueAt } from "./check-workload.js";
+import { build, EARLY, event, growSet, ID, keysIn, LATE, using, valueAt } from "./check-workload.js";
 
 const COVERED = EARLY.flat().length;
 
@@ -64,6 +64,17 @@ describe("batches", () => {
     expect(codes(found)).toContain("batch-damaged");
     expect((await repair(backend)).clean).toBe(true);
     expect((await check(backend)).problems).toEqual([]);
+  });
+
+  test("[CK4] so does one that holds more events than it says, and no load shows these", async () => {
+    const backend = await build("log");
+    reseal(backend, keysIn(backend, "events").at(-1)!, (envelope) => ({
+      ...envelope,
+      payload: growSet().codec.encode([...LATE.at(-1)!, event("more")]),
+    }));
+    await expect(seen(backend)).rejects.toMatchObject({ code: "CORRUPT" });
+    expect(codes(await check(backend))).toEqual(["batch-damaged"]);
+    expect((await repair(backend)).clean).toBe(true);
   });
 
   test("[CK5] missing batches inside the log are filled, cut where a snapshot ends", async () => {
@@ -142,6 +153,22 @@ describe("batches", () => {
     expect(await seen(backend)).toEqual(before);
     expect(metaOf(backend).snapshot!.crc).not.toBe(meta.snapshot!.crc);
     expect(keysIn(backend, "quarantine")).toHaveLength(1);
+  });
+
+  test("[RC5] a last batch that does not follow what it comes after is CORRUPT, and never shown", async () => {
+    for (const shape of ["log", "compacted"] as const)
+      for (const nth of [0, 1]) {
+        const backend = await build(shape);
+        const from = metaOf(backend).snapshot?.clock ?? 0;
+        const keys = keysIn(backend, "events").filter(([, , clock]) => clock! >= from);
+        for (const key of keys.slice(nth + 1)) backend.deleteRaw(key);
+        expect((await seen(backend))!.clock).toBe(keys[nth + 1]![2]);
+        reseal(backend, keys[nth]!, (envelope) => {
+          const batch = envelope.batch!;
+          return { ...envelope, batch: { ...batch, previousCrc: batch.previousCrc ^ 1 } };
+        });
+        await expect(seen(backend), `${shape} ${nth}`).rejects.toMatchObject({ code: "CORRUPT" });
+      }
   });
 
   test("[CK6] a total that is wrong is put right", async () => {
