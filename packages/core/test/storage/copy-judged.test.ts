@@ -174,6 +174,36 @@ test("[MV38] what a copy in pieces has begun to replace is known to all, also in
   await clean(from, to);
 });
 
+test("[MV38] also where its claim lies there still, and an ordinary copy comes next", async () => {
+  const shared = memoryBackend({ shared: true });
+  const it = { left: Number.POSITIVE_INFINITY };
+  const backend = changed(shared, (opened) => ({
+    traits: { ...opened.traits, commitBytesMax: 600 },
+    commit: async (batch) => {
+      if (it.left-- <= 0) throw new CoppiceError("UNAVAILABLE", "not now");
+      await opened.commit(batch);
+    },
+  }));
+  const [from, to, other] = [await open(memoryBackend(), 1), await open(backend, 2), await open(shared, 3)];
+  await write(from, "d", "a");
+  await from.copyTo(to);
+  await write(from, "d", "bcdefghijklm");
+  await write(other, "d", "MNOPQRSTUVWX");
+  const handle = (await other.load<NameSet>("d"))!;
+  it.left = 3;
+  expect((await from.copyTo(to, { replace: true })).failures).toMatchObject([{ id: "d" }]);
+  it.left = Number.POSITIVE_INFINITY;
+  await expect(other.append("d", [naming("x")])).rejects.toMatchObject({ code: "BUSY" });
+  expect(await from.copyTo(to)).toMatchObject({ copied: 1, failures: [] });
+  handle.receive([naming("z")]);
+  await expect(handle.save()).rejects.toMatchObject(DELETED);
+  await expect(handle.refresh()).rejects.toMatchObject(DELETED);
+  await handle.close({ discard: true });
+  expect([await names(to, "d"), await names(other, "d")]).toEqual(["abcdefghijklm", "abcdefghijklm"]);
+  await other.close();
+  await clean(from, to);
+});
+
 test.each(["trimmed", "deleted", "erased"] as const)(
   "[MV32] a tag that another process gives meanwhile stays: %s",
   async (how) => {
