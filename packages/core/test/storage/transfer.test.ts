@@ -147,6 +147,40 @@ describe("export and import", () => {
     await clean(two);
   });
 
+  test("[MV21] one of the same clock with other events, or that was made by itself, is not taken for it", async () => {
+    const env = simulatedEnv(3, { autoAdvance: true });
+    const [one, two] = [await open({ env }), await open({ env })];
+    await one.append("d", [naming("a")]);
+    await two.import(one.export("d"));
+    await one.append("d", [naming("b")]);
+    await two.append("d", [naming("other")]);
+    await expect(two.import(one.export("d"))).rejects.toEqual(code("EXISTS"));
+    expect([...(await two.load<NameSet>("d"))!.doc.names.keys()]).toEqual(["a", "other"]);
+    for (const storage of [one, two]) {
+      env.advance(10);
+      await (await storage.open("empty")).close();
+    }
+    await expect(two.import(one.export("empty"))).rejects.toEqual(code("EXISTS"));
+    await clean(one);
+    await clean(two);
+  });
+
+  test.each(["delete", "erase"] as const)(
+    "[MV4] after %s a document that is imported under its own id has later clocks",
+    async (how) => {
+      const storage = await open();
+      for (const name of "abc") await storage.append("d", [naming(name)]);
+      const stream = await bytesOf(storage.export("d"));
+      await storage.append("d", [naming("d")]);
+      await storage[how]("d");
+      await expect(storage.import(pieces(stream))).rejects.toEqual(code("DELETED"));
+      expect(await storage.import(pieces(stream), { recreate: true })).toMatchObject({ clock: 7 });
+      expect(await storage.import(pieces(stream))).toMatchObject({ outcome: "unchanged", clock: 7 });
+      expect([...(await storage.load<NameSet>("d"))!.doc.names.keys()]).toEqual(["a", "b", "c"]);
+      await clean(storage);
+    },
+  );
+
   test("[MV21] a document with other tags is not taken for the one that is imported, and the error names them", async () => {
     const [one, two] = [await open(), await open()];
     await one.append("d", [naming("a"), naming("b"), naming("c")]);
