@@ -1,12 +1,22 @@
-import { DocumentStorage, isCoppiceError, type Key, never, type StorageOptions } from "coppice";
+import {
+  type BackendFactory,
+  CoppiceError,
+  DocumentStorage,
+  isCoppiceError,
+  type Key,
+  memoryBackend,
+  never,
+  type StorageOptions,
+} from "coppice";
 import { type Fault, type SimulatedBackend, simulatedBackend, simulatedEnv } from "coppice/testing";
 import { describe, expect, test } from "vitest";
 import { type NameSet, nameSet, naming } from "../../../../test/support/oracle-model.js";
+import { changed } from "./changed-backend.js";
 
 const models = [nameSet()] as const;
 type Storage = DocumentStorage<typeof models>;
 const open = (
-  backend: SimulatedBackend,
+  backend: BackendFactory,
   options: Partial<StorageOptions<typeof models>> = {},
 ): Promise<Storage> => DocumentStorage.open({ backend, models, snapshotPolicy: never, ...options });
 
@@ -274,6 +284,81 @@ describe("taggers beside others", () => {
     await one.check({ repair: true });
     await clean(one);
     await Promise.all([one.close(), two.close()]);
+  });
+
+  test("[HI9] nor where another tagger has changed the index before anybody looks what became of it", async () => {
+    const inner = memoryBackend({ shared: true });
+    const beside = await open(inner);
+    let next: (() => Promise<unknown>) | undefined;
+    const losing = changed(inner, (opened) => ({
+      commit: async (batch) => {
+        await opened.commit(batch);
+        if (next === undefined || batch.put?.[0]?.key[0] !== "tags") return;
+        const run = next;
+        next = undefined;
+        await run();
+        throw new CoppiceError("OUTCOME_UNKNOWN", "the reply was lost");
+      },
+    }));
+    const storage = await open(losing);
+    await fill(storage, 3);
+    await storage.tag("d", "first");
+    next = () => beside.tag("d", "other");
+    expect(await storage.tag("d", "mine")).toMatchObject({ name: "mine", clock: 3 });
+    next = () => beside.untag("d", "other");
+    expect(await storage.untag("d", "mine")).toBe(true);
+    expect((await storage.tags("d")).map(({ name }) => name)).toEqual(["first"]);
+    await clean(storage);
+    await storage.close();
+    await beside.close();
+  });
+
+  test("[HI8] a compaction that comes just before a tag is staged makes the tagger begin again", async () => {
+    const inner = memoryBackend({ shared: true });
+    const beside = await open(inner);
+    let isArmed = true;
+    const storage = await open(
+      changed(inner, (opened) => ({
+        commit: async (batch) => {
+          if (isArmed && batch.put?.[0]?.key[0] === "tagged") {
+            isArmed = false;
+            expect(await beside.compact("d")).toMatchObject({ outcome: "compacted" });
+          }
+          await opened.commit(batch);
+        },
+      })),
+    );
+    await fill(storage, 3);
+    expect(await storage.tag("d", "three")).toMatchObject({ clock: 3 });
+    expect([isArmed, await namesOf(beside, "three")]).toEqual([false, "n0,n1,n2"]);
+    await clean(storage);
+    await storage.close();
+    await beside.close();
+  });
+
+  test("[HI8] nor does a tag name what a repair has taken for garbage just before", async () => {
+    const inner = memoryBackend({ shared: true });
+    const beside = await open(inner);
+    let isArmed = false;
+    const storage = await open(
+      changed(inner, (opened) => ({
+        commit: async (batch) => {
+          if (isArmed && batch.put?.[0]?.key[0] === "tags") {
+            isArmed = false;
+            expect((await beside.check({ repair: true })).garbageKeys).toBeGreaterThan(0);
+          }
+          await opened.commit(batch);
+        },
+      })),
+    );
+    await fill(storage, 3);
+    await storage.tag("d", "first", 1);
+    isArmed = true;
+    expect(await storage.tag("d", "three")).toMatchObject({ clock: 3 });
+    expect([isArmed, await namesOf(storage, "three")]).toEqual([false, "n0,n1,n2"]);
+    await clean(storage);
+    await storage.close();
+    await beside.close();
   });
 
   test("[HI9] a lost reply is no double tag, and a store that fails tags nothing that it does not show", async () => {
