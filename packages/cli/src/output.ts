@@ -11,9 +11,8 @@
 export interface Sink {
   readonly isTTY?: boolean;
   readonly columns?: number;
-  write(text: string): boolean;
-  once(event: "drain", listener: () => void): unknown;
-  removeListener(event: "drain", listener: () => void): unknown;
+  /** `written` is told when it was passed on, or why it was not. */
+  write(text: string, written: (error?: Error | null) => void): boolean;
 }
 
 export type Style = "bold" | "dim" | "red" | "green" | "yellow";
@@ -54,22 +53,25 @@ export class Output {
 
   /**
    * Resolves when the stream takes more; rejects with the signal's reason when the run is stopped meanwhile.
+   * A stream that fails stops the run, or where there is no signal is waited for no longer: it never drains.
    */
   async write(text: string): Promise<void> {
-    if (this.#sink.write(text)) return;
-    this.#signal?.throwIfAborted();
-    await new Promise<void>((resolve, reject) => {
-      const drained = () => {
-        this.#signal?.removeEventListener("abort", stopped);
-        resolve();
-      };
-      const stopped = () => {
-        this.#sink.removeListener("drain", drained);
-        reject(this.#signal?.reason);
-      };
-      this.#sink.once("drain", drained);
-      this.#signal?.addEventListener("abort", stopped, { once: true });
+    const signal = this.#signal;
+    let passOn = (): void => undefined;
+    const passedOn = new Promise<void>((resolve) => {
+      passOn = resolve;
     });
+    const isTaken = this.#sink.write(text, (error) => {
+      if (!error || signal === undefined) passOn();
+    });
+    if (isTaken) return;
+    signal?.throwIfAborted();
+    let stop = (): void => undefined;
+    const stopped = new Promise<never>((_, reject) => {
+      stop = () => reject(signal?.reason);
+    });
+    signal?.addEventListener("abort", stop, { once: true });
+    await Promise.race([passedOn, stopped]).finally(() => signal?.removeEventListener("abort", stop));
   }
 
   line(text: string): Promise<void> {

@@ -3,7 +3,8 @@
  * which a run is stopped from outside: a signal, and a reader of our output that went away.
  *
  * Invariants: the first Ctrl-C (SIGINT) or SIGTERM aborts `signal`, and whatever is in flight ends by itself;
- * the second one ends the process at once. A closed pipe (`| head`) stops the run quietly.
+ * the second one ends the process at once. A closed pipe (`| head`) stops the run quietly; what becomes of
+ * notes and errors on stderr stops nothing.
  */
 
 import type { Readable } from "node:stream";
@@ -32,12 +33,12 @@ export function processRuntime(entry: string): Runtime {
   };
   process.on("SIGINT", () => stop("SIGINT"));
   process.on("SIGTERM", () => stop("SIGTERM"));
-  for (const stream of [process.stdout, process.stderr]) {
-    stream.on("error", (error: NodeJS.ErrnoException) => {
-      const closed = error.code === "EPIPE" || error.code === "ERR_STREAM_DESTROYED";
-      controller.abort(closed ? new PipeClosed("the reader of the output went away") : error);
-    });
-  }
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    const closed = error.code === "EPIPE" || error.code === "ERR_STREAM_DESTROYED";
+    controller.abort(closed ? new PipeClosed("the reader of the output went away") : error);
+  });
+  // A note that cannot be told, as to a log on a full disk, ends no work and no server.
+  process.stderr.on("error", () => undefined);
   return {
     out: new Output(process.stdout, process.env, controller.signal),
     err: new Output(process.stderr, process.env),

@@ -37,8 +37,6 @@ function sink(options: { isTTY?: boolean; columns?: number } = {}): Sink & { tex
       this.text += text;
       return true;
     },
-    once: () => undefined,
-    removeListener: () => undefined,
   };
 }
 

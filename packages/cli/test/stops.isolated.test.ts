@@ -2,6 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { fileLogBackend } from "@coppice/file";
@@ -327,6 +328,54 @@ describe("a reader that goes away", () => {
     const { stdout, stderr } = await intoHead(["check", "-s", url]);
     expect(stderr).toBe("");
     expect(stdout).toMatch(/^problem .*\ncodes: 1 0\n$/);
+  });
+});
+
+describe("notes and errors that cannot be told", () => {
+  /** The exit code of `coppice … 2> <to>`, and what it wrote on its standard output. */
+  async function without(to: string, args: readonly string[]): Promise<[code: number | null, said: string]> {
+    const child = spawn("bash", ["-c", `exec "$0" "$@" ${to}`, process.execPath, await entry(), ...args]);
+    let said = "";
+    child.stdout.on("data", (data) => {
+      said += data;
+    });
+    const [code] = await once(child, "close");
+    return [code, said];
+  }
+  const nowhere = ["2> /dev/full", "2> >(exit)"];
+
+  test("[CL182] what fails ends with its exit code", async (context) => {
+    context.skip(!existsSync("/dev/full"), "there is no /dev/full");
+    for (const to of nowhere) {
+      expect(await without(to, ["nosuch"])).toEqual([2, ""]);
+      expect(await without(to, ["info", "nosuch", "-s", small.url])).toEqual([3, ""]);
+    }
+  });
+
+  test("[CL182] what is done is done, and its store is closed", async (context) => {
+    context.skip(!existsSync("/dev/full"), "there is no /dev/full");
+    for (const to of nowhere) {
+      const target = `level:${join(await temporaryDirectory(), "copy")}`;
+      // A new store is told of in a note.
+      const [code, said] = await without(to, ["copy", small.url, target]);
+      expect([code, said]).toEqual([0, expect.stringMatching(/^\d ids: \d copied/)]);
+    }
+  });
+
+  test("[CL182] a server goes on, and ends with all saved", async (context) => {
+    context.skip(!existsSync("/dev/full"), "there is no /dev/full");
+    const store = `level:${join(await temporaryDirectory(), "new")}`;
+    const line = `exec "$0" "$@" 2> /dev/full`;
+    const serve = ["serve", "--port", "0", "--store", store];
+    const child = spawn("bash", ["-c", line, process.execPath, await entry(), ...serve]);
+    let said = "";
+    child.stdout.on("data", (data) => {
+      said += data;
+    });
+    await until("it serves", () => said.includes("Ctrl-C stops it"));
+    child.kill("SIGTERM");
+    const [code] = await once(child, "close");
+    expect([code, said]).toEqual([0, expect.stringContaining("stopped; all is saved\n")]);
   });
 });
 
