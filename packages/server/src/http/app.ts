@@ -39,6 +39,9 @@ const HEADERS: Readonly<Record<string, string>> = {
     "connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'",
 };
 
+/** In the path, written out or percent-encoded. */
+const DOT_SEGMENT = /^[^?#]*\/(?:\.|%2e){1,2}(?:[/?#]|$)/i;
+
 export function makeApp(options: AppOptions): Hono<AppEnv> {
   const app = new Hono<AppEnv>();
   app.use(async (context, next) => {
@@ -53,6 +56,9 @@ export function makeApp(options: AppOptions): Hono<AppEnv> {
       onRefused(refusal);
       throw new HttpFailure(403, "ORIGIN_REFUSED", "requests of other sites are refused");
     }
+    // It would be resolved, and mean another address: that of all documents in place of one.
+    if (DOT_SEGMENT.test(context.env.incoming.url ?? ""))
+      throw new HttpFailure(400, "ID_INVALID", "no part of an address may be . or ..");
     await next();
   });
   app.get("/healthz", (context) => context.text("ok\n"));

@@ -1,0 +1,47 @@
+// Requests as no ordinary client writes them, or as few do: read from a bare socket, byte by byte.
+import { connect as connectSocket } from "node:net";
+import { afterEach, describe, expect, test } from "vitest";
+import { atEnd, cleanUp, type Running, run, storedText, typed } from "./support.js";
+
+afterEach(cleanUp);
+
+/** All that comes until the connection ends. */
+function ask({ server }: Running, ...lines: readonly string[]): Promise<string> {
+  const socket = connectSocket(server.port, "127.0.0.1", () => socket.write(lines.join("\r\n")));
+  let seen = "";
+  socket.setEncoding("latin1").on("data", (more: string) => {
+    seen += more;
+  });
+  socket.on("error", () => undefined);
+  atEnd(() => socket.destroy());
+  return new Promise((resolve) => socket.once("close", () => resolve(seen)));
+}
+
+const HOST = "Host: localhost";
+const END = ["Connection: close", "", ""];
+
+describe("addresses with . or ..", () => {
+  test("[SV111] are refused, and never taken for another address", async () => {
+    const running = await run();
+    for (const text of ["one", "two"]) await running.storage.append("notes", [typed(text)]);
+    for (const dots of ["..", ".", "%2e%2e", "%2E.", ".%2e", "%2e"])
+      for (const [method, path] of [
+        ["POST", `/api/documents/${dots}/compact`],
+        ["DELETE", `/api/documents/x/${dots}/notes`],
+        ["PUT", `/api/documents/notes/tags/${dots}`],
+        ["GET", `/${dots}/healthz`],
+        ["GET", `/api/documents/${dots}`],
+        ["GET", `/api/documents/${dots}?usage`],
+      ] as const)
+        for (const host of [HOST, "Host: localhost:80"]) {
+          const answer = await ask(running, `${method} ${path} HTTP/1.1`, host, "Content-Length: 0", ...END);
+          expect([path, answer]).toEqual([path, expect.stringMatching(/^HTTP\/1\.1 400 .*"ID_INVALID"/s)]);
+        }
+    expect(await running.storage.info("notes")).toMatchObject({ clock: 2, oldestClock: 0 });
+    // Parts of an id, and of a query.
+    for (const path of ["/api/documents/..a", "/api/documents/%2e%2e%2f", "/api/documents/a.%2e"])
+      expect(await ask(running, `GET ${path} HTTP/1.1`, HOST, ...END)).toMatch(/^HTTP\/1\.1 404 /);
+    const search = await ask(running, "GET /api/documents?prefix=/../ HTTP/1.1", HOST, ...END);
+    expect(search).toMatch(/^HTTP\/1\.1 200 /);
+  });
+});
