@@ -18,7 +18,7 @@ import { getRequestListener } from "@hono/node-server";
 import { checkOptions, checkStorage, type DocumentStorage, isCoppiceError, type OptionKinds } from "coppice";
 import { type Authorize, checkOrigins, describeRefusal, isLoopback, type Refusal } from "./access.js";
 import { Changes } from "./changes.js";
-import { makeApp } from "./http/app.js";
+import { answerOutside, makeApp } from "./http/app.js";
 import type { Supervisor } from "./http/supervisor-routes.js";
 import { type ServerLimits, serverLimits } from "./limits.js";
 import { type Gauges, ServerMetrics } from "./metrics.js";
@@ -223,6 +223,7 @@ export class CoppiceServer {
       },
       getRequestListener((request, env) => this.fetch(request, env as { incoming: IncomingMessage }), {
         overrideGlobalObjects: false,
+        errorHandler: answerOutside,
       }),
     );
     http.maxConnections = connectionsMax + 256;
@@ -235,7 +236,6 @@ export class CoppiceServer {
       this.#silent.delete(socket);
       this.upgrade(incoming, socket, head);
     });
-    http.on("clientError", (_error, socket) => socket.destroy());
     await new Promise<void>((resolve, reject) => {
       http.once("error", reject);
       http.listen({ host: address, port }, () => {

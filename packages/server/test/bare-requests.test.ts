@@ -45,3 +45,41 @@ describe("addresses with . or ..", () => {
     expect(search).toMatch(/^HTTP\/1\.1 200 /);
   });
 });
+
+describe("what is no request", () => {
+  test("[SV112] an address or a Host that cannot be read is answered as other failures are", async () => {
+    const running = await run();
+    for (const [target, host] of [
+      ["/healthz", "a b"],
+      ["/healthz", "127.0.0.1:99999"],
+      ["/healthz", "127.0.0.1/x"],
+      ["/healthz", "a@127.0.0.1"],
+      ["/healthz", ""],
+      ["/\\healthz", "localhost"],
+      ["http://", "localhost"],
+      ["*", "localhost"],
+    ]) {
+      const answer = await ask(running, `OPTIONS ${target} HTTP/1.1`, `Host: ${host}`, ...END);
+      expect([target, host, answer]).toEqual([
+        target,
+        host,
+        expect.stringMatching(/^HTTP\/1\.1 400 .*nosniff.*"ARGUMENT_INVALID".*Host of the request cannot/s),
+      ]);
+    }
+  });
+
+  test("[SV112] what Node cannot read gets the status of that, and then no connection", async () => {
+    const running = await run();
+    const large = ["GET /healthz HTTP/1.1", HOST, `Cookie: ${"a".repeat(20_000)}`, ...END];
+    expect(await ask(running, ...large)).toMatch(/^HTTP\/1\.1 431 /);
+    expect(await ask(running, "\u0016\u0003\u0001 hello", "", "")).toMatch(/^HTTP\/1\.1 400 /);
+    const body = ["POST /api/documents/x/diff HTTP/1.1", HOST, "Transfer-Encoding: chunked", "", "zz", ""];
+    expect(await ask(running, ...body)).toMatch(/^HTTP\/1\.1 400 /);
+  });
+
+  test("[SV112] a Host that does not name this machine is told so", async () => {
+    const running = await run({ onRefused: () => undefined });
+    const answer = await ask(running, "GET /healthz HTTP/1.1", "Host: notes.example", ...END);
+    expect(answer).toMatch(/^HTTP\/1\.1 403 .*"ORIGIN_REFUSED".*must name this machine in Host/s);
+  });
+});

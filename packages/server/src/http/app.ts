@@ -5,6 +5,7 @@
  * it needs; an error is answered with its code, and never with a stack.
  */
 
+import { RequestError } from "@hono/node-server";
 import { Hono } from "hono";
 import { type Refusal, refusalOf } from "../access.js";
 import type { Gauges } from "../metrics.js";
@@ -39,6 +40,11 @@ const HEADERS: Readonly<Record<string, string>> = {
     "connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'",
 };
 
+const REFUSED: Readonly<Record<Refusal["reason"], string>> = {
+  origin: "requests of other sites are refused",
+  host: "without authentication, requests must name this machine in Host",
+  path: "documents are synced at /sync/<id>",
+};
 /** In the path, written out or percent-encoded. */
 const DOT_SEGMENT = /^[^?#]*\/(?:\.|%2e){1,2}(?:[/?#]|$)/i;
 
@@ -54,7 +60,7 @@ export function makeApp(options: AppOptions): Hono<AppEnv> {
     const refusal = refusalOf(context.env.incoming.headers, origins, authorize === undefined);
     if (refusal !== undefined) {
       onRefused(refusal);
-      throw new HttpFailure(403, "ORIGIN_REFUSED", "requests of other sites are refused");
+      throw new HttpFailure(403, "ORIGIN_REFUSED", REFUSED[refusal.reason]);
     }
     // It would be resolved, and mean another address: that of all documents in place of one.
     if (DOT_SEGMENT.test(context.env.incoming.url ?? ""))
@@ -77,6 +83,17 @@ export function makeApp(options: AppOptions): Hono<AppEnv> {
   app.notFound((context) => failed(context, nothingThere(context), options));
   app.onError((error, context) => failed(context, error, options));
   return app;
+}
+
+/** Answers what reaches no route, as a request whose address is none, with its `Host`. */
+export function answerOutside(error: unknown): Response {
+  const unreadable = new HttpFailure(
+    400,
+    "ARGUMENT_INVALID",
+    "the address or the Host of the request cannot be read",
+  );
+  const { status, body } = answerOf(error instanceof RequestError ? unreadable : error);
+  return Response.json(body, { status, headers: { ...HEADERS, "Cache-Control": "no-store" } });
 }
 
 function nothingThere(context: AppContext): HttpFailure {
