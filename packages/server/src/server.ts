@@ -19,6 +19,7 @@ import { checkOptions, checkStorage, type DocumentStorage, isCoppiceError, type 
 import { type Authorize, checkOrigins, describeRefusal, isLoopback, type Refusal } from "./access.js";
 import { Changes } from "./changes.js";
 import { answerOutside, makeApp } from "./http/app.js";
+import { answerAnyway, offersAnother } from "./http/offers.js";
 import type { Supervisor } from "./http/supervisor-routes.js";
 import { type ServerLimits, serverLimits } from "./limits.js";
 import { type Gauges, ServerMetrics } from "./metrics.js";
@@ -234,7 +235,8 @@ export class CoppiceServer {
     http.on("request", ({ socket }) => this.#silent.delete(socket));
     http.on("upgrade", (incoming, socket, head) => {
       this.#silent.delete(socket);
-      this.upgrade(incoming, socket, head);
+      if (offersAnother(incoming)) answerAnyway(http, incoming, socket, head);
+      else this.upgrade(incoming, socket, head);
     });
     await new Promise<void>((resolve, reject) => {
       http.once("error", reject);

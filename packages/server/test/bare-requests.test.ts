@@ -83,3 +83,39 @@ describe("what is no request", () => {
     expect(answer).toMatch(/^HTTP\/1\.1 403 .*"ORIGIN_REFUSED".*must name this machine in Host/s);
   });
 });
+
+describe("offers of another protocol", () => {
+  const h2c = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"];
+
+  test("[SV113] a request that offers HTTP/2 is answered as without the offer", async () => {
+    const refused: unknown[] = [];
+    const running = await run({ onRefused: (refusal) => refused.push(refusal) });
+    const health = await ask(running, "GET /healthz HTTP/1.1", HOST, ...h2c, "", "");
+    expect(health).toMatch(/^HTTP\/1\.1 200 .*\r\n\r\nok\n$/s);
+    const made = await ask(running, "PUT /api/documents/n%C3%B6tes HTTP/1.1", HOST, ...h2c, "", "");
+    expect(made).toMatch(/^HTTP\/1\.1 200 .*"clock":0/s);
+    await running.storage.append("nötes", [typed("hello")]);
+    expect(await storedText(running.storage, "nötes")).toBe("hello");
+    const nothing = await ask(running, "GET /sync/x HTTP/1.1", HOST, ...h2c, "", "");
+    expect(nothing).toMatch(/^HTTP\/1\.1 404 .*"NOT_FOUND"/s);
+    expect(refused).toEqual([]);
+  });
+
+  test("[SV113] its body is read, whether it comes with the headers or later", async () => {
+    const running = await run({ limits: { headersMs: 400, requestMs: 800 } });
+    await running.storage.append("notes", [typed("hello")]);
+    const head = ["POST /api/documents/notes/diff HTTP/1.1", HOST, ...h2c, "Content-Length: 1", "", ""];
+    const whole = await ask(running, `${head.join("\r\n")}\0`);
+    expect(whole).toMatch(/^HTTP\/1\.1 200 .*hello/s);
+    const socket = connectSocket(running.server.port, "127.0.0.1", () => socket.write(head.join("\r\n")));
+    let seen = "";
+    socket.on("data", (more) => {
+      seen += more.toString("latin1");
+    });
+    setTimeout(() => socket.write("\0"), 200);
+    await new Promise((resolve) => socket.once("close", resolve));
+    expect(seen.split("\r\n\r\n")[1]).toBe(whole.split("\r\n\r\n")[1]);
+    // One that never comes ends as another does.
+    expect(await ask(running, ...head)).toMatch(/^HTTP\/1\.1 408 /);
+  });
+});
