@@ -38,6 +38,8 @@ export class Output {
   /** Whether it is a terminal that can take a line back. */
   readonly erasable: boolean;
   readonly columns: number;
+  /** What is written is the log of a process that lives on: a write that fails stops nothing then. */
+  isLog = false;
   readonly #sink: Sink;
   readonly #signal: AbortSignal | undefined;
   readonly #colour: boolean;
@@ -62,10 +64,10 @@ export class Output {
       passOn = resolve;
     });
     const isTaken = this.#sink.write(text, (error) => {
-      if (!error || signal === undefined) passOn();
+      if (!error || signal === undefined || this.isLog) passOn();
     });
     if (isTaken) return;
-    signal?.throwIfAborted();
+    if (!this.isLog) signal?.throwIfAborted();
     let stop = (): void => undefined;
     const stopped = new Promise<never>((_, reject) => {
       stop = () => reject(signal?.reason);

@@ -33,14 +33,16 @@ export function processRuntime(entry: string): Runtime {
   };
   process.on("SIGINT", () => stop("SIGINT"));
   process.on("SIGTERM", () => stop("SIGTERM"));
+  const out = new Output(process.stdout, process.env, controller.signal);
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {
     const closed = error.code === "EPIPE" || error.code === "ERR_STREAM_DESTROYED";
+    if (out.isLog && !closed) return;
     controller.abort(closed ? new PipeClosed("the reader of the output went away") : error);
   });
   // A note that cannot be told, as to a log on a full disk, ends no work and no server.
   process.stderr.on("error", () => undefined);
   return {
-    out: new Output(process.stdout, process.env, controller.signal),
+    out,
     err: new Output(process.stderr, process.env),
     input: process.stdin,
     env: process.env,

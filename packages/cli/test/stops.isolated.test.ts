@@ -362,20 +362,27 @@ describe("notes and errors that cannot be told", () => {
     }
   });
 
-  test("[CL182] a server goes on, and ends with all saved", async (context) => {
+  test("[CL182] [CL183] a server goes on, and ends with all saved", async (context) => {
     context.skip(!existsSync("/dev/full"), "there is no /dev/full");
-    const store = `level:${join(await temporaryDirectory(), "new")}`;
-    const line = `exec "$0" "$@" 2> /dev/full`;
-    const serve = ["serve", "--port", "0", "--store", store];
-    const child = spawn("bash", ["-c", line, process.execPath, await entry(), ...serve]);
-    let said = "";
-    child.stdout.on("data", (data) => {
-      said += data;
-    });
-    await until("it serves", () => said.includes("Ctrl-C stops it"));
-    child.kill("SIGTERM");
-    const [code] = await once(child, "close");
-    expect([code, said]).toEqual([0, expect.stringContaining("stopped; all is saved\n")]);
+    for (const to of ["2> /dev/full", "> /dev/full 2>&1"]) {
+      const location = join(await temporaryDirectory(), "new");
+      const serve = ["serve", "--port", "0", "--store", `level:${location}`];
+      const child = spawn("bash", ["-c", `exec "$0" "$@" ${to}`, process.execPath, await entry(), ...serve]);
+      let said = "";
+      child.stdout.on("data", (data) => {
+        said += data;
+      });
+      const saysMore = to.startsWith("2>");
+      const control = join(location, "coppice-control.json");
+      await until("it serves", () => (saysMore ? said.includes("Ctrl-C stops it") : existsSync(control)));
+      // Nothing that failed may end it a moment later.
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      expect([to, child.exitCode]).toEqual([to, null]);
+      child.kill("SIGTERM");
+      const [code] = await once(child, "close");
+      expect([to, code]).toEqual([to, 0]);
+      if (saysMore) expect(said).toContain("stopped; all is saved\n");
+    }
   });
 });
 

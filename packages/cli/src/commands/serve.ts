@@ -143,6 +143,8 @@ async function run(runtime: Runtime, options: Options): Promise<ExitCode> {
       throw whyNotListening(error, options);
     });
     const control = location === undefined ? undefined : await offer(runtime, options, storage, location);
+    // Where the log has no room, the store has none either, and what was received is still to be saved.
+    runtime.out.isLog = true;
     try {
       await tellStart(runtime, options, server, { hasTokens: authorize !== undefined, isNew });
       await untilStopped(runtime, options, storage, metrics);
