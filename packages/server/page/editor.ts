@@ -69,7 +69,7 @@ export class Person {
     this.#onChange = options.onChange;
     this.#onKeystroke = options.onKeystroke;
     const known = token();
-    this.provider = new WebsocketProvider(syncUrl(), options.id, this.doc, {
+    this.provider = new WebsocketProvider(syncUrl(), encodeURIComponent(options.id), this.doc, {
       disableBc: true,
       maxBackoffTime: BACKOFF_MS,
       params: known === undefined ? {} : { token: known },

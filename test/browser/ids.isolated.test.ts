@@ -1,0 +1,32 @@
+// The page with documents whose ids are long, or mean something in an address.
+import { afterAll, afterEach, expect, test } from "vitest";
+import { cleanUp, closeBrowser, eventually, noBrowserReason, start, tab, temporaryStore } from "./support.js";
+
+afterEach(cleanUp);
+afterAll(closeBrowser);
+
+const IDS = [
+  ...["a b", "a%20b", "a%2520b", "x", "x?y", "x#y", "end", "end "],
+  ...["line\nbreak", "linebreak", "é/ü+&="],
+];
+
+test("[PG15] what is typed on the page goes into the document that it shows, whatever its id is", async (context) => {
+  context.skip(noBrowserReason !== undefined, noBrowserReason);
+  const { url } = await start("serve", await temporaryStore());
+  const addressOf = (id: string) => `${url}/api/documents/${encodeURIComponent(id)}`;
+  for (const id of IDS) expect((await fetch(addressOf(id), { method: "PUT" })).status).toBe(200);
+  const page = await tab(url);
+  for (const id of IDS) {
+    await page.goto(`${url}/#/try/${encodeURIComponent(id)}`);
+    await eventually(() => page.getByText("connected", { exact: true }).count()).toBe(2);
+    await page.getByLabel("Text of Ann").click();
+    await page.keyboard.type("0123456789");
+    await eventually(() => page.locator("[data-person=Ann] .pending").innerText()).toBe("0");
+    const ben = page.locator("[data-person=Ben] .cm-content");
+    await eventually(() => ben.innerText()).toMatch(/^0123456789/);
+  }
+  for (const id of IDS) {
+    const content = await (await fetch(`${addressOf(id)}/content`)).json();
+    expect(content).toMatchObject({ id, parts: [{ name: "text", text: "0123456789" }] });
+  }
+});
