@@ -21,12 +21,34 @@ test("[PG15] what is typed on the page goes into the document that it shows, wha
     await eventually(() => page.getByText("connected", { exact: true }).count()).toBe(2);
     await page.getByLabel("Text of Ann").click();
     await page.keyboard.type("0123456789");
-    await eventually(() => page.locator("[data-person=Ann] .pending").innerText()).toBe("0");
+    await eventually(() => page.locator("[data-person=Ann] .pending").textContent()).toBe("0");
     const ben = page.locator("[data-person=Ben] .cm-content");
-    await eventually(() => ben.innerText()).toMatch(/^0123456789/);
+    await eventually(() => ben.textContent()).toMatch(/^0123456789/);
   }
   for (const id of IDS) {
     const content = await (await fetch(`${addressOf(id)}/content`)).json();
     expect(content).toMatchObject({ id, parts: [{ name: "text", text: "0123456789" }] });
+  }
+});
+
+test("[PG16] no view is wider than a window of 320 pixels, nor than any for a long id", async (context) => {
+  context.skip(noBrowserReason !== undefined, noBrowserReason);
+  const { url } = await start("serve", await temporaryStore());
+  const long = "x".repeat(512);
+  for (const id of ["notes", long]) await fetch(`${url}/api/documents/${id}`, { method: "PUT" });
+  const page = await tab(url, /before the connection is established/);
+  for (const width of [320, 1200]) {
+    await page.setViewportSize({ width, height: 700 });
+    for (const [place, heading] of [
+      ["documents", "Documents"],
+      [`documents/${long}`, long],
+      ["storage", "Storage"],
+      ["try/notes", "Try it"],
+      [`try/${long}`, "Try it"],
+    ] as const) {
+      await page.goto(`${url}/#/${place}`);
+      await eventually(() => page.locator("h1").textContent()).toBe(heading);
+      await eventually(() => page.evaluate(() => document.documentElement.scrollWidth)).toBe(width);
+    }
   }
 });
