@@ -120,7 +120,7 @@ export function parseMoment(text: string): Moment {
   if (text.startsWith("tag:")) return text.slice("tag:".length);
   if (!/^\d{4}-\d\d-\d\d(?:$|T| \d\d:)/.test(text)) return text;
   const date = new Date(text.replace(" ", "T"));
-  if (Number.isNaN(date.getTime())) {
+  if (Number.isNaN(date.getTime()) || !isDay(text.slice(0, 10))) {
     throw new InvalidArgumentError("Write a date as 2026-01-31 or 2026-01-31T18:00:00Z; tag:NAME is a tag.");
   }
   // All times that are printed are UTC, and without a zone it would be read as one of this machine.
@@ -128,6 +128,11 @@ export function parseMoment(text: string): Moment {
     throw new InvalidArgumentError(`Write its zone as well: ${text}Z is UTC, and +02:00 for Z another.`);
   }
   return date;
+}
+
+/** Whether the month has that day: to `Date`, the 31st of February is the 3rd of March. */
+function isDay(text: string): boolean {
+  return new Date(text).toISOString().startsWith(text);
 }
 
 /** Whether `--at` takes a name for another moment, or for none. */

@@ -136,6 +136,10 @@ test("[CL174] --at refuses a time without a zone, and a date alone is its beginn
   const ms = (text: string) => (parseMoment(text) as Date).getTime();
   expect(ms("2026-01-31")).toBe(Date.UTC(2026, 0, 31));
   expect(ms("2026-01-31T18:00:00+0200")).toBe(Date.UTC(2026, 0, 31, 16));
+  // A month does not go on in the next one.
+  for (const at of ["2026-02-31", "2026-02-29T10:00:00Z", "2026-11-31 10:00:00Z", "2026-02-31T10:00"])
+    expect(() => parseMoment(at)).toThrow("Write a date as 2026-01-31");
+  expect(ms("2028-02-29")).toBe(Date.UTC(2028, 1, 29));
   // Names, as before.
   for (const name of ["2026-01-31 release", "2026-01"]) expect(parseMoment(name)).toBe(name);
 });

@@ -427,7 +427,8 @@ describe("the HTTP API", () => {
     const later = Date.now() + 86_400_000;
     for (const time of [`${later}`, new Date(later).toISOString(), "2999-01-31", "2999-01-31T18:00+01:00"])
       expect([time, await clockAt(time)]).toEqual([time, 3]);
-    for (const time of ["2026-13-01", "2026-01-31T18:00", "yesterday", "", "-1", "99999999999999999"]) {
+    const days = ["2026-13-01", "2999-02-31", "2999-02-29T10:00Z"];
+    for (const time of [...days, "2026-01-31T18:00", "yesterday", "", "-1", "99999999999999999"]) {
       const { status, body } = await call(running, "GET", `${path}?time=${time}`);
       expect([time, status, body.error]).toMatchObject([time, 400, { code: "ARGUMENT_INVALID" }]);
       expect(body.error).toMatchObject({ message: /a date as in .*, or ms since 1970$/ });

@@ -126,9 +126,14 @@ export function timeOf(context: AppContext, name: string): Date | undefined {
   if (text === undefined) return undefined;
   const isDate = /^\d{4}-\d\d-\d\d(?:T.*(?:Z|[+-]\d\d:?\d\d))?$/.test(text);
   const date = new Date(isDate ? text : /^\d{1,16}$/.test(text) ? Number(text) : Number.NaN);
-  if (!Number.isNaN(date.getTime())) return date;
+  if (!Number.isNaN(date.getTime()) && (!isDate || isDay(text.slice(0, 10)))) return date;
   const message = `${name} must be a date as in 2026-01-31T18:00:00Z, or ms since 1970`;
   throw new HttpFailure(400, "ARGUMENT_INVALID", message);
+}
+
+/** Whether the month has that day: to `Date`, the 31st of February is the 3rd of March. */
+function isDay(text: string): boolean {
+  return new Date(text).toISOString().startsWith(text);
 }
 
 export function textOf(context: AppContext, name: string): string | undefined {
