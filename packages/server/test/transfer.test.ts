@@ -1,11 +1,13 @@
 // Exports and imports over HTTP, beside clients of the document.
 import { createHash } from "node:crypto";
+import { connect as connectSocket } from "node:net";
 import { bearerTokens } from "@coppice/server";
 import { yjs } from "@coppice/yjs";
 import { CoppiceError, DocumentStorage, memoryBackend } from "coppice";
 import { afterEach, describe, expect, test } from "vitest";
 import * as Y from "yjs";
 import {
+  atEnd,
   cleanUp,
   connect,
   levelStore,
@@ -309,4 +311,37 @@ describe("exports and imports over HTTP", () => {
     expect((await post(running, "other", file, "", as(writer))).status).toBe(403);
     expect((await post(running, "team/a", file, "", as(writer))).status).toBe(200);
   });
+
+  test("[SV114] who takes nothing of an export is cut off, and who takes it slowly gets all of it", async () => {
+    const running = await run({ limits: { slowMs: 400 } });
+    for (let at = 0; at < 24; at++) await running.storage.append("notes", [typed(noise(500_000, at))]);
+    const read = async (pauseMs: number, partBytes: number, pauses = 1_000) => {
+      const socket = connectSocket(running.server.port, "127.0.0.1");
+      atEnd(() => socket.destroy());
+      socket.on("error", () => undefined);
+      socket.write(
+        "GET /api/documents/notes/export HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+      );
+      let bytes = 0;
+      let sinceRest = 0;
+      let rests = 0;
+      let isOver = false;
+      socket.on("close", () => {
+        isOver = true;
+      });
+      socket.on("data", (data) => {
+        bytes += data.length;
+        sinceRest += data.length;
+        if (sinceRest < partBytes || rests === pauses) return;
+        sinceRest = 0;
+        rests++;
+        socket.pause();
+        setTimeout(() => socket.resume(), pauseMs);
+      });
+      await until("it is over", () => isOver);
+      return bytes;
+    };
+    expect(await read(2_000, 1, 1)).toBeLessThan(20_000_000);
+    expect(await read(100, 1_000_000)).toBeGreaterThan(24_000_000);
+  }, 60_000);
 });

@@ -62,9 +62,9 @@ async function exportTo(site: Site, context: AppContext): Promise<Response> {
   return context.body(streamOf(site, context, first.value, chunks));
 }
 
-/** As fast as it is read. Who goes away ends it. */
+/** As fast as it is read. Who goes away ends it, and so does who takes nothing of it for `slowMs`. */
 function streamOf(
-  { onError }: Site,
+  { onError, limits }: Site,
   context: AppContext,
   first: Uint8Array,
   chunks: AsyncGenerator<Uint8Array>,
@@ -72,12 +72,19 @@ function streamOf(
   const id = idOf(context);
   const { socket } = context.env.incoming;
   let isGone = false;
+  // Node ends a connection to which it can write nothing for so long. The next part may take the store longer.
+  const wait = (ms: number) => socket.setTimeout(ms);
   return new ReadableStream<Uint8Array>({
-    start: (controller) => controller.enqueue(first),
+    start: (controller) => {
+      controller.enqueue(first);
+      wait(limits.slowMs);
+    },
     pull: async (controller) => {
       try {
+        wait(0);
         const { done, value } = await chunks.next();
         if (isGone) return;
+        wait(limits.slowMs);
         if (done) controller.close();
         else controller.enqueue(value);
       } catch (error) {
