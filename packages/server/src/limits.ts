@@ -103,8 +103,12 @@ export const SERVER_LIMITS: ServerLimits = {
   shutdownMs: 5_000,
 };
 
+/** What a timer can wait, some 24 days; one that is to wait longer does not wait at all. */
+const MS_MAX = 2 ** 31 - 1;
+
 /**
- * The limits with some changed. Throws a `RangeError` for one that is unknown or not a whole number from 1.
+ * The limits with some changed. Throws a `RangeError` for one that is unknown or not a whole number from 1,
+ * and for times that cannot be waited for.
  */
 export function serverLimits(changed: Partial<ServerLimits> = {}): ServerLimits {
   for (const [name, value] of Object.entries(changed)) {
@@ -112,6 +116,11 @@ export function serverLimits(changed: Partial<ServerLimits> = {}): ServerLimits 
       throw new RangeError(`there is no limit ${name}; there are ${Object.keys(SERVER_LIMITS).join(", ")}`);
     }
     if (!Number.isSafeInteger(value) || value < 1) throw new RangeError(`${name} must be an integer from 1`);
+    if (name.endsWith("Ms") && value > MS_MAX)
+      throw new RangeError(`${name} must be at most ${MS_MAX}: a timer waits no longer`);
   }
-  return { ...SERVER_LIMITS, ...changed };
+  const limits = { ...SERVER_LIMITS, ...changed };
+  if (limits.requestMs < limits.headersMs)
+    throw new RangeError("requestMs must be at least headersMs, which is a part of it");
+  return limits;
 }

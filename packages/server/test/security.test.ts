@@ -416,6 +416,13 @@ describe("addresses", () => {
       await expect(listen({ limits: { [name]: 1 } as object })).rejects.toThrow(
         `there is no limit ${name}; `,
       );
+    // A timer that is to wait longer than timers can ends at once: a server that closes would cut everybody off.
+    for (const ms of [2 ** 31, Number.MAX_SAFE_INTEGER])
+      await expect(listen({ limits: { shutdownMs: ms } })).rejects.toThrow("shutdownMs must be at most 2147");
+    const message = "requestMs must be at least headersMs";
+    for (const limits of [{ requestMs: 5_000 }, { headersMs: 60_001 }])
+      await expect(listen({ limits })).rejects.toThrow(message);
+    await listen({ limits: { headersMs: 5_000, requestMs: 5_000, shutdownMs: 2 ** 31 - 1 } });
   });
 
   test("[SV47] warns of an internal error where there is no onError", async () => {
