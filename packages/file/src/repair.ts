@@ -22,13 +22,13 @@ import {
 import { LOCK, nodeFiles, type OpenFiles, readFully, refused, type StoreFiles } from "./files.js";
 import { copyValue, DELETE_RANGE, isZero, PUT, type RecordView, rangeOf } from "./frame.js";
 import { idOf, partsOf } from "./key-names.js";
-import { MANIFEST, type Manifest, readManifest, type SegmentRow, writeManifest } from "./manifest.js";
+import { MANIFEST, type Manifest, readManifest, writeManifest } from "./manifest.js";
 import { MergeOutput } from "./merge-output.js";
 import { setAside } from "./quarantine.js";
 import { outdates } from "./recovery.js";
+import { type Found, inOrder, lastOf, type Source, sourcesOf } from "./repair-sources.js";
 import { salvage } from "./salvage.js";
 import {
-  compareHeaders,
   highestNumber,
   holdsLog,
   lookAtSegment,
@@ -81,22 +81,6 @@ const OPTIONS: OptionKinds<FileLogCheckOptions> = {
 };
 
 const DOCUMENTS_MAX = 1000;
-
-interface Source {
-  readonly number: number;
-  readonly name: string;
-  /** `undefined`: its header is damaged, and no manifest says it. Nothing of it can be read then. */
-  readonly salt: number | undefined;
-  readonly kind: SegmentHeader["kind"] | undefined;
-  /** What the manifest says of it, where there is one; else its frames end wherever good ones do. */
-  readonly row: SegmentRow | undefined;
-  /** Another one that was merged may come after it as well as before it, for all that their headers say. */
-  readonly isUnsure?: boolean;
-}
-
-interface Found extends Source {
-  readonly header: SegmentHeader | undefined;
-}
 
 /**
  * Reads every byte of the file log in this directory, and says what is damaged. It takes the lock: `LOCKED`
@@ -550,48 +534,9 @@ class Repair {
   }
 }
 
-/**
- * Which one was written to. Without a manifest it is a log segment: behind it may lie what a repair has left,
- * and what a merge has begun, which has no header yet.
- */
-function lastOf(sources: readonly Source[]): Source | undefined {
-  return sources.findLast(({ row, kind }) => row !== undefined || kind === "log");
-}
-
-function sourcesOf({ segments }: Manifest): Source[] {
-  return segments.map((row) => {
-    const { number, salt, kind } = row;
-    return { number, name: segmentName(number), salt, kind, row };
-  });
-}
-
 /** The commits of a segment from its first on. */
 function commitsOf(bytes: Buffer, { sequence, chain, salt }: SegmentHeader, limit?: number): Walked {
   return walkFrames(bytes, 0, { end: SEGMENT_HEADER_BYTES, sequence, chain }, salt, () => undefined, limit);
-}
-
-/**
- * Earlier versions gave all that one merge wrote the same place, also when one of these was merged again.
- * Such segments are told apart by their numbers alone: only what the first of them deletes is surely older.
- */
-function inOrder(found: readonly Found[]): Source[] {
-  const merged = found.flatMap(({ header }) => (header?.kind === "merged" ? [header] : []));
-  const unranked = new Set(merged.filter(({ rank }) => rank === undefined).map(({ sequence }) => sequence));
-  const compare = (a: Found, b: Found): number => {
-    if (a.header === undefined || b.header === undefined)
-      return Number(a.header === undefined) - Number(b.header === undefined) || a.number - b.number;
-    // Those that an earlier version wrote have no rank.
-    const isSame = a.header.sequence === b.header.sequence && unranked.has(a.header.sequence);
-    return isSame ? a.number - b.number : compareHeaders(a.header, b.header);
-  };
-  const met = new Set<number>();
-  return found.toSorted(compare).map((source) => {
-    const { header } = source;
-    if (header?.kind !== "merged") return source;
-    const isUnsure = unranked.has(header.sequence) && met.has(header.sequence);
-    met.add(header.sequence);
-    return { ...source, isUnsure };
-  });
 }
 
 async function copy(output: MergeOutput, bytes: Buffer, record: RecordView): Promise<void> {

@@ -72,7 +72,7 @@ function streamOf(
   const id = idOf(context);
   const { socket } = context.env.incoming;
   let isGone = false;
-  // Node ends a connection to which it can write nothing for so long. The next part may take the store longer.
+  // Node ends a connection to which it can write nothing for so long. The store may need longer for a part.
   const wait = (ms: number) => socket.setTimeout(ms);
   return new ReadableStream<Uint8Array>({
     start: (controller) => {
