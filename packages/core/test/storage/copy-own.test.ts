@@ -3,6 +3,7 @@
  * it from what is old; and what is old never passes for the target's own.
  */
 
+import { simulatedBackend } from "coppice/testing";
 import { describe, expect, test } from "vitest";
 import type { NameSet } from "../../../../test/support/oracle-model.js";
 import { clean, names, open, pair, type Storage, write } from "./copy-tools.js";
@@ -218,6 +219,26 @@ describe("what is old", () => {
     expect(await from.copyTo(to)).toMatchObject({ erased: 1, failures: [] });
     expect(target.keys().filter(([, id]) => id === "secret")).toEqual([]);
     await clean(from, to);
+  });
+
+  test("[MV32] nothing is lost for one that was begun anew in a source that was put back to an older state", async () => {
+    const source = simulatedBackend({ seed: 1 });
+    const { to } = await pair();
+    const from = await open(source, 1);
+    await write(from, "d", "abc");
+    const older = source.dump();
+    await write(from, "d", "defg");
+    await from.copyTo(to);
+    await from.close();
+    const restored = simulatedBackend({ seed: 3 });
+    for (const { key, value } of older) restored.putRaw(key, value);
+    const again = await open(restored, 3);
+    await again.delete("d");
+    await (await again.open("d", { recreate: true })).close();
+    await write(again, "d", "x");
+    expect((await again.copyTo(to)).failures).toMatchObject([{ id: "d", error: OWN }]);
+    expect(await names(to, "d")).toBe("abcdefg");
+    await clean(again, to);
   });
 
   test("[MV33] a progress that throws ends the copy when what is under way has ended", async () => {
