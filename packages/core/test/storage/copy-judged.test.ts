@@ -387,6 +387,38 @@ test("[MV32] a tag that the target gets at any moment of a copy stays", async ()
   expect(Math.min(...Object.values(seen))).toBeGreaterThan(2);
 });
 
+test.each(["tag", "append"] as const)(
+  "[MV32] what another process gives it (%s) just before the commit that ends the copy stays",
+  async (what) => {
+    const shared = memoryBackend({ shared: true });
+    const [from, other] = [await open(memoryBackend(), 1), await open(shared, 3)];
+    let isArmed = false;
+    const backend = changed(shared, (opened) => ({
+      commit: async (batch) => {
+        if (isArmed && batch.put?.some(({ key: [space] }) => space === "meta")) {
+          isArmed = false;
+          await (what === "tag" ? other.tag("d", "own") : other.append("d", [naming("own")]));
+        }
+        await opened.commit(batch);
+      },
+    }));
+    const to = await open(backend, 2);
+    await write(from, "d", "ab");
+    await from.tag("d", "release");
+    await from.copyTo(to);
+    // Without a stage, which would be swept by the other tagger.
+    if (what === "tag") await from.untag("d", "release");
+    else await from.delete("d");
+    isArmed = true;
+    expect((await from.copyTo(to)).failures).toMatchObject([{ id: "d", error: { code: "EXISTS" } }]);
+    expect(isArmed).toBe(false);
+    if (what === "tag")
+      expect((await to.tags("d")).map(({ name }) => name).sort()).toEqual(["own", "release"]);
+    else expect([...(await to.load<NameSet>("d"))!.doc.names.keys()]).toEqual(["a", "b", "own"]);
+    await clean(from, to, other);
+  },
+);
+
 test("[MV34] two copies beside each other take nothing that the other writes for the target's own", async () => {
   for (const end of ["delete", "erase"] as const)
     await atEachReading(

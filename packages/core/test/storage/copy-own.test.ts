@@ -221,7 +221,7 @@ describe("what is old", () => {
     await clean(from, to);
   });
 
-  test("[MV32] nothing is lost for one that was begun anew in a source that was put back to an older state", async () => {
+  test("[MV32] nothing is lost for one that was deleted, or begun anew, in a source that was put back to an older state", async () => {
     const source = simulatedBackend({ seed: 1 });
     const { to } = await pair();
     const from = await open(source, 1);
@@ -234,6 +234,7 @@ describe("what is old", () => {
     for (const { key, value } of older) restored.putRaw(key, value);
     const again = await open(restored, 3);
     await again.delete("d");
+    expect((await again.copyTo(to)).failures).toMatchObject([{ id: "d", error: OWN }]);
     await (await again.open("d", { recreate: true })).close();
     await write(again, "d", "x");
     expect((await again.copyTo(to)).failures).toMatchObject([{ id: "d", error: OWN }]);
