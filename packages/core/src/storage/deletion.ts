@@ -74,9 +74,9 @@ async function remove({ context, log, lane, handles }: Removal): Promise<boolean
     );
     if (outcome === "conflict") continue;
     if (outcome === undefined) return false;
-    const { meta, metaBytes, existed, reached } = outcome;
+    const { meta, metaBytes, existed, identity, reached } = outcome;
     log.announce(reached);
-    if (existed) handles.bury(log.id, identityOf(meta));
+    if (existed) handles.bury(log.id, identity);
     await lane(async () => {
       // What it had may lie behind its clock, which falls with a repair.
       if (existed) await wipe(context, log.id, SPACES, metaBytes);
@@ -119,7 +119,7 @@ async function removeAll(
     if (buried === "conflict") continue;
     existed ||= buried?.existed === true;
     if (buried !== undefined) log.announce(buried.reached);
-    if (buried?.existed) handles.bury(log.id, identityOf(buried.meta));
+    if (buried?.existed) handles.bury(log.id, buried.identity);
     const wiped = await lane(() => wipe(context, log.id, EVERY_SPACE, buried?.metaBytes));
     keys += wiped.keys;
     if (!wiped.done) continue;
@@ -337,6 +337,8 @@ function readable(id: string, metaBytes: Uint8Array): Meta | undefined {
 
 type Buried = Claim & {
   readonly existed: boolean;
+  /** What told it from others under its id. */
+  readonly identity: string;
   /** The clock that the log surely had. */
   readonly reached: number;
 };
@@ -350,17 +352,20 @@ export async function bury(
 ): Promise<Buried | "conflict" | undefined> {
   const { meta, metaBytes } = head;
   if (meta === undefined) return undefined;
+  const identity = identityOf(meta);
   // Of an erased id, and of a document that has lost its meta, there is none.
   if (metaBytes === undefined && meta.deleted !== undefined) return undefined;
   if (meta.incoming !== undefined && metaBytes !== undefined) {
     const taken = await takeClaim(context, log.id, { meta, metaBytes }).finally(() => log.forget());
-    return taken === undefined ? "conflict" : { ...taken, existed: false, reached: meta.base };
+    return taken === undefined ? "conflict" : { ...taken, existed: false, identity, reached: meta.base };
   }
   if (meta.deleted !== undefined && metaBytes !== undefined)
-    return { meta, metaBytes, existed: false, reached: meta.base };
+    return { meta, metaBytes, existed: false, identity, reached: meta.base };
   const time = Math.max(context.env.now(), head.time);
   const tombstone: Meta = {
     ...meta,
+    // With both it would look like the place of a copy that was given up, whose end a copy does not carry.
+    landed: head.clock === 0 ? undefined : meta.landed,
     base: head.clock,
     oldest: head.clock,
     snapshot: undefined,
@@ -390,5 +395,5 @@ export async function bury(
     log.forget();
   }
   const reached = head.last === undefined ? meta.base : head.clock;
-  return { meta: tombstone, metaBytes: value, existed: true, reached };
+  return { meta: tombstone, metaBytes: value, existed: true, identity, reached };
 }

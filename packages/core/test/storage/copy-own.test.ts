@@ -3,6 +3,7 @@
  * it from what is old; and what is old never passes for the target's own.
  */
 
+import { memoryBackend } from "coppice";
 import { simulatedBackend } from "coppice/testing";
 import { describe, expect, test } from "vitest";
 import type { NameSet } from "../../../../test/support/oracle-model.js";
@@ -285,3 +286,17 @@ for (const before of ["a copy carried the deletion", "its source deleted it"])
     expect(await from.copyTo(to)).toMatchObject({ deleted: 0, failures: [] });
     await clean(from, to);
   });
+
+test("[MV31] the deletion of an empty document that a copy had put in the place of another is carried on", async () => {
+  const [from, to] = [await open(memoryBackend(), 1), await open(memoryBackend(), 2)];
+  const last = await open(memoryBackend(), 3);
+  await from.open("d");
+  await write(to, "d", "ab");
+  expect((await from.copyTo(to, { replace: true })).failures).toEqual([]);
+  await to.copyTo(last);
+  expect(await last.info("d")).toMatchObject({ clock: 0 });
+  await to.delete("d");
+  expect(await to.copyTo(last)).toMatchObject({ deleted: 1, failures: [] });
+  expect(await last.info("d")).toBeUndefined();
+  await clean(from, to, last);
+});
