@@ -26,7 +26,7 @@ import { yjs } from "../index.js";
 import { holdsYLeveldb, type YLeveldbSource } from "./import.js";
 import { encodeStateVectorRecord } from "./keys.js";
 import { type LevelEntry, type LevelView, levelView, updateKey } from "./level-view.js";
-import { assertNotMetaId, changeMetas, isMetaId, metaId, readMetas } from "./metas.js";
+import { assertNotMetaId, changeMetas, deleteMetas, isMetaId, readMetas } from "./metas.js";
 import { CallOrder } from "./order.js";
 
 export interface LeveldbPersistenceOptions {
@@ -303,7 +303,7 @@ async function append(
 }
 
 async function clear(storage: DocumentStorage, name: string): Promise<void> {
-  await storage.delete(metaId(name));
+  await deleteMetas(storage, name);
   await storage.delete(name);
 }
 

@@ -6,7 +6,7 @@
  * It does not order calls; `LeveldbPersistence` lets one change of a document's metas run at a time.
  */
 
-import { CoppiceError } from "coppice";
+import { CoppiceError, type DocumentStorage, isCoppiceError } from "coppice";
 import type * as Y from "yjs";
 import { MODEL, type YjsStorage } from "../dropins/loading.js";
 
@@ -43,21 +43,48 @@ export function assertNotMetaId(name: string): void {
 }
 
 export async function readMetas(storage: YjsStorage, name: string): Promise<Map<string, unknown>> {
-  const handle = await storage.load<Y.Doc>(metaId(name));
+  const handle = await storage.load<Y.Doc>(metaId(name)).catch(noneIfTooLong);
   if (handle === undefined) return new Map();
   const metas = new Map<string, unknown>(handle.doc.getMap(MAP).entries());
   await handle.close();
   return metas;
 }
 
-/** Durable when it resolves. */
+/** What has no metas, since its name leaves no room for their id, can be cleared as well. */
+export async function deleteMetas(storage: DocumentStorage, name: string): Promise<void> {
+  await storage.delete(metaId(name)).catch(noneIfTooLong);
+}
+
+/** A name may be short enough for a document, and with the prefix too long. */
+function noneIfTooLong(error: unknown): undefined {
+  if (!isTooLong(error)) throw error;
+}
+
+function isTooLong(error: unknown): boolean {
+  return isCoppiceError(error, "ID_INVALID") && error.details.limit === "idBytesMax";
+}
+
+function tooLong(cause: unknown): unknown {
+  if (!isTooLong(cause)) return cause;
+  const { max, actual } = (cause as CoppiceError).details;
+  const withoutPrefix = (bytes: unknown) => Number(bytes) - PREFIX.length;
+  return new CoppiceError("ID_INVALID", "the name of the document is too long to keep metas beside it", {
+    details: { limit: "idBytesMax", max: withoutPrefix(max), actual: withoutPrefix(actual) },
+    cause,
+  });
+}
+
+/** Durable when it resolves. `ID_INVALID`: the name leaves no room for the prefix. */
 export async function changeMetas(
   storage: YjsStorage,
   name: string,
   recreate: boolean,
   change: (map: Y.Map<unknown>) => void,
 ): Promise<void> {
-  const handle = await storage.open<Y.Doc>(metaId(name), { model: MODEL, recreate });
+  const opened = storage.open<Y.Doc>(metaId(name), { model: MODEL, recreate });
+  const handle = await opened.catch((error: unknown) => {
+    throw tooLong(error);
+  });
   try {
     handle.change((doc) => change(doc.getMap(MAP)));
     await handle.save();

@@ -216,6 +216,26 @@ test("[DI23] metas are kept beside the document, whatever they hold, and go with
   });
 });
 
+test("[DI23] a document whose name leaves no room for metas has none, and is cleared as others are", async () => {
+  const { persistence } = await over();
+  for (const name of ["x".repeat(496), "x".repeat(497), "x".repeat(512)]) {
+    await persistence.storeUpdate(name, typed("a").updates[0]!);
+    expect((await persistence.getMetas(name)).size).toBe(0);
+    expect(await persistence.getMeta(name, "n")).toBeUndefined();
+    if (name.length === 496) await persistence.setMeta(name, "n", 1);
+    else
+      await expect(persistence.setMeta(name, "n", 1)).rejects.toMatchObject({
+        code: "ID_INVALID",
+        message: expect.stringContaining("too long to keep metas beside it"),
+        details: { max: 496, actual: name.length },
+      });
+    expect(textOf(await persistence.getYDoc(name))).toBe("a");
+    await persistence.clearDocument(name);
+  }
+  expect(await persistence.getAllDocNames()).toEqual([]);
+  await expect(persistence.clearDocument("x".repeat(513))).rejects.toMatchObject({ code: "ID_INVALID" });
+});
+
 test("[DI24] the view shows y-leveldb's keys in their order, and changes nothing but everything", async () => {
   const { persistence } = await over();
   const { updates, doc } = typed("a", "b", "c");
