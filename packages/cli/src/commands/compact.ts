@@ -197,7 +197,7 @@ function sentence(result: CompactResult, options: Options): string {
     case "compacted": {
       const trimmed = trimmedOf(result);
       if (options.dryRun) return `${id}: would snapshot at clock ${count(result.clock)} and trim ${trimmed}`;
-      const held = result.held > 0 ? `, ${count(result.held)} events held` : "";
+      const held = result.held > 0 ? `, ${plural(result.held, "event")} held` : "";
       const snapshot = `snapshot at clock ${count(result.clock)} (${byteSize(result.snapshotBytes)})`;
       return `${id}: ${snapshot}, trimmed ${trimmed}${held}, in ${duration(result.durationMs)}`;
     }
@@ -214,7 +214,7 @@ function sentence(result: CompactResult, options: Options): string {
 
 function trimmedOf(result: Pick<CompactResult, "eventsTrimmed" | "bytesTrimmed" | "eventsArchived">): string {
   const archived = result.eventsArchived > 0 ? " into the archive" : "";
-  return `${count(result.eventsTrimmed)} events (${byteSize(result.bytesTrimmed)})${archived}`;
+  return `${plural(result.eventsTrimmed, "event")} (${byteSize(result.bytesTrimmed)})${archived}`;
 }
 
 /** Of runs that are appended to one log, `time` and `store` tell which it is. */

@@ -7,7 +7,7 @@ import type { Command } from "commander";
 import type { DocumentInfo, DocumentUsage } from "coppice";
 import { EXIT, type ExitCode } from "../errors.js";
 import { examples, type StoreOptions, storeCommand } from "../options.js";
-import { byteSize, count, printable, timestamp } from "../output.js";
+import { byteSize, count, plural, printable, timestamp } from "../output.js";
 import type { Runtime } from "../runtime.js";
 import { withStore } from "../store.js";
 import { factsOf, noDocument } from "./document.js";
@@ -50,7 +50,7 @@ function show(runtime: Runtime, id: string, options: StoreOptions): Promise<Exit
       ["archive", archive],
       ["snapshot", snapshot],
       ...(usage === undefined ? [] : besides(info, usage)),
-      ["to replay", `${count(info.eventsSinceSnapshot)} events, ${byteSize(info.bytesSinceSnapshot)}`],
+      ["to replay", `${plural(info.eventsSinceSnapshot, "event")}, ${byteSize(info.bytesSinceSnapshot)}`],
       ["created", timestamp(info.created)],
       ["changed", timestamp(info.changed)],
       ["stored", usage === undefined ? UNKNOWN : byteSize(usage.storedBytes)],
@@ -74,6 +74,6 @@ function besides({ snapshotBytes }: DocumentInfo, usage: DocumentUsage): [string
   if (before > 0) rows.push(["before it", byteSize(before)]);
   if (usage.tags > 0) rows.push(["tags", `${count(usage.tags)}, ${byteSize(usage.tagBytes)}`]);
   if (usage.heldBytes > 0)
-    rows.push(["held", `${count(usage.heldEvents)} events not shown, ${byteSize(usage.heldBytes)}`]);
+    rows.push(["held", `${plural(usage.heldEvents, "event")} not shown, ${byteSize(usage.heldBytes)}`]);
   return rows;
 }

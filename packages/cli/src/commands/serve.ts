@@ -302,7 +302,7 @@ async function tellCompacted(
   { seen, compacted, eventsTrimmed, bytesTrimmed, failed, durationMs }: CompactAllResult,
 ): Promise<void> {
   const facts = withRoundedTime({ seen, compacted, eventsTrimmed, bytesTrimmed, failed, durationMs });
-  const trimmed = `${count(eventsTrimmed)} events (${byteSize(bytesTrimmed)})`;
+  const trimmed = `${plural(eventsTrimmed, "event")} (${byteSize(bytesTrimmed)})`;
   const documents = `${count(compacted)} of ${plural(seen, "document")}`;
   await (json
     ? out.event("compacted", facts)

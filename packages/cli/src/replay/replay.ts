@@ -10,7 +10,7 @@
 
 import { equalBytes } from "coppice";
 import { CommandError } from "../errors.js";
-import { count } from "../output.js";
+import { count, plural } from "../output.js";
 import { Progress } from "../progress.js";
 import type { Runtime } from "../runtime.js";
 import { parseStore, withStorage } from "../store.js";
@@ -221,7 +221,7 @@ async function compact({ runtime, store, id, options }: Run): Promise<void> {
   const result = await withStorage(runtime, store, (storage) => storage.compact(id, { signal }));
   if (result.outcome !== "compacted") throw failed(`compaction: ${result.reason ?? result.outcome}`);
   await options.onProof(
-    `compacted: ${count(result.eventsTrimmed)} events trimmed behind a verified snapshot`,
+    `compacted: ${plural(result.eventsTrimmed, "event")} trimmed behind a verified snapshot`,
   );
 }
 
