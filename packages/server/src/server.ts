@@ -10,8 +10,13 @@
  */
 
 import { lookup } from "node:dns/promises";
-import { createServer as createHttpServer, type Server as HttpServer, type IncomingMessage } from "node:http";
-import type { AddressInfo } from "node:net";
+import {
+  createServer as createHttpServer,
+  type Server as HttpServer,
+  type IncomingMessage,
+  type ServerResponse,
+} from "node:http";
+import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { getRequestListener } from "@hono/node-server";
@@ -121,6 +126,8 @@ export class CoppiceServer {
   readonly #timer: NodeJS.Timeout;
   /** Connections that have asked for nothing yet. */
   readonly #silent = new Set<Duplex>();
+  /** The newest answer of each connection that has one under way. */
+  readonly #answers = new Map<Duplex, ServerResponse>();
   #http: HttpServer | undefined;
   #closing: Promise<void> | undefined;
 
@@ -230,13 +237,22 @@ export class CoppiceServer {
     http.maxConnections = connectionsMax + 256;
     http.on("connection", (socket) => {
       this.#silent.add(socket);
-      socket.once("close", () => this.#silent.delete(socket));
+      socket.once("close", () => {
+        this.#silent.delete(socket);
+        this.#answers.delete(socket);
+      });
     });
-    http.on("request", ({ socket }) => this.#silent.delete(socket));
+    http.on("request", ({ socket }, answer) => {
+      this.#silent.delete(socket);
+      this.#answers.set(socket, answer);
+      answer.once("close", () => {
+        if (this.#answers.get(socket) === answer) this.#answers.delete(socket);
+      });
+    });
     http.on("upgrade", (incoming, socket, head) => {
       this.#silent.delete(socket);
-      if (offersAnother(incoming)) answerAnyway(http, incoming, socket, head);
-      else this.upgrade(incoming, socket, head);
+      if (!offersAnother(incoming)) this.upgrade(incoming, socket, head);
+      else answerAnyway(http, incoming, socket as Socket, head, this.#answers.get(socket));
     });
     await new Promise<void>((resolve, reject) => {
       http.once("error", reject);
@@ -282,7 +298,11 @@ export class CoppiceServer {
     for (const socket of this.#silent) socket.destroy();
     // An answer that ends only now leaves its connection idle a little later.
     const idle = setInterval(() => http?.closeIdleConnections(), IDLE_MS);
-    const cut = setTimeout(() => http?.closeAllConnections(), this.#limits.shutdownMs);
+    const cut = setTimeout(() => {
+      http?.closeAllConnections();
+      // Node does not know of those that wait behind one.
+      for (const socket of this.#answers.keys()) socket.destroy();
+    }, this.#limits.shutdownMs);
     await freed;
     clearInterval(idle);
     clearTimeout(cut);

@@ -118,4 +118,34 @@ describe("offers of another protocol", () => {
     // One that never comes ends as another does.
     expect(await ask(running, ...head)).toMatch(/^HTTP\/1\.1 408 /);
   });
+
+  test("[SV113] it is answered behind the request that came with it, also where its client goes away", async () => {
+    const running = await run();
+    await running.storage.append("notes", [typed("hello")]);
+    const first = ["GET /api/documents/notes/export HTTP/1.1", HOST, "", ""].join("\r\n");
+    const second = ["PUT /api/documents/new HTTP/1.1", HOST, ...h2c, "", ""];
+    const both = await ask(running, `${first}${second.join("\r\n")}`);
+    expect(both).toMatch(/^HTTP\/1\.1 200 .*HTTP\/1\.1 200 .*"clock":0/s);
+    const third = ["POST /api/documents/notes/diff HTTP/1.1", HOST, ...h2c, "Content-Length: 1", "", ""];
+    const answers = await ask(running, `${first}${first}${third.join("\r\n")}\0`);
+    expect(answers.match(/HTTP\/1\.1 200 /g)).toHaveLength(3);
+    // Who goes away before ends nothing else.
+    for (let at = 0; at < 10; at++) {
+      const socket = connectSocket(running.server.port, "127.0.0.1");
+      socket.on("error", () => undefined);
+      socket.write(`${first}${second.join("\r\n")}`);
+      await new Promise((resolve) => setTimeout(resolve, at));
+      socket.resetAndDestroy();
+    }
+    const ending = connectSocket({ port: running.server.port, host: "127.0.0.1", allowHalfOpen: true });
+    const seen: Buffer[] = [];
+    ending.on("data", (data) => seen.push(data)).end(`${first}${second.join("\r\n")}`);
+    await new Promise((resolve) => ending.once("end", resolve));
+    expect(
+      Buffer.concat(seen)
+        .toString("latin1")
+        .match(/HTTP\/1\.1 200 /g),
+    ).toHaveLength(2);
+    expect(await ask(running, "GET /healthz HTTP/1.1", HOST, ...h2c, "", "")).toMatch(/^HTTP\/1\.1 200 /);
+  });
 });

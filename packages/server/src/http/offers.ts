@@ -7,8 +7,8 @@
  * of how often that can be done to one.
  */
 
-import type { Server as HttpServer, IncomingMessage } from "node:http";
-import type { Duplex } from "node:stream";
+import type { Server as HttpServer, IncomingMessage, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 
 const LEFT_OUT: ReadonlySet<string> = new Set(["upgrade", "http2-settings", "connection"]);
 
@@ -16,12 +16,13 @@ export function offersAnother({ headers }: IncomingMessage): boolean {
   return headers.upgrade?.toLowerCase() !== "websocket";
 }
 
-/** `head`: what has been read behind the headers. */
+/** `head`: what has been read behind the headers. `before`: an answer under way to the same connection. */
 export function answerAnyway(
   server: HttpServer,
   { method, url, httpVersion, rawHeaders }: IncomingMessage,
-  socket: Duplex,
+  socket: Socket,
   head: Buffer,
+  before: ServerResponse | undefined,
 ): void {
   const lines = [`${method} ${url} HTTP/${httpVersion}`, "Connection: close"];
   for (let index = 0; index < rawHeaders.length; index += 2) {
@@ -29,5 +30,20 @@ export function answerAnyway(
     if (!LEFT_OUT.has(name.toLowerCase())) lines.push(`${name}: ${value}`);
   }
   socket.unshift(Buffer.concat([Buffer.from(`${lines.join("\r\n")}\r\n\r\n`, "latin1"), head]));
-  server.emit("connection", socket);
+  if (before === undefined) server.emit("connection", socket);
+  else readBehind(before, server, socket);
+}
+
+/** What is read once more gets its answers in a line of its own, which would wait for ever for this one. */
+function readBehind(before: ServerResponse, server: HttpServer, socket: Socket): void {
+  // Nobody else hears of it meanwhile.
+  const gone = () => socket.destroy();
+  socket.on("error", gone);
+  before.once("close", () => {
+    if (!socket.writable) return;
+    // Node gave the connection some time to come with its next request.
+    socket.setTimeout(0);
+    server.emit("connection", socket);
+    socket.off("error", gone);
+  });
 }
