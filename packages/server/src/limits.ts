@@ -56,7 +56,10 @@ export interface ServerLimits {
   readonly helloMs: number;
   /** Time between two pings; a client that answers none of two is gone. */
   readonly pingMs: number;
-  /** A client that has not caught up after so long is closed. */
+  /**
+   * A client that has not caught up after so long is closed, and one that takes nothing of an export for ten
+   * times so long.
+   */
   readonly slowMs: number;
   /** The headers of a request, and the whole of it, must have come after so long. */
   readonly headersMs: number;
@@ -104,7 +107,7 @@ export const SERVER_LIMITS: ServerLimits = {
 };
 
 /** What a timer can wait, some 24 days; one that is to wait longer does not wait at all. */
-const MS_MAX = 2 ** 31 - 1;
+export const MS_MAX: number = 2 ** 31 - 1;
 
 /**
  * The limits with some changed. Throws a `RangeError` for one that is unknown or not a whole number from 1,

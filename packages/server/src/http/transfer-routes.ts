@@ -8,6 +8,7 @@
  */
 
 import type { Hono } from "hono";
+import { MS_MAX } from "../limits.js";
 import type { ImportAnswer } from "./answers.js";
 import { momentOf } from "./document-routes.js";
 import { answerOf, HttpFailure } from "./failures.js";
@@ -23,6 +24,11 @@ import {
 } from "./requests.js";
 
 const PATH = "/api/documents/:id";
+/**
+ * So many times `slowMs`: the system buffers megabytes, and tells in steps of megabytes that they were taken.
+ * Who takes 20 KiB a second seems to take nothing for minutes.
+ */
+const WAITS = 10;
 
 export function addTransferRoutes(app: Hono<AppEnv>, site: Site): void {
   const { storage, documents, changes, limits } = site;
@@ -62,7 +68,7 @@ async function exportTo(site: Site, context: AppContext): Promise<Response> {
   return context.body(streamOf(site, context, first.value, chunks));
 }
 
-/** As fast as it is read. Who goes away ends it, and so does who takes nothing of it for `slowMs`. */
+/** As fast as it is read. Who goes away ends it, and so does who takes nothing of it for long. */
 function streamOf(
   { onError, limits }: Site,
   context: AppContext,
@@ -73,7 +79,7 @@ function streamOf(
   const { socket } = context.env.incoming;
   let isGone = false;
   // Node ends a connection to which it can write nothing for so long. The store may need longer for a part.
-  const wait = (ms: number) => socket.setTimeout(ms);
+  const wait = (ms: number) => socket.setTimeout(Math.min(ms * WAITS, MS_MAX));
   return new ReadableStream<Uint8Array>({
     start: (controller) => {
       controller.enqueue(first);
