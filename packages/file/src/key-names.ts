@@ -58,6 +58,25 @@ export function partsOf(bytes: Buffer, start: number, end: number, into: KeyPart
   return into;
 }
 
+const SPACE_BYTES_MAX = 16;
+
+/** Whether these bytes have the form of an encoded key. */
+export function isKey(bytes: Buffer, start: number, end: number): boolean {
+  let at = start;
+  // No further: of a long text each byte would look at all letters behind it.
+  const spaceEnd = Math.min(end, start + SPACE_BYTES_MAX);
+  while (at < spaceEnd && isLetter(bytes[at]!)) at++;
+  if (at === start || bytes[at] !== 0) return false;
+  at++;
+  while (at < end && !(bytes[at] === 0 && bytes[at + 1] !== 0xff)) at += bytes[at] === 0 ? 2 : 1;
+  const numbers = end - at - 2;
+  return bytes[at + 1] === 0 && (numbers === 0 || numbers === 8 || numbers === 16);
+}
+
+function isLetter(byte: number): boolean {
+  return byte >= 0x61 && byte <= 0x7a;
+}
+
 /** The id of a name. */
 export function idOf(name: string): string {
   for (let i = 0; i < name.length; i++) {

@@ -11,11 +11,13 @@ import {
   endsWhole,
   FRAME_HEADER_BYTES,
   isZero,
+  RECORD_HEADER_BYTES,
   type RecordView,
   readHeader,
   readRecord,
   readRecords,
 } from "./frame.js";
+import { isKey } from "./key-names.js";
 import { SEGMENT_HEADER_BYTES } from "./segment.js";
 import { findFrame, lacksHeader } from "./tail.js";
 
@@ -137,6 +139,17 @@ function salvageRecords(
 function nextRecord(bytes: Buffer, at: number, salt: number, bytesMax: number): number | undefined {
   const limit = Math.min(bytes.length, at + bytesMax);
   for (let next = at + 1; next < limit; next++)
-    if (readRecord(bytes, next, next, salt) !== undefined) return next;
+    if (hasKey(bytes, next) && readRecord(bytes, next, next, salt) !== undefined) return next;
   return undefined;
+}
+
+/**
+ * Almost none but a record's place has one. Without it many bytes of a value that holds small numbers would
+ * pass for lengths, of megabytes each, and the sums over these would take hours.
+ */
+function hasKey(bytes: Buffer, at: number): boolean {
+  if (at + RECORD_HEADER_BYTES > bytes.length) return false;
+  const start = at + RECORD_HEADER_BYTES;
+  const end = start + bytes.readUInt16LE(at + 6);
+  return end <= bytes.length && isKey(bytes, start, end);
 }

@@ -2,7 +2,7 @@
 
 import { checkFileLog, type FileLogReport } from "@coppice/file";
 import { type DiskImage, SimulatedDisk } from "@coppice/file/testing";
-import { simulatedEnv } from "coppice/testing";
+import { seededRandom, simulatedEnv } from "coppice/testing";
 import { expect, test } from "vitest";
 import { changed, dump, factoryOn, framesOn, linesOf, storeOf } from "./crash-tools.js";
 
@@ -102,3 +102,22 @@ test("[FL17] where a file was cut, whole records of the commit that the cut hits
     expect(left, `${size}`).toHaveLength(lines.length - lost);
   }
 });
+
+test("[FL17] of a large value that holds small numbers, or letters, no byte is taken for a record's length", async () => {
+  const disk = new SimulatedDisk();
+  const backend = await factoryOn(disk, { segmentBytesMax: 8 * 1024 * 1024 }).open(simulatedEnv(1));
+  const random = seededRandom(3);
+  const value = new Uint8Array(6 * 1024 * 1024).map((_, at) => (at < 2 * 1024 * 1024 ? 0x61 : random.int(4)));
+  const id = "\0é and what may be in an id\0";
+  const small = { key: ["events", id, 1, 2], value: new Uint8Array(10) } as const;
+  await backend.commit({ put: [{ key: ["events", "a", 1], value }, small] });
+  const [first] = await dump(backend);
+  await backend.close();
+  const { file, position } = (await framesOn(disk))[0]!;
+  const hurt = changed(disk.image(), file, (bytes) => {
+    bytes[position + 1000]! ^= 1;
+  });
+  const store = new SimulatedDisk(hurt);
+  expect((await repaired(store)).damage).toMatchObject([{ message: "a commit is damaged" }]);
+  expect(await linesOf(store)).toEqual([first]);
+}, 30_000);
