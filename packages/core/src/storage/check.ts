@@ -17,7 +17,7 @@ import { repairDocument } from "./check-repair.js";
 import { examineUnreadable, type Gap, type Scan, scanAround } from "./check-unreadable.js";
 import type { Context } from "./context.js";
 import { abandon } from "./deletion.js";
-import type { Folder } from "./folding.js";
+import { type Folder, ThreadDied } from "./folding.js";
 import { metaKey } from "./meta.js";
 import { sweep } from "./snapshots.js";
 import { SPACES } from "./stages.js";
@@ -58,7 +58,8 @@ export interface CheckOptions {
  * | `tags-damaged`             | the index of the tags cannot be read, or is not there                  |
  * | `tag-damaged`              | the snapshot of a tag is damaged, or a part of it is not there         |
  * | `format-unsupported`       | written by a newer Coppice; never repaired                             |
- * | `unreadable`               | the backend cannot read a part of it; never repaired                   |
+ * | `unreadable`               | the backend cannot read a part of it, or the thread that restores it   |
+ * |                            | dies; never repaired                                                   |
  * | `model-unknown`            | the model was not given to `open`; never repaired                      |
  * | `state-format-unsupported` | the model reads no snapshot that is needed; never repaired             |
  */
@@ -156,8 +157,12 @@ export async function checkStorage(
     try {
       await checkDocument(context, folder, id, options, tally);
     } catch (error) {
-      if (!isCoppiceError(error, "CORRUPT")) throw error;
-      const { finding, events } = await examineUnreadable(context, id, error, options.signal);
+      // One document that is too large for the thread keeps none of the others from being checked.
+      const isUnverified = error instanceof ThreadDied;
+      if (!isUnverified && !isCoppiceError(error, "CORRUPT")) throw error;
+      const { finding, events } = isUnverified
+        ? unverified(error)
+        : await examineUnreadable(context, id, error, options.signal);
       tally.problems.push({ id, ...finding, repaired: false });
       tally.documents++;
       tally.events += events;
@@ -201,6 +206,12 @@ async function checkDocument(
   tally.events += examination.events;
   const { lost: events } = examination;
   if (events > 0 && tally.lost.length < LOST_MAX) tally.lost.push({ id, events });
+}
+
+/** Of such a document nothing is known to be damaged, and its events were not counted. */
+function unverified({ message }: ThreadDied): { readonly finding: Finding; readonly events: number } {
+  const what = `it could not be verified, and nothing of it is known to be damaged: ${message}`;
+  return { finding: { code: "unreadable", message: what }, events: 0 };
 }
 
 /** A damaged record of an erased id keeps that id from being used; nothing can make it again. */

@@ -7,7 +7,7 @@
  */
 
 import { equalBytes } from "../base/bytes.js";
-import { isCoppiceError } from "../base/errors.js";
+import { CoppiceError, isCoppiceError } from "../base/errors.js";
 import type { AnyModel, Folded } from "../contract/model.js";
 import { ownBytes, ownFolded, soundBytes, soundFolded } from "../contract/model-results.js";
 import { type Context, observe } from "./context.js";
@@ -20,6 +20,13 @@ export interface Folder {
   /** The version of the document that the snapshot restores to. */
   versionOf(model: AnyModel, snapshot: Uint8Array): Promise<Uint8Array>;
   close(): Promise<void>;
+}
+
+/** The thread died that folded or restored, of its memory say: only what it was asked to do failed. */
+export class ThreadDied extends CoppiceError {
+  constructor(cause: unknown) {
+    super("UNAVAILABLE", "the folding thread died", { cause });
+  }
 }
 
 /** On the calling thread. */

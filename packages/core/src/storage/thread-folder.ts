@@ -9,9 +9,8 @@
  */
 
 import type { Env, Thread } from "../base/env.js";
-import { CoppiceError } from "../base/errors.js";
 import type { AnyModel, Folded } from "../contract/model.js";
-import { type Folder, inlineFolder } from "./folding.js";
+import { type Folder, inlineFolder, ThreadDied } from "./folding.js";
 
 /** Below so many bytes starting a thread and copying to it costs more than the work. */
 const THREAD_BYTES_MIN = 64 * 1024;
@@ -131,7 +130,7 @@ export class ThreadFolder implements Folder {
         if (isDead) return;
         isDead = true;
         this.#thread = undefined;
-        const failure = new CoppiceError("UNAVAILABLE", "the folding thread died", { cause: error });
+        const failure = new ThreadDied(error);
         for (const request of this.#requests.values()) request.reject(failure);
         this.#requests.clear();
         return;

@@ -54,12 +54,21 @@ test.each([
   const first = await DocumentStorage.open({ backend, models: [nameSet()], snapshotPolicy: never });
   await first.append("d", events);
   await (await first.load("d"))!.snapshot();
+  await first.append("e", [naming("one")]);
   await first.close();
   const models = [{ ...nameSet(), worker }];
   const mortal = { ...env, thread: () => env.thread!(dies) };
   const storage = await DocumentStorage.open({ backend, models, snapshotPolicy: never, env: mortal });
-  const died = { code: "UNAVAILABLE", message: expect.stringContaining("the folding thread died") };
-  await expect(storage.check({ repair: true })).rejects.toMatchObject(died);
+  const message = expect.stringContaining("the folding thread died");
+  const died = { code: "UNAVAILABLE", message };
+  // The others are checked, and which one could not be is said.
+  const { documents, problems, clean } = await storage.check({ repair: true });
+  expect(problems).toEqual([{ id: "d", code: "unreadable", message, repaired: false }]);
+  expect([documents, clean]).toEqual([2, false]);
+  if (events === EVENTS) {
+    const { compacted, failures } = await storage.compactAll({ force: true });
+    expect([compacted, failures.map(({ id }) => id)]).toEqual([1, ["d"]]);
+  }
   if (events === EVENTS) await expect(storage.compact("d", { force: true })).rejects.toMatchObject(died);
   expect((await storage.load("d"))!.clock).toBe(events.length);
   await storage.close();
