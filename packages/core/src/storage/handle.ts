@@ -137,6 +137,8 @@ export class DocumentHandle<Doc> {
 
   /** The clock up to which the log is known to be durable: own saves and what others appended here. */
   get durableClock(): number {
+    // What has the id now has a log of its own.
+    if (this.#identity === DISPLACED) return this.#durable;
     return Math.max(this.#durable, this.#owner.log(this.id).seen);
   }
 
@@ -354,7 +356,8 @@ export class DocumentHandle<Doc> {
 
   /** @internal */
   displace(identity: string = this.#identity): void {
-    if (identity !== this.#identity) return;
+    if (identity !== this.#identity || identity === DISPLACED) return;
+    this.#durable = this.durableClock;
     this.#identity = DISPLACED;
     this.#waits.end(displacedError(this.id));
   }

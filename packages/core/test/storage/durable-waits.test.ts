@@ -69,6 +69,10 @@ describe("waiting for what others append", () => {
     await storage.append("d", [naming("a")]);
     await waitingAnew;
     await expect(handle.waitDurable(9)).rejects.toMatchObject(ended);
+    // Also those that it has come to already.
+    expect(anew.durableClock).toBeGreaterThan(0);
+    await expect(handle.waitDurable(anew.durableClock)).rejects.toMatchObject(ended);
+    expect(handle.durableClock).toBe(0);
     stop.abort(new Error("enough"));
     await expect(left).rejects.toThrow("enough");
     await storage.close();
