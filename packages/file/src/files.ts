@@ -105,12 +105,12 @@ const [WRITER, READERS] = [0, 1];
 const SHARE_TRIES = 100;
 /** Of a file that is replaced now and then: what is compared is as a rule the last one or the one before. */
 const PINNED_MAX = 4;
-/** Nor is a pipe waited for, that somebody has put in the place of a file. */
-const NO_FOLLOW = (constants.O_NOFOLLOW ?? 0) | (constants.O_NONBLOCK ?? 0);
+/** No link is followed and no pipe waited for, that somebody has put in the place of a file. */
+const FILE_ONLY = (constants.O_NOFOLLOW ?? 0) | (constants.O_NONBLOCK ?? 0);
 const FLAGS: Readonly<Record<OpenMode, number>> = {
-  read: constants.O_RDONLY | NO_FOLLOW,
-  write: constants.O_RDWR | NO_FOLLOW,
-  create: constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | NO_FOLLOW,
+  read: constants.O_RDONLY | FILE_ONLY,
+  write: constants.O_RDWR | FILE_ONLY,
+  create: constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | FILE_ONLY,
 };
 
 /**
@@ -225,7 +225,7 @@ class NodeFiles implements StoreFiles {
     const locks = await loadLocks();
     const descriptor = await openDescriptor(
       join(this.#path, name),
-      constants.O_RDWR | constants.O_CREAT | NO_FOLLOW,
+      constants.O_RDWR | constants.O_CREAT | FILE_ONLY,
     );
     this.#giveToOwner(descriptor);
     if (LOCKS_PARTS ? locks.tryLock(descriptor, WRITER, 1) : locks.tryLock(descriptor)) {

@@ -12,7 +12,7 @@ import type { AnyModel, Folded } from "../contract/model.js";
 import { soundFolded } from "../contract/model-results.js";
 import type { Link } from "./check-log.js";
 import type { FoundHeld, FoundSnapshot } from "./check-snapshots.js";
-import { type Folder, throwUnlessOfBytes } from "./folding.js";
+import { type Folder, ThreadDied } from "./folding.js";
 
 export type Verdict = "equal" | "differs" | "incomparable";
 
@@ -65,7 +65,7 @@ export async function foldOnto(
   try {
     folded = await folder.fold(model, base.bytes, given);
   } catch (error) {
-    throwUnlessOfBytes(error);
+    if (error instanceof ThreadDied) throw error;
     return undefined;
   }
   const { snapshot, held, refused } = soundFolded(model, folded, all.length);
@@ -88,7 +88,7 @@ export async function compareFold(
   try {
     folded = await folder.fold(model, base.bytes, input.events);
   } catch (error) {
-    throwUnlessOfBytes(error);
+    if (error instanceof ThreadDied) throw error;
     // The base restores (or is empty), so it is the events that cannot lead to the snapshot.
     return "differs";
   }

@@ -7,7 +7,7 @@
  */
 
 import { equalBytes } from "../base/bytes.js";
-import { CoppiceError, isCoppiceError } from "../base/errors.js";
+import { CoppiceError } from "../base/errors.js";
 import type { AnyModel, Folded } from "../contract/model.js";
 import { ownBytes, ownFolded, soundBytes, soundFolded } from "../contract/model-results.js";
 import { type Context, observe } from "./context.js";
@@ -22,7 +22,7 @@ export interface Folder {
   close(): Promise<void>;
 }
 
-/** The thread died that folded or restored, of its memory say: only what it was asked to do failed. */
+/** The thread died that folded or restored, of its memory say, which says nothing of the bytes. */
 export class ThreadDied extends CoppiceError {
   constructor(cause: unknown) {
     super("UNAVAILABLE", "the folding thread died", { cause });
@@ -92,14 +92,9 @@ export async function restoresTo(
   try {
     found = await folder.versionOf(model, bytes);
   } catch (error) {
-    throwUnlessOfBytes(error);
+    if (error instanceof ThreadDied) throw error;
     // Whatever the reason: these bytes are not the snapshot that was asked for.
     return false;
   }
   return equalBytes(soundBytes(model, "version", found), version);
-}
-
-/** Throws the failure again where it says nothing of the bytes: the thread died, of its memory say. */
-export function throwUnlessOfBytes(error: unknown): void {
-  if (isCoppiceError(error, "UNAVAILABLE")) throw error;
 }
